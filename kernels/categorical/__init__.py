@@ -1,0 +1,5 @@
+"""One token from a distribution and one uniform number."""
+
+from kernels.categorical.reference import inverse_cdf
+
+__all__ = ["inverse_cdf"]

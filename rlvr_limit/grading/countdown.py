@@ -1,0 +1,57 @@
+"""The Countdown verifier: every number used once, every step's arithmetic right, the last result is the target.
+
+An answer is a list of steps `a op b = c` separated by commas. Each step takes two numbers that are still there (given
+ones or earlier results) and puts c in their place; after the last step only the target is left.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from rlvr_limit.types import Problem, Status, Verdict
+
+VERSION = "countdown-1"
+OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+_STEP = re.compile(r"(\d+) ?([-+*]) ?(\d+) ?= ?(\d+)")
+
+
+@dataclass(frozen=True)
+class CountdownAnswer:
+    """The reference of one problem: the numbers to use and the target to reach."""
+
+    numbers: tuple[int, ...]
+    target: int
+
+
+def grade(problem: Problem, text: str) -> Verdict:
+    """Verdict on an answer's text; problem.answer is a CountdownAnswer. NO_ANSWER where there is no single step.
+
+    extracted holds the steps in a normal form, so that equal chains compare equal; detail says what is wrong.
+    """
+    steps = [_STEP.fullmatch(part.strip()) for part in text.split(",")]
+    if steps[0] is None:
+        return Verdict(False, Status.NO_ANSWER, detail="no step of the form a op b = c")
+    extracted = ", ".join("{} {} {} = {}".format(*s.groups()) if s else "?" for s in steps)
+    fault = _first_fault(problem.answer, steps)
+    return Verdict(not fault, Status.GRADED, extracted, fault)
+
+
+def _first_fault(answer: CountdownAnswer, steps: list[re.Match[str] | None]) -> str:
+    left = Counter(answer.numbers)
+    result = None
+    for number, step in enumerate(steps, start=1):
+        if step is None:
+            return f"step {number} is not of the form a op b = c"
+        a, op, b, result = int(step[1]), step[2], int(step[3]), int(step[4])
+        needed = Counter((a, b))
+        if needed - left:
+            return f"step {number} uses a number that is not there"
+        if OPERATORS[op](a, b) != result:
+            return f"step {number}: {a} {op} {b} is not {result}"
+        left = left - needed + Counter((result,))
+    if left.total() != 1:
+        return f"{left.total() - 1} number(s) left unused"
+    return "" if result == answer.target else f"the result {result} is not the target {answer.target}"

@@ -1,0 +1,110 @@
+"""Train state and its updates: one supervised step, one policy-gradient step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlvr_limit.likelihood import Rows, answer_logprobs
+from rlvr_limit.model import ModelConfig, Params
+from rlvr_limit.rl import losses
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up; decay = "cosine" falls to a tenth of the peak by the last step, "constant" stays."""
+
+    learning_rate: float
+    warmup: int = 20
+    decay: str = "constant"
+    weight_decay: float = 0.0
+    b2: float = 0.95
+    clip_norm: float = 1.0
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything a run needs to go on; data and random numbers follow from step."""
+
+    params: Params
+    opt_state: Any
+    step: jax.Array
+
+
+class PolicyBatch(flax.struct.PyTreeNode):
+    """Answers of one rollout: rows, the log-probs they were drawn with [B, T], and advantages [B]."""
+
+    rows: Rows
+    behaviour_BT: jax.Array
+    advantage_B: jax.Array
+
+
+def optimizer(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:
+    """The Optax chain of a run of `updates` updates."""
+    if config.decay == "cosine":
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, config.learning_rate, config.warmup, max(updates, config.warmup + 1), 0.1 * config.learning_rate
+        )
+    else:
+        schedule = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
+    adam = optax.adamw(schedule, b2=config.b2, weight_decay=config.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+
+
+def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
+    """A fresh state at step 0; params are copied, since updates give their buffers away."""
+    params = jax.tree.map(jnp.copy, params)
+    return TrainState(params, tx.init(params), jnp.zeros((), jnp.int32))
+
+
+def _apply(state: TrainState, grads: Params, tx: optax.GradientTransformation) -> tuple[TrainState, jax.Array]:
+    changes, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, changes)
+    return TrainState(params, opt_state, state.step + 1), optax.global_norm(grads)
+
+
+@partial(jax.jit, static_argnums=(1, 2), donate_argnums=0)
+def supervised_update(
+    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, rows: Rows
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step on -log P(answer | prompt); metrics: loss (nats a token), grad_norm."""
+
+    def loss_of(params: Params) -> jax.Array:
+        return losses.negative_log_likelihood(answer_logprobs(params, config, rows)[0], rows.answer_BT)
+
+    loss, grads = jax.value_and_grad(loss_of)(state.params)
+    state, norm = _apply(state, grads, tx)
+    return state, {"loss": loss, "grad_norm": norm}
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3), donate_argnums=0)
+def policy_update(
+    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, clip: float, batch: PolicyBatch
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One GRPO step. Metrics: loss, grad_norm, entropy (nats a token, of the whole distribution), kl_sampler (k3
+    estimate of KL(sampler || trainer), Schulman 2020), max_delta_logp and clipped (share of tokens outside the clip).
+    """
+    answer = batch.rows.answer_BT
+    count = jnp.maximum(jnp.sum(answer), 1)
+
+    def loss_of(params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        logp, entropy = answer_logprobs(params, config, batch.rows)
+        loss = losses.clipped_surrogate(logp, batch.behaviour_BT, batch.advantage_B, answer, clip)
+        return loss, (jax.lax.stop_gradient(logp), jnp.sum(entropy) / count)
+
+    (loss, (logp, entropy)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    state, norm = _apply(state, grads, tx)
+    delta = jnp.where(answer, logp - batch.behaviour_BT, 0.0)
+    return state, {
+        "loss": loss,
+        "grad_norm": norm,
+        "entropy": entropy,
+        "kl_sampler": jnp.sum(jnp.exp(delta) - 1 - delta) / count,
+        "max_delta_logp": jnp.max(jnp.abs(delta)),
+        "clipped": jnp.sum(jnp.abs(jnp.exp(delta) - 1) > clip) / count,
+    }

@@ -1,0 +1,55 @@
+"""Engine + problems + grader -> a stream of graded samples. The evaluator and the trainer share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rlvr_limit.engine import Engine, Request, prompt_key
+from rlvr_limit.types import Grader, Problem, Sample, SamplingParams, Verdict
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One sample, its text, and what the grader made of it."""
+
+    sample: Sample
+    text: str
+    verdict: Verdict
+
+
+def rollout(
+    engine: Engine,
+    problems: Iterable[tuple[Problem, Sequence[int]]],
+    sampling: SamplingParams,
+    seed: int,
+    stream: str,
+    decode: Callable[[tuple[int, ...]], str],
+    grader: Grader,
+) -> Iterator[Graded]:
+    """Draws the given sample indices of each problem and grades them as they finish, in no particular order.
+
+    stream names what the samples are for ("eval/<arm>", "train/<run>/<step>"): other streams draw other numbers.
+    """
+    known: dict[str, Problem] = {}
+
+    def requests() -> Iterator[Request]:
+        for problem, indices in problems:
+            known[problem.id] = problem
+            key = prompt_key(seed, stream, problem.prompt)
+            yield Request(problem.id, problem.prompt_ids, key, tuple(indices), sampling)
+
+    for sample in engine.generate(requests()):
+        text = decode(sample.tokens)
+        yield Graded(sample, text, grader(known[sample.problem_id], text))
+
+
+def missing(
+    problems: Iterable[Problem], n: int, existing: Mapping[str, set[int]]
+) -> Iterator[tuple[Problem, list[int]]]:
+    """The sample indices below n that are not there yet, problem by problem; complete problems are left out."""
+    for problem in problems:
+        have = existing.get(problem.id, set())
+        lacking = [i for i in range(n) if i not in have]
+        if lacking:
+            yield problem, lacking

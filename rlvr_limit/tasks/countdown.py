@@ -1,0 +1,152 @@
+"""Countdown: reach a target from given numbers. Procedural, split by hash, with the exact success rate of guessing.
+
+The rules: two numbers that are there are replaced by their sum, positive difference or product, each result between 1
+and max_value, until one number is left. The *random legal policy* takes every legal move with equal chance; its chance
+to end on a target is computed exactly, by summing over all ways to play.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rlvr_limit.grading.countdown import OPERATORS, CountdownAnswer
+from rlvr_limit.tokenizer import WordTokenizer
+from rlvr_limit.types import Problem, UserError
+
+State = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CountdownConfig:
+    """Which problems there are. A problem belongs to the evaluation when its hash says so (one in `one_in`).
+
+    Evaluated are problems whose random legal policy succeeds with a chance in (0, guess_max]; trained on, those with
+    a chance in (0, train_guess_max].
+    """
+
+    numbers: int = 5
+    low: int = 1
+    high: int = 9
+    max_value: int = 99
+    targets: tuple[int, ...] = (24, 36, 48, 60)
+    guess_max: float = 0.004
+    train_guess_max: float = 1.0
+    eval_problems: int = 96
+    train_problems: int = 2048
+    one_in: int = 4
+
+
+@dataclass(frozen=True)
+class Move:
+    """a op b = result, and the sorted numbers that are there afterwards."""
+
+    a: int
+    op: str
+    b: int
+    result: int
+    after: State
+
+    def text(self) -> str:
+        """The step as it stands in an answer."""
+        return f"{self.a} {self.op} {self.b} = {self.result}"
+
+
+@dataclass
+class Rules:
+    """Legal moves and exact outcome chances under one config, remembered as they are computed."""
+
+    config: CountdownConfig
+    _moves: dict[State, tuple[Move, ...]] = field(default_factory=dict)
+    _outcomes: dict[State, dict[int, float]] = field(default_factory=dict)
+
+    def moves(self, state: State) -> tuple[Move, ...]:
+        """All legal moves from a sorted tuple of numbers; equal numbers in different places count separately."""
+        if state not in self._moves:
+            found = []
+            for i, j in itertools.combinations(range(len(state)), 2):
+                small, large = state[i], state[j]
+                rest = state[:i] + state[i + 1 : j] + state[j + 1 :]
+                for op, apply in OPERATORS.items():
+                    result = apply(large, small)
+                    if 1 <= result <= self.config.max_value:
+                        found.append(Move(large, op, small, result, tuple(sorted((*rest, result)))))
+            self._moves[state] = tuple(found)
+        return self._moves[state]
+
+    def outcomes(self, state: State) -> dict[int, float]:
+        """Chance of each last number under the random legal policy, exactly (up to float64 rounding)."""
+        if len(state) == 1:
+            return {state[0]: 1.0}
+        if state not in self._outcomes:
+            moves, total = self.moves(state), {}
+            for move in moves:
+                for target, chance in self.outcomes(move.after).items():
+                    total[target] = total.get(target, 0.0) + chance / len(moves)
+            self._outcomes[state] = total
+        return self._outcomes[state]
+
+    def play(self, state: State, target: int | None, rng: random.Random) -> list[Move]:
+        """One way to play: by the random legal policy, or by that policy given that it ends on target."""
+        played = []
+        while len(state) > 1:
+            moves = self.moves(state)
+            if not moves:
+                break
+            chances = None if target is None else [self.outcomes(m.after).get(target, 0.0) for m in moves]
+            move = rng.choices(moves, chances)[0]
+            played.append(move)
+            state = move.after
+        return played
+
+
+def tokenizer(config: CountdownConfig) -> WordTokenizer:
+    """One token per number and sign."""
+    return WordTokenizer((*OPERATORS, "=", ",", "->", ":", *map(str, range(config.max_value + 1))))
+
+
+def problems(config: CountdownConfig, rules: Rules, seed: int) -> tuple[list[Problem], list[Problem]]:
+    """(evaluation problems, training problems), disjoint by hash, chosen by seed. UserError if there are too few."""
+    rng = random.Random(f"countdown/{seed}")
+    sets = list(itertools.combinations_with_replacement(range(config.low, config.high + 1), config.numbers))
+    rng.shuffle(sets)
+    held_out: list[Problem] = []
+    training: list[Problem] = []
+    for numbers in sets:
+        outcomes = rules.outcomes(numbers)
+        for target in config.targets:
+            chance = outcomes.get(target, 0.0)
+            name = f"{'-'.join(map(str, numbers))}={target}"
+            held = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % config.one_in == 0
+            if 0 < chance <= (config.guess_max if held else config.train_guess_max):
+                (held_out if held else training).append(_problem(config, name, numbers, target, chance))
+    for field_name, found, wanted, limit in (
+        ("eval_problems", held_out, config.eval_problems, "guess_max"),
+        ("train_problems", training, config.train_problems, "train_guess_max"),
+    ):
+        if len(found) < wanted:
+            raise UserError(f"task.{field_name} is {wanted}, but only {len(found)} problems pass task.{limit}")
+    return rng.sample(held_out, config.eval_problems), rng.sample(training, config.train_problems)
+
+
+def _problem(config: CountdownConfig, name: str, numbers: State, target: int, chance: float) -> Problem:
+    prompt = f"{' '.join(map(str, numbers))} -> {target} :"
+    question = f"Use {', '.join(map(str, numbers))} once each to make {target}"
+    ids = tokenizer(config).encode(prompt)
+    return Problem(name, question, prompt, ids, CountdownAnswer(numbers, target), chance)
+
+
+def demonstrations(
+    rules: Rules, training: list[Problem], right: float, rng: random.Random
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Endless (prompt ids, answer ids): a share `right` plays to the target, the rest by the random legal policy."""
+    words = tokenizer(rules.config)
+    while True:
+        problem = rng.choice(training)
+        answer: CountdownAnswer = problem.answer
+        target = answer.target if rng.random() < right else None
+        text = " , ".join(move.text() for move in rules.play(answer.numbers, target, rng))
+        yield problem.prompt_ids, (*words.encode(text), words.eos_id)

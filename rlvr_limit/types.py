@@ -1,0 +1,83 @@
+"""The nouns every module shares: frozen records, no jax, no behaviour."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+class UserError(Exception):
+    """Bad input: one clear line for the user; the job's door prints it and exits with a code that is not 0."""
+
+
+class Stop(enum.StrEnum):
+    """Why a sample ended. LENGTH means truncated, which is not the same as wrong."""
+
+    EOS = "eos"
+    STOP_STRING = "stop_string"
+    LENGTH = "length"
+
+
+class Status(enum.StrEnum):
+    """What became of grading. Only GRADED and NO_ANSWER say anything about the sample; the rest are ours to own."""
+
+    GRADED = "graded"
+    NO_ANSWER = "no_answer"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with its rendered prompt and the reference the grader needs.
+
+    guess_rate is the chance that a policy which only knows the rules is right (METRICS.md item 7), if known.
+    """
+
+    id: str
+    question: str
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    answer: Any
+    guess_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How tokens are drawn. Temperature is applied before top-p (METRICS.md item 16)."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 32
+    stop_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One drawn answer. tokens includes the stop token where it was sampled.
+
+    logp is under the distribution it was drawn from, logp_model under the model at temperature 1; nats, one per token.
+    """
+
+    problem_id: str
+    index: int
+    tokens: tuple[int, ...]
+    logp: tuple[float, ...]
+    logp_model: tuple[float, ...]
+    stop: Stop
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the grader made of one sample's text."""
+
+    correct: bool
+    status: Status
+    extracted: str = ""
+    detail: str = ""
+
+
+Grader = Callable[[Problem, str], Verdict]
+"""A pure function from a problem and an answer's text to a verdict."""
