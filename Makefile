@@ -1,0 +1,15 @@
+.PHONY: run test lint lock
+
+run:
+	python3 -m venv .venv && .venv/bin/pip install -q -r requirements.lock && .venv/bin/python main.py
+
+test:
+	python3 -m venv .venv && .venv/bin/pip install -q -r requirements.lock && .venv/bin/python -m pytest -q
+
+lint:
+	.venv/bin/ruff check .
+
+# Needs uv (https://docs.astral.sh/uv). One lock serves Python 3.11 to 3.13 on Linux and macOS.
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra test --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.lock
