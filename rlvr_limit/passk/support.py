@@ -1,0 +1,76 @@
+"""Which problems each arm can solve at all (arXiv 2507.14843; METRICS item 8).
+
+Shapes: M problems; n_M samples drawn and c_M of them correct, per arm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rlvr_limit.passk.curve import checked_counts
+from rlvr_limit.types import UserError
+
+
+@dataclass(frozen=True)
+class Support:
+    """Problem positions by who solved them at least once, and the four ratios; None means undefined (0 / 0).
+
+    srr: support retention rate P / (P + S); ndr: net discovery rate E / (P + E); sds: their harmonic mean;
+    nscr: net support change rate (E - S) / (P + E + S).
+    """
+
+    both: tuple[int, ...]
+    base_only: tuple[int, ...]
+    rl_only: tuple[int, ...]
+    neither: tuple[int, ...]
+    srr: float | None
+    ndr: float | None
+    sds: float | None
+    nscr: float | None
+
+
+def _ratio(top: float, bottom: float) -> float | None:
+    return top / bottom if bottom else None
+
+
+def support(base_n_M: ArrayLike, base_c_M: ArrayLike, rl_n_M: ArrayLike, rl_c_M: ArrayLike) -> Support:
+    """Sort problems into both / base only / RL only / neither, a problem being solved where c >= 1.
+
+    Both arms must be cut to the same n first, or the arm with more samples looks more able: raises UserError naming
+    the first problem where they differ. "Neither" is a statement about n samples; see unsolved_bound.
+    """
+    base_n_M, base_c_M = checked_counts(base_n_M, base_c_M)
+    rl_n_M, rl_c_M = checked_counts(rl_n_M, rl_c_M)
+    if base_n_M.shape != rl_n_M.shape:
+        raise UserError(f"base has {base_n_M.size} problems and RL has {rl_n_M.size}: compare the same problems")
+    unequal_i = np.flatnonzero(base_n_M != rl_n_M)
+    if unequal_i.size:
+        i = unequal_i[0]
+        raise UserError(
+            f"problem {i} (counting from 0) has n = {base_n_M[i]} in base and n = {rl_n_M[i]} in RL: "
+            "cut both arms to the same samples first"
+        )
+    base_M, rl_M = base_c_M > 0, rl_c_M > 0
+    both, base_only, rl_only, neither = (
+        tuple(np.flatnonzero(mask_M).tolist())
+        for mask_M in (base_M & rl_M, base_M & ~rl_M, ~base_M & rl_M, ~base_M & ~rl_M)
+    )
+    p, s, e = len(both), len(base_only), len(rl_only)
+    srr, ndr = _ratio(p, p + s), _ratio(e, p + e)
+    sds = None if srr is None or ndr is None else _ratio(2 * srr * ndr, srr + ndr)
+    return Support(both, base_only, rl_only, neither, srr, ndr, sds, _ratio(e - s, p + e + s))
+
+
+def unsolved_bound(n: int, level: float = 0.95) -> float:
+    """Largest success rate still compatible with 0 of n samples right, at this one-sided level: 1 - (1-level)^(1/n).
+
+    About 3/n at 95 %, the rule of three. Raises UserError where n < 1 or level is not between 0 and 1.
+    """
+    if n < 1:
+        raise UserError(f"the bound was asked for n = {n}: n must be at least 1")
+    if not 0 < level < 1:
+        raise UserError(f"level is {level}: should be between 0 and 1, such as 0.95")
+    return 1.0 - (1.0 - level) ** (1.0 / n)
