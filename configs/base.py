@@ -1,0 +1,25 @@
+"""What configs share; each config says only where it differs. Loaded by the configs, never by the package."""
+
+from ml_collections import ConfigDict
+
+
+def defaults() -> ConfigDict:
+    """Fields that have the same meaning, and mostly the same value, in every config."""
+    return ConfigDict(
+        {
+            "job": "compare",
+            "seed": 0,
+            "runs": "runs",
+            "run_dir": "",
+            "checkpoint_seconds": 10.0,
+            "engine": {
+                "slots": 512,
+                "window": 8,
+                "prompt_places": 8,
+                "prefill_rows": 16,
+                "prefix_rows": 64,
+                "reference": False,
+            },
+            "score": {"answers": 16},
+        }
+    )

@@ -1,0 +1,74 @@
+"""Live progress: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+LINE_SECONDS = 5.0
+
+
+class Progress:
+    """One stage of work: units done of total, rate, time left, and the few numbers that matter now."""
+
+    def __init__(self, root: Path, stage: str, total: int, unit: str, done: int = 0):
+        """done units were there already and do not count for the rate; the stage's seconds end in timings.jsonl."""
+        self._root, self._stage, self._total, self._unit = root, stage, total, unit
+        self._first, self._done, self._values = done, done, ""
+        self._began = self._spoke = time.monotonic()
+        self._bar = None
+        if sys.stdout.isatty():
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[values]}", style="dim"),
+                console=Console(),
+            )
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task(self._stage, total=self._total, completed=self._done, values="")
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        seconds = time.monotonic() - self._began
+        if self._bar:
+            self._bar.stop()
+        elif kind is None:
+            self._line()
+        with (self._root / "timings.jsonl").open("a") as file:
+            file.write(json.dumps({"stage": self._stage, "seconds": round(seconds, 2)}) + "\n")
+
+    def update(self, done: int, **values: float | int | str) -> None:
+        """Shows the state; cheap enough to call for every unit."""
+        self._done = done
+        now = time.monotonic()
+        if now - self._spoke < (0.2 if self._bar else LINE_SECONDS):
+            return
+        self._spoke = now
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        shown = [f"{rate:,.1f} {self._unit}/s"]
+        shown += [f"{name} {v:.3g}" if isinstance(v, float) else f"{name} {v}" for name, v in values.items()]
+        self._values = "  ".join(shown)
+        if self._bar:
+            self._bar.update(self._task, completed=done, values=self._values)
+        else:
+            self._line()
+
+    def _line(self) -> None:
+        elapsed = time.monotonic() - self._began
+        rate = (self._done - self._first) / max(elapsed, 1e-9)
+        left = f", {(self._total - self._done) / rate:.0f} s left" if rate > 0 and self._done < self._total else ""
+        state = f"{self._stage}: {self._done}/{self._total} {self._unit}, {elapsed:.0f} s{left}"
+        print(f"{state}  {self._values}", flush=True)
