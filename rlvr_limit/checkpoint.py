@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 
 from rlvr_limit import model
+from rlvr_limit.mesh import parameter_shardings
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.types import UserError
 
@@ -31,11 +33,13 @@ def save_params(folder: Path, params: Params) -> None:
         checkpointer.save(folder.absolute(), params)
 
 
-def load_params(folder: Path, config: ModelConfig) -> Params:
-    """Weights of a model of this config. Raises UserError naming the folder that lacks them or holds others."""
+def load_params(folder: Path, config: ModelConfig, mesh: Mesh) -> Params:
+    """Weights of a model of this config, onto the mesh. UserError naming the folder that lacks them or holds others."""
     if not folder.is_dir():
         raise UserError(f"weights: there is no folder {folder}")
-    wanted = jax.eval_shape(lambda: model.init_params(config, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: model.init_params(config, jax.random.key(0)))
+    shardings = parameter_shardings(model.parameter_specs(config), mesh)
+    wanted = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     with ocp.StandardCheckpointer() as checkpointer:
         try:
             return checkpointer.restore(folder.absolute(), wanted)

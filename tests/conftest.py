@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 VIRTUAL_DEVICES = "--xla_force_host_platform_device_count"
@@ -14,5 +15,21 @@ if VIRTUAL_DEVICES not in os.environ.get("XLA_FLAGS", ""):
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tests import smoke  # noqa: E402
+
 settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
 settings.load_profile("deterministic")
+
+
+@pytest.fixture(scope="session")
+def smoke_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all smoke runs of a test session lie, so that they share what was compiled."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def smoke_run(smoke_runs: Path) -> Path:
+    """The run folder of one uninterrupted smoke run, report included. Not to be changed by tests."""
+    done = smoke.run(smoke_runs)
+    assert done.returncode == 0, done.stderr
+    return smoke.run_folder(done.stdout)

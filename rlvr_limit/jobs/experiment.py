@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rlvr_limit import records
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.grading import countdown as grading
 from rlvr_limit.jobs import settings
+from rlvr_limit.mesh import MeshConfig, make_mesh
 from rlvr_limit.model import ModelConfig
 from rlvr_limit.rl import OptimizerConfig
 from rlvr_limit.tasks import countdown
@@ -98,6 +100,13 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Report:
+    """k is that of Delta_SE = pass@k(base) - pass@1(RL), at most sampling.n (the paper's is 256)."""
+
+    k: int
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole config, frozen."""
 
@@ -110,11 +119,14 @@ class Settings:
     runs: str
     run_dir: str
     checkpoint_seconds: float
+    flush_seconds: float
     task: countdown.CountdownConfig
     model: ModelShape
+    mesh: MeshConfig
     engine: EngineConfig
     sampling: Sampling
     score: Score
+    report: Report
     arms: dict[str, Arm]
 
 
@@ -136,6 +148,7 @@ class Experiment:
     settings: Settings
     root: Path
     model: ModelConfig
+    mesh: Mesh
     tokenizer: WordTokenizer
     rules: countdown.Rules
     problems: list[Problem]
@@ -194,9 +207,8 @@ def prepare(config: ConfigDict) -> Experiment:
     conditions = _conditions(s, problems)
     root = Path(s.run_dir or Path(s.runs) / s.name / settings.digest(conditions))
     records.open_run(root, conditions, _info(config))
-    experiment = Experiment(
-        s, root, ModelConfig(len(tokenizer.vocabulary), **shape), tokenizer, rules, problems, training
-    )
+    decoder = ModelConfig(len(tokenizer.vocabulary), **shape)
+    experiment = Experiment(s, root, decoder, make_mesh(s.mesh), tokenizer, rules, problems, training)
     _store_prompts(experiment)
     return experiment
 
@@ -227,12 +239,15 @@ def _check(s: Settings) -> None:
     if s.sampling.n < 1:
         raise UserError(f"config.sampling.n: found {s.sampling.n}, 1 or more is right")
     if s.score.answers > s.sampling.n:
-        raise UserError(f"config.score.answers: found {s.score.answers}, at most sampling.n = {s.sampling.n} is right")
+        raise UserError(f"config.score.answers: found {s.score.answers}, sampling.n = {s.sampling.n} allows no more")
+    if not 1 <= s.report.k <= s.sampling.n:
+        raise UserError(f"config.report.k: found {s.report.k}, sampling.n = {s.sampling.n} allows 1 to {s.sampling.n}")
 
 
 def _conditions(s: Settings, problems: list[Problem]) -> dict[str, Any]:
     """All that decides what a sample is; n may grow, and how many are scored may change, in the same folder."""
-    free = ("job", "title", "purpose", "caveat", "runs", "run_dir", "score", "checkpoint_seconds")
+    free = {"job", "title", "purpose", "caveat", "runs", "run_dir", "score", "report"}
+    free |= {"checkpoint_seconds", "flush_seconds"}
     conditions = {name: value for name, value in settings.to_jsonable(s).items() if name not in free}
     del conditions["sampling"]["n"]
     digest = hashlib.sha256("\n".join(problem.prompt for problem in problems).encode()).hexdigest()

@@ -14,8 +14,6 @@ from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.jobs.train import load, train_missing
 from rlvr_limit.rollout import Graded, missing, rollout
 
-FLUSH_SECONDS = 1.0
-
 
 def run(config: ConfigDict) -> None:
     """The sample job: n graded samples of every arm and problem are on record when it returns."""
@@ -66,7 +64,7 @@ def _sample(
             if graded.verdict.correct:
                 solved.add(graded.sample.problem_id)
             now = time.monotonic()
-            if now - flushed > FLUSH_SECONDS:
+            if now - flushed > s.flush_seconds:
                 _write(entry, waiting, samples, verdicts)
                 waiting, flushed = [], now
             speed = tokens / max(now - began, 1e-9)

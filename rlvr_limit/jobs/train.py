@@ -22,7 +22,8 @@ from rlvr_limit.grading import countdown as grading
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, Reinforced, Supervised, prepare
 from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.likelihood import Rows
-from rlvr_limit.model import Params, init_params
+from rlvr_limit.mesh import parameter_shardings, rows_sharding
+from rlvr_limit.model import Params, init_params, parameter_specs
 from rlvr_limit.rollout import Graded, rollout
 from rlvr_limit.tasks import countdown
 
@@ -47,7 +48,7 @@ def train_missing(experiment: Experiment) -> None:
 
 def load(experiment: Experiment, entry: Evaluated) -> Params:
     """The weights of an arm."""
-    return checkpoint.load_params(experiment.weights(entry), experiment.model)
+    return checkpoint.load_params(experiment.weights(entry), experiment.model, experiment.mesh)
 
 
 def training_rows(root: Path, arm: str) -> list[dict[str, Any]]:
@@ -72,7 +73,8 @@ def _train(experiment: Experiment, arm: str) -> None:
 
 def _start(experiment: Experiment, name: str) -> Params:
     if not name:
-        return init_params(experiment.model, jax.random.key(experiment.settings.seed))
+        params = init_params(experiment.model, jax.random.key(experiment.settings.seed))
+        return jax.device_put(params, parameter_shardings(parameter_specs(experiment.model), experiment.mesh))
     entry = next(e for e in experiment.evaluated if e.arm == name)
     if not experiment.weights(entry).is_dir():
         _train(experiment, name)
@@ -118,6 +120,7 @@ def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, tx: A
         rng = random.Random(f"{experiment.settings.seed}/{arm}/{number}")
         stream = countdown.demonstrations(experiment.rules, experiment.training, recipe.right, rng)
         rows = likelihood.to_rows([next(stream) for _ in range(recipe.batch)], experiment.row_places)
+        rows = jax.device_put(rows, rows_sharding(experiment.mesh))
         state, metrics = rl.supervised_update(state, experiment.model, tx, rows)
         return state, _floats(metrics)
 
@@ -144,6 +147,7 @@ def _reinforced_step(experiment: Experiment, arm: str, recipe: Reinforced, tx: A
         metrics = []
         for part in np.split(order, recipe.minibatches):
             minibatch = jax.tree.map(lambda x, part=part: x[part], batch)
+            minibatch = jax.device_put(minibatch, rows_sharding(experiment.mesh))
             state, found_now = rl.policy_update(state, experiment.model, tx, recipe.clip, minibatch)
             metrics.append(_floats(found_now))
         # The first minibatch is the only one whose log-probs should still be the sampler's own.

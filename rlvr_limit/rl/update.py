@@ -65,7 +65,7 @@ def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
 def _apply(state: TrainState, grads: Params, tx: optax.GradientTransformation) -> tuple[TrainState, jax.Array]:
     changes, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
-    return TrainState(params, opt_state, state.step + 1), optax.global_norm(grads)
+    return TrainState(params, opt_state, state.step + 1), optax.tree.norm(grads)
 
 
 @partial(jax.jit, static_argnums=(1, 2), donate_argnums=0)

@@ -1,0 +1,175 @@
+"""The folder of one table, and its files one by one.
+
+    records/samples/
+        part-<time>-<random>.arrows.open    an open part: an Arrow IPC stream that grows batch by batch
+        part-<time>-<random>.parquet        a closed part: never changes again
+        compact-000001.parquet              many closed parts in one, sorted by key
+        generation.json                     which compact part is live, and which closed parts it stands for
+
+A closed part is live unless the generation has retired it; a compact part is live only if the generation names it; an
+open part is live until the closed part of its name is there. So each step of closing and of compaction is one rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rlvr_limit.records.files import os_errors, publish
+from rlvr_limit.records.schema import Table
+from rlvr_limit.types import UserError
+
+OPEN = ".arrows.open"
+CLOSED = ".parquet"
+ROW_GROUP = 4096  # rows that are read together: small enough for one problem's page, large enough to compress well
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The number of compactions so far, the compact part they left and the closed parts (file names) it stands for."""
+
+    number: int = 0
+    compact: str = ""
+    retired: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The live files of a table at one moment, oldest first, and those whose rows are all in live ones."""
+
+    generation: Generation
+    closed: tuple[Path, ...]
+    open: tuple[Path, ...]
+    superseded: tuple[Path, ...]
+
+
+def table_folder(root: str | os.PathLike[str], table: Table) -> Path:
+    return Path(root) / "records" / table.name
+
+
+def closed_path(stream: Path) -> Path:
+    """Where an open part goes when it is closed."""
+    return stream.with_name(stream.name.removesuffix(OPEN) + CLOSED)
+
+
+def list_parts(folder: Path) -> Listing:
+    """One consistent set of live files, whatever is being closed or compacted meanwhile.
+
+    Open parts are listed before closed ones, so a part that is closed in between is seen as one or the other; and the
+    generation is the same before and after, so no compaction began or ended the set in between.
+    """
+    while True:
+        generation = _read_generation(folder)
+        streams = _names(folder, OPEN)
+        closed = _names(folder, CLOSED)
+        if _read_generation(folder) == generation:
+            break
+    past = set(closed) | set(generation.retired)
+    live = [n for n in closed if n == generation.compact or n.startswith("part-") and n not in generation.retired]
+    unclosed = [n for n in streams if n.removesuffix(OPEN) + CLOSED not in past]
+    superseded = sorted(set(streams) - set(unclosed) | set(closed) & set(generation.retired))
+    return Listing(generation, *(tuple(folder / n for n in names) for names in (live, unclosed, superseded)))
+
+
+def _names(folder: Path, suffix: str) -> list[str]:
+    try:
+        with _reading(folder):
+            names = os.listdir(folder)
+    except FileNotFoundError:  # a table nothing was written to
+        return []
+    return sorted(name for name in names if name.endswith(suffix))
+
+
+def _read_generation(folder: Path) -> Generation:
+    path = folder / "generation.json"
+    try:
+        with _reading(path):
+            fields = json.loads(path.read_text())
+        return Generation(fields["number"], fields["compact"], tuple(fields["retired"]))
+    except FileNotFoundError:
+        return Generation()
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): restore it from a copy") from error
+
+
+def write_generation(folder: Path, generation: Generation) -> None:
+    publish(folder / "generation.json", lambda file: file.write(json.dumps(asdict(generation), indent=1).encode()))
+
+
+def write_closed(path: Path, schema: pa.Schema, pieces: Iterable[pa.Table]) -> None:
+    """Publishes tables of that schema as one Parquet part, each page with a checksum."""
+
+    def write(file: BinaryIO) -> None:
+        with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+            for piece in pieces:
+                writer.write_table(piece, row_group_size=ROW_GROUP)
+
+    publish(path, write)
+
+
+def read_closed(path: Path, table: Table, columns: list[str], where: pc.Expression | None) -> pa.Table:
+    """The rows of a closed part. FileNotFoundError where it was compacted away; UserError where it is damaged."""
+    try:
+        with _reading(path):
+            rows = pq.read_table(
+                path, columns=columns, filters=where, partitioning=None, page_checksum_verification=True
+            )
+        return rows.cast(pa.schema([table.schema.field(name) for name in columns]))
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, pa.ArrowNotImplementedError, pa.ArrowKeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} is damaged ({reason}): move it away and run again; "
+            "its rows will be redrawn, the other parts are kept"
+        ) from error
+
+
+def read_open(path: Path, table: Table) -> tuple[list[pa.RecordBatch], int]:
+    """The complete batches of an open part, and the number of bytes of the torn one behind them, if any.
+
+    Raises FileNotFoundError where the part was closed since it was listed.
+    """
+    with _reading(path):
+        data = path.read_bytes()  # not a memory map: the file may be cut while we look
+    source = pa.BufferReader(data)
+    batches, good = [], 0
+    try:
+        stream = pa.ipc.open_stream(source)
+        if stream.schema.equals(table.schema):
+            good = source.tell()
+            while True:
+                batch = stream.read_next_batch()
+                batch.validate(full=True)
+                batches.append(batch)
+                good = source.tell()
+    except (StopIteration, pa.ArrowInvalid, OSError):
+        pass  # this is the end of what was written whole
+    return batches, len(data) - good
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Within it the system's refusal to read what is there becomes a UserError: it says nothing of the content."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno is None:  # pyarrow's word for content that it cannot decode
+            raise
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def remove(path: Path) -> None:
+    with os_errors("remove", path):
+        path.unlink(missing_ok=True)

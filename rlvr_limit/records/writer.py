@@ -1,0 +1,182 @@
+"""Writing a table: each row is with the operating system when `append` returns, and in a Parquet part soon after."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from rlvr_limit.records.files import os_errors
+from rlvr_limit.records.parts import OPEN, closed_path, list_parts, read_open, remove, table_folder, write_closed
+from rlvr_limit.records.schema import Table, table_named, to_batch
+
+
+@dataclass
+class _OpenPart:
+    """A stream being written. Its lock tells others that its process lives; the kernel drops it at any death."""
+
+    path: Path
+    descriptor: int
+    size: int
+    opened: float
+    batches: list[pa.RecordBatch] = field(default_factory=list)
+
+
+class Writer:
+    """Appends rows to one table of a run folder; the only process to do so. Threads may share it.
+
+    A row is in the operating system's hands when `append` returns: `kill -9` loses no such row. A power cut can lose
+    those of the open part, which is closed into a synced Parquet part by the first append after part_seconds or
+    part_bytes, and by `close`. Parts left open by dead processes are recovered first.
+    Raises UserError on a row that does not fit the table, and where the disk is full or the folder cannot be written:
+    all rows appended before are then kept, and none of that append's. Start worker processes by spawn, not fork: a
+    forked child that outlives this process holds the open part's lock, and the part waits, readable, until it ends.
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], table: str, part_seconds: float = 10.0, part_bytes: int = 32 << 20
+    ) -> None:
+        self._table = table_named(table)
+        self._folder = table_folder(root, self._table)
+        self._part_seconds = part_seconds
+        self._part_bytes = part_bytes
+        self._part: _OpenPart | None = None
+        self._lock = threading.Lock()
+        with os_errors("create", self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        recover(root, table)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Records the rows, all or none of them."""
+        if not rows:
+            return
+        batch = to_batch(self._table, rows)
+        with self._lock:
+            if self._part is None:
+                self._part = _open_part(self._folder, self._table)
+            part = self._part
+            with self._let_go_on_error(), os_errors("write", part.path):
+                _extend(part, batch.serialize())
+            part.batches.append(batch)
+            if time.monotonic() - part.opened >= self._part_seconds or part.size >= self._part_bytes:
+                self._close_part(part)
+
+    def close(self) -> None:
+        """Closes the open part, if there is one."""
+        with self._lock:
+            if self._part is not None:
+                self._close_part(self._part)
+
+    def _close_part(self, part: _OpenPart) -> None:
+        with self._let_go_on_error():
+            rows = pa.Table.from_batches(part.batches, self._table.schema).combine_chunks()
+            if rows.num_rows:
+                write_closed(closed_path(part.path), self._table.schema, [rows])
+            remove(part.path)
+        self._let_go()
+
+    @contextlib.contextmanager
+    def _let_go_on_error(self) -> Iterator[None]:
+        """A part that cannot be written further stays as it lies on disk, to be recovered when there is room again."""
+        try:
+            yield
+        except Exception:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        part, self._part = self._part, None
+        if part is not None:
+            os.close(part.descriptor)
+
+
+def recover(root: str | os.PathLike[str], table: str) -> int:
+    """Closes the open parts of dead processes into Parquet parts; returns the number of rows so recovered.
+
+    A torn batch at a part's end was never acknowledged and is dropped. Parts of living processes are left alone.
+    """
+    spec = table_named(table)
+    folder = table_folder(root, spec)
+    listing = list_parts(folder)
+    for stream in listing.superseded:
+        remove(stream)
+    n_rows = n_torn = 0
+    for stream in listing.open:
+        with os_errors("recover", stream), _lock_of_the_dead(stream) as dead:
+            if not dead:
+                continue
+            batches, torn = read_open(stream, spec)
+            if batches:
+                rows = pa.Table.from_batches(batches, spec.schema).combine_chunks()
+                write_closed(closed_path(stream), spec.schema, [rows])
+                n_rows += rows.num_rows
+            n_torn += torn
+            remove(stream)
+    if n_rows or n_torn:
+        logging.info("%s: recovered %d rows of an interrupted run, dropped %d torn bytes", folder, n_rows, n_torn)
+    return n_rows
+
+
+def _open_part(folder: Path, table: Table) -> _OpenPart:
+    """A new stream, locked and with its schema in it before it has the name that others look for."""
+    path = folder / f"part-{time.time_ns()}-{uuid.uuid4().hex[:8]}{OPEN}"
+    with os_errors("write", path):
+        hidden = path.with_suffix(".tmp")
+        part = _OpenPart(path, os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666), 0, 0.0)
+        try:
+            fcntl.flock(part.descriptor, fcntl.LOCK_EX)
+            _extend(part, table.schema.serialize())
+            os.rename(hidden, path)
+        except BaseException:
+            os.close(part.descriptor)
+            hidden.unlink(missing_ok=True)
+            raise
+    part.opened = time.monotonic()
+    return part
+
+
+def _extend(part: _OpenPart, message: pa.Buffer) -> None:
+    """Writes one Arrow message whole, or leaves the stream as it was."""
+    view = memoryview(message)
+    try:
+        while view:
+            view = view[os.write(part.descriptor, view) :]
+    except BaseException:
+        os.ftruncate(part.descriptor, part.size)
+        raise
+    part.size += message.size
+
+
+@contextlib.contextmanager
+def _lock_of_the_dead(stream: Path) -> Iterator[bool]:
+    """Holds the lock of an open part; False where its writer, or another recovery, holds it or was first."""
+    try:
+        descriptor = os.open(stream, os.O_RDWR)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            dead = stream.exists()
+        except BlockingIOError:
+            dead = False
+        yield dead
+    finally:
+        os.close(descriptor)
