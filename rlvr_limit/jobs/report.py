@@ -59,6 +59,7 @@ def study_of(experiment: Experiment) -> report.Study:
         versions={**session["versions"], "device": session["device"]},
         timings=_timings(experiment.root),
         seed=s.seed,
+        delta_se_k=s.report.k,
     )
 
 

@@ -1,0 +1,138 @@
+"""Every number of the report, computed once from the counts: figures, tables and words only read what stands here.
+
+Shape suffixes: M problems; K runs over k = 1..n, n the fewest samples any problem has; B the 11 histogram bins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlvr_limit import passk
+from rlvr_limit.report.study import Study
+
+ROUNDING = 1e-12
+BINS = ("0", *(f"({i / 10:g}, {(i + 1) / 10:g}]" for i in range(10)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired difference first minus second of two arms, for every k both have; told_by is the arm it is about."""
+
+    first: str
+    second: str
+    told_by: str
+    difference: passk.Band
+
+    def title(self, study: Study) -> str:
+        return f"{study.label(self.first)} minus {study.label(self.second)}"
+
+    def leader(self, k: int) -> str | None:
+        """The arm that is ahead at this k by more than the band, or None where the band includes 0."""
+        if self.difference.low_K[k - 1] > ROUNDING:
+            return self.first
+        return self.second if self.difference.high_K[k - 1] < -ROUNDING else None
+
+
+@dataclass(frozen=True)
+class AgainstBase:
+    """One arm beside the base: where the curves cross, who solves what (None: n differs), and Delta_SE at this k."""
+
+    crossover: passk.Crossover
+    support: passk.Support | None
+    delta_se: float
+    delta_se_k: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """curves by arm name; guess_K and guess_corrected (by arm) are None and empty where a guess rate is unknown."""
+
+    curves: dict[str, passk.Band]
+    guess_K: np.ndarray | None
+    guess_corrected: dict[str, np.ndarray]
+    comparisons: tuple[Comparison, ...]
+    against_base: dict[str, AgainstBase]
+    headline: str
+    coverage: tuple[str, ...]
+
+    def ks(self, *arms: str) -> list[int]:
+        """The k of interest: powers of 4, and the largest k these arms have."""
+        k_max = min(len(self.curves[arm].mean_K) for arm in arms)
+        return [4**i for i in range(k_max.bit_length()) if 4**i < k_max] + [k_max]
+
+
+def analyse(study: Study) -> Findings:
+    """Compute all numbers of a checked study. Raises UserError as passk does (a band needs at least 2 problems)."""
+    values = {arm.name: passk.pass_curves(arm.n_M, arm.c_M) for arm in study.arms}
+    curves = {name: passk.population_band(value_MK) for name, value_MK in values.items()}
+    guesses = [guess for _, _, guess in study.problems]
+    guess_K = None
+    if all(guess is not None for guess in guesses):
+        guess_K = passk.guess_curve(guesses, max(len(curve.mean_K) for curve in curves.values()))
+    corrected = {
+        name: passk.guess_corrected(curve.mean_K, guess_K[: len(curve.mean_K)])
+        for name, curve in curves.items()
+        if guess_K is not None
+    }
+    comparisons = []
+    for first, second, told_by in _pairs(study):
+        first_MK, second_MK = _same_k(values[first], values[second])
+        comparisons.append(Comparison(first, second, told_by, passk.paired_band(first_MK, second_MK)))
+    others = [arm for arm in study.arms if arm.name != study.base]
+    trained = [arm.name for arm in others if arm.group == "rl"]
+    sizes = {(len(study.problems), int(arm.n_M.min())) for arm in study.arms}
+    return Findings(
+        curves=curves,
+        guess_K=guess_K,
+        guess_corrected=corrected,
+        comparisons=tuple(comparisons),
+        against_base={arm.name: _against_base(study, values, arm.name) for arm in others},
+        headline=trained[-1] if trained else others[0].name,
+        coverage=tuple(dict.fromkeys(line for M, n in sorted(sizes) for line in passk.coverage_caveats(M, n))),
+    )
+
+
+def _pairs(study: Study) -> list[tuple[str, str, str]]:
+    """(first, second, told_by): base minus each arm, but distilled and control minus base; an arm minus its control."""
+    pairs = []
+    for arm in study.arms:
+        if arm.name == study.base:
+            continue
+        further = arm.group in ("distilled", "control")
+        pairs.append((arm.name, study.base, arm.name) if further else (study.base, arm.name, arm.name))
+        if arm.name in study.control_of:
+            pairs.append((arm.name, study.control_of[arm.name], arm.name))
+    return pairs
+
+
+def _same_k(first_MK: np.ndarray, second_MK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    K = min(first_MK.shape[1], second_MK.shape[1])
+    return first_MK[:, :K], second_MK[:, :K]
+
+
+def _against_base(study: Study, values: dict[str, np.ndarray], name: str) -> AgainstBase:
+    base, arm = study.arm(study.base), study.arm(name)
+    k = min(study.delta_se_k, int(base.n_M.min()))
+    same_n = np.array_equal(base.n_M, arm.n_M)
+    return AgainstBase(
+        crossover=passk.crossover(*_same_k(values[study.base], values[name]), names=(base.label, arm.label)),
+        support=passk.support(base.n_M, base.c_M, arm.n_M, arm.c_M) if same_n else None,
+        delta_se=passk.delta_se(base.n_M, base.c_M, arm.n_M, arm.c_M, k),
+        delta_se_k=k,
+    )
+
+
+def histogram(n_M: np.ndarray, c_M: np.ndarray) -> np.ndarray:
+    """[B] problems by share of right answers in BINS; exact at the edges, since ceil(10 c / n) is done in integers."""
+    return np.bincount(-(-10 * np.asarray(c_M) // np.asarray(n_M)), minlength=len(BINS))
+
+
+def shares(study: Study) -> dict[str, tuple[int, float, float]]:
+    """By arm: samples drawn, share truncated, share without an answer."""
+    return {
+        arm.name: (int(total), int(arm.truncated_M.sum()) / total, int(arm.no_answer_M.sum()) / total)
+        for arm in study.arms
+        for total in [int(arm.n_M.sum())]
+    }

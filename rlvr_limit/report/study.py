@@ -1,0 +1,142 @@
+"""What a report is drawn from: plain frozen records that the caller fills, and one check of them.
+
+Shape suffix: M problems; every *_M array follows the order of Study.problems.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rlvr_limit.types import UserError
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One model under one set of sampling conditions, reduced to counts per problem.
+
+    group is "base", "rl", "distilled", "control" or a name of the caller's own; it chooses colour and comparisons.
+    n_M samples drawn, c_M right, truncated_M ended at the length limit, no_answer_M had nothing to grade: integers.
+    mean_tokens per answer; duplicate_rate in [0, 1]; entropy is the mean of -logp_model per token, in nats.
+    """
+
+    name: str
+    label: str
+    group: str
+    n_M: np.ndarray
+    c_M: np.ndarray
+    truncated_M: np.ndarray
+    no_answer_M: np.ndarray
+    mean_tokens: float | None = None
+    duplicate_rate: float | None = None
+    entropy: float | None = None
+    conditions: dict[str, str] = field(default_factory=dict)
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One stored sample to show. logp is the sum over its tokens under the sampling distribution, in nats."""
+
+    problem_id: str
+    arm: str
+    index: int
+    text: str
+    correct: bool
+    stop: str
+    extracted: str = ""
+    logp: float | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A whole comparison. problems holds (id, question, guess rate or None); base and control_of name arms.
+
+    perplexity maps (model, whose text) to one PPL per scored response (METRICS.md item 14).
+    training maps a run's name to its rows, each with "step" and whatever numbers the run recorded.
+    timings are seconds by stage. delta_se_k is the k of Delta_SE, 256 in the paper; n bounds it.
+    """
+
+    title: str
+    purpose: str
+    caveat: str
+    command: str
+    problems: tuple[tuple[str, str, float | None], ...]
+    arms: tuple[Arm, ...]
+    base: str
+    control_of: dict[str, str] = field(default_factory=dict)
+    examples: tuple[Example, ...] = ()
+    perplexity: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    training: dict[str, Sequence[dict[str, Any]]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    seed: int | None = None
+    delta_se_k: int = 256
+    notes: tuple[str, ...] = ()
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name; raises KeyError if there is none."""
+        return {arm.name: arm for arm in self.arms}[name]
+
+    def label(self, name: str) -> str:
+        """An arm's label, or the name itself where it is no arm (such as a ground truth)."""
+        return next((arm.label for arm in self.arms if arm.name == name), name)
+
+
+def check(study: Study) -> None:
+    """Raise UserError with one line where the records contradict themselves."""
+    names = [arm.name for arm in study.arms]
+    ids = [problem_id for problem_id, _, _ in study.problems]
+    _no_doubles("problem id", ids)
+    _no_doubles("arm", names)
+    _no_doubles("arm label", [arm.label for arm in study.arms])
+    if not ids:
+        raise UserError("study.problems: empty; a report needs at least one problem")
+    for problem_id, _, guess in study.problems:
+        if guess is not None and not 0 <= guess <= 1:
+            raise UserError(f"problem {problem_id}: guess rate {guess}, should lie in [0, 1]")
+    if len(names) < 2:
+        raise UserError(f"study.arms: {len(names)} arm(s); a comparison needs the base and at least one other")
+    for name in (study.base, *study.control_of, *study.control_of.values()):
+        if name not in names:
+            raise UserError(f"study names the arm {name!r}, but the arms are {', '.join(names)}")
+    for name, control in study.control_of.items():
+        if name == control or study.base in (name, control):
+            raise UserError(f"study.control_of: {name!r} with {control!r}; name two different arms, neither the base")
+    for arm in study.arms:
+        _check_counts(arm, ids)
+    for example in study.examples:
+        if example.arm not in names or example.problem_id not in ids:
+            raise UserError(f"example {example.index}: no arm {example.arm!r} or no problem {example.problem_id!r}")
+    for (model, text), values in study.perplexity.items():
+        if not np.all(np.isfinite(values) & (np.asarray(values) > 0)):
+            raise UserError(f"perplexity ({model}, {text}): not finite and above 0; PPL is exp of a finite mean")
+    for run, rows in study.training.items():
+        if any("step" not in row for row in rows):
+            raise UserError(f"training run {run}: a row has no 'step'")
+
+
+def _no_doubles(what: str, names: Sequence[str]) -> None:
+    doubles = sorted({name for name in names if names.count(name) > 1})
+    if doubles:
+        raise UserError(f"study: {what} {doubles[0]!r} occurs more than once; names must be unique")
+
+
+def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
+    for column in ("n_M", "c_M", "truncated_M", "no_answer_M"):
+        values = np.asarray(getattr(arm, column))
+        if values.shape != (len(ids),) or not np.issubdtype(values.dtype, np.integer):
+            found = f"{values.dtype} of shape {values.shape}"
+            raise UserError(f"arm {arm.name}: {column} is {found}, should be integers of shape ({len(ids)},)")
+        for i in np.flatnonzero((values < 0) | (values > np.asarray(arm.n_M)))[:1]:
+            raise UserError(f"arm {arm.name}, problem {ids[i]}: {column} is {values[i]} of n = {arm.n_M[i]} samples")
+    if np.min(arm.n_M) < 1:
+        raise UserError(f"arm {arm.name}, problem {ids[int(np.argmin(arm.n_M))]}: n is 0; every problem needs a sample")
+    for name in ("mean_tokens", "duplicate_rate", "entropy"):
+        value = getattr(arm, name)
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"arm {arm.name}: {name} is {value}, should be finite, or None where it is not known")

@@ -1,0 +1,246 @@
+"""The numbers as files (CSV, JSON) and as the rows of the page's tables.
+
+Shape suffix: K runs over k = 1..n.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlvr_limit import passk
+from rlvr_limit.report.analysis import Findings, shares
+from rlvr_limit.report.study import Study
+from rlvr_limit.report.words import condition_fields, field_differs, not_resolved, other_arms, percent, points, summary
+
+MISSING = "not recorded"
+UNDEFINED = "undefined"
+UNLIKE = "\u2260 "
+
+
+def write_numbers(study: Study, found: Findings, folder: Path) -> dict[str, str]:
+    """Write every table into folder; returns what each file holds, by file name."""
+    curves = [
+        (arm, k, *_at(band, k), found.guess_corrected[arm][k - 1] if arm in found.guess_corrected else "")
+        for arm, band in found.curves.items()
+        for k in range(1, len(band.mean_K) + 1)
+    ]
+    _csv(folder / "curves.csv", ("arm", "k", "pass@k", "low", "high", "guess_corrected"), curves)
+    differences = [
+        (comparison.first, comparison.second, k, *_at(comparison.difference, k))
+        for comparison in found.comparisons
+        for k in range(1, len(comparison.difference.mean_K) + 1)
+    ]
+    _csv(folder / "differences.csv", ("first", "second", "k", "first_minus_second", "low", "high"), differences)
+    counts = [f"{what}_{arm.name}" for arm in study.arms for what in ("c", "n")]
+    problems = [
+        (name, "" if guess is None else guess, *(int(x) for arm in study.arms for x in (arm.c_M[i], arm.n_M[i])))
+        for i, (name, _, guess) in enumerate(study.problems)
+    ]
+    _csv(folder / "problems.csv", ("problem", "guess_rate", *counts), problems)
+    _json(folder / "support.json", _support(study, found))
+    _json(folder / "summary.json", _summary(study, found))
+    files = {
+        "curves.csv": "pass@k of every arm for every k, with bands and the guess-corrected value",
+        "differences.csv": "paired differences for every k, with bands",
+        "problems.csv": "guess rate, right answers and samples of every problem",
+        "support.json": "which problems were solved by which arm",
+        "summary.json": "all headline numbers, conditions and versions",
+    }
+    if study.perplexity:
+        scored = [(model, text, float(x)) for (model, text), ppl in study.perplexity.items() for x in ppl]
+        _csv(folder / "perplexity.csv", ("model", "text_arm", "perplexity"), scored)
+        files["perplexity.csv"] = "perplexity of every scored answer"
+    if any(study.training.values()):
+        rows = [(run, row["step"], name, value) for run, rows in study.training.items() for row in rows
+                for name, value in row.items() if name != "step"]
+        _csv(folder / "training.csv", ("run", "step", "name", "value"), rows)
+        files["training.csv"] = "everything the training runs recorded"
+    return files
+
+
+def _at(band: passk.Band, k: int) -> tuple[float, float, float]:
+    return float(band.mean_K[k - 1]), float(band.low_K[k - 1]), float(band.high_K[k - 1])
+
+
+def _csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
+
+
+def _json(path: Path, content: Any) -> None:
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _support(study: Study, found: Findings) -> dict[str, Any]:
+    """Per arm beside the base: four lists of problem ids, and the ratios; null where n differs or a ratio is 0/0."""
+    ids = [name for name, _, _ in study.problems]
+    content: dict[str, Any] = {}
+    for name, beside in found.against_base.items():
+        if beside.support is None:
+            content[name] = None
+            continue
+        fields = dataclasses.asdict(beside.support)
+        lists = {field: [ids[i] for i in value] for field, value in fields.items() if isinstance(value, tuple)}
+        content[name] = {"base": study.base, **fields, **lists}
+    return content
+
+
+def _summary(study: Study, found: Findings) -> dict[str, Any]:
+    arms: dict[str, Any] = {}
+    rates = shares(study)
+    for arm in study.arms:
+        band = found.curves[arm.name]
+        total, truncated, no_answer = rates[arm.name]
+        entry: dict[str, Any] = {
+            "label": arm.label,
+            "group": arm.group,
+            "samples": total,
+            "pass@k": {str(k): dict(zip(("value", "low", "high"), _at(band, k), strict=True))
+                       for k in found.ks(arm.name)},
+            "truncated": truncated,
+            "no_answer": no_answer,
+            "mean_tokens": arm.mean_tokens,
+            "duplicate_rate": arm.duplicate_rate,
+            "entropy": arm.entropy,
+            "conditions": arm.conditions,
+            "weights_sha256": arm.weights_sha256 or None,
+        }
+        if arm.name in found.guess_corrected:
+            corrected_K = found.guess_corrected[arm.name]
+            entry["guess_corrected"] = {str(k): _finite(corrected_K[k - 1]) for k in found.ks(arm.name)}
+        if arm.name in found.against_base:
+            beside = found.against_base[arm.name]
+            entry["crossover"] = dataclasses.asdict(beside.crossover)
+            entry["delta_se"] = {"value": beside.delta_se, "k": beside.delta_se_k, "direction": "lower is better"}
+        arms[arm.name] = entry
+    guess = None if found.guess_K is None else {str(k): float(found.guess_K[k - 1]) for k in found.ks(*found.curves)}
+    return {
+        "title": study.title,
+        "summary": [*summary(study, found), *other_arms(study, found)],
+        "not_resolved": not_resolved(study, found),
+        "caveat": study.caveat,
+        "problems": len(study.problems),
+        "base": study.base,
+        "headline": found.headline,
+        "guess": guess,
+        "arms": arms,
+        "differences": [
+            {"first": comparison.first, "second": comparison.second, "level": comparison.difference.level,
+             "k": {str(k): dict(zip(("value", "low", "high"), _at(comparison.difference, k), strict=True))
+                   for k in found.ks(comparison.first, comparison.second)}}
+            for comparison in found.comparisons
+        ],
+        "command": study.command,
+        "seed": study.seed,
+        "versions": study.versions,
+        "timings_seconds": study.timings,
+        "notes": list(study.notes),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def headline_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
+    """pass@k of every arm at the k of interest with its band, guess-corrected at the largest, and the verdict."""
+    ks = found.ks(*found.curves)
+    head = ["arm", *(f"pass@{k}" for k in ks), f"guess-corrected pass@{ks[-1]}", f"crossing {study.label(study.base)}"]
+    rows = []
+    for arm in study.arms:
+        cells = [f"{percent(v)}\n{100 * low:.1f}\u2013{100 * high:.1f}"
+                 for v, low, high in (_at(found.curves[arm.name], k) for k in ks)]
+        corrected = percent(found.guess_corrected[arm.name][ks[-1] - 1]) if found.guess_corrected else "no guess rate"
+        crossing = "\u2013"
+        if arm.name in found.against_base:
+            crossing = crossing_cell(found.against_base[arm.name].crossover)
+        rows.append([arm.label, *cells, corrected, crossing])
+    return head, rows
+
+
+def crossing_cell(crossover: passk.Crossover) -> str:
+    """The crossover in a few words; a k is given only where it is resolved."""
+    if crossover.verdict != "resolved":
+        return {"never below": "base never below"}.get(crossover.verdict, crossover.verdict)
+    return f"k = {crossover.k}\n{crossover.low or 'beyond n'}\u2013{crossover.high or 'beyond n'}"
+
+
+def difference_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
+    """Every paired difference at the k of interest, in points; "?" marks a band that includes 0."""
+    ks = sorted({k for c in found.comparisons for k in found.ks(c.first, c.second)})
+    rows = []
+    for comparison in found.comparisons:
+        cells = []
+        for k in ks:
+            if k > len(comparison.difference.mean_K):
+                cells.append("\u2013")
+                continue
+            value, low, high = _at(comparison.difference, k)
+            mark = " ?" if comparison.leader(k) is None else ""
+            cells.append(f"{points(value)}{mark}\n{points(low)} to {points(high)}")
+        rows.append([comparison.title(study), *cells])
+    return ["points", *(f"k = {k}" for k in ks)], rows
+
+
+def support_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
+    """Counts and ratios of every arm beside the base."""
+    head = ["arm beside base", "both", "base only", "arm only", "neither", "SRR", "NDR", "SDS", "NSCR"]
+    rows = []
+    for name, beside in found.against_base.items():
+        cells = ["n differs"] * 8
+        if beside.support is not None:
+            s = beside.support
+            cells = [str(len(group)) for group in (s.both, s.base_only, s.rl_only, s.neither)]
+            cells += [UNDEFINED if ratio is None else f"{ratio:.3f}".replace("-", "\u2212")
+                      for ratio in (s.srr, s.ndr, s.sds, s.nscr)]
+        rows.append([study.label(name), *cells])
+    return head, rows
+
+
+def delta_se_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
+    k = next(iter(found.against_base.values())).delta_se_k
+    rows = [[study.label(name), points(beside.delta_se)] for name, beside in found.against_base.items()]
+    return ["arm", f"pass@{k} of {study.label(study.base)} minus pass@1 of the arm, points (lower is better)"], rows
+
+
+def rate_rows(study: Study) -> tuple[list[str], list[list[str]]]:
+    """What the answers look like: truncated, without an answer, long, repeated, uncertain."""
+    head = ["arm", "samples", "truncated", "no answer", "mean tokens", "duplicates", "entropy, nats per token"]
+    rows = []
+    for arm in study.arms:
+        total, truncated, no_answer = shares(study)[arm.name]
+        rows.append([
+            arm.label, f"{total:,}", percent(truncated), percent(no_answer),
+            MISSING if arm.mean_tokens is None else f"{arm.mean_tokens:.1f}",
+            MISSING if arm.duplicate_rate is None else percent(arm.duplicate_rate),
+            MISSING if arm.entropy is None else f"{arm.entropy:.3f}",
+        ])
+    return head, rows
+
+
+def condition_rows(study: Study) -> tuple[list[str], list[list[str]], list[bool]]:
+    """One row per condition, and whether the arms differ in it; the weights' hash last, shortened."""
+    fields = condition_fields(study)
+    differs = [field_differs(study, field) for field in fields]
+    rows = [[(UNLIKE if unlike else "") + field, *(arm.conditions.get(field, MISSING) for arm in study.arms)]
+            for field, unlike in zip(fields, differs, strict=True)]
+    hashes = [arm.weights_sha256[:12] or MISSING for arm in study.arms]
+    unlike = len({arm.weights_sha256 for arm in study.arms}) > 1
+    rows.append([(UNLIKE if unlike else "") + "weights SHA-256 (first 12)", *hashes])
+    return ["condition", *(arm.label for arm in study.arms)], rows, [*differs, unlike]

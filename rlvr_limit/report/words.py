@@ -1,0 +1,201 @@
+"""The findings in plain English. The numbers choose each sentence, so an unexpected result is said as plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import combinations
+
+import numpy as np
+
+from rlvr_limit import passk
+from rlvr_limit.report.analysis import Comparison, Findings, shares
+from rlvr_limit.report.study import Arm, Study
+
+MANY_TRUNCATED = 0.05
+
+
+def percent(share: float) -> str:
+    """A share as "12.3 %"; what is above 0 never reads as 0, what is below 1 never as 100."""
+    if 0 < share < 0.0005:
+        return "below 0.1 %"
+    return "above 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points."""
+    return signed(100 * difference)
+
+
+def signed(value: float) -> str:
+    """A number with one decimal and its sign, a true minus; what rounds to 0 has none."""
+    return f"{value:+.1f}".replace("-", "\u2212") if abs(value) >= 0.05 else "0.0"
+
+
+def join(names: Iterable[object]) -> str:
+    """a, b and c; with semicolons where a name has a comma of its own."""
+    texts = [str(name) for name in names]
+    if any("," in text for text in texts):
+        return "; ".join(texts)
+    return f"{', '.join(texts[:-1])} and {texts[-1]}" if len(texts) > 1 else texts[0]
+
+
+def with_band(band: passk.Band, k: int) -> str:
+    low, high = points(band.low_K[k - 1]), points(band.high_K[k - 1])
+    return f"{points(band.mean_K[k - 1])} points ({low} to {high})"
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def summary(study: Study, found: Findings) -> list[str]:
+    """The headline: the last RL arm (or else the first arm) against the base, and where the curves cross."""
+    base, arm = study.arm(study.base), study.arm(found.headline)
+    k = found.ks(base.name, arm.name)[-1]
+    one, many = ({name: percent(found.curves[name].mean_K[at - 1]) for name in (base.name, arm.name)} for at in (1, k))
+    said = [
+        f"At k = 1 {arm.label} solves {one[arm.name]} of the problems and {base.label} {one[base.name]}; "
+        f"at k = {k} it is {many[arm.name]} against {many[base.name]}.",
+        found.against_base[arm.name].crossover.sentence,
+        _pattern(study, found, arm, k),
+    ]
+    return [sentence(text) for text in said]
+
+
+def other_arms(study: Study, found: Findings) -> list[str]:
+    """How pass@1 and pass@n move over the RL arms, what distillation does, and what guessing would reach."""
+    said = []
+    trained = [arm for arm in study.arms if arm.group == "rl" and arm.name != study.base]
+    if len(trained) > 1:
+        k = found.ks(*(arm.name for arm in trained))[-1]
+        one, many = (" \u2192 ".join(percent(found.curves[a.name].mean_K[at - 1]) for a in trained) for at in (1, k))
+        said.append(
+            f"Over the RL arms in the order listed ({join(arm.label for arm in trained)}) "
+            f"pass@1 goes {one} and pass@{k} goes {many}."
+        )
+    said += [_lift(study, found, comparison) for comparison in found.comparisons if comparison.first != study.base]
+    if found.guess_K is not None:
+        said.append(f"Guessing alone would reach {percent(found.guess_K[-1])} at k = {len(found.guess_K)}.")
+    return [sentence(text) for text in said]
+
+
+def _pattern(study: Study, found: Findings, arm: Arm, k: int) -> str:
+    """Who leads at either end, and what that means for the question; None of the four outcomes is the default."""
+    base = study.label(study.base)
+    matching = [c for c in found.comparisons if {c.first, c.second} == {study.base, arm.name}]
+    ends = [matching[0].leader(at) for at in (1, k)]
+    if None in ends:
+        open_ks = [f"k = {at}" for at, leader in zip((1, k), ends, strict=True) if leader is None]
+        return f"Which of the two is ahead at {join(dict.fromkeys(open_ks))} is not resolved by these problems."
+    if ends == [arm.name, study.base]:
+        return f"So {arm.label} is better with few tries and {base} with many: the order that the paper reports."
+    if ends == [study.base, arm.name]:
+        return f"The order is the reverse of the paper's: {base} is ahead with few tries and {arm.label} with many."
+    if ends[0] == arm.name:
+        return f"{arm.label} is ahead at both ends, so the paper's loss at large k does not show here."
+    return f"{base} is ahead at both ends: {arm.label} lost ground with few tries as well as with many."
+
+
+def _lift(study: Study, found: Findings, comparison: Comparison) -> str:
+    ks = found.ks(comparison.first, comparison.second)
+    shown = [f"{with_band(comparison.difference, k)} at k = {k}" for k in dict.fromkeys((1, ks[-1]))]
+    return f"{comparison.title(study)} is {join(shown)}, 95 % paired bands."
+
+
+def not_resolved(study: Study, found: Findings) -> list[str]:
+    """What the numbers cannot tell, one line each."""
+    lines, looked = [], 0
+    for comparison in found.comparisons:
+        ks = found.ks(comparison.first, comparison.second)
+        looked += len(ks)
+        unclear = [k for k in ks if comparison.leader(k) is None]
+        if unclear:
+            of = "at any k looked at" if len(unclear) == len(ks) else f"at k = {join(unclear)}"
+            lines.append(f"{sentence(comparison.title(study))}: not resolved {of}; the 95 % band includes 0 there.")
+    lines = lines or ["Every paired difference looked at has a 95 % band that excludes 0."]
+    for name, beside in found.against_base.items():
+        if beside.crossover.verdict == "not resolved" and study.arm(name).group == "rl":
+            lines.append(sentence(beside.crossover.sentence))
+    lines.append(
+        f"Each band is for one k and one pair. {looked} of them were looked at, with no correction for that: if no arm "
+        "differed from another, about one in twenty would still exclude 0."
+    )
+    lines += found.coverage
+    lines += [_unsolved(study), _guessing(study, found), _one_seed(study), *_conditions(study), *_truncation(study)]
+    return [line for line in lines if line]
+
+
+def _unsolved(study: Study) -> str:
+    n = min(int(arm.n_M.min()) for arm in study.arms)
+    counts = join(f"{arm.label}: {int((arm.c_M == 0).sum())}" for arm in study.arms)
+    return (
+        f"A problem with no right answer is not a problem that cannot be solved: after {n} wrong samples its success "
+        f"rate may still be up to {percent(passk.unsolved_bound(n))} (95 %, about 3/n). "
+        f"Problems without a right answer, of {len(study.problems)}, by arm: {counts}."
+    )
+
+
+def _guessing(study: Study, found: Findings) -> str:
+    if found.guess_K is None:
+        unknown = sum(guess is None for _, _, guess in study.problems)
+        return (
+            f"How much of this is guessing is not known: {unknown} of {len(study.problems)} problems "
+            "have no guess rate, so no baseline is drawn."
+        )
+    k = len(found.curves[study.base].mean_K)
+    guess, solved = found.guess_K[k - 1], found.curves[study.base].mean_K[-1]
+    text = (
+        f"A policy that only guesses reaches {percent(guess)} at k = {k}, where {study.label(study.base)} "
+        f"reaches {percent(solved)}; a right answer shows that the answer was found, not that the reasoning was right."
+    )
+    return text + (" Guessing could explain more than half of that." if guess > solved / 2 else "")
+
+
+def _one_seed(study: Study) -> str:
+    seed = "" if study.seed is None else f" (seed {study.seed})"
+    return (
+        f"One seed{seed}: every trained arm comes from a single training run. The bands say how the curves would move "
+        "with other problems of the same kind; they say nothing about other training runs."
+    )
+
+
+def _conditions(study: Study) -> list[str]:
+    lines = []
+    for a, b in combinations(study.arms, 2):
+        if a.weights_sha256 and a.weights_sha256 == b.weights_sha256:
+            lines.append(f"{sentence(a.label)} and {b.label} have the same weights (equal SHA-256): one model twice.")
+    unlike = [field for field in condition_fields(study) if field_differs(study, field)]
+    if unlike:
+        lines.append(
+            f"The arms differ in these recorded conditions: {join(unlike)} (see Conditions). Where that is more than "
+            "the model itself, a difference between the curves may come from there."
+        )
+    ns = sorted({(int(arm.n_M.min()), int(arm.n_M.max())) for arm in study.arms})
+    if len(ns) > 1 or ns[0][0] != ns[0][1]:
+        low, high = min(n for n, _ in ns), max(n for _, n in ns)
+        lines.append(f"Samples per problem range from {low} to {high}; each curve ends at the fewest its arm has.")
+    return lines
+
+
+def _truncation(study: Study) -> list[str]:
+    return [
+        f"{percent(truncated)} of {study.label(name)}'s answers were cut at the length limit before they could end; "
+        "its curve is a lower bound."
+        for name, (_, truncated, _) in shares(study).items()
+        if truncated > MANY_TRUNCATED
+    ]
+
+
+def condition_fields(study: Study) -> list[str]:
+    """The names of all recorded conditions, in the order in which they first appear."""
+    return list(dict.fromkeys(field for arm in study.arms for field in arm.conditions))
+
+
+def field_differs(study: Study, field: str) -> bool:
+    return len({arm.conditions.get(field) for arm in study.arms}) > 1
+
+
+def size(study: Study) -> str:
+    """M and n as a caption says them."""
+    low, high = (int(reduce([reduce(arm.n_M) for arm in study.arms])) for reduce in (np.min, np.max))
+    return f"M = {len(study.problems)} problems, n = {low if low == high else f'{low} to {high}'} samples each"
