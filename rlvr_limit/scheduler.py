@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,24 @@ class Scheduler:
                 entry = next(self._pending, None)
                 if entry is None:
                     break
+                indices = iter(entry[1])
+                first = next(indices, None)
+                if first is None:
+                    continue
                 row = self._rows.popleft()
-                self._current = (entry[0], row, iter(entry[1]))
+                self._current = (entry[0], row, chain((first,), indices))
                 prefills.append((row, entry[0]))
             request, row, indices = self._current
             index = next(indices, None)
             if index is None:
-                spent.append(row)
+                used = bool(admissions) and admissions[-1].row == row
+                (spent if used else self._rows).append(row)
                 self._current = None
                 continue
             slot = self.free.popleft()
             self.live[slot] = Work(request, index)
             admissions.append(Admission(slot, row, self.live[slot]))
-        # Rows freed in this call are read by it too, so they are handed out again only in the next one.
+        # What this call admitted still reads these rows, so they are handed out again only in the next one.
         self._rows.extend(spent)
         return prefills, admissions
 

@@ -211,7 +211,6 @@ def test_makefile_and_ci_call_the_two_commands():
     assert (ROOT / ".ci/run").stat().st_mode & 0o111
 
 
-@pytest.mark.skipif(not README.exists(), reason="README.md is not written yet")
 def test_readme_gives_the_two_commands():
     lines = [line.strip() for line in README.read_text().splitlines()]
     assert RUN in lines and TEST in lines

@@ -198,7 +198,7 @@ def prepare(config: ConfigDict) -> Experiment:
     """Checks a config, makes or opens its run folder and lays out the problems. Raises UserError, one line."""
     s = settings.from_config(Settings, config)
     _check(s)
-    jax.config.update("jax_compilation_cache_dir", str(Path(s.runs) / ".compiled"))
+    jax.config.update("jax_compilation_cache_dir", str((Path(s.runs) / ".compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     rules = countdown.Rules(s.task)
     problems, training = countdown.problems(s.task, rules, s.seed)

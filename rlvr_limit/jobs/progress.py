@@ -21,7 +21,8 @@ class Progress:
     def __init__(self, root: Path, stage: str, total: int, unit: str, done: int = 0):
         """done units were there already and do not count for the rate; the stage's seconds end in timings.jsonl."""
         self._root, self._stage, self._total, self._unit = root, stage, total, unit
-        self._first, self._done, self._values = done, done, ""
+        self._first, self._done = done, done
+        self._values: dict[str, float | int | str] = {}
         self._began = self._spoke = time.monotonic()
         self._bar = None
         if sys.stdout.isatty():
@@ -44,6 +45,7 @@ class Progress:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         seconds = time.monotonic() - self._began
         if self._bar:
+            self._bar.update(self._task, completed=self._done, values=self._shown())
             self._bar.stop()
         elif kind is None:
             self._line()
@@ -52,23 +54,26 @@ class Progress:
 
     def update(self, done: int, **values: float | int | str) -> None:
         """Shows the state; cheap enough to call for every unit."""
-        self._done = done
+        self._done, self._values = done, values
         now = time.monotonic()
         if now - self._spoke < (0.2 if self._bar else LINE_SECONDS):
             return
         self._spoke = now
-        rate = (done - self._first) / max(now - self._began, 1e-9)
-        shown = [f"{rate:,.1f} {self._unit}/s"]
-        shown += [f"{name} {v:.3g}" if isinstance(v, float) else f"{name} {v}" for name, v in values.items()]
-        self._values = "  ".join(shown)
         if self._bar:
-            self._bar.update(self._task, completed=done, values=self._values)
+            self._bar.update(self._task, completed=done, values=self._shown())
         else:
             self._line()
 
+    def _rate(self) -> float:
+        return (self._done - self._first) / max(time.monotonic() - self._began, 1e-9)
+
+    def _shown(self) -> str:
+        values = [f"{name} {v:.3g}" if isinstance(v, float) else f"{name} {v}" for name, v in self._values.items()]
+        return "  ".join([f"{self._rate():,.1f} {self._unit}/s", *values])
+
     def _line(self) -> None:
+        rate, lacking = self._rate(), self._total - self._done
+        left = f", {lacking / rate:.0f} s left" if rate > 0 and lacking else ""
         elapsed = time.monotonic() - self._began
-        rate = (self._done - self._first) / max(elapsed, 1e-9)
-        left = f", {(self._total - self._done) / rate:.0f} s left" if rate > 0 and self._done < self._total else ""
         state = f"{self._stage}: {self._done}/{self._total} {self._unit}, {elapsed:.0f} s{left}"
-        print(f"{state}  {self._values}", flush=True)
+        print(f"{state}  {self._shown()}", flush=True)

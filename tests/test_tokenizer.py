@@ -1,0 +1,36 @@
+"""Words to ids and back."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlvr_limit.tokenizer import WordTokenizer
+from rlvr_limit.types import UserError
+
+WORDS = tuple("abcdefgh") + ("->", "12", "+")
+TOKENIZER = WordTokenizer(WORDS)
+
+
+@given(st.lists(st.sampled_from(WORDS)), st.sampled_from([" ", "  ", "\n", " \t "]))
+def test_round_trip_gives_the_words_back_whatever_the_white_space(words, space):
+    ids = TOKENIZER.encode(space.join(words))
+    assert ids == tuple(2 + WORDS.index(word) for word in words)
+    assert TOKENIZER.decode(ids) == " ".join(words)
+
+
+def test_every_id_has_its_own_word_and_the_special_ones_stand_first():
+    assert [TOKENIZER.encode(word) for word in TOKENIZER.vocabulary] == [(i,) for i in range(2 + len(WORDS))]
+    assert TOKENIZER.vocabulary[TOKENIZER.pad_id] == "<pad>"
+    assert TOKENIZER.vocabulary[TOKENIZER.eos_id] == "<eos>"
+
+
+def test_decoding_leaves_the_end_token_out_and_shows_padding():
+    ids = (*TOKENIZER.encode("a + b"), TOKENIZER.pad_id, TOKENIZER.eos_id)
+    assert TOKENIZER.decode(ids) == "a + b <pad>"
+    assert TOKENIZER.decode(()) == ""
+
+
+@pytest.mark.parametrize(("text", "word"), [("a z b y", "'z'"), ("ab", "'ab'"), ("A", "'A'")])
+def test_an_unknown_word_is_named(text, word):
+    with pytest.raises(UserError, match=word):
+        TOKENIZER.encode(text)
