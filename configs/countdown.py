@@ -5,7 +5,7 @@ Hardware: 2 CPU cores, under 10 minutes. Expected: GRPO far above the base at k 
 distillation above the base. The task was chosen so that this can be seen; it says nothing about large models.
 
 Problems: four numbers from 1 to 20, target 24 or 48, kept only if the random legal policy (its success computed
-exactly) succeeds at most once in 250 plays. The base learns from demonstrations of which two in five are right.
+exactly) succeeds at most once in 250 plays. The base learns from demonstrations of which 45 in 100 are right.
 """
 
 from ml_collections import ConfigDict
@@ -34,9 +34,9 @@ def get_config() -> ConfigDict:
         "max_value": 99,
         "targets": (24, 48),
         "guess_max": 0.004,
-        "train_guess_max": 1.0,
+        "train_guess_max": 0.03,
         "eval_problems": 96,
-        "train_problems": 5500,
+        "train_problems": 4000,
         "one_in": 4,
     }
     config.model = {"width": 128, "layers": 3, "heads": 4, "kv_heads": 2, "head_width": 32, "ffn_width": 256}
@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
             "label": "base",
             "group": "base",
             "weights": "",
-            "pretrain": {"steps": 1600, "batch": 64, "right": 0.4, "optimizer": adam(3e-3, 50, "cosine")},
+            "pretrain": {"steps": 1800, "batch": 64, "right": 0.45, "optimizer": adam(3e-3, 50, "cosine")},
         },
         "grpo": {
             "label": "GRPO",
@@ -55,24 +55,24 @@ def get_config() -> ConfigDict:
             "weights": "",
             "rl": {
                 "start": "base",
-                "steps": 60,
-                "save_at": (20, 40, 60),
-                "prompts": 32,
+                "steps": 40,
+                "save_at": (4, 8, 40),
+                "prompts": 64,
                 "answers": 32,
                 "minibatches": 2,
                 "clip": 0.2,
-                "optimizer": adam(5e-4, 5, "constant"),
+                "optimizer": adam(3e-4, 5, "constant"),
             },
         },
         "distilled": {"label": "distilled", "group": "distilled", "weights": "", "sft": further(right=1.0)},
-        "control": {"label": "control", "group": "control", "weights": "", "sft": further(right=0.4)},
+        "control": {"label": "control", "group": "control", "weights": "", "sft": further(right=0.45)},
     }
     return config
 
 
 def further(right: float) -> dict:
     """More supervised steps from the base; the two arms that take them differ in the share of right answers only."""
-    return {"start": "base", "steps": 200, "batch": 64, "right": right, "optimizer": adam(1e-3, 20, "cosine")}
+    return {"start": "base", "steps": 160, "batch": 64, "right": right, "optimizer": adam(1e-3, 20, "cosine")}
 
 
 def adam(learning_rate: float, warmup: int, decay: str) -> dict:

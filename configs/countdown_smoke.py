@@ -15,14 +15,16 @@ def get_config() -> ConfigDict:
     config.title = "Countdown, smoke run: numbers without meaning"
     config.checkpoint_seconds = 0.2
     config.flush_seconds = 0.05
-    config.engine.slots = 64
-    config.task.update({"high": 9, "targets": (24,), "guess_max": 0.05, "eval_problems": 16, "train_problems": 128})
+    config.engine.update({"slots": 64, "window": 6, "prompt_places": 6})
+    config.task.update({"numbers": 2, "high": 9, "max_value": 20, "targets": (4, 6, 8, 10, 12), "guess_max": 1.0})
+    config.task.update({"eval_problems": 8, "train_problems": 20, "one_in": 3})
     config.model.update({"width": 32, "layers": 2, "head_width": 8, "ffn_width": 64})
-    config.sampling.n = 32
+    config.sampling.update({"n": 32, "max_tokens": 8})
     config.report.k = 16
     config.score.answers = 4
-    config.arms.base.pretrain.update({"steps": 60, "batch": 16})
+    supervised = {"steps": 60, "batch": 32, "optimizer": countdown.adam(3e-3, 20, "cosine")}
+    config.arms.base.pretrain.update(supervised)
     config.arms.grpo.rl.update({"steps": 6, "save_at": (2, 4, 6), "prompts": 4, "answers": 8})
     for name in ("distilled", "control"):
-        config.arms[name].sft.update({"steps": 10, "batch": 16})
+        config.arms[name].sft.update(supervised)
     return config

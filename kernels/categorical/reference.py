@@ -19,16 +19,22 @@ def inverse_cdf(p_BV: jax.Array, u_B: jax.Array) -> jax.Array:
     width = math.isqrt(vocab - 1) + 1
     blocks = -(-vocab // width)
     p = jnp.pad(p_BV, ((0, 0), (0, blocks * width - vocab))).reshape(-1, blocks, width)
-    block_cdf = jnp.sum(p, axis=-1) @ jnp.triu(jnp.ones((blocks, blocks), p.dtype))
+    block_cdf = _running_sum(jnp.sum(p, axis=-1))
     target = u_B * block_cdf[:, -1]
     block = _first_above(block_cdf, target)
     below = jnp.where(block > 0, jnp.take_along_axis(block_cdf, jnp.maximum(block - 1, 0)[:, None], 1)[:, 0], 0.0)
     inside = jnp.take_along_axis(p, block[:, None, None], axis=1)[:, 0]
-    token = _first_above(inside @ jnp.triu(jnp.ones((width, width), p.dtype)), target - below)
+    # Rounding between the two levels can point just before or past the block's mass: its first or last token is meant.
+    token = _first_above(_running_sum(inside), jnp.maximum(target - below, 0.0))
     chosen = jnp.take_along_axis(inside, token[:, None], axis=1)[:, 0]
-    # Rounding between the two levels can point just past the block's mass: its likeliest token is then as near as any.
-    token = jnp.where(chosen > 0, token, jnp.argmax(inside, axis=-1))
+    token = jnp.where(chosen > 0, token, width - 1 - jnp.argmax(inside[:, ::-1] > 0, axis=-1))
     return (block * width + token).astype(jnp.int32)
+
+
+def _running_sum(p_BN: jax.Array) -> jax.Array:
+    # At their default precision, GPUs and TPUs would round the masses to 11 or 8 bits before they add them.
+    size = p_BN.shape[-1]
+    return jnp.matmul(p_BN, jnp.triu(jnp.ones((size, size), p_BN.dtype)), precision=jax.lax.Precision.HIGHEST)
 
 
 def _first_above(cdf_BN: jax.Array, target_B: jax.Array) -> jax.Array:

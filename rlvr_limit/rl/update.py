@@ -14,6 +14,7 @@ import optax
 from rlvr_limit.likelihood import Rows, answer_logprobs
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.rl import losses
+from rlvr_limit.types import UserError
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,17 @@ class PolicyBatch(flax.struct.PyTreeNode):
 
 
 def optimizer(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:
-    """The Optax chain of a run of `updates` updates."""
+    """The Optax chain of a run of `updates` updates. Raises UserError for an unknown decay."""
     if config.decay == "cosine":
         schedule = optax.warmup_cosine_decay_schedule(
             0.0, config.learning_rate, config.warmup, max(updates, config.warmup + 1), 0.1 * config.learning_rate
         )
+    elif config.decay == "constant":
+        # Optax reads a ramp of 0 steps as one that never leaves its start.
+        first = 0.0 if config.warmup else config.learning_rate
+        schedule = optax.linear_schedule(first, config.learning_rate, config.warmup)
     else:
-        schedule = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
+        raise UserError(f'optimizer.decay is {config.decay!r}, but "constant" or "cosine" is right')
     adam = optax.adamw(schedule, b2=config.b2, weight_decay=config.weight_decay)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
 
