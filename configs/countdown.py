@@ -56,10 +56,10 @@ def get_config() -> ConfigDict:
             "rl": {
                 "start": "base",
                 "steps": 40,
-                "save_at": (4, 8, 40),
+                "save_at": (2, 5, 40),
                 "prompts": 64,
                 "answers": 32,
-                "minibatches": 2,
+                "minibatches": 4,
                 "clip": 0.2,
                 "optimizer": adam(3e-4, 5, "constant"),
             },
