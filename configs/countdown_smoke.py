@@ -16,7 +16,8 @@ def get_config() -> ConfigDict:
     config.checkpoint_seconds = 0.2
     config.flush_seconds = 0.05
     config.engine.update({"slots": 64, "window": 6, "prompt_places": 6})
-    config.task.update({"numbers": 2, "high": 9, "max_value": 20, "targets": (4, 6, 8, 10, 12), "guess_max": 1.0})
+    config.task.update({"numbers": 2, "high": 9, "max_value": 20, "targets": (4, 6, 8, 10, 12)})
+    config.task.update({"guess_max": 1.0, "train_guess_max": 1.0})
     config.task.update({"eval_problems": 8, "train_problems": 20, "one_in": 3})
     config.model.update({"width": 32, "layers": 2, "head_width": 8, "ffn_width": 64})
     config.sampling.update({"n": 32, "max_tokens": 8})

@@ -25,11 +25,12 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
 
 
-def run(runs: Path, *overrides: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Runs to the end; the caller looks at the exit code."""
-    return subprocess.run(
-        command(runs, *overrides), cwd=REPOSITORY, env=environment(), capture_output=True, text=True, **options
-    )
+def run(runs: Path, *overrides: str, largest_file: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs to the end; the caller looks at the exit code. largest_file bounds every file, in units of 512 bytes."""
+    words = command(runs, *overrides)
+    if largest_file is not None:
+        words = ["sh", "-c", f'ulimit -f {largest_file}; exec "$@"', "sh", *words]
+    return subprocess.run(words, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
 
 
 def run_folder(output: str) -> Path:

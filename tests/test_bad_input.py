@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 from pathlib import Path
 
@@ -12,9 +11,9 @@ from rlvr_limit import records
 from tests import smoke
 
 
-def refusal(runs: Path, *overrides: str, **options: object) -> str:
+def refusal(runs: Path, *overrides: str, largest_file: int | None = None) -> str:
     """The one line that a refused run prints."""
-    done = smoke.run(runs, *overrides, **options)
+    done = smoke.run(runs, *overrides, largest_file=largest_file)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -61,12 +60,7 @@ def test_corrupt_part_is_named_and_the_rest_is_kept(copy: Path, smoke_runs: Path
 
 def test_full_disk_is_said_and_what_was_drawn_is_kept(copy: Path, smoke_runs: Path) -> None:
     before = records.read(copy, "samples").num_rows
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    overrides = (f"run_dir={copy}", "job=sample", "sampling.n=512")
-    line = refusal(smoke_runs, *overrides, preexec_fn=limit)
+    line = refusal(smoke_runs, f"run_dir={copy}", "job=sample", "sampling.n=512", largest_file=120)
     assert "part-" in line
     kept = records.read(copy, "samples").num_rows
     assert kept >= before

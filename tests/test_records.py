@@ -135,7 +135,7 @@ def test_the_same_sample_may_have_a_verdict_of_each_grader_and_each_arm_its_own_
 @pytest.mark.parametrize("changes", [{"text": "other"}, {"logp": [-9.0]}, {"logp": [math.nan]}, {"stop": "length"}])
 def test_unequal_duplicates_are_an_error_naming_the_key_and_both_files(tmp_path, changes):
     write(tmp_path, *[sample("q", i) for i in range(50)])
-    write(tmp_path, sample("q", 51), sample("q", 9, **changes))
+    write(tmp_path, sample("q", 9, **changes), sample("q", 51))
     one, two = files(tmp_path)
     for ask in (
         lambda: read(tmp_path, "samples"),

@@ -9,8 +9,10 @@ import random
 import pyarrow.parquet as pq
 from records_rows import abandon, files, rows_of, sample, write
 
+import rlvr_limit.records.parts as parts_module
 import rlvr_limit.records.reader as reader_module
 from rlvr_limit.records import Writer, compact
+from rlvr_limit.records.parts import list_parts
 
 
 class Killed(BaseException):
@@ -61,6 +63,8 @@ def test_compaction_killed_before_any_step_loses_and_doubles_nothing(tmp_path, m
             except Killed:
                 pass
         assert rows_of(root) == expected, kill_at
+        live = list_parts(root / "records/samples").closed
+        assert sum(pq.read_metadata(path).num_rows for path in live) == len(expected), kill_at
         write(root, sample("d"))  # a new run opens the folder and goes on
         assert rows_of(root) == [*expected[:12], sample("d"), *expected[12:]], kill_at
         compact(root, "samples")
@@ -93,7 +97,25 @@ def test_a_reader_overtaken_by_closing_and_compaction_starts_again(tmp_path, mon
 
     monkeypatch.setattr(reader_module, "list_parts", list_then_compact)
     assert rows_of(tmp_path) == [*expected, sample("d", arm="rl")]
-    assert len(calls) == 2 and len(calls[0].closed) == 4 and len(calls[1].closed) == 1
+    assert len(calls) == 2 and len(calls[0].closed) == 4
+    assert len(calls[1].closed) == 1 and not calls[1].open  # compaction had recovered the dead writer's part
+
+
+def test_a_compaction_between_a_readers_looks_at_the_folder_hides_nothing(tmp_path, monkeypatch):
+    """The reader learns of the old generation, then finds the folder as the new one left it."""
+    expected = make_parts(tmp_path)
+    real, generations = parts_module._read_generation, []
+
+    def look_then_compact(folder):
+        generations.append(real(folder))
+        found = generations[-1]
+        if len(generations) == 1:
+            compact(tmp_path, "samples")
+        return found
+
+    monkeypatch.setattr(parts_module, "_read_generation", look_then_compact)
+    assert rows_of(tmp_path) == expected
+    assert generations[0].number == 0 and generations[-1].number == 1
 
 
 def test_compaction_beside_a_living_writer_and_another_compaction(tmp_path):

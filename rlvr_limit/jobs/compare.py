@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from rlvr_limit import records
 from rlvr_limit.jobs.experiment import prepare
 from rlvr_limit.jobs.grade import grade_missing
 from rlvr_limit.jobs.report import write_report
@@ -20,4 +21,6 @@ def run(config: ConfigDict) -> None:
     sample_missing(experiment)
     grade_missing(experiment)
     score_missing(experiment)
+    for table in ("samples", "verdicts", "scores"):
+        records.compact(experiment.root, table)
     print(f"report: {write_report(experiment).absolute()}")
