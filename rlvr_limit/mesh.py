@@ -55,6 +55,17 @@ def parameter_shardings(specs: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(one, specs, is_leaf=lambda x: hasattr(x, "axes"))
 
 
+def mesh_of(params: Any) -> Mesh:
+    """The mesh that parameters lie on; one device where they were never placed on any."""
+    sharding = jax.tree.leaves(params)[0].sharding
+    return sharding.mesh if isinstance(sharding, NamedSharding) else make_mesh(MeshConfig())
+
+
+def cache_sharding(mesh: Mesh, kv_heads: int) -> NamedSharding:
+    """Keys and values [rows, kv_heads, ...] over tensor, as the projections that make them; whole if indivisible."""
+    return NamedSharding(mesh, PartitionSpec(None, "tensor" if kv_heads % mesh.shape["tensor"] == 0 else None))
+
+
 def rows_sharding(mesh: Mesh) -> NamedSharding:
     """Batch rows over data x fsdp."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

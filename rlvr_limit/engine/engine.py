@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlvr_limit.engine import programs
+from rlvr_limit.mesh import cache_sharding, mesh_of
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.scheduler import Admission, Scheduler
 from rlvr_limit.types import Sample, SamplingParams, Stop, UserError
@@ -84,8 +85,13 @@ class Engine:
         windows = -(-max_tokens // config.window)
         self._places = config.prompt_places + windows * config.window
         self.live = 0
-        self._prefill = jax.jit(programs.prefill, static_argnums=1, donate_argnums=2)
-        self._window = jax.jit(programs.decode_window, static_argnums=(1, 2), donate_argnums=3)
+        # Caches come back as they were given, or the second call of a program would compile it again.
+        self._caches_lie = cache_sharding(mesh_of(params), model.kv_heads)
+        lie = self._caches_lie
+        self._prefill = jax.jit(programs.prefill, static_argnums=1, donate_argnums=2, out_shardings=lie)
+        self._window = jax.jit(
+            programs.decode_window, static_argnums=(1, 2), donate_argnums=3, out_shardings=(lie, None)
+        )
         self.load(params)
 
     def load(self, params: Params) -> None:
@@ -104,9 +110,9 @@ class Engine:
                 yield number, request.indices
 
         scheduler = Scheduler(c.slots, c.prefix_rows, work())
-        caches = [programs.empty_cache(self.model, self.rows, self._places) for _ in range(self.tiles)]
+        caches = [self._empty(self.rows, self._places) for _ in range(self.tiles)]
         # One spare row takes what the unused rows of a prefill call write.
-        prefixes = programs.empty_cache(self.model, c.prefix_rows + 1, c.prompt_places)
+        prefixes = self._empty(c.prefix_rows + 1, c.prompt_places)
         tables = [_empty_table(self.rows) for _ in range(self.tiles)]
         live: dict[int, _Live] = {}
         while True:
@@ -127,6 +133,9 @@ class Engine:
                 for slot, sample in self._drain(tile, table, drawn, live):
                     scheduler.release(slot)
                     yield sample
+
+    def _empty(self, rows: int, places: int) -> programs.KeyValues:
+        return jax.device_put(programs.empty_cache(self.model, rows, places), self._caches_lie)
 
     def _check(self, request: Request) -> None:
         where = f"problem {request.problem_id}"
