@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.task.update({"numbers": 2, "high": 9, "max_value": 20, "targets": (4, 6, 8, 10, 12)})
     config.task.update({"guess_max": 1.0, "train_guess_max": 1.0})
     config.task.update({"eval_problems": 8, "train_problems": 20, "one_in": 3})
-    config.model.update({"width": 32, "layers": 2, "head_width": 8, "ffn_width": 64})
+    config.model.update({"width": 32, "layers": 1, "head_width": 8, "ffn_width": 64})
     config.sampling.update({"n": 32, "max_tokens": 8})
     config.report.k = 16
     config.score.answers = 4

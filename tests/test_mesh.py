@@ -8,7 +8,7 @@ import pytest
 
 from rlvr_limit import likelihood, rl
 from rlvr_limit.engine import Engine, EngineConfig, Request, prompt_key
-from rlvr_limit.mesh import MeshConfig, make_mesh, parameter_shardings, rows_sharding
+from rlvr_limit.mesh import MeshConfig, make_mesh, mesh_of, parameter_shardings, rows_sharding
 from rlvr_limit.model import ModelConfig, init_params, parameter_specs
 from rlvr_limit.types import SamplingParams, UserError
 
@@ -59,7 +59,16 @@ def test_sharded_update_equals_that_of_one_device(params: object, sharded: objec
     many, also = rl.supervised_update(rl.init_state(sharded, tx), MODEL, tx, spread)
     np.testing.assert_allclose(also["loss"], found["loss"], rtol=1e-5)
     np.testing.assert_allclose(also["grad_norm"], found["grad_norm"], rtol=1e-4)
-    assert one.step == many.step == 1
+    assert int(one.step) == int(many.step) == 1
+
+
+def test_updates_compile_once_on_one_device(params: object) -> None:
+    tx = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=1), 10)
+    state, before = rl.init_state(params, tx), rl.supervised_update._cache_size()
+    rows = jax.device_put(likelihood.to_rows(PAIRS, 9), rows_sharding(mesh_of(state.params)))
+    for _ in range(3):
+        state, _ = rl.supervised_update(state, MODEL, tx, rows)
+    assert rl.supervised_update._cache_size() == before + 1
 
 
 def test_sharded_sampler_gives_its_tokens_the_log_probs_of_one_device(params: object, sharded: object) -> None:

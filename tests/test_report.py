@@ -183,7 +183,7 @@ def test_every_svg_is_whole_and_dark_ones_are_light_ones_in_other_colours(full, 
 
 
 def test_same_study_gives_same_bytes(full, found):
-    assert figures.svg_uris(figures.curves, full, found) == figures.svg_uris(figures.curves, full, found)
+    assert figures.render(figures.curves, full, found) == figures.render(figures.curves, full, found)
 
 
 def test_png_is_7_inches_at_160_dots(folder):

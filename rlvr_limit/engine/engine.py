@@ -148,6 +148,10 @@ class Engine:
             raise UserError(f"{where}: max_tokens {request.sampling.max_tokens} is not in 1 to {self.max_tokens}")
         if len(request.sampling.stop_tokens) > STOP_TOKENS:
             raise UserError(f"{where}: more than {STOP_TOKENS} stop tokens")
+        if not request.sampling.temperature >= 0:
+            raise UserError(f"{where}: temperature {request.sampling.temperature} is not 0 or more")
+        if not 0 < request.sampling.top_p <= 1:
+            raise UserError(f"{where}: top_p {request.sampling.top_p} is not above 0 and at most 1")
 
     def _fill_prefixes(self, prefixes: programs.KeyValues, wanted: list[tuple[int, Request]]) -> programs.KeyValues:
         c = self.config

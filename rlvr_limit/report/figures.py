@@ -240,25 +240,23 @@ def has_data(name: str, study: Study) -> bool:
     return {"perplexity": bool(study.perplexity), "training": bool(training_panels(study))}.get(name, True)
 
 
-def svg_uris(draw: Draw, study: Study, found: Findings) -> dict[tuple[bool, bool], str]:
-    """Data URIs of the figure by (dark, narrow). Text is outlines, so it looks the same everywhere; no date inside."""
+def render(draw: Draw, study: Study, found: Findings) -> tuple[dict[tuple[bool, bool], str], bytes]:
+    """(data URIs of the figure as SVG by (dark, narrow), the wide light figure as PNG, 160 dots per inch on white).
+
+    Text in the SVG is outlines, so it looks the same everywhere; there is no date inside.
+    """
     uris = {}
-    for narrow in (False, True):
-        with matplotlib.rc_context(rc()):
-            stream = io.StringIO()
-            FigureCanvasSVG(draw(study, found, narrow)).print_svg(stream, metadata={"Date": None})
-        for dark in (False, True):
-            svg = darkened(stream.getvalue(), study) if dark else stream.getvalue()
-            uris[dark, narrow] = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-    return uris
-
-
-def png_bytes(draw: Draw, study: Study, found: Findings) -> bytes:
-    """The light figure as a PNG at 160 dots per inch on white."""
     with matplotlib.rc_context(rc()):
-        figure = draw(study, found, False)
+        for narrow in (True, False):
+            figure, stream = draw(study, found, narrow), io.StringIO()
+            FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
+            for dark in (False, True):
+                svg = darkened(stream.getvalue(), study) if dark else stream.getvalue()
+                uris[dark, narrow] = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+        # The wide figure is laid out by now; laying it out again for the PNG would take as long as drawing it.
+        figure.set_layout_engine("none")
         figure.set_facecolor("white")
         figure.set_dpi(160)
-        stream = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(stream)
-    return stream.getvalue()
+        image = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(image)
+    return uris, image.getvalue()

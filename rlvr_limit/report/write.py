@@ -25,9 +25,10 @@ def write(study: Study, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = write_numbers(study, found, folder)
-        images = {name: figures.svg_uris(draw, study, found) for name, draw in drawn.items()}
+        images = {}
         for name, draw in drawn.items():
-            (folder / f"{name}.png").write_bytes(figures.png_bytes(draw, study, found))
+            images[name], image = figures.render(draw, study, found)
+            (folder / f"{name}.png").write_bytes(image)
             files[f"{name}.png"] = f"the figure of {name}, light, 160 dots per inch"
         page = folder / "index.html"
         page.write_text(build(study, found, images, files), encoding="utf-8")

@@ -10,8 +10,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from rlvr_limit.likelihood import Rows, answer_logprobs
+from rlvr_limit.mesh import mesh_of
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.rl import losses
 from rlvr_limit.types import UserError
@@ -62,9 +64,21 @@ def optimizer(config: OptimizerConfig, updates: int) -> optax.GradientTransforma
 
 
 def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
-    """A fresh state at step 0; params are copied, since updates give their buffers away."""
-    params = jax.tree.map(jnp.copy, params)
-    return TrainState(params, tx.init(params), jnp.zeros((), jnp.int32))
+    """A fresh state at step 0; params are copied, since updates give their buffers away.
+
+    Everything lies on the mesh of params as an update leaves it, or the second update would compile again.
+    """
+    everywhere = NamedSharding(mesh_of(params), PartitionSpec())
+
+    def place(x: jax.Array, like: jax.Array) -> jax.Array:
+        return jax.device_put(x, like.sharding if isinstance(like.sharding, NamedSharding) else everywhere)
+
+    params = jax.tree.map(lambda x: jnp.copy(place(x, x)), params)
+    step = jax.device_put(jnp.zeros((), jnp.int32), everywhere)
+    opt_state = optax.tree_utils.tree_map_params(
+        tx, place, tx.init(params), params, transform_non_params=lambda x: jax.device_put(x, everywhere)
+    )
+    return TrainState(params, opt_state, step)
 
 
 def _apply(state: TrainState, grads: Params, tx: optax.GradientTransformation) -> tuple[TrainState, jax.Array]:
