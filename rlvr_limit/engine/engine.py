@@ -86,7 +86,7 @@ class Engine:
         self._places = config.prompt_places + windows * config.window
         self.live = 0
         # Caches come back as they were given, or the second call of a program would compile it again.
-        self._caches_lie = cache_sharding(mesh_of(params), model.kv_heads)
+        self._caches_lie = cache_sharding(mesh_of(jax.tree.map(jnp.asarray, params)), model.kv_heads)
         lie = self._caches_lie
         self._prefill = jax.jit(programs.prefill, static_argnums=1, donate_argnums=2, out_shardings=lie)
         self._window = jax.jit(

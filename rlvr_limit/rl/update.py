@@ -68,6 +68,7 @@ def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
 
     Everything lies on the mesh of params as an update leaves it, or the second update would compile again.
     """
+    params = jax.tree.map(jnp.asarray, params)
     everywhere = NamedSharding(mesh_of(params), PartitionSpec())
 
     def place(x: jax.Array, like: jax.Array) -> jax.Array:

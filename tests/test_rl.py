@@ -1,0 +1,228 @@
+"""Advantages, losses and updates: slow NumPy loops, finite differences of a float64 decoder, AdamW written out."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_model import GROUPED, TIED, in_float64, numpy_log_softmax, random_params
+
+from rlvr_limit import likelihood, model, rl
+from rlvr_limit.rl import losses
+from rlvr_limit.types import UserError
+
+# A transformation that leaves the parameters alone and keeps the gradient where it can be read.
+RECORDER = optax.GradientTransformation(
+    lambda params: jax.tree.map(jnp.zeros_like, params), lambda g, state, params: (jax.tree.map(jnp.zeros_like, g), g)
+)
+CLIP = 0.2
+
+
+def batch_of(config, behaviour_shift, seed=0):
+    """(pairs, PolicyBatch); the behaviour's log-probs are the policy's own, moved by up to behaviour_shift."""
+    rng = np.random.default_rng(seed)
+    draw = partial(rng.integers, config.vocab_size)
+    pairs = [(tuple(draw(size=p)), tuple(draw(size=a))) for p, a in ((2, 5), (3, 4), (1, 2), (2, 6))]
+    rows = likelihood.to_rows(pairs, 8)
+    behaviour = np.zeros(rows.tokens_BT.shape, np.float32)
+    exact = np.concatenate(numpy_answer_logps(in_float64(random_params(config)), config, pairs))
+    behaviour[rows.answer_BT] = exact + rng.uniform(-1, 1, exact.shape) * behaviour_shift
+    advantage = np.array([1.3, -0.7, -1.1, 0.6], np.float32)
+    return pairs, rl.PolicyBatch(rows, behaviour, advantage)
+
+
+def numpy_answer_logps(exact, config, pairs):
+    """Per-token log-probs of each answer in float64."""
+    out = []
+    for prompt, answer in pairs:
+        logp = numpy_log_softmax(exact, config, [*prompt, *answer])
+        out.append(logp[np.arange(len(prompt) - 1, len(prompt) + len(answer) - 1), list(answer)])
+    return out
+
+
+def slow_surrogate(logps, behaviours, advantages, clip):
+    """Equation 3 of the GRPO paper one token at a time, and which side clipped each token: -1, 0 or 1."""
+    total, sides = 0.0, []
+    for logp, behaviour, a in zip(logps, behaviours, advantages, strict=True):
+        gains = []
+        for new, old in zip(logp, behaviour, strict=True):
+            ratio = np.exp(float(new) - float(old))
+            bounded = min(max(ratio, 1 - clip), 1 + clip)
+            gains.append(min(ratio * a, bounded * a))
+            sides.append(np.sign(ratio - bounded) if bounded * a < ratio * a else 0)
+        total += sum(gains) / len(gains) if gains else 0.0
+    return -total / len(logps), np.array(sides)
+
+
+def test_advantages_equal_float64_and_are_zero_where_all_rewards_are_equal():
+    reward = np.random.default_rng(0).integers(0, 2, (20, 8)).astype(np.float32)
+    reward[:2] = np.array([[0.0], [1.0]])
+    reward[2] = np.arange(8) / 3
+    exact = reward.astype(np.float64)
+    expected = (exact - exact.mean(axis=1, keepdims=True)) / (exact.std(axis=1, keepdims=True) + 1e-6)
+    found = np.asarray(rl.grpo_advantages(jnp.asarray(reward)))
+    assert found.dtype == np.float32 and np.all(found[:2] == 0) and np.all(np.abs(found[2:]).max(axis=1) > 0.1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    for wrong in (reward.astype(np.int32), reward[0]):
+        with pytest.raises(AssertionError):
+            rl.grpo_advantages(jnp.asarray(wrong))
+
+
+def test_surrogate_equals_a_loop_over_tokens_and_a_clipped_token_has_no_gradient():
+    rng = np.random.default_rng(1)
+    lengths, advantage = [7, 1, 0, 4, 5, 7], np.array([1.5, -0.3, 2.0, -1.0, 0.0, 0.4], np.float32)
+    answer = np.arange(7) < np.array(lengths)[:, None]
+    logp = rng.normal(-2, 1, (6, 7)).astype(np.float32)
+    behaviour = (logp + rng.normal(0, 0.4, (6, 7))).astype(np.float32)
+    by_row = [[x[i, : lengths[i]] for i in range(6)] for x in (logp, behaviour)]
+    expected, sides = slow_surrogate(*by_row, advantage, CLIP)
+    loss = partial(losses.clipped_surrogate, advantage_B=advantage, answer_BT=answer, clip=CLIP)
+    found, gradient = jax.value_and_grad(loss)(logp, behaviour)
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert (sides == 1).sum() > 2 and (sides == -1).sum() > 0 and (sides == 0).sum() > 5
+    moves = (sides == 0) & (np.repeat(advantage, lengths) != 0)
+    np.testing.assert_array_equal(np.asarray(gradient)[answer] != 0, moves)
+    assert np.all(np.asarray(gradient)[~answer] == 0)
+
+
+def gradient_of(update, params, config, *args):
+    state, metrics = update(rl.init_state(params, RECORDER), config, RECORDER, *args)
+    return state.opt_state, metrics
+
+
+def test_grpo_gradient_equals_the_plain_policy_gradient_when_the_ratio_is_one():
+    params = random_params(GROUPED)
+    pairs, batch = batch_of(GROUPED, behaviour_shift=0.0)
+
+    def plain(params):
+        logp = jax.nn.log_softmax(model.logits(params, model.causal(params, GROUPED, batch.rows.tokens_BT)[0]))
+        total = 0.0
+        for row, (prompt, answer) in enumerate(pairs):
+            places = np.arange(len(prompt) - 1, len(prompt) + len(answer) - 1)
+            total += batch.advantage_B[row] * jnp.mean(logp[row, places, np.array(answer)])
+        return -total / len(pairs)
+
+    expected = jax.jit(jax.grad(plain))(params)
+    found, metrics = gradient_of(rl.policy_update, params, GROUPED, CLIP, batch)
+    assert metrics["clipped"] == 0 and metrics["max_delta_logp"] < 1e-5
+    assert metrics["grad_norm"] > 0.1
+    for mine, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+
+
+def assert_gradient_equals_finite_differences(gradient, params, loss):
+    """Central differences of a float64 NumPy loss along a random direction in every leaf."""
+    rng, step = np.random.default_rng(0), 1e-6
+    leaves, tree = jax.tree.flatten(in_float64(params))
+    for i, leaf in enumerate(jax.tree.leaves(in_float64(gradient))):
+        direction = rng.normal(size=leaf.shape)
+        direction += leaf / np.sqrt((leaf**2).mean())
+        ahead, behind = (
+            loss(jax.tree.unflatten(tree, [x + move * direction if j == i else x for j, x in enumerate(leaves)]))
+            for move in (step, -step)
+        )
+        assert np.sum(leaf * direction) == pytest.approx((ahead - behind) / (2 * step), rel=1e-4), i
+
+
+def test_policy_gradient_and_metrics_equal_float64_with_clipping_active_on_both_sides():
+    config, params = GROUPED, random_params(GROUPED)
+    pairs, batch = batch_of(config, behaviour_shift=0.8)
+    behaviours = [batch.behaviour_BT[i][batch.rows.answer_BT[i]].astype(np.float64) for i in range(len(pairs))]
+
+    def loss(exact):
+        return slow_surrogate(numpy_answer_logps(exact, config, pairs), behaviours, batch.advantage_B, CLIP)[0]
+
+    gradient, metrics = gradient_of(rl.policy_update, params, config, CLIP, batch)
+    logps = numpy_answer_logps(in_float64(params), config, pairs)
+    sides = slow_surrogate(logps, behaviours, batch.advantage_B, CLIP)[1]
+    assert {-1, 0, 1} == set(sides)
+    assert_gradient_equals_finite_differences(gradient, params, loss)
+    ratio = np.exp(np.concatenate(logps) - np.concatenate(behaviours))
+    entropies = []
+    for prompt, answer in pairs:
+        logp = numpy_log_softmax(in_float64(params), config, [*prompt, *answer])[len(prompt) - 1 : -1]
+        entropies += (-(np.exp(logp) * logp).sum(axis=1)).tolist()
+    expected = {
+        "loss": loss(in_float64(params)),
+        "grad_norm": np.sqrt(sum((np.asarray(g, np.float64) ** 2).sum() for g in jax.tree.leaves(gradient))),
+        "entropy": np.mean(entropies),
+        "kl_sampler": np.mean(ratio - 1 - np.log(ratio)),
+        "max_delta_logp": np.abs(np.log(ratio)).max(),
+        "clipped": np.mean(np.abs(ratio - 1) > CLIP),
+    }
+    assert {name: float(value) for name, value in metrics.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def test_supervised_gradient_equals_finite_differences():
+    params = random_params(TIED)
+    pairs, batch = batch_of(TIED, behaviour_shift=0.0)
+
+    def loss(exact):
+        return -np.concatenate(numpy_answer_logps(exact, TIED, pairs)).mean()
+
+    gradient, metrics = gradient_of(rl.supervised_update, params, TIED, batch.rows)
+    assert metrics["loss"] == pytest.approx(loss(in_float64(params)), rel=1e-5)
+    assert_gradient_equals_finite_differences(gradient, params, loss)
+
+
+def test_training_is_bitwise_repeatable_lowers_the_loss_and_leaves_the_callers_parameters_alone():
+    params = jax.tree.map(jnp.asarray, random_params(GROUPED))
+    before = jax.tree.map(np.array, params)
+    rows = batch_of(GROUPED, behaviour_shift=0.0)[1].rows
+    tx = rl.optimizer(rl.OptimizerConfig(0.02, warmup=2), 25)
+
+    def train():
+        state, seen = rl.init_state(params, tx), []
+        for _ in range(25):
+            state, metrics = rl.supervised_update(state, GROUPED, tx, rows)
+            seen.append(float(metrics["loss"]))
+        return state, seen
+
+    (first, losses_first), (second, losses_second) = train(), train()
+    assert losses_first[-1] < 0.5 * losses_first[0] and losses_first == losses_second
+    assert int(first.step) == 25
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    jax.tree.map(np.testing.assert_array_equal, params, before)
+
+
+def learning_rates(config, updates):
+    """Under a gradient that never changes, Adam's steps are the learning rate itself."""
+    tx = rl.optimizer(config, updates)
+    params = jnp.ones(1)
+    state, rates = tx.init(params), []
+    update = jax.jit(tx.update)
+    for _ in range(updates):
+        change, state = update(params, state, params)
+        rates.append(-float(change[0]))
+    return rates
+
+
+@pytest.mark.parametrize(("warmup", "updates"), [(0, 12), (5, 30), (20, 10)])
+def test_learning_rate_ramps_up_then_stays_or_falls_to_a_tenth_of_its_peak(warmup, updates):
+    peak, step = 0.03, np.arange(updates)
+    ramp = peak * np.minimum(1, step / max(warmup, 1)) if warmup else np.full(updates, peak)
+    constant = learning_rates(rl.OptimizerConfig(peak, warmup, "constant"), updates)
+    np.testing.assert_allclose(constant, ramp, rtol=1e-4, atol=1e-8)
+    share = np.clip((step - warmup) / max(updates - warmup, 1), 0, 1)
+    falling = peak * (0.1 + 0.9 * (1 + np.cos(np.pi * share)) / 2)
+    cosine = learning_rates(rl.OptimizerConfig(peak, warmup, "cosine"), updates)
+    np.testing.assert_allclose(cosine, np.where(step < warmup, ramp, falling), rtol=1e-4, atol=1e-8)
+    with pytest.raises(UserError, match="optimizer.decay is 'cosin'"):
+        rl.optimizer(rl.OptimizerConfig(peak, warmup, "cosin"), updates)
+
+
+def test_an_update_is_adamw_on_gradients_clipped_to_their_global_norm():
+    config = rl.OptimizerConfig(0.1, warmup=0, weight_decay=0.3, b2=0.9, clip_norm=2.0)
+    tx, rng = rl.optimizer(config, 5), np.random.default_rng(4)
+    params = {"a": rng.normal(size=3), "b": rng.normal(size=2)}
+    state, flat = tx.init(jax.tree.map(jnp.float32, params)), np.concatenate([params["a"], params["b"]])
+    update, m, v = jax.jit(tx.update), np.zeros(5), np.zeros(5)
+    for t, scale in enumerate((10.0, 0.1, 3.0, 0.5), start=1):
+        g = rng.normal(size=5) * scale
+        change, state = update({"a": g[:3].astype(np.float32), "b": g[3:].astype(np.float32)}, state, params)
+        g *= min(1, 2.0 / np.linalg.norm(g))
+        m, v = 0.9 * m + 0.1 * g, 0.9 * v + 0.1 * g**2
+        step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8) + 0.3 * flat
+        np.testing.assert_allclose(np.concatenate([change["a"], change["b"]]), -0.1 * step, rtol=1e-4)
