@@ -23,8 +23,7 @@ def pairs_of(config, lengths, seed=0):
 LENGTHS = [(3, 5), (1, 7), (6, 1), (4, 0), (2, 6)]
 
 
-@pytest.mark.parametrize("config", [GROUPED, TIED], ids=["grouped", "tied"])
-@pytest.mark.parametrize("chunk", [7, 40, 4096])
+@pytest.mark.parametrize(("config", "chunk"), [(GROUPED, 7), (TIED, 20), (GROUPED, 4096)])
 def test_log_probs_and_entropies_of_answers_equal_float64_and_are_zero_elsewhere(config, chunk):
     params, pairs = random_params(config), pairs_of(config, LENGTHS)
     rows = likelihood.to_rows(pairs, 8)
@@ -55,10 +54,9 @@ def test_a_pair_that_does_not_fit_a_row_is_named(prompt, reply):
 def test_scores_depend_neither_on_padding_nor_on_batch_mates_nor_on_the_batch_size():
     params, pairs = random_params(GROUPED), pairs_of(GROUPED, LENGTHS)
     together = list(likelihood.score(params, GROUPED, pairs, places=8, batch=5))
-    for places, batch in ((8, 1), (20, 5)):
-        others = list(likelihood.score(params, GROUPED, pairs[::-1], places, batch))[::-1]
-        for mine, other in zip(together, others, strict=True):
-            np.testing.assert_allclose(mine, other, rtol=0, atol=1e-6)
+    alone = list(likelihood.score(params, GROUPED, pairs[::-1], places=20, batch=1))[::-1]
+    for mine, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 6, 13])

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from rlvr_limit import model
+from rlvr_limit.mesh import RULES
 from rlvr_limit.model import ModelConfig, ParameterSpec
 
 GROUPED = ModelConfig(vocab_size=23, width=12, layers=2, heads=4, kv_heads=2, head_width=6, ffn_width=20)
-TIED = ModelConfig(17, 8, 3, 2, 1, 4, 12, rope_theta=1e6, norm_eps=1e-5, qkv_bias=False, tied_embedding=True)
+TIED = ModelConfig(17, 8, 2, 2, 1, 4, 12, rope_theta=1e6, norm_eps=1e-5, qkv_bias=False, tied_embedding=True)
 PLAIN = ModelConfig(11, 8, 1, 2, 2, 8, 12, rope_theta=500.0, qkv_bias=False)
-FRESH = ModelConfig(vocab_size=128, width=64, layers=1, heads=4, kv_heads=2, head_width=16, ffn_width=96)
+FRESH = ModelConfig(vocab_size=96, width=64, layers=1, heads=4, kv_heads=4, head_width=16, ffn_width=96)
 CONFIGS = pytest.mark.parametrize("config", [GROUPED, TIED, PLAIN], ids=["grouped", "tied", "plain"])
 
 
@@ -224,7 +225,7 @@ def test_parameter_count_is_the_sum_of_all_sizes(config):
 
 
 @CONFIGS
-def test_every_axis_has_a_known_name_and_one_size(config):
+def test_every_axis_has_a_known_name_one_size_and_a_place_of_its_own_on_the_mesh(config):
     sizes = {
         "vocab": config.vocab_size,
         "embed": config.width,
@@ -232,8 +233,9 @@ def test_every_axis_has_a_known_name_and_one_size(config):
         "kv_heads": config.kv_heads,
         "ffn": config.ffn_width,
     }
+    assert sizes.keys() == RULES.keys()
     for name, spec in specs_of(config).items():
         assert len(spec.axes) == len(spec.shape), name
         assert all(axis is None or sizes[axis] == size for axis, size in zip(spec.axes, spec.shape, strict=True)), name
-        named = [axis for axis in spec.axes if axis]
-        assert len(named) == len(set(named)), name
+        places = [RULES[axis] for axis in spec.axes if axis]
+        assert len(places) == len(set(places)), name

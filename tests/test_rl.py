@@ -1,5 +1,6 @@
 """Advantages, losses and updates: slow NumPy loops, finite differences of a float64 decoder, AdamW written out."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -13,10 +14,11 @@ from rlvr_limit import likelihood, model, rl
 from rlvr_limit.rl import losses
 from rlvr_limit.types import UserError
 
-# A transformation that leaves the parameters alone and keeps the gradient where it can be read.
-RECORDER = optax.GradientTransformation(
-    lambda params: jax.tree.map(jnp.zeros_like, params), lambda g, state, params: (jax.tree.map(jnp.zeros_like, g), g)
-)
+# A transformation that passes the gradient on and keeps it where it can be read.
+KEEP = optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), lambda g, *_: (g, g))
+# One transformation for all supervised steps, so that they are compiled once.
+KEEP_AND_LEARN = optax.chain(KEEP, rl.optimizer(rl.OptimizerConfig(0.02, warmup=2), 25))
+SHALLOW, SHALLOW_TIED = replace(GROUPED, layers=1), replace(TIED, layers=1)
 CLIP = 0.2
 
 
@@ -87,25 +89,26 @@ def test_surrogate_equals_a_loop_over_tokens_and_a_clipped_token_has_no_gradient
     assert np.all(np.asarray(gradient)[~answer] == 0)
 
 
-def gradient_of(update, params, config, *args):
-    state, metrics = update(rl.init_state(params, RECORDER), config, RECORDER, *args)
+def policy_gradient(params, batch):
+    state, metrics = rl.policy_update(rl.init_state(params, KEEP), SHALLOW, KEEP, CLIP, batch)
     return state.opt_state, metrics
 
 
 def test_grpo_gradient_equals_the_plain_policy_gradient_when_the_ratio_is_one():
-    params = random_params(GROUPED)
-    pairs, batch = batch_of(GROUPED, behaviour_shift=0.0)
+    params = random_params(SHALLOW)
+    pairs, batch = batch_of(SHALLOW, behaviour_shift=0.0)
+
+    weight_BTV = np.zeros((len(pairs), 8, SHALLOW.vocab_size), np.float32)
+    for row, (prompt, answer) in enumerate(pairs):
+        for place, token in enumerate(answer, start=len(prompt)):
+            weight_BTV[row, place - 1, token] = batch.advantage_B[row] / len(answer)
 
     def plain(params):
-        logp = jax.nn.log_softmax(model.logits(params, model.causal(params, GROUPED, batch.rows.tokens_BT)[0]))
-        total = 0.0
-        for row, (prompt, answer) in enumerate(pairs):
-            places = np.arange(len(prompt) - 1, len(prompt) + len(answer) - 1)
-            total += batch.advantage_B[row] * jnp.mean(logp[row, places, np.array(answer)])
-        return -total / len(pairs)
+        logp = jax.nn.log_softmax(model.logits(params, model.causal(params, SHALLOW, batch.rows.tokens_BT)[0]))
+        return -jnp.sum(weight_BTV * logp) / len(pairs)
 
     expected = jax.jit(jax.grad(plain))(params)
-    found, metrics = gradient_of(rl.policy_update, params, GROUPED, CLIP, batch)
+    found, metrics = policy_gradient(params, batch)
     assert metrics["clipped"] == 0 and metrics["max_delta_logp"] < 1e-5
     assert metrics["grad_norm"] > 0.1
     for mine, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -127,14 +130,14 @@ def assert_gradient_equals_finite_differences(gradient, params, loss):
 
 
 def test_policy_gradient_and_metrics_equal_float64_with_clipping_active_on_both_sides():
-    config, params = GROUPED, random_params(GROUPED)
+    config, params = SHALLOW, random_params(SHALLOW)
     pairs, batch = batch_of(config, behaviour_shift=0.8)
     behaviours = [batch.behaviour_BT[i][batch.rows.answer_BT[i]].astype(np.float64) for i in range(len(pairs))]
 
     def loss(exact):
         return slow_surrogate(numpy_answer_logps(exact, config, pairs), behaviours, batch.advantage_B, CLIP)[0]
 
-    gradient, metrics = gradient_of(rl.policy_update, params, config, CLIP, batch)
+    gradient, metrics = policy_gradient(params, batch)
     logps = numpy_answer_logps(in_float64(params), config, pairs)
     sides = slow_surrogate(logps, behaviours, batch.advantage_B, CLIP)[1]
     assert {-1, 0, 1} == set(sides)
@@ -156,27 +159,27 @@ def test_policy_gradient_and_metrics_equal_float64_with_clipping_active_on_both_
 
 
 def test_supervised_gradient_equals_finite_differences():
-    params = random_params(TIED)
-    pairs, batch = batch_of(TIED, behaviour_shift=0.0)
+    params = random_params(SHALLOW_TIED)
+    pairs, batch = batch_of(SHALLOW_TIED, behaviour_shift=0.0)
 
     def loss(exact):
-        return -np.concatenate(numpy_answer_logps(exact, TIED, pairs)).mean()
+        return -np.concatenate(numpy_answer_logps(exact, SHALLOW_TIED, pairs)).mean()
 
-    gradient, metrics = gradient_of(rl.supervised_update, params, TIED, batch.rows)
+    state = rl.init_state(params, KEEP_AND_LEARN)
+    state, metrics = rl.supervised_update(state, SHALLOW_TIED, KEEP_AND_LEARN, batch.rows)
     assert metrics["loss"] == pytest.approx(loss(in_float64(params)), rel=1e-5)
-    assert_gradient_equals_finite_differences(gradient, params, loss)
+    assert_gradient_equals_finite_differences(state.opt_state[0], params, loss)
 
 
 def test_training_is_bitwise_repeatable_lowers_the_loss_and_leaves_the_callers_parameters_alone():
-    params = jax.tree.map(jnp.asarray, random_params(GROUPED))
+    params = jax.tree.map(jnp.asarray, random_params(SHALLOW_TIED))
     before = jax.tree.map(np.array, params)
-    rows = batch_of(GROUPED, behaviour_shift=0.0)[1].rows
-    tx = rl.optimizer(rl.OptimizerConfig(0.02, warmup=2), 25)
+    rows = batch_of(SHALLOW_TIED, behaviour_shift=0.0)[1].rows
 
     def train():
-        state, seen = rl.init_state(params, tx), []
+        state, seen = rl.init_state(params, KEEP_AND_LEARN), []
         for _ in range(25):
-            state, metrics = rl.supervised_update(state, GROUPED, tx, rows)
+            state, metrics = rl.supervised_update(state, SHALLOW_TIED, KEEP_AND_LEARN, rows)
             seen.append(float(metrics["loss"]))
         return state, seen
 
