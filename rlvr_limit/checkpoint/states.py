@@ -1,4 +1,4 @@
-"""Weights and train states on disk, through Orbax."""
+"""Weights and train states through Orbax, and the identity of a set of weights."""
 
 from __future__ import annotations
 
@@ -17,14 +17,32 @@ from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.types import UserError
 
 
+def on_host(x: jax.Array) -> np.ndarray:
+    """The values of an array that live only as long as what is returned here.
+
+    np.asarray keeps its copy inside the array: over a tree of sharded arrays the whole model would gather on the host.
+    """
+    parts = [shard.data for shard in x.addressable_shards]
+    return np.asarray(jax.make_array_from_single_device_arrays(x.shape, x.sharding, parts))
+
+
 def weights_sha256(params: Params) -> str:
-    """Identity of a set of weights: SHA-256 over names, shapes, dtypes and bytes, whatever folder they came from."""
+    """Identity of a set of weights: SHA-256 over names, shapes, dtypes and bytes, whatever folder they came from.
+
+    One parameter at a time lies on the host.
+    """
     digest = hashlib.sha256()
-    leaves = {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(params)}
-    for name, array in sorted(leaves.items()):
-        digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+    leaves = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    for name, x in sorted(leaves.items()):
+        digest.update(f"{name} {x.shape} {x.dtype}\n".encode())
+        digest.update(_raw(x))
     return digest.hexdigest()
+
+
+def _raw(x: Any) -> np.ndarray:
+    """The bytes of an array, row by row."""
+    array = on_host(x) if isinstance(x, jax.Array) else x
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def save_params(folder: Path, params: Params) -> None:
@@ -62,7 +80,10 @@ class TrainStates:
             self._manager.save(step, args=ocp.args.StandardSave(state))
 
     def restore(self, fresh: Any) -> tuple[int, Any]:
-        """(steps done, newest state); (0, fresh) where there is none yet."""
+        """(steps done, newest state), laid out as `fresh` is; (0, fresh) where there is none yet.
+
+        The mesh, and the number of devices, may be others than those it was saved from.
+        """
         step = self._manager.latest_step()
         if step is None:
             return 0, fresh

@@ -1,0 +1,310 @@
+"""config.json <-> ModelConfig, for the families that the decoder covers.
+
+Every field of a config.json is used, known to be inert under a condition that is checked (INERT), or rejected by name:
+a field that is silently dropped may be the one that makes the logits others than the published model's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlvr_limit.model import ModelConfig, RopeScaling
+from rlvr_limit.types import UserError
+
+
+class Family(NamedTuple):
+    """What an architecture fixes without a field of its own."""
+
+    model_type: str
+    qkv_bias: bool
+    qk_norm: bool
+
+
+FAMILIES = {
+    "Qwen2ForCausalLM": Family("qwen2", qkv_bias=True, qk_norm=False),
+    "Qwen3ForCausalLM": Family("qwen3", qkv_bias=False, qk_norm=True),
+    "LlamaForCausalLM": Family("llama", qkv_bias=False, qk_norm=False),
+}
+DTYPES = ("float32", "bfloat16")
+TOKEN_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def _whatever(value: Any, fields: dict[str, Any]) -> bool:
+    return True
+
+
+def _off(value: Any, fields: dict[str, Any]) -> bool:
+    return not value
+
+
+def _one(value: Any, fields: dict[str, Any]) -> bool:
+    return value in (None, 1)
+
+
+def _silu(value: Any, fields: dict[str, Any]) -> bool:
+    return value == "silu"
+
+
+def _window_off(value: Any, fields: dict[str, Any]) -> bool:
+    return value is None or fields.get("use_sliding_window") is False
+
+
+def _all_full(value: Any, fields: dict[str, Any]) -> bool:
+    return value is None or (isinstance(value, list) and all(kind == "full_attention" for kind in value))
+
+
+INERT: dict[str, tuple[Callable[[Any, dict[str, Any]], bool], str]] = {
+    **dict.fromkeys(TOKEN_FIELDS, (_whatever, "")),
+    # Where the file came from; each tensor names its own dtype.
+    **dict.fromkeys(
+        ("_name_or_path", "transformers_version", "unsloth_version", "torch_dtype", "dtype"), (_whatever, "")
+    ),
+    # How others run or initialise a model, not what it computes.
+    **dict.fromkeys(("use_cache", "initializer_range", "_attn_implementation_autoset"), (_whatever, "")),
+    # In released files, but read by no implementation of these families.
+    **dict.fromkeys(("mask_value", "tokenizer"), (_whatever, "")),
+    "attention_dropout": (_off, "0"),
+    "mlp_bias": (_off, "false"),
+    "use_mrope": (_off, "false"),
+    "hidden_act": (_silu, '"silu"'),
+    "pretraining_tp": (_one, "1"),
+    "partial_rotary_factor": (_one, "1"),
+    "use_sliding_window": (_off, "false"),
+    "max_window_layers": (_whatever, ""),
+    "sliding_window": (_window_off, "null, or use_sliding_window false,"),
+    "layer_types": (_all_full, 'a list of "full_attention" only'),
+}
+"""Field -> (the condition under which it changes no logit, what would be right). use_sliding_window itself must be off,
+so that max_window_layers speaks of nothing."""
+
+
+def read_model_config(folder: Path, dtype: str) -> ModelConfig:
+    """The model that folder/config.json describes, to be held in `dtype` ("float32" or "bfloat16").
+
+    Raises UserError naming the file and the field that is missing, wrong, or asks for what the decoder does not do.
+    """
+    path = folder / "config.json"
+    fields = read_json(path)
+    if dtype not in DTYPES:
+        raise UserError(f"dtype: found {dtype!r}, but one of {', '.join(DTYPES)} is right")
+    family = _family(path, fields)
+    rest = dict(fields)
+
+    def take(name: str, kind: type, default: Any = None) -> Any:
+        return _value(path, name, rest.pop(name, None), kind, default)
+
+    for name in ("architectures", "model_type", "attention_bias"):
+        rest.pop(name, None)
+    width, heads = take("hidden_size", int), take("num_attention_heads", int)
+    head_width = take("head_dim", int, 0 if family.model_type == "qwen3" or width % heads else width // heads)
+    kv_heads = take("num_key_value_heads", int, heads if family.model_type == "llama" else None)
+    rope_theta, rope_scaling = _rope(path, rest)
+    model = ModelConfig(
+        vocab_size=take("vocab_size", int),
+        width=width,
+        layers=take("num_hidden_layers", int),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_width=head_width,
+        ffn_width=take("intermediate_size", int),
+        rope_theta=rope_theta,
+        norm_eps=take("rms_norm_eps", float),
+        qkv_bias=family.qkv_bias,
+        tied_embedding=take("tie_word_embeddings", bool, False),
+        dtype=dtype,
+        qk_norm=family.qk_norm,
+        rope_scaling=rope_scaling,
+        context=_context(path, rest),
+    )
+    if head_width < 2 or head_width % 2:
+        raise UserError(
+            f"{path}: head_dim: the {heads} heads of a width of {width} need an even head_dim that is given"
+        )
+    if heads % kv_heads:
+        raise UserError(f"{path}: num_key_value_heads: found {kv_heads}, but a divisor of {heads} heads would be right")
+    for name, value in rest.items():
+        _require_inert(path, name, value, fields)
+    return model
+
+
+def model_config_json(config: ModelConfig, token_ids: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the config.json of a model, with its token_ids (TOKEN_FIELDS). UserError where no family has it."""
+    c = config
+    named = [name for name, f in FAMILIES.items() if (f.qkv_bias, f.qk_norm) == (c.qkv_bias, c.qk_norm)]
+    if not named:
+        raise UserError(
+            "export: no supported architecture has both biases on q, k, v and norms of q, k (qkv_bias, qk_norm)"
+        )
+    fields = {
+        "architectures": named,
+        "model_type": FAMILIES[named[0]].model_type,
+        "hidden_act": "silu",
+        "hidden_size": c.width,
+        "intermediate_size": c.ffn_width,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "num_key_value_heads": c.kv_heads,
+        "rms_norm_eps": c.norm_eps,
+        "rope_theta": c.rope_theta,
+        "tie_word_embeddings": c.tied_embedding,
+        "torch_dtype": c.dtype,
+        "vocab_size": c.vocab_size,
+        **token_ids,
+    }
+    if c.head_width * c.heads != c.width or c.qk_norm:
+        fields["head_dim"] = c.head_width
+    if c.context:
+        fields["max_position_embeddings"] = c.context
+    if c.rope_scaling is not None:
+        fields["rope_scaling"] = {
+            "rope_type": "llama3",
+            "factor": c.rope_scaling.factor,
+            "low_freq_factor": c.rope_scaling.low_freq_factor,
+            "high_freq_factor": c.rope_scaling.high_freq_factor,
+            "original_max_position_embeddings": c.rope_scaling.original_positions,
+        }
+    return fields
+
+
+def stop_tokens(folder: Path) -> tuple[int, ...]:
+    """Tokens that end an answer: eos_token_id of generation_config.json, else of config.json; empty if neither says."""
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        found = read_json(path).get("eos_token_id") if path.is_file() else None
+        if found is not None:
+            ids = tuple(found) if isinstance(found, list) else (found,)
+            if not all(type(i) is int and i >= 0 for i in ids):
+                raise UserError(
+                    f"{path}: eos_token_id: found {found!r}, but a token id or a list of them would be right"
+                )
+            return ids
+    return ()
+
+
+def check_vocabulary(model: ModelConfig, tokenizer_size: int, where: str) -> None:
+    """UserError where a tokenizer of ids 0 .. tokenizer_size - 1 goes beyond the model's embedding.
+
+    A model may have more rows than the tokenizer has ids: Qwen2.5 pads 151,665 ids to 151,936 or 152,064 rows.
+    """
+    if tokenizer_size > model.vocab_size:
+        raise UserError(
+            f"{where}: the tokenizer's ids go up to {tokenizer_size - 1}, but the model embeds only ids below "
+            f"{model.vocab_size} (vocab_size); weights and tokenizer of one and the same model would be right"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; UserError naming the file that is not there or holds something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file; a folder in Hugging Face format would have it") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: found {type(found).__name__}, but a JSON object would be right")
+    return found
+
+
+def _family(path: Path, fields: dict[str, Any]) -> Family:
+    """The family of a config.json."""
+    named = fields.get("architectures")
+    name = named[0] if isinstance(named, list) and len(named) == 1 else None
+    if name not in FAMILIES:
+        raise UserError(f"{path}: architectures: found {named!r}; supported are {', '.join(FAMILIES)}")
+    family = FAMILIES[name]
+    if fields.get("model_type", family.model_type) != family.model_type:
+        raise _wrong(path, "model_type", fields["model_type"], f'"{family.model_type}" for {name}')
+    # Where the other families have the field, it would put a bias on the output projection too.
+    if fields.get("attention_bias", family.qkv_bias) is not family.qkv_bias:
+        raise _wrong(path, "attention_bias", fields["attention_bias"], f"{str(family.qkv_bias).lower()} for {name}")
+    return family
+
+
+def _rope(path: Path, rest: dict[str, Any]) -> tuple[float, RopeScaling | None]:
+    """Takes the fields of rotary positions, in the spelling of transformers before 5 or since."""
+    old, new = rest.pop("rope_scaling", None), rest.pop("rope_parameters", None)
+    for name, found in (("rope_scaling", old), ("rope_parameters", new)):
+        if found is not None and not isinstance(found, dict):
+            raise _wrong(path, name, found, "an object or null")
+    if old and new and old != new:
+        raise UserError(f"{path}: rope_scaling {old!r} and rope_parameters {new!r} differ; one of them would be right")
+    name = "rope_parameters" if new else "rope_scaling"
+    inner = dict(new or old or {})
+    thetas = [x for x in (rest.pop("rope_theta", None), inner.pop("rope_theta", None)) if x is not None]
+    kinds = [x for x in (inner.pop("rope_type", None), inner.pop("type", None)) if x is not None] or ["default"]
+    if len(set(thetas)) > 1:
+        raise UserError(f"{path}: rope_theta: found both {thetas[0]!r} and {thetas[1]!r}; one value would be right")
+    theta = _value(path, "rope_theta", thetas[0] if thetas else None, float, 10_000.0)
+    if not _one(inner.pop("partial_rotary_factor", None), {}):
+        raise UserError(f"{path}: {name}.partial_rotary_factor: only 1 would be right")
+    scaling = None
+    if set(kinds) == {"llama3"}:
+
+        def take(field: str, kind: type) -> Any:
+            return _value(path, f"{name}.{field}", inner.pop(field, None), kind, None)
+
+        scaling = RopeScaling(
+            take("factor", float),
+            take("low_freq_factor", float),
+            take("high_freq_factor", float),
+            take("original_max_position_embeddings", int),
+        )
+        if not scaling.low_freq_factor < scaling.high_freq_factor:
+            raise _wrong(path, f"{name}.high_freq_factor", scaling.high_freq_factor, "more than low_freq_factor")
+    elif set(kinds) != {"default"}:
+        raise UserError(f"{path}: {name}: found rope_type {kinds[0]!r}; supported are default and llama3")
+    for field, value in inner.items():
+        raise UserError(
+            f"{path}: {name}.{field}: found {value!r}, which this decoder does not know; remove it if inert"
+        )
+    return theta, scaling
+
+
+def _context(path: Path, rest: dict[str, Any]) -> int:
+    """Takes the fields that say how many positions a model is made for; 0 where none does.
+
+    Dual chunk attention (An et al. 2024) leaves every distance as it is up to chunk_size, and rescales nothing up to
+    the positions of pre-training, so up to the smaller of the two it is plain attention, and there the context ends.
+    """
+    context = _value(path, "max_position_embeddings", rest.pop("max_position_embeddings", None), int, 0)
+    chunks = rest.pop("dual_chunk_attention_config", None)
+    if not chunks:
+        return context
+    known = {"chunk_size", "local_size", "original_max_position_embeddings"}
+    if not isinstance(chunks, dict) or set(chunks) != known:
+        raise _wrong(path, "dual_chunk_attention_config", chunks, f"an object of {', '.join(sorted(known))}")
+    limits = [_value(path, f"dual_chunk_attention_config.{name}", chunks[name], int, None) for name in sorted(known)]
+    plain = min(limits[0], limits[2])
+    return min(context, plain) if context else plain
+
+
+def _require_inert(path: Path, name: str, value: Any, fields: dict[str, Any]) -> None:
+    if name not in INERT:
+        raise UserError(f"{path}: {name}: found {value!r}, which this decoder does not know; remove it if it is inert")
+    is_inert, right = INERT[name]
+    if not is_inert(value, fields):
+        raise _wrong(path, name, value, right)
+
+
+def _value(path: Path, name: str, value: Any, kind: type, default: Any) -> Any:
+    """A value of a kind; ints and floats must be above 0. `default` (None: there is none) stands in for null."""
+    if value is None and default is not None:
+        return default
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is float and number and value > 0:
+        return float(value)
+    if kind is int and type(value) is int and value > 0:
+        return value
+    found = "nothing" if value is None else repr(value)
+    right = {bool: "true or false", float: "a number above 0", int: "a whole number above 0"}[kind]
+    raise UserError(f"{path}: {name}: found {found}, but {right} would be right")
+
+
+def _wrong(path: Path, name: str, value: Any, right: str) -> UserError:
+    return UserError(f"{path}: {name}: found {value!r}, but {right} would be right")
