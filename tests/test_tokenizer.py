@@ -34,3 +34,8 @@ def test_decoding_leaves_the_end_token_out_and_shows_padding():
 def test_an_unknown_word_is_named(text, word):
     with pytest.raises(UserError, match=word):
         TOKENIZER.encode(text)
+
+
+def test_the_vocabulary_s_size_is_the_largest_id_plus_one_and_the_end_token_is_the_only_stop():
+    assert TOKENIZER.vocab_size == 2 + len(WORDS) == TOKENIZER.encode(WORDS[-1])[0] + 1
+    assert TOKENIZER.stop_ids == (TOKENIZER.eos_id,)

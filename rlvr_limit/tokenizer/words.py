@@ -1,4 +1,4 @@
-"""Text to token ids and back. Here: whole words; the tokenizers of real models join this module later."""
+"""One token per word: the tokenizer of tasks that speak in a few words."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ class WordTokenizer:
         return {word: i for i, word in enumerate(self.vocabulary)}
 
     @property
+    def vocab_size(self) -> int:
+        """Largest id + 1."""
+        return len(self.vocabulary)
+
+    @property
     def pad_id(self) -> int:
         """Fills rows up to a common length; never sampled in training data, never scored."""
         return 0
@@ -34,6 +39,11 @@ class WordTokenizer:
     def eos_id(self) -> int:
         """Ends an answer."""
         return 1
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """All ids that end an answer."""
+        return (self.eos_id,)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a text. Raises UserError naming the first word that is not in the vocabulary."""

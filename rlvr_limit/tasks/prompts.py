@@ -1,0 +1,170 @@
+"""The prompts of Yue et al. 2025 (arXiv 2504.13837), Appendix E, and of the code that the authors ran, byte for byte.
+
+Every arm of a comparison is asked in the same words, so a base model gets the prompt of its RL-trained counterpart.
+Where the paper's figure and the published code differ, the note of the template says which is taken.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from rlvr_limit.tokenizer import TextTokenizer
+from rlvr_limit.types import UserError
+
+QUESTION, STARTER = "{question}", "{starter_code}"
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """A prompt with the place of its question in it; every other brace is text.
+
+    with_starter is what is used instead of text for a question that comes with starter code. chat: the text is the
+    user's turn of the model's own chat template. strips: white space around the question is dropped.
+    """
+
+    name: str
+    text: str
+    arms: str  # which arms are asked this way, and by what source
+    with_starter: str = ""
+    chat: bool = False
+    strips: bool = False
+
+
+def _chatml(system: str, user: str, after_user: str = "") -> str:
+    return (
+        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n"
+        f"<|im_start|>assistant\n{after_user}"
+    )
+
+
+def _livecodebench(what: str, code: str) -> str:
+    # The benchmark's own layout for Qwen2.5, its empty lines included.
+    return _chatml(
+        "You are a helpful assistant.",
+        "\nYou will be given a question (problem specification) and will generate a correct Python program that "
+        "matches the specification and passes all tests. You will NOT return anything except for the program.\n\n"
+        f"Question: {QUESTION}\n\n{what}\n```python\n{code}\n```\n\n",
+        "```python",
+    )
+
+
+BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
+
+QWEN_BOXED = PromptTemplate(
+    "qwen_boxed",
+    _chatml("You are a helpful assistant.", f"{QUESTION}\n{BOXED}"),
+    arms="Qwen2.5-7B / 14B / 32B and their SimpleRL-Zoo models (App. E, Fig. 21; `qwen-boxed` of the published "
+    "code, which takes it for Oat-Zero and Qwen2.5-Math-7B too).",
+)
+OAT = PromptTemplate(
+    "oat",
+    _chatml(BOXED, QUESTION),
+    arms="Qwen2.5-Math-7B-Oat-Zero and Qwen2.5-Math-7B (App. E, Fig. 22; `qwen_math` of Oat-Zero's own code).",
+)
+DAPO = PromptTemplate(
+    "dapo",
+    "A conversation between user and assistant. The user asks a question, and the assistant solves it. The time limit "
+    "is set to 20,480 tokens. If the assistant's response exceeds this limit, a progressively increasing penalty with "
+    "the number of tokens exceeded will be applied.\nuser\nSolve the following math problem step by step. The last "
+    "line of your response should be of the form Answer: $Answer (without quotes) where $Answer is the answer to the "
+    "problem.\n"
+    f'{QUESTION}\nRemember to put your answer on its own line after "Answer:".\nassistant',
+    arms="DAPO-Qwen-32B and Qwen2.5-32B (App. E calls it the old prompt). Bytes of the published code (`abel`), which "
+    "are those of the example that DAPO-Qwen-32B is released with: plain words, no ChatML.",
+)
+VERL_R1 = PromptTemplate(
+    "verl_r1",
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
+    "first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
+    "process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> "
+    f"reasoning process here </think> <answer> answer here </answer>. User: {QUESTION}\nAssistant:",
+    arms="Qwen2.5-7B and its PPO, GRPO, Reinforce++, RLOO, ReMax and DAPO descendants on Omni-MATH-Rule and MATH500 "
+    "(App. E, Fig. 27, where `Assistant:` opens a line; `deepseek-r1` of the published code writes a full stop and a "
+    "space there instead).",
+)
+SIMPLERL_LLAMA = PromptTemplate(
+    "simplerl_llama",
+    f"Question:\n{QUESTION}\nAnswer:\nLet's think step by step.\n",
+    arms="Llama-3.1-8B and its SimpleRL-Zoo model (`abel` of SimpleRL-Zoo's code, its simple prompt). App. E gives "
+    "LLaMA no prompt of its own; to ask it as Qwen2.5 is asked, take qwen_boxed.",
+)
+CHAT = PromptTemplate(
+    "chat",
+    f"{QUESTION}\n{BOXED}",
+    arms="Models with a chat template of their own: Qwen2.5-7B-Instruct, Qwen2.5-Math-7B-Instruct and "
+    "DeepSeek-R1-Distill-Qwen, whose model card asks for this instruction in the user's turn (Fig. 7; App. E gives no "
+    "prompt for them).",
+    chat=True,
+)
+CODE_R1 = PromptTemplate(
+    "code_r1",
+    _chatml(
+        "You are a helpful programming assistant. The user will ask you a question and you as the assistant solve it. "
+        "The assistant first thinks how to solve the task through reasoning and then provides the user with the final "
+        "answer. The reasoning process and answer are enclosed within <think>...</think> and <answer>...</answer> "
+        "tags, respectively.",
+        QUESTION,
+    ),
+    arms="Training of CodeR1-Zero from Qwen2.5-7B-Instruct-1M (App. E, Fig. 23; Code-R1's own code).",
+)
+HUMANEVAL_PLUS = PromptTemplate(
+    "humaneval_plus",
+    _chatml(
+        "You are a helpful assistant.",
+        "Please provide a self-contained Python script that solves the following problem in a markdown code block:\n"
+        f"```\n{QUESTION}\n```\n",
+        "Below is a Python script with a self-contained function that solves the problem and passes corresponding "
+        "tests:\n```python\n",
+    ),
+    arms="Qwen2.5-7B-Instruct-1M and CodeR1-Zero on HumanEval+ and MBPP+ (App. E, Fig. 25; line ends and the stripped "
+    "question as in EvalPlus).",
+    strips=True,
+)
+LIVECODEBENCH = PromptTemplate(
+    "livecodebench",
+    _livecodebench(
+        "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the "
+        "sample inputs). Enclose your code within delimiters as follows. Ensure that when the python program runs, it "
+        "reads the inputs, runs the algorithm and writes output to STDOUT.",
+        "# YOUR CODE HERE",
+    ),
+    with_starter=_livecodebench(
+        "You will use the following starter code to write the solution to the problem and enclose your code within "
+        "delimiters.",
+        STARTER,
+    ),
+    arms="Qwen2.5-7B-Instruct-1M and CodeR1-Zero on LiveCodeBench (App. E, Fig. 24: the benchmark's own prompt for "
+    "Qwen2.5, with ```python appended). Bytes of the benchmark's code at 28fef95, where the figure differs.",
+)
+TEMPLATES = (QWEN_BOXED, OAT, DAPO, VERL_R1, SIMPLERL_LLAMA, CHAT, CODE_R1, HUMANEVAL_PLUS, LIVECODEBENCH)
+
+
+def template(name: str) -> PromptTemplate:
+    """The template of that name. Raises UserError with the nearest right name."""
+    names = [known.name for known in TEMPLATES]
+    if name not in names:
+        near = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"there is no prompt {name!r}{meant} (there are: {', '.join(names)})")
+    return TEMPLATES[names.index(name)]
+
+
+def render(name: str, question: str, tokenizer: TextTokenizer, starter_code: str = "") -> str:
+    """The whole prompt as text, from which tokenizer.encode makes the prompt's ids.
+
+    It begins with tokenizer.lead (LLaMA-3's <|begin_of_text|>), or with what the model's chat template puts there.
+    Raises UserError for an unknown name, for a chat prompt where the model has no chat template, and for starter code
+    that the template has no place for.
+    """
+    chosen = template(name)
+    if starter_code and not chosen.with_starter:
+        raise UserError(f"prompt {name!r} has no place for starter code")
+    if chosen.chat and tokenizer.chat_template is None:
+        raise UserError(
+            f"prompt {name!r} needs a chat template, but the tokenizer in {tokenizer.folder} has none; choose one of: "
+            f"{', '.join(other.name for other in TEMPLATES if not other.chat)}"
+        )
+    before, _, after = (chosen.with_starter if starter_code else chosen.text).partition(QUESTION)
+    text = before + (question.strip() if chosen.strips else question) + after.replace(STARTER, starter_code)
+    return tokenizer.chat([{"role": "user", "content": text}]) if chosen.chat else tokenizer.lead + text
