@@ -26,6 +26,9 @@ class CountdownAnswer:
     numbers: tuple[int, ...]
     target: int
 
+    def __str__(self) -> str:
+        return str(self.target)
+
 
 def grade(problem: Problem, text: str) -> Verdict:
     """Verdict on an answer's text; problem.answer is a CountdownAnswer. NO_ANSWER where there is no single step.

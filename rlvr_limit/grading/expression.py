@@ -1,0 +1,343 @@
+"""Reads one LaTeX or plain-text expression into sympy, exactly.
+
+Decimals are read as exact rationals and degrees as pi/180. Nothing large is evaluated: powers, factorials and lengths
+are bounded before sympy sees them. What this reader has no rule for (sums, integrals, limits, max, gcd ...) is read by
+math-verify's grammar.
+"""
+
+from __future__ import annotations
+
+import re
+
+import sympy
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
+
+MAX_LENGTH, MAX_DEPTH, MAX_BITS, MAX_FACTORIAL = 1000, 40, 400_000, 10_000
+
+_TOKEN = re.compile(
+    r"\s*(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|\\[A-Za-z]+|\\[{}|]|[A-Za-z]'*|[-+*/^_!()\[\]{}|])\s*"
+)
+_NUMBER = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?")
+_BEYOND = re.compile(r"\\(?:sum|prod|i?int|oint|lim|max|min|gcd|lcm|det|bmod|pmod|mod|begin)(?![A-Za-z])")
+_DERIVATIVE = re.compile(r"d(\^\{?\d\}?)?([A-Za-z\\][^-+*/()]*)?")
+_TIMES, _OVER = ("*", r"\cdot", r"\times", r"\ast"), ("/", r"\div")
+_FUNCTIONS = {
+    r"\sin": sympy.sin, r"\cos": sympy.cos, r"\tan": sympy.tan, r"\cot": sympy.cot, r"\sec": sympy.sec,
+    r"\csc": sympy.csc, r"\arcsin": sympy.asin, r"\arccos": sympy.acos, r"\arctan": sympy.atan, r"\sinh": sympy.sinh,
+    r"\cosh": sympy.cosh, r"\tanh": sympy.tanh, r"\ln": sympy.log, r"\exp": sympy.exp,
+}  # fmt: skip
+_INVERSE = {r"\sin": sympy.asin, r"\cos": sympy.acos, r"\tan": sympy.atan}
+_ACCENTS = (r"\dot", r"\ddot", r"\bar", r"\hat", r"\tilde", r"\vec", r"\overline", r"\overrightarrow", r"\mathbb")
+_GREEK = frozenset(
+    r"\alpha \beta \gamma \delta \epsilon \varepsilon \zeta \eta \theta \vartheta \iota \kappa \lambda \mu \nu \xi "
+    r"\rho \sigma \tau \upsilon \phi \varphi \chi \psi \omega \Gamma \Delta \Theta \Lambda \Xi \Pi \Sigma \Phi \Psi "
+    r"\Omega \hbar \ell \mho \triangle \angle".split()
+)
+_FENCES = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", "|": "|", r"\lvert": r"\rvert"}
+
+
+class Unreadable(Exception):
+    """An expression outside what is read or safely evaluated; the message says why."""
+
+
+class Undefined(Unreadable):
+    """An expression that is read and has no value."""
+
+
+def read(text: str) -> sympy.Expr:
+    """The expression that the text stands for, e the base of logarithms and i the imaginary unit. Raises Unreadable."""
+    if len(text) > MAX_LENGTH:
+        raise Unreadable(f"{len(text)} signs, more than {MAX_LENGTH}")
+    if _BEYOND.search(text):
+        return _read_by_math_verify(text)
+    reader = _Reader(text)
+    try:
+        value = reader.sum()
+    except RecursionError as error:
+        raise Unreadable("signs or commands nested too deep") from error
+    if reader.token:
+        raise Unreadable(f"{reader.token!r} has no place in {text!r}")
+    return value
+
+
+def _read_by_math_verify(text: str) -> sympy.Expr:
+    """What has no rule of ours. Degrees, primes and accents are read otherwise there, so that they are refused."""
+    if "'" in text or r"\circ" in text or r"\text" in text or "%" in text:
+        raise Unreadable(f"a sum, integral or the like with primes, degrees or words in {text!r}")
+    try:
+        value = latex2sympy(text, is_real=True, conversion_config=ConversionConfig(lowercase_symbols=False))
+    except Exception as error:  # the grammar raises plain Exception on any syntax that it does not know
+        raise Unreadable(f"not read by math-verify: {text!r}") from error
+    if not isinstance(value, sympy.Expr):
+        raise Unreadable(f"{text!r} is a {type(value).__name__}, not one expression")
+    plain = {symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name) for symbol in value.free_symbols}
+    return value.xreplace({**plain, **{number: sympy.Rational(str(number)) for number in value.atoms(sympy.Float)}})
+
+
+class _Reader:
+    """Recursive descent over the tokens of one expression; every method leaves `token` at the first unread one."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.depth, self.place = text, 0, 0
+        self.tokens: list[str] = []
+        at = 0
+        while at < len(text):
+            match = _TOKEN.match(text, at)
+            if not match:
+                raise Unreadable(f"{text[at]!r} has no meaning in {text!r}")
+            self.tokens.append(match[1])
+            at = match.end()
+
+    @property
+    def token(self) -> str:
+        return self.tokens[self.place] if self.place < len(self.tokens) else ""
+
+    def ahead(self, steps: int = 1) -> str:
+        return self.tokens[self.place + steps] if self.place + steps < len(self.tokens) else ""
+
+    def take(self, wanted: str = "") -> str:
+        token = self.token
+        if not token or (wanted and token != wanted):
+            raise Unreadable(f"{wanted or 'more'} is missing in {self.text!r}")
+        self.place += 1
+        return token
+
+    def sum(self) -> sympy.Expr:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Unreadable(f"brackets more than {MAX_DEPTH} deep")
+        value = self.product()
+        while self.token in ("+", "-"):
+            value = value + self.product() if self.take() == "+" else value - self.product()
+        self.depth -= 1
+        return value
+
+    def product(self) -> sympy.Expr:
+        value = self.signed()
+        while self.token:
+            if self.token in _TIMES:
+                self.take()
+                value = value * self.signed()
+            elif self.token in _OVER:
+                self.take()
+                value = _quotient(value, self.signed())
+            elif self.starts_factor():
+                value = value * self.factor()
+            else:
+                break
+        return value
+
+    def signed(self) -> sympy.Expr:
+        if self.token in ("+", "-"):
+            return -self.signed() if self.take() == "-" else self.signed()
+        return self.factor()
+
+    def starts_factor(self) -> bool:
+        if _NUMBER.fullmatch(self.token):
+            if self.tokens[self.place - 1] in (")", "]", "}"):
+                return True
+            raise Unreadable(f"a number right behind another factor in {self.text!r}")
+        opens = self.token in _FENCES and not (self.token == "|" and "|" in self.tokens[: self.place])
+        return opens or self.token[0].isalpha() or self.token in _GREEK or self.token in _FUNCTIONS or self.is_command()
+
+    def is_command(self) -> bool:
+        return self.token in (*_ACCENTS, r"\frac", r"\sqrt", r"\binom", r"\log", r"\lg", r"\pi", r"\infty", r"\lfloor")
+
+    def factor(self) -> sympy.Expr:
+        value = self.atom()
+        while self.token in ("!", "^"):
+            sign = self.take()
+            if self.token == sign:
+                raise Unreadable(f"{sign}{sign} in {self.text!r} can mean two things")
+            if sign == "!":
+                value = _factorial(value)
+            elif self.token == r"\circ":
+                self.take()
+                value = value * sympy.pi / 180
+            else:
+                value = _power(value, self.argument())
+                if self.token == "^":
+                    raise Unreadable(f"two exponents of one base in {self.text!r} can mean two things")
+        return value
+
+    def argument(self) -> sympy.Expr:
+        """What ^, \\sqrt and the like apply to: a group, or one token with its sign."""
+        if self.token == "-":
+            self.take()
+            return -self.argument()
+        return self.group("{") if self.token == "{" else self.atom()
+
+    def digit(self) -> sympy.Expr:
+        """An argument of \\frac: of 12 only the 1."""
+        if self.token.isdigit() and len(self.token) > 1:
+            self.tokens[self.place : self.place + 1] = [self.token[0], self.token[1:]]
+        return self.argument()
+
+    def group(self, opening: str) -> sympy.Expr:
+        self.take(opening)
+        value = self.sum()
+        self.take(_FENCES[opening])
+        return value
+
+    def raw_group(self) -> str:
+        """The tokens of the group or the single token that follows, as they stand."""
+        if self.token != "{":
+            return self.take()
+        start, depth = self.place + 1, 0
+        while True:
+            depth += {"{": 1, "}": -1}.get(self.take(), 0)
+            if depth == 0:
+                return "".join(self.tokens[start : self.place - 1])
+
+    def atom(self) -> sympy.Expr:
+        token = self.token
+        if _NUMBER.fullmatch(token or "-"):
+            return self.number()
+        if token in ("|", r"\lvert"):
+            return sympy.Abs(self.group(token))
+        if token in (r"\lfloor", r"\lceil"):
+            return (sympy.floor if token == r"\lfloor" else sympy.ceiling)(self.group(token))
+        if token in _FENCES:
+            return self.group(token)
+        if token in _FUNCTIONS or token in (r"\log", r"\lg"):
+            return self.function()
+        if token[:1].isalpha() or token in _GREEK or token in _ACCENTS:
+            return self.symbol()
+        self.take()
+        match token:
+            case r"\frac":
+                return self.fraction()
+            case r"\sqrt":
+                index = self.group("[") if self.token == "[" else sympy.Integer(2)
+                return _power(self.argument(), _quotient(sympy.S.One, index))
+            case r"\binom":
+                return _binomial(self.digit(), self.digit())
+            case r"\pi":
+                return sympy.pi
+            case r"\infty":
+                return sympy.oo
+        raise Unreadable(f"{token!r} is not known in {self.text!r}")
+
+    def number(self) -> sympy.Expr:
+        token = self.take()
+        value = exact(token)
+        if self.token == r"\overline" and "." in token:
+            self.take()
+            period = self.raw_group()
+            if not period.isdigit():
+                raise Unreadable(f"{period!r} is no period of a decimal")
+            places = len(token.partition(".")[2])
+            value += sympy.Rational(int(period), (10 ** len(period) - 1) * 10**places)
+        elif token.isdigit() and self.token == r"\frac" and (mixed := self.mixed()) is not None:
+            value += mixed
+        return value
+
+    def mixed(self) -> sympy.Rational | None:
+        """The proper fraction of whole numbers that follows a whole number: 1\\frac{4}{5} is 9/5."""
+        start = self.place
+        self.take()
+        if self.token.isdigit() and len(self.token) == 2:
+            above, below = self.take()
+        else:
+            above, below = self.raw_group(), self.raw_group()
+        if above.isdigit() and below.isdigit():
+            if int(above) >= int(below):
+                raise Unreadable(f"a whole number before an improper fraction in {self.text!r} can mean two things")
+            return sympy.Rational(int(above), int(below))
+        self.place = start
+        return None
+
+    def fraction(self) -> sympy.Expr:
+        start = self.place
+        if self.token == "{":
+            above = self.raw_group()
+            below = self.raw_group() if self.token == "{" else ""
+            if _DERIVATIVE.fullmatch(above) and _DERIVATIVE.fullmatch(below) and len(below) > 1:
+                return sympy.Symbol(f"{above}/{below}".replace("{", "").replace("}", ""))
+            self.place = start
+        return _quotient(self.digit(), self.digit())
+
+    def function(self) -> sympy.Expr:
+        name, base, power = self.take(), None, None
+        while self.token in ("_", "^"):
+            if self.take() == "_":
+                base = self.argument()
+            else:
+                power = self.argument()
+        if name in (r"\log", r"\lg") and base is None:
+            base = sympy.Integer(10)
+        argument = self.group(self.token) if self.token in ("(", "[", "{") else self.open_argument()
+        if power == -1 and name in _INVERSE:
+            return _INVERSE[name](argument)
+        if base is not None and name not in (r"\log", r"\lg"):
+            raise Unreadable(f"{name} with an index")
+        value = sympy.log(argument) / sympy.log(base) if base is not None else _FUNCTIONS[name](argument)
+        return value if power is None else _power(value, power)
+
+    def open_argument(self) -> sympy.Expr:
+        """\\sin 2x \\cos y: factors up to the next function, sign, bracket or slash."""
+        value = self.signed() if self.token in ("+", "-") else self.factor()
+        stop = (*_FUNCTIONS, r"\log", r"\lg", "(", "[")
+        while self.token and self.token not in stop and self.token not in _TIMES and self.token not in _OVER:
+            if self.token in ("+", "-") or not self.starts_factor():
+                break
+            value = value * self.factor()
+        return value
+
+    def symbol(self) -> sympy.Expr:
+        name = self.take()
+        if name in _ACCENTS:
+            name = f"{name}{{{self.raw_group()}}}"
+        if self.token == "_":
+            self.take()
+            name = f"{name}_{self.raw_group()}"
+        # f(2) and u(t) are values of a function; n(n+1) is a product.
+        if self.token == "(" and self.ahead(2) == ")" and (self.ahead()[:1].isalnum() or self.ahead() in _GREEK):
+            name = f"{name}({self.ahead()})"
+            self.place += 3
+        return {"e": sympy.E, "i": sympy.I}.get(name) or sympy.Symbol(name)
+
+
+def exact(number: str) -> sympy.Rational:
+    """A decimal, with or without exponent, as an exact rational. Raises Unreadable beyond 10^(+-5000)."""
+    digits, _, exponent = number.lower().partition("e")
+    if len(exponent) > 5 or abs(int(exponent or 0)) > 5000:
+        raise Unreadable(f"exponent of {number[:40]} too large")
+    whole, _, places = digits.partition(".")
+    shift = int(exponent or 0) - len(places)
+    value = sympy.Integer(int(whole + places or "0"))
+    return value * 10**shift if shift >= 0 else sympy.Rational(value, 10**-shift)
+
+
+def _quotient(a: sympy.Expr, b: sympy.Expr) -> sympy.Expr:
+    if b == 0:
+        raise Undefined("a division by zero")
+    return a / b
+
+
+def _power(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
+    if exponent.is_Rational and not exponent.is_Integer and base.is_Rational:
+        exponent_size = abs(exponent.p)
+    else:
+        exponent_size = abs(exponent) if exponent.is_Integer else 0
+    if base.is_Rational and base not in (0, 1, -1):
+        bits = max(int(abs(base.p)).bit_length(), int(base.q).bit_length())
+        if exponent_size * bits > MAX_BITS:
+            raise Unreadable(f"a power of more than {MAX_BITS} bits")
+    elif exponent_size > MAX_FACTORIAL:
+        raise Unreadable(f"an exponent beyond {MAX_FACTORIAL}")
+    if base == 0 and exponent.is_negative:
+        raise Undefined("a division by zero")
+    return base**exponent
+
+
+def _factorial(value: sympy.Expr) -> sympy.Expr:
+    if value.is_number and not (value.is_Integer and 0 <= value <= MAX_FACTORIAL):
+        raise Unreadable(f"a factorial of something that is no whole number up to {MAX_FACTORIAL}")
+    return sympy.factorial(value)
+
+
+def _binomial(n: sympy.Expr, k: sympy.Expr) -> sympy.Expr:
+    if any(value.is_number and not (value.is_Integer and 0 <= value <= MAX_FACTORIAL) for value in (n, k)):
+        raise Unreadable(f"a binomial of something that is no whole number up to {MAX_FACTORIAL}")
+    return sympy.binomial(n, k)

@@ -1,0 +1,108 @@
+"""Finds the final answer in a response: last \\boxed{...}, <answer>...</answer>, `Answer:` line or `#### x`.
+
+Which of these is looked for first depends on what the prompt asked for; without a prompt the order is as above.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(?=\{)")
+_BRACES = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\.|[{}]", re.DOTALL)
+_LINE = re.compile(r"^[ \t>#*_]*(?:final\s+)?answer[*_ \t]*:[*_ \t]*(\S.*)?$", re.IGNORECASE | re.MULTILINE)
+_LEAD = re.compile(r"^(?:so\s+|thus\s+)?(?:the\s+)?(?:final\s+)?answer\s+is:?\s*", re.IGNORECASE)
+_HASHES = re.compile(r"^[ \t]*####[ \t]*(\S.*)$", re.MULTILINE)
+# Two boxes are one answer when nothing but "and", a comma, math signs and a name like `y =` stands between them.
+_JOINED = re.compile(r"[\s$,;.]*(?:\\[\])([])?[\s$,;]*(?:and|or)?[\s$,;]*(?:\\[\])([])?[\s$]*(?:[A-Za-z]\s*=\s*)?")
+LOOKED_AT, LONGEST_JOINT = 16, 40
+_MARKS = {"boxed": "\\boxed", "tag": "<answer>", "line": "Answer:", "hashes": "####"}
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The answer's text as it stands in the response; empty where there is none, and then `why` says why."""
+
+    text: str
+    why: str = ""
+
+
+def extract(response: str, prompt: str = "") -> Extracted:
+    """The final answer of a response. The form that the prompt asks for goes first, the other forms follow."""
+    asked = [form for form, mark in _MARKS.items() if mark in prompt]
+    for form in sorted(_MARKS, key=lambda form: form not in asked):
+        text = _FORMS[form](response)
+        if text:
+            return Extracted(text)
+    if re.search(r"\\boxed\b", response):
+        return Extracted("", "a \\boxed that is empty or never closed")
+    if re.search(r"<answer>", response, re.IGNORECASE):
+        return Extracted("", "an <answer> that is empty or never closed")
+    return Extracted("", "no \\boxed{}, <answer>, `Answer:` or ####")
+
+
+def last_box(text: str) -> str:
+    """What the last balanced \\boxed{...} holds, and boxes right before it, joined by commas; empty without one."""
+    boxes = _boxes(text)
+    if not boxes:
+        return ""
+    answer, start = boxes[-1][2], boxes[-1][0]
+    for begin, end, content in reversed(boxes[:-1]):
+        between = text[end:start]
+        if not between.strip() or len(between) > LONGEST_JOINT or not _JOINED.fullmatch(between) or content == answer:
+            break
+        answer, start = f"{content}, {answer}", begin
+    return answer
+
+
+def _boxes(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, content) of the last non-empty boxes outside other boxes, in order; unclosed ones are left out."""
+    starts = [match.start() for match in _BOX.finditer(text)]
+    # A response may hold thousands of boxes: only when the last few say nothing are all looked at.
+    return (starts and (_closed(text, starts[max(0, len(starts) - LOOKED_AT)]) or _closed(text, starts[0]))) or []
+
+
+def _closed(text: str, place: int) -> list[tuple[int, int, str]]:
+    found: list[tuple[int, int, str]] = []
+    opened: list[tuple[int, int] | None] = []
+    for match in _BRACES.finditer(text, place):
+        if match[0][-1] == "{" and match[0] != "\\{":
+            opened.append((match.start(), match.end()) if len(match[0]) > 1 else None)
+        elif match[0] == "}" and opened:
+            box = opened.pop()
+            content = text[box[1] : match.start()].strip() if box else ""
+            if box and content:
+                # Of nested boxes the innermost holds the answer, of several in one the last.
+                inner = found[-1][2] if found and found[-1][0] > box[0] else content
+                while found and found[-1][0] > box[0]:
+                    found.pop()
+                found.append((box[0], match.end(), inner))
+    return found
+
+
+def _last_tag(text: str) -> str:
+    small = text.lower()
+    end = small.rfind("</answer>")
+    start = small.rfind("<answer>", 0, max(end, 0))
+    if start < 0:
+        return ""
+    inside = text[start + len("<answer>") : end]
+    return last_box(inside) or _plain(inside)
+
+
+def _last_line(text: str) -> str:
+    found = [match for match in _LINE.finditer(text) if match[1]]
+    return (last_box(found[-1][1]) or _plain(found[-1][1])) if found else ""
+
+
+def _last_hashes(text: str) -> str:
+    found = _HASHES.findall(text)
+    return _plain(found[-1]) if found else ""
+
+
+def _plain(text: str) -> str:
+    """Markdown emphasis, code marks and `the answer is` around an answer are not part of it."""
+    return _LEAD.sub("", text.strip().strip("*`").strip())
+
+
+_FORMS = {"boxed": last_box, "tag": _last_tag, "line": _last_line, "hashes": _last_hashes}
