@@ -12,8 +12,12 @@ import numpy as np
 
 from kernels.token_logprob import token_logprob
 from rlvr_limit import model
+from rlvr_limit.mesh import row_shards
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.types import UserError
+
+HELD_LOGITS = 2**27
+"""Logits that scoring holds at a time on one device: 0.5 GB in float32."""
 
 
 class Rows(NamedTuple):
@@ -39,19 +43,34 @@ def to_rows(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], places: int) -
 def answer_logprobs(params: Params, config: ModelConfig, rows: Rows, chunk: int = 4096) -> tuple[jax.Array, jax.Array]:
     """(log P(token | everything before it), entropy of that distribution) [B, T], nats; 0 outside the answers.
 
-    The vocabulary is held for `chunk` positions at a time only.
+    Logits are there for `chunk` positions of a device at a time, fewer where the vocabulary is large.
     """
     hidden, _ = model.causal(params, config, rows.tokens_BT)
     b, t = rows.tokens_BT.shape
-    targets = jnp.roll(rows.tokens_BT, -1, axis=1).reshape(-1)
-    rest = -(b * t) % chunk if b * t > chunk else 0
-    flat = jnp.pad(hidden.reshape(b * t, -1), ((0, rest), (0, 0)))
-    logp, entropy = token_logprob(flat, model.unembedding(params), jnp.pad(targets, (0, rest)), min(chunk, b * t))
+    # On a mesh each device has its share of every chunk; cut across devices, all of them would work on each chunk.
+    shards = row_shards(hidden, b)
+    positions = b * t // shards
+    chunk = min(chunk, max(1, HELD_LOGITS // config.vocab_size), positions)
+    rest = -positions % chunk
+    targets_SP = jnp.pad(jnp.roll(rows.tokens_BT, -1, axis=1).reshape(shards, positions), ((0, 0), (0, rest)))
+    hidden_SPD = jnp.pad(hidden.reshape(shards, positions, -1), ((0, 0), (0, rest), (0, 0)))
+    with model.matmul_precision(config.dtype):
+        logp, entropy = _per_shard(hidden_SPD, model.unembedding(params), targets_SP, chunk)
 
-    def align(x: jax.Array) -> jax.Array:
-        return jnp.where(rows.answer_BT, jnp.roll(x[: b * t].reshape(b, t), 1, axis=1), 0.0)
+    def align(x_SP: jax.Array) -> jax.Array:
+        x_BT = x_SP[:, :positions].reshape(b, t)
+        return jnp.where(rows.answer_BT, jnp.roll(x_BT, 1, axis=1), 0.0)
 
     return align(logp), align(entropy)
+
+
+def _per_shard(
+    hidden_SPD: jax.Array, unembedding_DV: jax.Array, targets_SP: jax.Array, chunk: int
+) -> tuple[jax.Array, jax.Array]:
+    if len(hidden_SPD) == 1:
+        logp, entropy = token_logprob(hidden_SPD[0], unembedding_DV, targets_SP[0], chunk)
+        return logp[None], entropy[None]
+    return jax.vmap(token_logprob, in_axes=(0, None, 0, None))(hidden_SPD, unembedding_DV, targets_SP, chunk)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -1,20 +1,31 @@
-"""The device mesh, and where each logical axis of a parameter lies on it."""
+"""The device mesh, and where each logical axis of a parameter or an activation lies on it."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from rlvr_limit.types import UserError
 
-RULES = {"embed": "fsdp", "heads": "tensor", "kv_heads": "tensor", "ffn": "tensor", "vocab": "tensor"}
-"""Logical axis of a parameter -> mesh axis; an axis that is not named here lies whole on every device."""
+RULES = {
+    "rows": ("data", "fsdp"),
+    "draws": ("data", "fsdp", "tensor"),
+    "embed": ("fsdp",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "ffn": ("tensor",),
+    "vocab": ("tensor",),
+}
+"""Logical axis -> the mesh axes it is cut over; an axis that is not named here lies whole on every device.
+
+rows are sequences or slots; draws are the same rows where each device draws tokens from whole distributions."""
 
 
 @dataclass(frozen=True)
@@ -35,37 +46,84 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return Mesh(np.array(jax.devices()[:wanted]).reshape(shape), ("data", "fsdp", "tensor"))
 
 
+def partition(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
+    """Where a value of these logical axes lies; each dimension is cut over the leading axes of its rule that divide it.
+
+    Mesh axes of one device and trailing whole dimensions are left out, as XLA names the same place when it returns it:
+    the two must be equal, or jit would compile again.
+    """
+
+    def place(size: int, axis: str | None) -> tuple[str, ...] | None:
+        kept: tuple[str, ...] = ()
+        for name in RULES.get(axis, ()):
+            if size % math.prod(mesh.shape[part] for part in (*kept, name)):
+                break
+            kept += (name,) if mesh.shape[name] > 1 else ()
+        return kept or None
+
+    places = [place(size, axis) for size, axis in zip(shape, axes, strict=True)]
+    while places and places[-1] is None:
+        places.pop()
+    return PartitionSpec(*(part[0] if part and len(part) == 1 else part for part in places))
+
+
+def sharding(mesh: Mesh, shape: Sequence[int], axes: Sequence[str | None]) -> NamedSharding:
+    """partition as a sharding on real devices."""
+    return NamedSharding(mesh, partition(mesh, shape, axes))
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Inside jit: x, told to lie by its logical axes on the mesh of the parameters it was made from.
+
+    On one device, with a mesh or without, x itself: nothing is added to the program.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    if mesh.empty or mesh.size == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, partition(mesh, x.shape, axes)))
+
+
+def row_shards(x: jax.Array, rows: int) -> int:
+    """Inside jit: into how many parts the mesh of x cuts this many rows."""
+    mesh = jax.typeof(x).sharding.mesh
+    if mesh.empty:
+        return 1
+    spec = partition(mesh, (rows,), ("rows",))
+    names = np.atleast_1d(spec[0]) if len(spec) else ()
+    return math.prod(mesh.shape[name] for name in names)
+
+
 def parameter_shardings(specs: Any, mesh: Mesh) -> Any:
     """A NamedSharding for every spec (anything with shape and axes) of a tree.
 
-    A dimension that its mesh axis does not divide, such as 2 key heads over 4 devices, stays whole; this is logged.
+    A dimension that its mesh axis does not divide, such as 2 key heads over 4 devices, stays whole; each such axis is
+    logged once.
     """
+    whole: dict[tuple[str, int], None] = {}
 
-    def one(path: Any, spec: Any) -> NamedSharding:
-        places = []
+    def one(spec: Any) -> NamedSharding:
         for size, axis in zip(spec.shape, spec.axes, strict=True):
-            place = RULES.get(axis)
-            if place and size % mesh.shape[place]:
-                name = jax.tree_util.keystr(path)
-                logging.info("%s: %s of size %d does not divide over %s, kept whole", name, axis, size, place)
-                place = None
-            places.append(place)
-        return NamedSharding(mesh, PartitionSpec(*places))
+            if size % math.prod(mesh.shape[name] for name in RULES.get(axis, ())):
+                whole[axis, size] = None
+        return sharding(mesh, spec.shape, spec.axes)
 
-    return jax.tree_util.tree_map_with_path(one, specs, is_leaf=lambda x: hasattr(x, "axes"))
+    shardings = jax.tree.map(one, specs, is_leaf=lambda x: hasattr(x, "axes"))
+    for axis, size in whole:
+        logging.info("%s of size %d does not divide over %s, kept whole", axis, size, dict(mesh.shape))
+    return shardings
 
 
 def mesh_of(params: Any) -> Mesh:
     """The mesh that parameters lie on; one device where they were never placed on any."""
-    sharding = jax.tree.leaves(params)[0].sharding
-    return sharding.mesh if isinstance(sharding, NamedSharding) else make_mesh(MeshConfig())
-
-
-def cache_sharding(mesh: Mesh, kv_heads: int) -> NamedSharding:
-    """Keys and values [rows, kv_heads, ...] over tensor, as the projections that make them; whole if indivisible."""
-    return NamedSharding(mesh, PartitionSpec(None, "tensor" if kv_heads % mesh.shape["tensor"] == 0 else None))
+    lie = jax.tree.leaves(params)[0].sharding
+    return lie.mesh if isinstance(lie, NamedSharding) else make_mesh(MeshConfig())
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:
     """Batch rows over data x fsdp."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """The same value on every device."""
+    return NamedSharding(mesh, PartitionSpec())

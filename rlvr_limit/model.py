@@ -12,20 +12,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from rlvr_limit.mesh import constrain
 
 Params = Any
 Attend = Callable[[int, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 """(layer, q_BTNH, k_BTKH, v_BTKH) -> (output_BTNH, whatever the caller wants back from that layer)."""
 
+LONG_ROW = 1024
+QUERY_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """LLaMA-3.1's stretching of slow rotations (Grattafiori et al. 2024, sec. 3.2, with the released models' ramp).
+
+    Wavelengths above original_positions / low_freq_factor become `factor` times longer, those below
+    original_positions / high_freq_factor stay, and in between the frequency is mixed linearly.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_positions: int
+
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that tells one decoder from another; hashable, so that it can be static under jit."""
+    """Everything that tells one decoder from another; hashable, so that it can be static under jit.
+
+    context is the number of positions the weights were made for, 0 where they know no bound.
+    """
 
     vocab_size: int
     width: int
@@ -39,6 +63,9 @@ class ModelConfig:
     qkv_bias: bool = True
     tied_embedding: bool = False
     dtype: str = "float32"
+    qk_norm: bool = False
+    rope_scaling: RopeScaling | None = None
+    context: int = 0
 
 
 class ParameterSpec(NamedTuple):
@@ -71,6 +98,9 @@ def parameter_specs(config: ModelConfig) -> Params:
             specs["q_bias"] = ParameterSpec((n, h), ("heads", None), 0.0)
             specs["k_bias"] = ParameterSpec((k, h), ("kv_heads", None), 0.0)
             specs["v_bias"] = ParameterSpec((k, h), ("kv_heads", None), 0.0)
+        if c.qk_norm:
+            specs["q_norm"] = ParameterSpec((h,), (None,), None)
+            specs["k_norm"] = ParameterSpec((h,), (None,), None)
         return specs
 
     specs = {
@@ -89,9 +119,14 @@ def init_params(config: ModelConfig, key: jax.Array) -> Params:
     def leaf(path: Any, spec: ParameterSpec) -> jax.Array:
         if spec.std is None:
             return jnp.ones(spec.shape, config.dtype)
+        if spec.std == 0:
+            return jnp.zeros(spec.shape, config.dtype)
         name = jax.tree_util.keystr(path)
         salt = sum(ord(ch) * 31**i for i, ch in enumerate(name)) % 2**32
-        return (spec.std * jax.random.normal(jax.random.fold_in(key, salt), spec.shape)).astype(config.dtype)
+        # Drawn flat and a little too long: the first numbers are the same, and few lengths are compiled.
+        size = math.prod(spec.shape)
+        flat = jax.random.normal(jax.random.fold_in(key, salt), (4 ** math.ceil(math.log(size, 4)),))
+        return (spec.std * flat[:size].reshape(spec.shape)).astype(config.dtype)
 
     specs = parameter_specs(config)
     return jax.tree_util.tree_map_with_path(leaf, specs, is_leaf=lambda x: isinstance(x, ParameterSpec))
@@ -110,60 +145,137 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     return (normed * scale).astype(x.dtype)
 
 
-def rotate(x_BTNH: jax.Array, positions_BT: jax.Array, theta: float) -> jax.Array:
-    """Rotary position embedding on halves of the head width, in float32 (Su et al. 2021, eq. 34)."""
-    half = x_BTNH.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+def rope_frequencies(config: ModelConfig) -> np.ndarray:
+    """Radians a position turns each pair of a head: float32 [H / 2] (Su et al. 2021, eq. 15; RopeScaling's ramp).
+
+    Powers are made on the host in float64, since one float32 rounding of a power turns by 1e-3 at position 10,000.
+    Exponents and ramp are rounded to float32 as in the code that the released models were trained with.
+    """
+    half = config.head_width // 2
+    exponent = (np.arange(half) / half).astype(np.float32).astype(np.float64)
+    frequency = (config.rope_theta**-exponent).astype(np.float32)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequency
+    turns = scaling.original_positions / (np.float32(2 * np.pi) / frequency)
+    ramp = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    kept = np.clip(ramp, np.float32(0), np.float32(1))
+    return ((1 - kept) * frequency / scaling.factor + kept * frequency).astype(np.float32)
+
+
+def rotation(positions_BT: jax.Array, frequency: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """(cos, sin) of every position's angles, float32 [B, T, 1, H / 2]."""
     angle = positions_BT[:, :, None, None].astype(jnp.float32) * frequency
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x_BTNH: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Rotary position embedding on halves of the head width, in float32 (Su et al. 2021, eq. 34)."""
     a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTNH.dtype)
 
 
+def matmul_precision(dtype: Any) -> AbstractContextManager:
+    """The context in which products of weights of this dtype are traced.
+
+    Left alone, GPUs round float32 factors to TF32 and TPUs to bfloat16, which is 1e-3 and not 1e-7 of a logit.
+    """
+    return jax.default_matmul_precision("highest") if jnp.dtype(dtype) == jnp.float32 else nullcontext()
+
+
 def grouped_attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
-    """Softmax attention with N / K query heads a key head; scores and softmax in float32; output like q_BTNH."""
+    """Softmax attention with N / K query heads a key head; scores, softmax and sums in float32; output like q_BTNH."""
     b, t, n, h = q_BTNH.shape
     k = k_BSKH.shape[2]
     q_BTKGH = q_BTNH.reshape(b, t, k, n // k, h)
     scores = jnp.einsum("btkgh,bskh->bkgts", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32) * h**-0.5
     scores = jnp.where(mask_BTS[:, None, None], scores, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(v_BSKH.dtype)
-    return jnp.einsum("bkgts,bskh->btkgh", weights, v_BSKH).reshape(b, t, n, h)
+    out = jnp.einsum("bkgts,bskh->btkgh", weights, v_BSKH, preferred_element_type=jnp.float32)
+    return out.astype(q_BTNH.dtype).reshape(b, t, n, h)
 
 
-def project(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x [B, T, *in] times w [*in, *out] as one matrix product over all tokens: [B, T, *out].
+def causal_attention(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> jax.Array:
+    """grouped_attention where each token sees itself and those before it.
 
-    Left in three dimensions, XLA:CPU computes the weight's gradient about twice as slowly.
+    Rows longer than LONG_ROW are attended QUERY_BLOCK tokens at a time, so that scores take memory in T and not in T^2;
+    a backward pass makes each block's scores again.
+    """
+    b, t = q_BTNH.shape[:2]
+    if t <= LONG_ROW:
+        return grouped_attention(q_BTNH, k_BTKH, v_BTKH, jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool)), (b, t, t)))
+    blocks = -(-t // QUERY_BLOCK)
+    q = jnp.pad(q_BTNH, ((0, 0), (0, blocks * QUERY_BLOCK - t), (0, 0), (0, 0)))
+    q = jnp.moveaxis(q.reshape(b, blocks, QUERY_BLOCK, *q.shape[2:]), 1, 0)
+
+    @jax.checkpoint
+    def one(args: tuple[jax.Array, jax.Array]) -> jax.Array:
+        block, first = args
+        seen = jnp.arange(t)[None, :] <= first + jnp.arange(QUERY_BLOCK)[:, None]
+        return grouped_attention(block, k_BTKH, v_BTKH, jnp.broadcast_to(seen, (b, *seen.shape)))
+
+    out = jax.lax.map(one, (q, QUERY_BLOCK * jnp.arange(blocks)))
+    return jnp.moveaxis(out, 0, 1).reshape(b, -1, *out.shape[3:])[:, :t]
+
+
+def project(x: jax.Array, w: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """x [B, T, *in] times w [*in, *out] plus bias [*out], summed in float32 and rounded once: [B, T, *out].
+
+    One matrix product over all tokens: left in three dimensions, XLA:CPU computes the weight's gradient about twice
+    as slowly.
     """
     inputs = x.ndim - 2
     size = math.prod(w.shape[:inputs])
-    y = x.reshape(-1, size) @ w.reshape(size, -1)
-    return y.reshape(*x.shape[:2], *w.shape[inputs:])
+    y = jnp.matmul(x.reshape(-1, size), w.reshape(size, -1), preferred_element_type=jnp.float32)
+    y = y.reshape(*x.shape[:2], *w.shape[inputs:])
+    return (y if bias is None else y + bias).astype(x.dtype)
 
 
 def decode(
-    params: Params, config: ModelConfig, tokens_BT: jax.Array, positions_BT: jax.Array, attend: Attend
+    params: Params,
+    config: ModelConfig,
+    tokens_BT: jax.Array,
+    positions_BT: jax.Array,
+    attend: Attend,
+    rows: str | None = "rows",
 ) -> tuple[jax.Array, list[Any]]:
     """Runs all layers; attention is the caller's, so that training, prefill and decoding share every other line.
 
+    rows is the logical axis of B: "rows" spreads the batch over a mesh, None computes all of it everywhere.
     Returns the normed hidden states [B, T, D] and what attend returned for each layer.
     """
     c = config
-    x = params["embedding"][tokens_BT].astype(c.dtype)
+    cos, sin = rotation(constrain(positions_BT, rows, None), rope_frequencies(c))
     extras = []
-    for i, p in enumerate(params["layers"]):
-        y = rms_norm(x, p["attention_norm"], c.norm_eps)
-        q, k, v = (project(y, p[name]) for name in "qkv")
-        if c.qkv_bias:
-            q, k, v = q + p["q_bias"], k + p["k_bias"], v + p["v_bias"]
-        q, k = rotate(q, positions_BT, c.rope_theta), rotate(k, positions_BT, c.rope_theta)
-        out, extra = attend(i, q, k, v)
-        extras.append(extra)
-        x = x + project(out, p["o"])
-        y = rms_norm(x, p["ffn_norm"], c.norm_eps)
-        x = x + project(jax.nn.silu(project(y, p["gate"])) * project(y, p["up"]), p["down"])
+    with matmul_precision(c.dtype):
+        x = _embed(params["embedding"], tokens_BT, rows).astype(c.dtype)
+        for i, p in enumerate(params["layers"]):
+            y = rms_norm(x, p["attention_norm"], c.norm_eps)
+            q, k, v = (project(y, p[name], p.get(f"{name}_bias")) for name in "qkv")
+            if c.qk_norm:
+                q, k = rms_norm(q, p["q_norm"], c.norm_eps), rms_norm(k, p["k_norm"], c.norm_eps)
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            q = constrain(q, rows, None, "heads", None)
+            k, v = (constrain(part, rows, None, "kv_heads", None) for part in (k, v))
+            out, extra = attend(i, q, k, v)
+            extras.append(extra)
+            x = x + project(constrain(out, rows, None, "heads", None), p["o"])
+            x = constrain(x, rows, None, None)
+            y = rms_norm(x, p["ffn_norm"], c.norm_eps)
+            x = x + project(constrain(_gated(project(y, p["gate"]), project(y, p["up"])), rows, None, "ffn"), p["down"])
+            x = constrain(x, rows, None, None)
     return rms_norm(x, params["final_norm"], c.norm_eps), extras
+
+
+def _embed(embedding_VD: jax.Array, tokens_BT: jax.Array, rows: str | None) -> jax.Array:
+    # Whole in D before the look-up, as every other weight is for its product: XLA would else look up the rows of all
+    # devices on each of them.
+    return constrain(constrain(embedding_VD, "vocab", None)[tokens_BT], rows, None, None)
+
+
+def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """SiLU(gate) * up in float32 (Shazeer 2020, eq. 6)."""
+    return (jax.nn.silu(gate.astype(jnp.float32)) * up).astype(gate.dtype)
 
 
 def unembedding(params: Params) -> jax.Array:
@@ -173,19 +285,22 @@ def unembedding(params: Params) -> jax.Array:
 
 def logits(params: Params, hidden: jax.Array) -> jax.Array:
     """Logits [..., V] in float32 from normed hidden states [..., D]."""
-    return jnp.einsum("...d,dv->...v", hidden, unembedding(params), preferred_element_type=jnp.float32)
+    with matmul_precision(hidden.dtype):
+        out = jnp.einsum("...d,dv->...v", hidden, unembedding(params), preferred_element_type=jnp.float32)
+    return constrain(out, "rows", *[None] * (out.ndim - 2), "vocab")
 
 
-def causal(params: Params, config: ModelConfig, tokens_BT: jax.Array) -> tuple[jax.Array, list]:
-    """Whole rows at once with causal attention: hidden [B, T, D] and each layer's (k, v).
+def causal(
+    params: Params, config: ModelConfig, tokens_BT: jax.Array, rows: str | None = "rows"
+) -> tuple[jax.Array, list]:
+    """Whole rows at once with causal attention: hidden [B, T, D] and each layer's (k, v). rows: see decode.
 
     Padding must stand on the right, where no earlier token can see it.
     """
     b, t = tokens_BT.shape
     positions = jnp.broadcast_to(jnp.arange(t), (b, t))
-    mask_BTT = jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool)), (b, t, t))
 
     def attend(_: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
-        return grouped_attention(q, k, v, mask_BTT), (k, v)
+        return causal_attention(q, k, v), (k, v)
 
-    return decode(params, config, tokens_BT, positions, attend)
+    return decode(params, config, tokens_BT, positions, attend, rows)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_model import in_float64, numpy_log_softmax, random_params
 
-from rlvr_limit import likelihood
+from rlvr_limit import likelihood, model
 from rlvr_limit.engine import Engine, EngineConfig, Request, prompt_key
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.rollout import Graded, missing, rollout
@@ -221,6 +221,8 @@ def test_nothing_asked_is_nothing_drawn(engine: Engine):
     [
         ({"prompt_ids": (1,) * 9}, "the prompt has 9 tokens, the engine holds 1 to 8"),
         ({"prompt_ids": ()}, "the prompt has 0 tokens"),
+        ({"prompt_ids": (1, 20)}, "prompt token 20 is not in the model's vocabulary, 0 to 19"),
+        ({"prompt_ids": (1, -1)}, "prompt token -1 is not in the model's vocabulary, 0 to 19"),
         ({"sampling": replace(FREE, max_tokens=25)}, "max_tokens 25 is not in 1 to 24"),
         ({"sampling": replace(FREE, max_tokens=0)}, "max_tokens 0 is not in 1 to 24"),
         ({"sampling": replace(FREE, stop_tokens=(1, 2, 3, 4, 5))}, "more than 4 stop tokens"),
@@ -267,7 +269,8 @@ def echo(problem: Problem, text: str) -> Verdict:
 
 
 def roll(engine: Engine, wanted: Iterable[tuple[Problem, Iterable[int]]], stream: str = "eval/base") -> list[Graded]:
-    return list(rollout(engine, wanted, SamplingParams(1.0, 1.0, 7, (0, 1)), 5, stream, spell, echo))
+    sampling = SamplingParams(1.0, 1.0, 7, (0, 1))
+    return list(rollout(engine, wanted, lambda problem: sampling, 5, stream, spell, echo))
 
 
 def keyed(graded: Iterable[Graded]) -> dict[tuple[str, int], Graded]:
@@ -286,7 +289,7 @@ def test_each_sample_is_graded_once_with_its_own_problem_and_text(engine: Engine
 
 def test_missing_subtracts_what_exists_and_leaves_complete_problems_out():
     existing = {"p0": {0, 1, 2, 3, 4}, "p1": {4, 1}, "p2": {7, 0, 1, 2, 3, 9}, "p3": set(), "unknown": {0}}
-    lacking = [(problem.id, indices) for problem, indices in missing(PROBLEMS[:5], 5, existing)]
+    lacking = [(problem.id, indices) for problem, indices in missing(PROBLEMS[:5], lambda problem: 5, existing)]
     everything = [0, 1, 2, 3, 4]
     assert lacking == [("p1", [0, 2, 3]), ("p2", [4]), ("p3", everything), ("p4", everything)]
 
@@ -295,7 +298,7 @@ def test_topping_up_draws_only_the_new_samples_and_makes_the_same_whole(engine: 
     whole = keyed(roll(engine, [(problem, range(12)) for problem in PROBLEMS]))
     some = {key: g for key, g in whole.items() if (int(key[0][1:]) + key[1] ** 2) % 3 and key[1] < 9}
     existing = {p.id: {index for name, index in some if name == p.id} for p in PROBLEMS}
-    added = keyed(roll(engine, missing(PROBLEMS, 12, existing)))
+    added = keyed(roll(engine, missing(PROBLEMS, lambda problem: 12, existing)))
     assert added.keys() == whole.keys() - some.keys()
     assert some | added == whole
 
@@ -315,3 +318,34 @@ def test_a_prompt_too_long_is_named_by_its_problem_in_a_rollout(engine: Engine):
     bad = replace(PROBLEMS[7], id="hard/3", prompt_ids=PROMPTS[7] + (1,))
     with pytest.raises(UserError, match="^problem hard/3: the prompt has 9 tokens"):
         roll(engine, [(PROBLEMS[0], range(2)), (bad, range(2))])
+
+
+def test_a_vocabulary_of_151936_tokens_is_drawn_from_and_scored_to_its_end():
+    large = replace(MODEL, vocab_size=151_936, width=8, layers=1, tied_embedding=True)
+    weights = model.init_params(large, jax.random.key(2))
+    # Large rows of the embedding make the last tokens likely.
+    weights["embedding"] = weights["embedding"].at[-8:].mul(20.0)
+    engine = Engine(weights, large, EngineConfig(slots=8, window=2, prompt_places=2, prefill_rows=1), 2)
+    asked = Request("p", (0, 151_935), prompt_key(0, "eval", "p"), tuple(range(8)), SamplingParams(1.0, 0.95, 2))
+    samples = list(engine.generate([asked]))
+    assert len(samples) == 8 and any(token >= 151_928 for s in samples for token in s.tokens)
+    assert all(0 <= token < 151_936 for s in samples for token in s.tokens)
+    scores = likelihood.score(weights, large, [(asked.prompt_ids, s.tokens) for s in samples], 4, batch=8)
+    for sample, logp in zip(samples, scores, strict=True):
+        np.testing.assert_allclose(sample.logp_model, logp, rtol=0, atol=1e-5)
+
+
+def test_what_a_window_was_sent_is_not_changed_by_the_host_while_a_slower_device_may_read_it(params: Params):
+    engine = Engine(params, MODEL, CONFIG, LONGEST)
+    window, sent = engine._window, []
+
+    def recorded(*arguments):
+        sent.append((arguments[-1], jax.tree.map(lambda x: np.array(x, copy=True), arguments[-1])))
+        return window(*arguments)
+
+    engine._window = recorded
+    draw(engine, [request(p, FREE, range(16)) for p in range(8)])
+    assert len(sent) > 6
+    for now, then in sent:
+        for name, value in now._asdict().items():
+            np.testing.assert_array_equal(value, getattr(then, name), err_msg=name)

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_model import in_float64, numpy_log_softmax
 
-from rlvr_limit import likelihood, rl
+from rlvr_limit import likelihood, model, rl
 from rlvr_limit.engine import Engine, EngineConfig, Request, prompt_key
 from rlvr_limit.mesh import MeshConfig, make_mesh, mesh_of, parameter_shardings, rows_sharding
 from rlvr_limit.model import ModelConfig, init_params, parameter_specs
-from rlvr_limit.types import SamplingParams, UserError
+from rlvr_limit.types import Sample, SamplingParams, UserError
 
 MODEL = ModelConfig(vocab_size=24, width=16, layers=2, heads=4, kv_heads=2, head_width=8, ffn_width=32)
 PAIRS = [((2, 3, 4), (5, 6, 7, 1)), ((8, 9), (10, 11, 1)), ((2,), (3, 4, 5, 6, 1)), ((7, 7, 7, 7), (8,))] * 2
+
+WIDE = ModelConfig(vocab_size=64, width=32, layers=2, heads=16, kv_heads=8, head_width=8, ffn_width=64, qk_norm=True)
+"""Eight devices divide every axis of it, whichever mesh they form."""
+MESHES = {shape: MeshConfig(*shape) for shape in ((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2))}
+SLOWER = [pytest.param(shape, marks=pytest.mark.slow) for shape in ((8, 1, 1), (1, 8, 1), (1, 1, 8))]
+ON_EVERY_MESH = pytest.mark.parametrize("shape", MESHES, ids=str)
+
+
+def placed(params: object, config: ModelConfig, shape: tuple[int, int, int]) -> object:
+    """Parameters on the mesh of this shape."""
+    return jax.device_put(params, parameter_shardings(parameter_specs(config), make_mesh(MESHES[shape])))
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +77,11 @@ def test_sharded_update_equals_that_of_one_device(params: object, sharded: objec
     assert int(one.step) == int(many.step) == 1
 
 
-def test_updates_compile_once_on_one_device(params: object) -> None:
+@pytest.mark.parametrize("shape", [None, *SLOWER, (2, 2, 2)], ids=str)
+def test_updates_compile_once(params: object, shape: tuple[int, int, int] | None) -> None:
     tx = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=1), 10)
-    state, before = rl.init_state(params, tx), rl.supervised_update._cache_size()
+    state = rl.init_state(placed(params, MODEL, shape) if shape else params, tx)
+    before = rl.supervised_update._cache_size()
     rows = jax.device_put(likelihood.to_rows(PAIRS, 9), rows_sharding(mesh_of(state.params)))
     for _ in range(3):
         state, _ = rl.supervised_update(state, MODEL, tx, rows)
@@ -79,3 +96,101 @@ def test_sharded_sampler_gives_its_tokens_the_log_probs_of_one_device(params: ob
     scores = likelihood.score(params, MODEL, [(request.prompt_ids, s.tokens) for s in samples], 12, batch=16)
     for sample, logp in zip(samples, scores, strict=True):
         np.testing.assert_allclose(sample.logp_model, logp, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def wide() -> object:
+    return init_params(WIDE, jax.random.key(1))
+
+
+@partial(jax.jit, static_argnums=1)
+def logits(params: object, config: ModelConfig, tokens_BT: jax.Array) -> jax.Array:
+    return model.logits(params, model.causal(params, config, tokens_BT)[0])
+
+
+@ON_EVERY_MESH
+def test_logits_on_any_mesh_equal_those_of_one_device(wide: object, shape: tuple[int, int, int]) -> None:
+    tokens = np.random.default_rng(0).integers(WIDE.vocab_size, size=(8, 64)).astype(np.int32)
+    one, many = logits(wide, WIDE, tokens), logits(placed(wide, WIDE, shape), WIDE, tokens)
+    away = np.abs(np.asarray(many) - np.asarray(one)).max()
+    print(f"{shape}: largest difference {away:.1e}, standard deviation {np.std(one):.2f}")
+    assert 0.5 < np.std(one) < 2 and away <= 1e-5
+    assert not many.sharding.is_fully_replicated
+
+
+def test_one_device_adds_no_constraint_to_any_program(wide: object) -> None:
+    tokens = np.zeros((2, 4), np.int32)
+    alone = jax.device_put(wide, parameter_shardings(parameter_specs(WIDE), make_mesh(MeshConfig())))
+    for params in (wide, alone):
+        assert "sharding_constraint" not in str(logits.trace(params, WIDE, tokens).jaxpr)
+    assert "sharding_constraint" in str(logits.trace(placed(wide, WIDE, (2, 2, 2)), WIDE, tokens).jaxpr)
+
+
+def test_slots_and_caches_are_cut_by_rows_and_heads_and_prompts_lie_on_every_device_of_data(wide: object) -> None:
+    engine = Engine(placed(wide, WIDE, (2, 2, 2)), WIDE, EngineConfig(slots=16, prompt_places=4), 8)
+    [(k, v), *_] = engine._empty(16, 12, engine._lie.cache)
+    assert k.sharding.shard_shape(k.shape) == (4, 4, 8, 12) and v.sharding.shard_shape(v.shape) == (4, 4, 12, 8)
+    [(k, _), *_] = engine._empty(65, 4, engine._lie.prefixes)
+    assert k.sharding.shard_shape(k.shape) == (65, 4, 8, 4)
+    assert engine._lie.slots.shard_shape((16,)) == (4,)
+
+
+LONGEST = 12
+PROMPTS = [(2, 3, 4), (5, 6, 7, 8), (9,), (10, 63)]
+SAMPLES = 128
+
+
+def draw(params: object, slots: int) -> dict[tuple[int, int], Sample]:
+    """SAMPLES of each prompt, some under top-p, keyed by (prompt, index)."""
+    engine = Engine(params, WIDE, EngineConfig(slots=slots, window=4, prompt_places=4, prefill_rows=4), LONGEST)
+    asked = [
+        Request(
+            str(i), prompt, prompt_key(5, "eval", str(i)), tuple(range(SAMPLES)), SamplingParams(1.0, top_p, LONGEST)
+        )
+        for i, (prompt, top_p) in enumerate(zip(PROMPTS, (1.0, 1.0, 0.9, 1.0), strict=True))
+    ]
+    return {(int(s.problem_id), s.index): s for s in engine.generate(asked)}
+
+
+@pytest.fixture(scope="module")
+def drawn_on_one(wide: object) -> dict[tuple[int, int], Sample]:
+    """By one device with 64 slots: as many rows as each device has in the runs over eight."""
+    return draw(wide, 64)
+
+
+def test_tokens_are_bitwise_those_of_one_device_where_only_rows_are_spread(wide: object, drawn_on_one: dict) -> None:
+    many = draw(placed(wide, WIDE, (8, 1, 1)), 8 * 64)
+    assert {key: s.tokens for key, s in many.items()} == {key: s.tokens for key, s in drawn_on_one.items()}
+    away = max(np.abs(np.subtract(s.logp_model, drawn_on_one[key].logp_model)).max() for key, s in many.items())
+    print(f"(8, 1, 1): {len(many) * LONGEST} tokens equal, log-probs within {away:.1e}")
+    assert away <= 1e-5
+
+
+def margin(weights: object, key: tuple[int, int], tokens: tuple[int, ...]) -> float:
+    """How far the uniform of the token after `tokens` lies from the nearest boundary of its CDF or of top-p's set."""
+    prompt, index = key
+    data = jax.random.wrap_key_data(jnp.array(prompt_key(5, "eval", str(prompt)), jnp.uint32))
+    u = float(jax.random.uniform(jax.random.fold_in(jax.random.fold_in(data, index), len(tokens))))
+    p = np.exp(numpy_log_softmax(weights, WIDE, [*PROMPTS[prompt], *tokens])[-1])
+    if prompt != 2:
+        return np.abs(np.cumsum(p) - u).min()
+    mass = np.cumsum(np.sort(p)[::-1])
+    kept = np.where(p >= np.sort(p)[::-1][np.argmax(mass >= 0.9)], p, 0)
+    return min(np.abs(np.cumsum(kept) / kept.sum() - u).min(), np.abs(mass - 0.9).min())
+
+
+@pytest.mark.parametrize("shape", [*SLOWER[1:], (2, 2, 2)], ids=str)
+def test_first_differing_tokens_on_other_meshes_lie_at_a_boundary(
+    wide: object, drawn_on_one: dict, shape: tuple[int, int, int]
+) -> None:
+    away, margins = 0.0, []
+    for key, sample in draw(placed(wide, WIDE, shape), 64 * shape[0] * shape[1]).items():
+        pairs = zip(sample.tokens, drawn_on_one[key].tokens, strict=True)
+        same = next((i for i, (a, b) in enumerate(pairs) if a != b), LONGEST)
+        if same:
+            apart = np.subtract(sample.logp_model[:same], drawn_on_one[key].logp_model[:same])
+            away = max(away, np.abs(apart).max())
+        if same < LONGEST:
+            margins.append(margin(in_float64(wide), key, sample.tokens[:same]))
+    print(f"{shape}: {len(margins)} of {len(drawn_on_one)} samples differ, margins {margins}, log-probs {away:.1e}")
+    assert away <= 1e-5 and max(margins, default=0) <= 1e-5

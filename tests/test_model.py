@@ -16,7 +16,8 @@ GROUPED = ModelConfig(vocab_size=23, width=12, layers=2, heads=4, kv_heads=2, he
 TIED = ModelConfig(17, 8, 2, 2, 1, 4, 12, rope_theta=1e6, norm_eps=1e-5, qkv_bias=False, tied_embedding=True)
 PLAIN = ModelConfig(11, 8, 1, 2, 2, 8, 12, rope_theta=500.0, qkv_bias=False)
 FRESH = ModelConfig(vocab_size=96, width=64, layers=1, heads=4, kv_heads=4, head_width=16, ffn_width=96)
-CONFIGS = pytest.mark.parametrize("config", [GROUPED, TIED, PLAIN], ids=["grouped", "tied", "plain"])
+NORMED = ModelConfig(13, 10, 2, 6, 1, 4, 14, qkv_bias=False, qk_norm=True)
+CONFIGS = pytest.mark.parametrize("config", [GROUPED, TIED, PLAIN, NORMED], ids=["grouped", "tied", "plain", "normed"])
 
 
 def random_params(config, seed=0):
@@ -49,6 +50,7 @@ def numpy_hidden(params, config, tokens):
     def projected(y, p, name, heads, position=None):
         out = np.stack([y @ p[name][:, head] for head in range(heads)])
         out = out + p[f"{name}_bias"] if config.qkv_bias else out
+        out = np.stack([norm(x, p[f"{name}_norm"]) for x in out]) if config.qk_norm and name != "v" else out
         return out if position is None else np.stack([turned(x, position) for x in out])
 
     xs = [params["embedding"][token] for token in tokens]
@@ -135,6 +137,34 @@ def test_only_the_distance_between_positions_matters():
     assert np.abs(here - hidden_at(np.arange(9) * 2)).max() > 1e-2
 
 
+@pytest.mark.parametrize("places", [model.LONG_ROW + 1, model.LONG_ROW + model.QUERY_BLOCK])
+def test_long_rows_are_attended_in_blocks_as_at_once_and_so_are_their_gradients(places):
+    rng = np.random.default_rng(places)
+    q, k, v, weight = (rng.normal(size=(1, places, heads, 4)).astype(np.float32) for heads in (4, 2, 2, 4))
+    mask = np.tril(np.ones((1, places, places), bool))
+
+    def loss(attend, *qkv):
+        out = attend(*qkv)
+        return jnp.sum(out * weight), out
+
+    both = [lambda *qkv: model.grouped_attention(*qkv, mask), model.causal_attention]
+    (whole, gradients), (blocks, also) = (
+        jax.jit(jax.grad(partial(loss, attend), (0, 1, 2), has_aux=True))(q, k, v)[::-1] for attend in both
+    )
+    assert blocks.shape == q.shape
+    np.testing.assert_allclose(blocks, whole, rtol=0, atol=1e-5)
+    for mine, theirs in zip(also, gradients, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_scores_of_long_rows_take_memory_in_proportion_to_their_length():
+    def temporary_bytes(places):
+        q, k = (jax.ShapeDtypeStruct((1, places, heads, 8), jnp.float32) for heads in (4, 2))
+        return jax.jit(model.causal_attention).lower(q, k, k).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(8192) < 2.5 * temporary_bytes(4096)
+
+
 def test_keys_and_values_returned_are_those_attention_has_read():
     params, tokens = random_params(GROUPED), tokens_of(GROUPED, 3, 9)
     extras = run(params, GROUPED, tokens)[2]
@@ -218,6 +248,7 @@ def test_parameter_count_is_the_sum_of_all_sizes(config):
     d, f, h = config.width, config.ffn_width, config.head_width
     per_layer = 2 * d + 2 * d * h * (config.heads + config.kv_heads) + 3 * d * f
     per_layer += h * (config.heads + 2 * config.kv_heads) if config.qkv_bias else 0
+    per_layer += 2 * h if config.qk_norm else 0
     by_hand = config.vocab_size * d * (1 if config.tied_embedding else 2) + config.layers * per_layer + d
     assert model.parameter_count(config) == by_hand
     fresh = jax.eval_shape(partial(model.init_params, config), jax.random.key(0))
@@ -233,9 +264,9 @@ def test_every_axis_has_a_known_name_one_size_and_a_place_of_its_own_on_the_mesh
         "kv_heads": config.kv_heads,
         "ffn": config.ffn_width,
     }
-    assert sizes.keys() == RULES.keys()
+    assert sizes.keys() == RULES.keys() - {"rows", "draws"} and len(RULES) <= 12
     for name, spec in specs_of(config).items():
         assert len(spec.axes) == len(spec.shape), name
         assert all(axis is None or sizes[axis] == size for axis, size in zip(spec.axes, spec.shape, strict=True)), name
-        places = [RULES[axis] for axis in spec.axes if axis]
+        places = [place for axis in spec.axes if axis for place in RULES[axis]]
         assert len(places) == len(set(places)), name

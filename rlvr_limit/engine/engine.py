@@ -10,9 +10,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from rlvr_limit.engine import programs
-from rlvr_limit.mesh import cache_sharding, mesh_of
+from rlvr_limit.mesh import mesh_of
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.scheduler import Admission, Scheduler
 from rlvr_limit.types import Sample, SamplingParams, Stop, UserError
@@ -85,13 +86,8 @@ class Engine:
         windows = -(-max_tokens // config.window)
         self._places = config.prompt_places + windows * config.window
         self.live = 0
-        # Caches come back as they were given, or the second call of a program would compile it again.
-        self._caches_lie = cache_sharding(mesh_of(jax.tree.map(jnp.asarray, params)), model.kv_heads)
-        lie = self._caches_lie
-        self._prefill = jax.jit(programs.prefill, static_argnums=1, donate_argnums=2, out_shardings=lie)
-        self._window = jax.jit(
-            programs.decode_window, static_argnums=(1, 2), donate_argnums=3, out_shardings=(lie, None)
-        )
+        self._lie = programs.places_on(mesh_of(jax.tree.map(jnp.asarray, params)), model, self.rows)
+        self._prefill, self._window = programs.compile_for(self._lie)
         self.load(params)
 
     def load(self, params: Params) -> None:
@@ -110,9 +106,9 @@ class Engine:
                 yield number, request.indices
 
         scheduler = Scheduler(c.slots, c.prefix_rows, work())
-        caches = [self._empty(self.rows, self._places) for _ in range(self.tiles)]
+        caches = [self._empty(self.rows, self._places, self._lie.cache) for _ in range(self.tiles)]
         # One spare row takes what the unused rows of a prefill call write.
-        prefixes = self._empty(c.prefix_rows + 1, c.prompt_places)
+        prefixes = self._empty(c.prefix_rows + 1, c.prompt_places, self._lie.prefixes)
         tables = [_empty_table(self.rows) for _ in range(self.tiles)]
         live: dict[int, _Live] = {}
         while True:
@@ -128,14 +124,17 @@ class Engine:
             for tile, table in enumerate(tables):
                 if not table["live_B"].any():
                     continue
-                slots = programs.Slots(**{name: jnp.asarray(value) for name, value in table.items()})
+                # Copied, since on CPU a device reads the host's memory, and may be at it after another has finished.
+                sent = programs.Slots(**{name: value.copy() for name, value in table.items()})
+                slots = jax.device_put(sent, self._lie.slots)
                 caches[tile], drawn = self._window(self._params, self.model, c.window, caches[tile], prefixes, slots)
                 for slot, sample in self._drain(tile, table, drawn, live):
                     scheduler.release(slot)
                     yield sample
 
-    def _empty(self, rows: int, places: int) -> programs.KeyValues:
-        return jax.device_put(programs.empty_cache(self.model, rows, places), self._caches_lie)
+    def _empty(self, rows: int, places: int, lie: NamedSharding) -> programs.KeyValues:
+        # Made where it lies: the cache of all slots need not fit on one device.
+        return jax.jit(programs.empty_cache, static_argnums=(0, 1, 2), out_shardings=lie)(self.model, rows, places)
 
     def _check(self, request: Request) -> None:
         where = f"problem {request.problem_id}"
@@ -144,6 +143,10 @@ class Engine:
                 f"{where}: the prompt has {len(request.prompt_ids)} tokens, the engine holds 1 to "
                 f"{self.config.prompt_places} (engine.prompt_places)"
             )
+        unknown = next((token for token in request.prompt_ids if not 0 <= token < self.model.vocab_size), None)
+        if unknown is not None:
+            known = f"0 to {self.model.vocab_size - 1}"
+            raise UserError(f"{where}: prompt token {unknown} is not in the model's vocabulary, {known}")
         if not 1 <= request.sampling.max_tokens <= self.max_tokens:
             raise UserError(f"{where}: max_tokens {request.sampling.max_tokens} is not in 1 to {self.max_tokens}")
         if len(request.sampling.stop_tokens) > STOP_TOKENS:
@@ -184,13 +187,16 @@ class Engine:
             if stop is not None:
                 table["live_B"][row] = False
                 del live[slot]
-                yield slot, Sample(
-                    state.request.problem_id,
-                    state.index,
-                    tuple(state.tokens),
-                    tuple(state.logp),
-                    tuple(state.logp_model),
-                    stop,
+                yield (
+                    slot,
+                    Sample(
+                        state.request.problem_id,
+                        state.index,
+                        tuple(state.tokens),
+                        tuple(state.logp),
+                        tuple(state.logp_model),
+                        stop,
+                    ),
                 )
 
 

@@ -7,14 +7,17 @@ Legend: see model.py; W steps of a window, P places of a prompt, R prompts of on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
 
 from kernels.categorical import inverse_cdf
 from kernels.top_p import top_p_mask
 from rlvr_limit import model
+from rlvr_limit.mesh import constrain, everywhere, sharding
 from rlvr_limit.model import ModelConfig, Params
 
 KeyValues = list[tuple[jax.Array, jax.Array]]
@@ -55,11 +58,39 @@ def empty_cache(config: ModelConfig, rows: int, places: int) -> KeyValues:
     return [(jnp.zeros(k_shape, config.dtype), jnp.zeros(v_shape, config.dtype)) for _ in range(config.layers)]
 
 
+class Places(NamedTuple):
+    """Where the engine's arrays lie on a mesh: slots and their caches by rows, prompts on every device of data."""
+
+    cache: NamedSharding
+    prefixes: NamedSharding
+    slots: NamedSharding
+    drawn: NamedSharding
+
+
+def places_on(mesh: Mesh, config: ModelConfig, slots: int) -> Places:
+    """Places of an engine of this many slots (rows of one tile)."""
+    return Places(
+        sharding(mesh, (slots, config.kv_heads), ("rows", "kv_heads")),
+        sharding(mesh, (1, config.kv_heads), (None, "kv_heads")),
+        sharding(mesh, (slots,), ("rows",)),
+        everywhere(mesh),
+    )
+
+
+def compile_for(places: Places) -> tuple[Callable, Callable]:
+    """(prefill, decode_window) under jit: caches are donated and come back as they were given, or they would compile
+    twice; what was drawn can be read by every process."""
+    return (
+        jax.jit(prefill, static_argnums=1, donate_argnums=2, out_shardings=places.prefixes),
+        jax.jit(decode_window, static_argnums=(1, 2), donate_argnums=3, out_shardings=(places.cache, places.drawn)),
+    )
+
+
 def prefill(
     params: Params, config: ModelConfig, prefixes: KeyValues, tokens_RP: jax.Array, rows_R: jax.Array
 ) -> KeyValues:
     """Writes the keys and values of R prompts into rows of the prefix store; places after a prompt's end are junk."""
-    _, fresh = model.causal(params, config, tokens_RP)
+    _, fresh = model.causal(params, config, tokens_RP, rows=None)
     return [
         (k.at[rows_R].set(nk.transpose(0, 2, 3, 1)), v.at[rows_R].set(nv.transpose(0, 2, 1, 3)))
         for (k, v), (nk, nv) in zip(prefixes, fresh, strict=True)
@@ -125,7 +156,9 @@ def decode_window(
             return _two_part_attention(q, cache[i], (rk, rv), past_BS, seen_BW), (rk, rv)
 
         hidden, recent = model.decode(params, config, token[:, None], (slots.length_B + alive_steps)[:, None], attend)
-        new, logp, logp_model = draw(model.logits(params, hidden[:, 0]), u, slots.temperature_B, slots.top_p_B)
+        logits = constrain(model.logits(params, hidden[:, 0]), "draws", None)
+        drawn = draw(logits, u, slots.temperature_B, slots.top_p_B)
+        new, logp, logp_model = (constrain(x, "rows", *[None] * (x.ndim - 1)) for x in drawn)
         stopped = jnp.any(new[:, None] == slots.stops_BE, axis=-1) | (slots.generated_B + t + 1 >= slots.limit_B)
         # An idle slot feeds its last token again; its row of the cache is its own, so it can disturb nobody.
         return (jnp.where(live, new, token), live & ~stopped, recent), Drawn(new, logp, logp_model, live)
@@ -169,6 +202,10 @@ def _two_part_attention(
     top = jnp.maximum(jnp.max(s_past, axis=-1), jnp.max(s_recent, axis=-1))[..., None]
     e_past, e_recent = jnp.exp(s_past - top), jnp.exp(s_recent - top)
     total = jnp.sum(e_past, axis=-1) + jnp.sum(e_recent, axis=-1)
-    out = jnp.einsum("bkgs,bksh->bkgh", e_past.astype(past[1].dtype), past[1])
-    out = out + jnp.einsum("bkgs,bksh->bkgh", e_recent.astype(recent[1].dtype), recent[1])
+
+    def mixed(e_BKGS: jax.Array, values_BKSH: jax.Array) -> jax.Array:
+        e = e_BKGS.astype(values_BKSH.dtype)
+        return jnp.einsum("bkgs,bksh->bkgh", e, values_BKSH, preferred_element_type=jnp.float32)
+
+    out = mixed(e_past, past[1]) + mixed(e_recent, recent[1])
     return (out / total[..., None]).astype(q_B1NH.dtype).reshape(b, 1, n, h)

@@ -10,11 +10,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from rlvr_limit.likelihood import Rows, answer_logprobs
-from rlvr_limit.mesh import mesh_of
-from rlvr_limit.model import ModelConfig, Params
+from rlvr_limit.mesh import constrain, everywhere, mesh_of
+from rlvr_limit.model import ModelConfig, ParameterSpec, Params, parameter_specs
 from rlvr_limit.rl import losses
 from rlvr_limit.types import UserError
 
@@ -69,23 +69,32 @@ def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
     Everything lies on the mesh of params as an update leaves it, or the second update would compile again.
     """
     params = jax.tree.map(jnp.asarray, params)
-    everywhere = NamedSharding(mesh_of(params), PartitionSpec())
+    scalars = everywhere(mesh_of(params))
 
     def place(x: jax.Array, like: jax.Array) -> jax.Array:
-        return jax.device_put(x, like.sharding if isinstance(like.sharding, NamedSharding) else everywhere)
+        return jax.device_put(x, like.sharding if isinstance(like.sharding, NamedSharding) else scalars)
 
     params = jax.tree.map(lambda x: jnp.copy(place(x, x)), params)
-    step = jax.device_put(jnp.zeros((), jnp.int32), everywhere)
+    step = jax.device_put(jnp.zeros((), jnp.int32), scalars)
     opt_state = optax.tree_utils.tree_map_params(
-        tx, place, tx.init(params), params, transform_non_params=lambda x: jax.device_put(x, everywhere)
+        tx, place, tx.init(params), params, transform_non_params=lambda x: jax.device_put(x, scalars)
     )
     return TrainState(params, opt_state, step)
 
 
-def _apply(state: TrainState, grads: Params, tx: optax.GradientTransformation) -> tuple[TrainState, jax.Array]:
+def _apply(
+    state: TrainState, config: ModelConfig, grads: Params, tx: optax.GradientTransformation
+) -> tuple[TrainState, jax.Array]:
+    """The next state, lying where init_state put the first one: elsewhere, the next update would compile again."""
+    specs = parameter_specs(config)
+
+    def place(x: jax.Array, spec: ParameterSpec) -> jax.Array:
+        return constrain(x, *spec.axes)
+
     changes, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, changes)
-    return TrainState(params, opt_state, state.step + 1), optax.tree.norm(grads)
+    params = jax.tree.map(place, optax.apply_updates(state.params, changes), specs)
+    opt_state = optax.tree_utils.tree_map_params(tx, place, opt_state, specs, transform_non_params=constrain)
+    return TrainState(params, opt_state, constrain(state.step + 1)), optax.tree.norm(grads)
 
 
 @partial(jax.jit, static_argnums=(1, 2), donate_argnums=0)
@@ -98,7 +107,7 @@ def supervised_update(
         return losses.negative_log_likelihood(answer_logprobs(params, config, rows)[0], rows.answer_BT)
 
     loss, grads = jax.value_and_grad(loss_of)(state.params)
-    state, norm = _apply(state, grads, tx)
+    state, norm = _apply(state, config, grads, tx)
     return state, {"loss": loss, "grad_norm": norm}
 
 
@@ -118,7 +127,7 @@ def policy_update(
         return loss, (jax.lax.stop_gradient(logp), jnp.sum(entropy) / count)
 
     (loss, (logp, entropy)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    state, norm = _apply(state, grads, tx)
+    state, norm = _apply(state, config, grads, tx)
     delta = jnp.where(answer, logp - batch.behaviour_BT, 0.0)
     return state, {
         "loss": loss,
