@@ -2,17 +2,22 @@
 
 from ml_collections import ConfigDict
 
+QWEN_STOPS = ("<|im_end|>", "<|endoftext|>")
+LLAMA_STOPS = ("<|eot_id|>", "<|end_of_text|>")
+
 
 def defaults() -> ConfigDict:
     """Fields that have the same meaning, and mostly the same value, in every config."""
     return ConfigDict(
         {
             "job": "compare",
+            "target": "cpu",
             "seed": 0,
             "runs": "runs",
             "run_dir": "",
             "checkpoint_seconds": 10.0,
             "flush_seconds": 1.0,
+            "dtype": "float32",
             "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
             "engine": {
                 "slots": 512,
@@ -22,6 +27,54 @@ def defaults() -> ConfigDict:
                 "prefix_rows": 64,
                 "reference": False,
             },
-            "score": {"answers": 16},
+            "grading": {"workers": 2, "seconds": 10.0},
+            "score": {"answers": 16, "tokens": 12_800},
         }
     )
+
+
+def released(name: str, title: str, shape: dict, benchmarks: dict[str, int]) -> ConfigDict:
+    """A comparison of released weights on benchmarks {name: n}, sampled as in the paper: T = 0.6, top-p 0.95.
+
+    shape is that of the base, for job=plan, which needs no weights; a run reads every arm's own config.json.
+    """
+    config = defaults()
+    config.name, config.title, config.model = name, title, shape
+    config.purpose = (
+        "Does reinforcement learning with verifiable rewards let this model solve problems that its base cannot, or "
+        "does it only make right answers more likely that the base already has?"
+    )
+    config.caveat = (
+        "What these models were trained on is not known in full: benchmark problems may have been part of it. The "
+        "bands speak of other problems of the same kind, not of other training runs."
+    )
+    config.dtype = "bfloat16"
+    config.benchmarks = tuple(benchmarks)
+    config.data_dir = ""
+    config.limit = 0
+    config.engine.update({"slots": 256, "window": 32, "prompt_places": 0, "prefill_rows": 8, "prefix_rows": 64})
+    least = min(benchmarks.values())
+    config.sampling = {
+        "n": least,
+        "n_of": {name: n for name, n in benchmarks.items() if n != least},
+        "max_tokens": 16_384,
+        "temperature": 0.6,
+        "top_p": 0.95,
+        "allow_beyond_context": False,
+    }
+    config.score.tokens = 65_536
+    config.report = {"k": 0}
+    config.arms = {}
+    return config
+
+
+def arm(label: str, group: str, weights: str, prompt: str, stop: tuple = QWEN_STOPS, revision: str = "main") -> dict:
+    """An arm of released weights; a local folder in place of the hub name needs no revision."""
+    return {
+        "label": label,
+        "group": group,
+        "weights": weights,
+        "revision": revision,
+        "prompt": prompt,
+        "stop": stop,
+    }

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.model.update({"width": 32, "layers": 1, "head_width": 8, "ffn_width": 64})
     config.sampling.update({"n": 32, "max_tokens": 8})
     config.report.k = 16
-    config.score.answers = 4
+    config.score.update({"answers": 4, "tokens": 896})
     supervised = {"steps": 60, "batch": 32, "optimizer": countdown.adam(3e-3, 20, "cosine")}
     config.arms.base.pretrain.update(supervised)
     config.arms.grpo.rl.update({"steps": 6, "save_at": (2, 4, 6), "prompts": 4, "answers": 8})

@@ -11,23 +11,25 @@ from rlvr_limit.types import Grader, Problem, Sample, SamplingParams, Verdict
 
 @dataclass(frozen=True)
 class Graded:
-    """One sample, its text, and what the grader made of it."""
+    """One sample, its text, and what the grader made of it, if it was asked."""
 
     sample: Sample
     text: str
-    verdict: Verdict
+    verdict: Verdict | None
 
 
 def rollout(
     engine: Engine,
     problems: Iterable[tuple[Problem, Sequence[int]]],
-    sampling: SamplingParams,
+    sampling: Callable[[Problem], SamplingParams],
     seed: int,
     stream: str,
     decode: Callable[[tuple[int, ...]], str],
-    grader: Grader,
+    grader: Grader | None,
 ) -> Iterator[Graded]:
     """Draws the given sample indices of each problem and grades them as they finish, in no particular order.
+
+    Without a grader the verdicts are None, for a later stage to give.
 
     stream names what the samples are for ("eval/<arm>", "train/<run>/<step>"): other streams draw other numbers.
     """
@@ -37,19 +39,19 @@ def rollout(
         for problem, indices in problems:
             known[problem.id] = problem
             key = prompt_key(seed, stream, problem.prompt)
-            yield Request(problem.id, problem.prompt_ids, key, tuple(indices), sampling)
+            yield Request(problem.id, problem.prompt_ids, key, tuple(indices), sampling(problem))
 
     for sample in engine.generate(requests()):
         text = decode(sample.tokens)
-        yield Graded(sample, text, grader(known[sample.problem_id], text))
+        yield Graded(sample, text, grader(known[sample.problem_id], text) if grader else None)
 
 
 def missing(
-    problems: Iterable[Problem], n: int, existing: Mapping[str, set[int]]
+    problems: Iterable[Problem], n: Callable[[Problem], int], existing: Mapping[str, set[int]]
 ) -> Iterator[tuple[Problem, list[int]]]:
-    """The sample indices below n that are not there yet, problem by problem; complete problems are left out."""
+    """The sample indices below n(problem) that are not there yet; complete problems are left out."""
     for problem in problems:
         have = existing.get(problem.id, set())
-        lacking = [i for i in range(n) if i not in have]
+        lacking = [i for i in range(n(problem)) if i not in have]
         if lacking:
             yield problem, lacking

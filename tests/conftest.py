@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ if VIRTUAL_DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {VIRTUAL_DEVICES}=8".strip()
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax  # noqa: E402
 
 from tests import smoke  # noqa: E402
 
@@ -33,3 +36,11 @@ def smoke_run(smoke_runs: Path) -> Path:
     done = smoke.run(smoke_runs)
     assert done.returncode == 0, done.stderr
     return smoke.run_folder(done.stdout)
+
+
+@pytest.fixture
+def compilation_cache() -> Iterator[None]:
+    """Preparing a run points jax at the run's cache of compiled programs; the other tests keep their own."""
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)

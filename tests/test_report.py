@@ -39,7 +39,7 @@ VARIANTS = [(dark, narrow) for dark in (False, True) for narrow in (False, True)
 
 def arm(name: str, c_M: np.ndarray, group: str = "rl", n: int = N, **fields) -> Arm:
     zeros = np.zeros(len(c_M), dtype=int)
-    counts = {"truncated_M": zeros, "no_answer_M": zeros, **fields}
+    counts = {"truncated_M": zeros, "no_answer_M": zeros, "ungraded_M": zeros, **fields}
     return Arm(name, f"{name} arm", group, np.full(len(c_M), n), np.asarray(c_M), **counts)
 
 

@@ -31,7 +31,7 @@ def test_prompts_stand_once_and_the_manifest_knows_them(smoke_run: Path) -> None
     assert len(rows) == PROBLEMS
     assert all(row["prompt_sha256"] == hashlib.sha256(row["prompt"].encode()).hexdigest() for row in rows)
     manifest = records.read_manifest(smoke_run)
-    assert len(manifest["conditions"]["prompts_sha256"]) == 64
+    assert len(manifest["conditions"]["asked"]["base"]["prompts_sha256"]) == 64
     assert {"jax", "numpy", "python"} <= manifest["sessions"][0]["versions"].keys()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from rlvr_limit import records
-from rlvr_limit.jobs.experiment import prepare
 from rlvr_limit.jobs.grade import grade_missing
+from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.report import write_report
 from rlvr_limit.jobs.sample import sample_missing
 from rlvr_limit.jobs.score import score_missing

@@ -1,28 +1,26 @@
-"""What a config means: its frozen settings, its arms, its problems and its run folder."""
+"""What a config means: its frozen settings, its arms, and everything a job needs to know of a run."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import platform
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from random import Random
 
-import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from rlvr_limit import records
 from rlvr_limit.engine import EngineConfig
-from rlvr_limit.grading import countdown as grading
-from rlvr_limit.jobs import settings
-from rlvr_limit.mesh import MeshConfig, make_mesh
+from rlvr_limit.mesh import MeshConfig
 from rlvr_limit.model import ModelConfig
 from rlvr_limit.rl import OptimizerConfig
-from rlvr_limit.tasks import countdown
-from rlvr_limit.tokenizer import WordTokenizer
-from rlvr_limit.types import Problem, SamplingParams, UserError
+from rlvr_limit.tasks.countdown import CountdownConfig
+from rlvr_limit.tokenizer import TextTokenizer, WordTokenizer
+from rlvr_limit.types import Grader, Problem, SamplingParams, UserError, Verdict
+
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
+"""Token ids of a prompt and of an answer to it."""
+
+ORDER = ("base", "rl", "distilled", "control", "other")
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,18 @@ class Reinforced:
 
 @dataclass(frozen=True)
 class Arm:
-    """A model to compare: weights in a folder, or one of three recipes. group is base, rl, distilled or control."""
+    """A model to compare: given weights, or one of three recipes. group is base, rl, distilled, control or other.
+
+    weights is a folder or a hub name, of which revision is taken. The rest is for such weights: prompt names a template
+    of tasks/prompts.py, stop adds tokens (by their text) that end an answer to those of generation_config.json.
+    """
 
     label: str
     group: str
     weights: str = ""
+    revision: str = ""
+    prompt: str = ""
+    stop: tuple[str, ...] = ()
     pretrain: Supervised | None = None
     sft: Supervised | None = None
     rl: Reinforced | None = None
@@ -72,7 +77,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The decoder without its vocabulary, which the task decides."""
+    """The decoder that recipes train (its vocabulary is the task's), and what a plan assumes where no weights are."""
 
     width: int
     layers: int
@@ -80,35 +85,56 @@ class ModelShape:
     kv_heads: int
     head_width: int
     ffn_width: int
+    vocab_size: int = 0
+    qkv_bias: bool = True
+    tied_embedding: bool = False
+    context: int = 0
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How every arm is sampled: n answers a problem."""
+    """How every arm is sampled: n answers a problem, or n_of[benchmark].
+
+    Answers end at max_tokens, and where prompt and answer fill the model's context unless allow_beyond_context.
+    """
 
     n: int
     max_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
+    n_of: dict[str, int] = field(default_factory=dict)
+    allow_beyond_context: bool = False
 
 
 @dataclass(frozen=True)
 class Score:
-    """answers of every arm per problem are scored under the base and under the arm itself."""
+    """answers to a problem (all, where n is less) are scored under the base and the arm itself, `tokens` at a time."""
 
     answers: int = 16
+    tokens: int = 65_536
 
 
 @dataclass(frozen=True)
 class Report:
-    """k is that of Delta_SE = pass@k(base) - pass@1(RL), at most sampling.n (the paper's is 256)."""
+    """k is that of Delta_SE = pass@k(base) - pass@1(RL), at most sampling.n; 0: the paper's 256, or n if less."""
 
     k: int
 
 
 @dataclass(frozen=True)
+class Grading:
+    """Worker processes of the graders that can hang, and the seconds after which a verdict is given up as TIMEOUT."""
+
+    workers: int = 2
+    seconds: float = 10.0
+
+
+@dataclass(frozen=True)
 class Settings:
-    """A whole config, frozen."""
+    """A whole config, frozen. Either task (Countdown) or benchmarks says what the problems are.
+
+    data_dir holds the benchmarks' files ("": the hub's); limit takes the first problems of each (0: all).
+    """
 
     name: str
     job: str
@@ -120,14 +146,20 @@ class Settings:
     run_dir: str
     checkpoint_seconds: float
     flush_seconds: float
-    task: countdown.CountdownConfig
-    model: ModelShape
+    dtype: str
     mesh: MeshConfig
     engine: EngineConfig
     sampling: Sampling
+    grading: Grading
     score: Score
     report: Report
     arms: dict[str, Arm]
+    task: CountdownConfig | None = None
+    model: ModelShape | None = None
+    benchmarks: tuple[str, ...] = ()
+    data_dir: str = ""
+    limit: int = 0
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,17 +174,51 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What the jobs ask of a kind of problem. A grader that is quick and cannot hang is called inline, while sampling.
+
+    shorten gives a verdict at once, or a shorter answer that the grader judges alike (grading/pool.py).
+
+    training and demonstrate ((problems, share of right ones, rng) -> endless pairs) are for tasks that teach; notes are
+    what a reader of the page must know of the problems.
+    """
+
+    grade: Grader
+    version: str
+    inline: bool
+    shorten: Callable[[Problem, str], Verdict | str] | None = None
+    training: tuple[Problem, ...] = ()
+    demonstrate: Callable[[Sequence[Problem], float, Random], Iterator[Pair]] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How an arm is asked: its decoder, its tokenizer, its rendered problems, and the tokens that end an answer.
+
+    vocabulary and variant are digests of the tokenizer and of the prompts. folder holds config.json and tokenizer files
+    where the weights are Hugging Face's.
+    """
+
+    model: ModelConfig
+    tokenizer: WordTokenizer | TextTokenizer
+    vocabulary: str
+    variant: str
+    problems: tuple[Problem, ...]
+    stop_tokens: tuple[int, ...]
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
 class Experiment:
-    """Everything a job needs. root is the run folder."""
+    """Everything a job needs. root is the run folder; setups are by arm."""
 
     settings: Settings
     root: Path
-    model: ModelConfig
     mesh: Mesh
-    tokenizer: WordTokenizer
-    rules: countdown.Rules
-    problems: list[Problem]
-    training: list[Problem] = field(repr=False)
+    engine: EngineConfig
+    task: Task
+    setups: dict[str, Setup] = field(repr=False)
 
     @property
     def evaluated(self) -> list[Evaluated]:
@@ -164,27 +230,44 @@ class Experiment:
         """The arm that all others are held against."""
         return next(e for e in self.evaluated if e.group == "base")
 
-    def sampling_params(self) -> SamplingParams:
-        """The sampling conditions, the same for every arm."""
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems as the base is asked; other arms have the same ids and references."""
+        return self.setups[self.base.arm].problems
+
+    def n(self, problem: Problem) -> int:
+        """Samples that a problem is to have."""
+        return self.settings.sampling.n_of.get(benchmark_of(problem.id), self.settings.sampling.n)
+
+    def sampling_params(self, setup: Setup, problem: Problem) -> SamplingParams:
+        """The sampling conditions: the same for every arm, but for the tokens that end an answer and the context."""
         s = self.settings.sampling
-        return SamplingParams(s.temperature, s.top_p, s.max_tokens, (self.tokenizer.eos_id,))
+        return SamplingParams(s.temperature, s.top_p, answer_limit(s, setup.model, problem), setup.stop_tokens)
 
     @property
     def row_places(self) -> int:
         """Tokens of the longest prompt and answer together."""
-        return self.settings.engine.prompt_places + self.settings.sampling.max_tokens
+        return self.engine.prompt_places + self.settings.sampling.max_tokens
 
     def weights(self, evaluated: Evaluated) -> Path:
-        """The folder of an arm's weights, there or to be made."""
-        given = self.settings.arms[evaluated.arm].weights
-        return Path(given) if given else self.root / "weights" / evaluated.name
+        """The folder of an arm's weights in this run, there or to be made, where they are not given."""
+        return self.root / "weights" / evaluated.name
 
 
-ORDER = ("base", "rl", "distilled", "control")
+def benchmark_of(problem_id: str) -> str:
+    """The benchmark that a problem belongs to: "math500/17" to math500, problems of Countdown to ""."""
+    return problem_id.rpartition("/")[0]
+
+
+def answer_limit(sampling: Sampling, model: ModelConfig, problem: Problem) -> int:
+    """Most new tokens of an answer: max_tokens, or what the model's context leaves after the prompt."""
+    if not model.context or sampling.allow_beyond_context:
+        return sampling.max_tokens
+    return min(sampling.max_tokens, model.context - len(problem.prompt_ids))
 
 
 def expand(arms: dict[str, Arm]) -> list[Evaluated]:
-    """Arms in the order base, rl, distilled, control; a reinforced arm becomes one for each of its saved steps."""
+    """Arms in the order of ORDER; a reinforced arm becomes one for each of its saved steps."""
     found = []
     for name, arm in sorted(arms.items(), key=lambda item: (ORDER.index(item[1].group), item[0])):
         if arm.rl and not arm.weights:
@@ -194,89 +277,50 @@ def expand(arms: dict[str, Arm]) -> list[Evaluated]:
     return found
 
 
-def prepare(config: ConfigDict) -> Experiment:
-    """Checks a config, makes or opens its run folder and lays out the problems. Raises UserError, one line."""
-    s = settings.from_config(Settings, config)
-    _check(s)
-    jax.config.update("jax_compilation_cache_dir", str((Path(s.runs) / ".compiled").absolute()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    rules = countdown.Rules(s.task)
-    problems, training = countdown.problems(s.task, rules, s.seed)
-    tokenizer = countdown.tokenizer(s.task)
-    shape = settings.to_jsonable(s.model)
-    conditions = _conditions(s, problems)
-    root = Path(s.run_dir or Path(s.runs) / s.name / settings.digest(conditions))
-    records.open_run(root, conditions, _info(config))
-    decoder = ModelConfig(len(tokenizer.vocabulary), **shape)
-    experiment = Experiment(s, root, decoder, make_mesh(s.mesh), tokenizer, rules, problems, training)
-    _store_prompts(experiment)
-    return experiment
-
-
-def prompt_sha256(problem: Problem) -> str:
-    """Identity of a rendered prompt."""
-    return hashlib.sha256(problem.prompt.encode()).hexdigest()
-
-
-def _check(s: Settings) -> None:
+def check(s: Settings) -> None:
+    """Raises UserError, one line that names the field, for settings that cannot be."""
+    if bool(s.task) == bool(s.benchmarks):
+        raise UserError("config: give either config.task (Countdown) or config.benchmarks, one of the two")
+    if not 0 <= s.seed < 2**32:
+        raise UserError(f"config.seed: found {s.seed}, 0 to {2**32 - 1} is right")
     groups = [arm.group for arm in s.arms.values()]
     if groups.count("base") != 1:
         raise UserError(f"config.arms: {groups.count('base')} arms have group 'base', exactly one is right")
     for name, arm in s.arms.items():
-        where = f"config.arms.{name}"
-        if arm.group not in ORDER:
-            raise UserError(f"{where}.group: found {arm.group!r}, but one of {', '.join(ORDER)} is right")
-        if sum(r is not None for r in (arm.pretrain, arm.sft, arm.rl)) != 1 and not arm.weights:
-            raise UserError(f"{where}: give weights, or exactly one of pretrain, sft and rl")
-        start = arm.recipe.start if arm.recipe and not arm.weights else ""
-        if start and (start not in s.arms or s.arms[start].rl):
-            usable = ", ".join(other for other, a in s.arms.items() if not a.rl and other != name)
-            raise UserError(f"{where}: starts from {start!r}, but one of {usable} is right")
-        if arm.rl and (not arm.rl.save_at or max(arm.rl.save_at) > arm.rl.steps):
-            raise UserError(f"{where}.rl.save_at: found {arm.rl.save_at}, steps from 1 to {arm.rl.steps} are right")
-        if arm.rl and arm.rl.prompts * arm.rl.answers % arm.rl.minibatches:
-            raise UserError(f"{where}.rl.minibatches: {arm.rl.minibatches} does not divide prompts x answers")
-    if s.sampling.n < 1:
-        raise UserError(f"config.sampling.n: found {s.sampling.n}, 1 or more is right")
-    if s.score.answers > s.sampling.n:
-        raise UserError(f"config.score.answers: found {s.score.answers}, sampling.n = {s.sampling.n} allows no more")
-    if not 1 <= s.report.k <= s.sampling.n:
-        raise UserError(f"config.report.k: found {s.report.k}, sampling.n = {s.sampling.n} allows 1 to {s.sampling.n}")
+        _check_arm(s, name, arm)
+    _check_sampling(s)
 
 
-def _conditions(s: Settings, problems: list[Problem]) -> dict[str, Any]:
-    """All that decides what a sample is; n may grow, and how many are scored may change, in the same folder."""
-    free = {"job", "title", "purpose", "caveat", "runs", "run_dir", "score", "report"}
-    free |= {"checkpoint_seconds", "flush_seconds"}
-    conditions = {name: value for name, value in settings.to_jsonable(s).items() if name not in free}
-    del conditions["sampling"]["n"]
-    digest = hashlib.sha256("\n".join(problem.prompt for problem in problems).encode()).hexdigest()
-    return conditions | {"prompts_sha256": digest, "grader": grading.VERSION}
+def _check_arm(s: Settings, name: str, arm: Arm) -> None:
+    where = f"config.arms.{name}"
+    if arm.group not in ORDER:
+        raise UserError(f"{where}.group: found {arm.group!r}, but one of {', '.join(ORDER)} is right")
+    if s.benchmarks and not arm.weights:
+        raise UserError(
+            f"{where}.weights: found nothing, but a folder or a hub name is right (recipes: Countdown only)"
+        )
+    if sum(r is not None for r in (arm.pretrain, arm.sft, arm.rl)) != 1 and not arm.weights:
+        raise UserError(f"{where}: give weights, or exactly one of pretrain, sft and rl")
+    start = arm.recipe.start if arm.recipe and not arm.weights else ""
+    if start and (start not in s.arms or s.arms[start].rl):
+        usable = ", ".join(other for other, a in s.arms.items() if not a.rl and other != name)
+        raise UserError(f"{where}: starts from {start!r}, but one of {usable} is right")
+    if arm.rl and (not arm.rl.save_at or max(arm.rl.save_at) > arm.rl.steps):
+        raise UserError(f"{where}.rl.save_at: found {arm.rl.save_at}, steps from 1 to {arm.rl.steps} are right")
+    if arm.rl and arm.rl.prompts * arm.rl.answers % arm.rl.minibatches:
+        raise UserError(f"{where}.rl.minibatches: {arm.rl.minibatches} does not divide prompts x answers")
 
 
-def _info(config: ConfigDict) -> dict[str, Any]:
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow")
-    return {
-        "config": config.to_dict(),
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
-        "device": f"{jax.devices()[0].device_kind} x {jax.device_count()}",
-        "machine": f"{platform.machine()}, {platform.system()}",
-    }
-
-
-def _store_prompts(experiment: Experiment) -> None:
-    rows = [
-        {
-            "problem_id": p.id,
-            "question": p.question,
-            "prompt": p.prompt,
-            "prompt_ids": list(p.prompt_ids),
-            "prompt_sha256": prompt_sha256(p),
-            "answer": str(p.answer.target),
-            "guess_rate": p.guess_rate,
-        }
-        for p in experiment.problems
-    ]
-    there = set(records.read(experiment.root, "prompts", columns=["problem_id"])["problem_id"].to_pylist())
-    with records.Writer(experiment.root, "prompts") as writer:
-        writer.append([row for row in rows if row["problem_id"] not in there])
+def _check_sampling(s: Settings) -> None:
+    counts = {f"n_of.{name}": n for name, n in s.sampling.n_of.items() if name in s.benchmarks}
+    counts["n"] = s.sampling.n
+    for name, n in counts.items():
+        if n < 1:
+            raise UserError(f"config.sampling.{name}: found {n}, 1 or more is right")
+    if s.limit < 0:
+        raise UserError(f"config.limit: found {s.limit}, a number of problems, or 0 for all, is right")
+    if s.score.answers < 1:
+        raise UserError(f"config.score.answers: found {s.score.answers}, 1 or more is right")
+    most = max(counts.values())
+    if not 0 <= s.report.k <= most:
+        raise UserError(f"config.report.k: found {s.report.k}, sampling.n = {most} allows 1 to {most}, or 0")

@@ -1,4 +1,4 @@
-"""From the records of a run to its page. Needs no accelerator and no weights."""
+"""From the records of a run to its pages. Needs no accelerator and no weights."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from ml_collections import ConfigDict
 
 from rlvr_limit import records, report
-from rlvr_limit.grading import countdown as grading
-from rlvr_limit.jobs.experiment import Evaluated, Experiment, prepare
+from rlvr_limit.jobs.experiment import Evaluated, Experiment, benchmark_of
+from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.score import SOLVER
 from rlvr_limit.jobs.train import training_rows
 from rlvr_limit.likelihood import perplexity
-from rlvr_limit.types import Status, Stop, UserError
+from rlvr_limit.types import Problem, Status, Stop, UserError
+
+PAPERS_K = 256
+"""The k of Delta_SE in Yue et al. 2025, Fig. 8."""
 
 EXAMPLES = 2
 """Stored samples shown per problem and arm, right ones first."""
@@ -29,53 +33,64 @@ def run(config: ConfigDict) -> None:
 
 
 def write_report(experiment: Experiment) -> Path:
-    """Draws the page, figures and tables into the run folder and returns the page's path."""
-    return report.write(study_of(experiment), experiment.root / "report")
+    """Draws pages, figures and tables into the run folder and returns the page to open first.
+
+    Several benchmarks get a folder each, and a page that leads to them.
+    """
+    root = experiment.root / "report"
+    by_benchmark: dict[str, list[Problem]] = defaultdict(list)
+    for problem in experiment.problems:
+        by_benchmark[benchmark_of(problem.id)].append(problem)
+    studies = {name: study_of(experiment, name, problems) for name, problems in by_benchmark.items()}
+    if len(studies) == 1:
+        return report.write(next(iter(studies.values())), root)
+    s = experiment.settings
+    return report.write_all(s.title, s.purpose, s.caveat, studies, root)
 
 
-def study_of(experiment: Experiment) -> report.Study:
-    """Everything the page shows. Raises UserError naming an arm that has fewer than n graded samples."""
+def study_of(experiment: Experiment, benchmark: str, problems: list[Problem]) -> report.Study:
+    """Everything the page of one benchmark shows. UserError naming an arm that has fewer than n graded samples."""
     s = experiment.settings
     arms, examples = [], []
     for entry in experiment.evaluated:
-        arm, shown = _arm(experiment, entry)
+        arm, shown = _arm(experiment, entry, problems)
         arms.append(arm)
         examples += shown
     session = records.read_manifest(experiment.root)["sessions"][-1]
     controls = [e.name for e in experiment.evaluated if e.group == "control"]
     distilled = [e.name for e in experiment.evaluated if e.group == "distilled"]
     return report.Study(
-        title=s.title,
+        title=f"{s.title}: {benchmark}" if benchmark else s.title,
         purpose=s.purpose,
         caveat=s.caveat,
         command=f"python main.py --config=configs/{s.name}.py --config.seed={s.seed}",
-        problems=tuple((p.id, p.question, p.guess_rate) for p in experiment.problems),
+        problems=tuple((p.id, p.question, p.guess_rate) for p in problems),
         arms=tuple(arms),
         base=experiment.base.name,
         control_of={name: controls[0] for name in distilled if controls},
         examples=tuple(examples),
-        perplexity=_perplexities(experiment),
+        perplexity=_perplexities(experiment, {p.id for p in problems}),
         training={name: training_rows(experiment.root, name) for name in s.arms},
         versions={**session["versions"], "device": session["device"]},
         timings=_timings(experiment.root),
         seed=s.seed,
-        delta_se_k=s.report.k,
+        notes=experiment.task.notes,
+        delta_se_k=min(s.report.k or PAPERS_K, experiment.n(problems[0])),
     )
 
 
-def _arm(experiment: Experiment, entry: Evaluated) -> tuple[report.Arm, list[report.Example]]:
-    s = experiment.settings
+def _arm(experiment: Experiment, entry: Evaluated, problems: list[Problem]) -> tuple[report.Arm, list[report.Example]]:
+    n, place = experiment.n(problems[0]), {problem.id: i for i, problem in enumerate(problems)}
     wanted = ["problem_id", "index", "stop", "text", "logp_model", "logp"]
     samples = records.read(experiment.root, "samples", columns=wanted, where={"arm": entry.name})
-    samples = _below_n(samples, s.sampling.n)
-    judged = {"arm": entry.name, "grader": grading.VERSION}
+    samples = _of(samples, n, place)
+    judged = {"arm": entry.name, "grader": experiment.task.version}
     columns = ["problem_id", "index", "correct", "status", "extracted"]
-    verdicts = _below_n(records.read(experiment.root, "verdicts", columns=columns, where=judged), s.sampling.n)
-    expected = s.sampling.n * len(experiment.problems)
+    verdicts = _of(records.read(experiment.root, "verdicts", columns=columns, where=judged), n, place)
+    expected = n * len(problems)
     for what, found in (("samples", samples.num_rows), ("verdicts", verdicts.num_rows)):
         if found != expected:
             raise UserError(f"arm {entry.name} has {found} {what}, the report needs {expected}: --config.job=compare")
-    place = {problem.id: i for i, problem in enumerate(experiment.problems)}
     # Both tables come sorted by (problem, index) and hold the same keys, so their rows stand side by side.
     row = np.array([place[name] for name in samples["problem_id"].to_pylist()])
     correct = verdicts["correct"].to_numpy()
@@ -97,18 +112,20 @@ def _arm(experiment: Experiment, entry: Evaluated) -> tuple[report.Arm, list[rep
         c_M=count(correct),
         truncated_M=count(stops == Stop.LENGTH),
         no_answer_M=count(statuses == Status.NO_ANSWER),
+        ungraded_M=count(np.isin(statuses, (Status.TIMEOUT, Status.ERROR))),
         mean_tokens=float(lengths.mean()),
         duplicate_rate=1 - distinct / len(row),
         entropy=float(-logp.mean()),
-        conditions=_conditions(experiment),
+        conditions=_conditions(experiment, entry, n),
         weights_sha256=records.read_manifest(experiment.root)["facts"][f"arms.{entry.name}.weights_sha256"],
     )
     return arm, _examples(entry.name, samples, verdicts, texts)
 
 
-def _below_n(table: Any, n: int) -> Any:
-    """A folder may hold more samples than this config asks for; the first n of each problem are a sample of size n."""
-    return table.filter(pc.less(table["index"], n))
+def _of(table: pa.Table, n: int, place: dict[str, int]) -> pa.Table:
+    """The rows of these problems; of a folder that holds more samples than asked for, the first n of each."""
+    here = pc.is_in(table["problem_id"], value_set=pa.array(list(place), pa.large_string()))
+    return table.filter(pc.and_(here, pc.less(table["index"], n)))
 
 
 def _examples(arm: str, samples: Any, verdicts: Any, texts: list[str]) -> list[report.Example]:
@@ -135,30 +152,39 @@ def _examples(arm: str, samples: Any, verdicts: Any, texts: list[str]) -> list[r
     return shown
 
 
-def _conditions(experiment: Experiment) -> dict[str, str]:
-    s = experiment.settings
-    mode = "reference" if s.engine.reference else f"{s.engine.slots} slots, windows of {s.engine.window}"
-    return {
-        "samples per problem": str(s.sampling.n),
+def _conditions(experiment: Experiment, entry: Evaluated, n: int) -> dict[str, str]:
+    s, engine, setup = experiment.settings, experiment.engine, experiment.setups[entry.arm]
+    arm = s.arms[entry.arm]
+    asked = records.read_manifest(experiment.root)["conditions"]["asked"][entry.arm]
+    conditions = {
+        "samples per problem": str(n),
         "temperature": str(s.sampling.temperature),
         "top-p": str(s.sampling.top_p),
         "max new tokens": str(s.sampling.max_tokens),
-        "stop": "end of sequence",
-        "prompts": records.read_manifest(experiment.root)["conditions"]["prompts_sha256"][:12],
-        "grader": grading.VERSION,
-        "engine": mode,
-        "dtype": experiment.model.dtype,
+        "stop tokens": " ".join(map(str, setup.stop_tokens)),
+        "prompts": asked["prompts_sha256"][:12],
+        "grader": experiment.task.version,
+        "engine": "reference" if engine.reference else f"{engine.slots} slots, windows of {engine.window}",
+        "dtype": setup.model.dtype,
     }
+    if setup.model.context:
+        conditions["context"] = str(setup.model.context)
+        conditions["most new tokens of the longest prompt"] = str(asked["shortest_limit"])
+    if setup.folder:
+        conditions["prompt template"] = arm.prompt
+        conditions["weights"] = f"{arm.weights} {arm.revision}".strip()
+    return conditions
 
 
-def _perplexities(experiment: Experiment) -> dict[tuple[str, str], np.ndarray]:
+def _perplexities(experiment: Experiment, problems: set[str]) -> dict[tuple[str, str], np.ndarray]:
     found = {}
     names = [entry.name for entry in experiment.evaluated]
+    place = {name: i for i, name in enumerate(problems)}
     for model in names:
         for arm in (*names, SOLVER):
             where = {"arm": arm, "model": model}
-            stored = records.read(experiment.root, "scores", columns=["index", "logp"], where=where)
-            logps = _below_n(stored, experiment.settings.score.answers)["logp"].to_pylist()
+            stored = records.read(experiment.root, "scores", columns=["problem_id", "index", "logp"], where=where)
+            logps = _of(stored, experiment.settings.score.answers, place)["logp"].to_pylist()
             if logps:
                 found[model, arm] = np.array([perplexity(logp) for logp in logps])
     return found

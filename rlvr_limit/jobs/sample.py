@@ -1,78 +1,116 @@
-"""Draws the samples that the run folder still lacks; each is graded as it finishes."""
+"""Draws the samples that the run folder still lacks; what can be graded at once is graded as it finishes."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
 from rlvr_limit import records
 from rlvr_limit.engine import Engine
-from rlvr_limit.grading import countdown as grading
-from rlvr_limit.jobs.experiment import Evaluated, Experiment, prepare
+from rlvr_limit.jobs.experiment import Evaluated, Experiment
+from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.jobs.train import load, train_missing
+from rlvr_limit.model import ModelConfig
 from rlvr_limit.rollout import Graded, missing, rollout
+from rlvr_limit.types import Stop, Verdict
+
+Work = list[tuple]
+"""(problem, sample indices that are still to be drawn)."""
 
 
 def run(config: ConfigDict) -> None:
-    """The sample job: n graded samples of every arm and problem are on record when it returns."""
+    """The sample job: n samples of every arm and problem are on record when it returns."""
     experiment = prepare(config)
     train_missing(experiment)
     sample_missing(experiment)
 
 
 def sample_missing(experiment: Experiment) -> None:
-    """Samples arm by arm with one engine; only the weights change between them."""
-    engine = None
+    """Samples arm by arm; arms of one shape share an engine, only the weights change between them."""
+    engine: Engine | None = None
+    shape: ModelConfig | None = None
     with records.Writer(experiment.root, "samples") as samples, records.Writer(experiment.root, "verdicts") as verdicts:
-        for entry in experiment.evaluated:
-            existing = records.existing(experiment.root, "samples", arm=entry.name)
-            work = list(missing(experiment.problems, experiment.settings.sampling.n, existing))
-            if not work:
-                continue
+        for entry, work in _lacking(experiment):
+            model = experiment.setups[entry.arm].model
+            if model != shape:
+                # What the last arm held must be gone before the next one comes: two of them may not fit.
+                engine = None
+            else:
+                engine.load(None)
             params = load(experiment, entry)
             if engine is None:
-                s = experiment.settings
-                engine = Engine(params, experiment.model, s.engine, s.sampling.max_tokens)
+                engine, shape = Engine(params, model, experiment.engine, _longest(experiment, model)), model
             engine.load(params)
             _sample(experiment, entry, engine, work, samples, verdicts)
+
+
+def _longest(experiment: Experiment, model: ModelConfig) -> int:
+    """Most new tokens that any arm of this shape may draw; sizes the cache."""
+    limits = [
+        experiment.sampling_params(setup, problem).max_tokens
+        for setup in experiment.setups.values()
+        if setup.model == model
+        for problem in setup.problems
+    ]
+    return max(limits)
+
+
+def _lacking(experiment: Experiment) -> Iterator[tuple[Evaluated, Work]]:
+    for entry in experiment.evaluated:
+        existing = records.existing(experiment.root, "samples", arm=entry.name)
+        work = list(missing(experiment.setups[entry.arm].problems, experiment.n, existing))
+        if work:
+            yield entry, work
 
 
 def _sample(
     experiment: Experiment,
     entry: Evaluated,
     engine: Engine,
-    work: list,
+    work: Work,
     samples: records.Writer,
     verdicts: records.Writer,
 ) -> None:
-    s = experiment.settings
-    total = s.sampling.n * len(experiment.problems)
+    s, task, setup = experiment.settings, experiment.task, experiment.setups[entry.arm]
+    total = sum(experiment.n(problem) for problem in setup.problems)
     done = total - sum(len(indices) for _, indices in work)
-    stream = f"eval/{entry.name}"
-    sampling = experiment.sampling_params()
+    drawn = rollout(
+        engine,
+        work,
+        lambda problem: experiment.sampling_params(setup, problem),
+        s.seed,
+        f"eval/{entry.name}",
+        setup.tokenizer.decode,
+        task.grade if task.inline else None,
+    )
     solved: set[str] = set()
     waiting: list[Graded] = []
-    tokens, began = 0, time.monotonic()
+    tokens, truncated, began = 0, 0, time.monotonic()
     flushed = began
     with Progress(experiment.root, f"sample {entry.name}", total, "samples", done) as progress:
-        for graded in rollout(engine, work, sampling, s.seed, stream, experiment.tokenizer.decode, grading.grade):
+        for graded in drawn:
             waiting.append(graded)
             done += 1
             tokens += len(graded.sample.tokens)
-            if graded.verdict.correct:
+            truncated += graded.sample.stop == Stop.LENGTH
+            if graded.verdict and graded.verdict.correct:
                 solved.add(graded.sample.problem_id)
             now = time.monotonic()
             if now - flushed > s.flush_seconds:
-                _write(entry, waiting, samples, verdicts)
+                _write(entry, task.version, waiting, samples, verdicts)
                 waiting, flushed = [], now
-            speed = tokens / max(now - began, 1e-9)
-            progress.update(done, tokens_per_s=round(speed), live=engine.live, solved=len(solved))
-        _write(entry, waiting, samples, verdicts)
+            speed = round(tokens / max(now - began, 1e-9))
+            found = {"solved": len(solved)} if task.inline else {"truncated": truncated}
+            progress.update(done, tokens_per_s=speed, live=engine.live, **found)
+        _write(entry, task.version, waiting, samples, verdicts)
 
 
-def _write(entry: Evaluated, graded: list[Graded], samples: records.Writer, verdicts: records.Writer) -> None:
+def _write(
+    entry: Evaluated, version: str, graded: list[Graded], samples: records.Writer, verdicts: records.Writer
+) -> None:
     now = time.time()
     samples.append(
         [
@@ -90,16 +128,18 @@ def _write(entry: Evaluated, graded: list[Graded], samples: records.Writer, verd
             for g in graded
         ]
     )
-    verdicts.append([verdict_row(entry.name, g.sample.problem_id, g.sample.index, g.verdict) for g in graded])
+    verdicts.append(
+        [verdict_row(entry.name, g.sample.problem_id, g.sample.index, version, g.verdict) for g in graded if g.verdict]
+    )
 
 
-def verdict_row(arm: str, problem_id: str, index: int, verdict: object) -> dict:
+def verdict_row(arm: str, problem_id: str, index: int, version: str, verdict: Verdict) -> dict:
     """A verdict as it stands in the records."""
     return {
         "arm": arm,
         "problem_id": problem_id,
         "index": index,
-        "grader": grading.VERSION,
+        "grader": version,
         "correct": verdict.correct,
         "status": str(verdict.status),
         "extracted": verdict.extracted,

@@ -18,14 +18,14 @@ from ml_collections import ConfigDict
 
 from rlvr_limit import checkpoint, likelihood, records, rl
 from rlvr_limit.engine import Engine
-from rlvr_limit.grading import countdown as grading
-from rlvr_limit.jobs.experiment import Evaluated, Experiment, Reinforced, Supervised, prepare
+from rlvr_limit.jobs.experiment import Evaluated, Experiment, Reinforced, Supervised
+from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.likelihood import Rows
 from rlvr_limit.mesh import parameter_shardings, rows_sharding
 from rlvr_limit.model import Params, init_params, parameter_specs
 from rlvr_limit.rollout import Graded, rollout
-from rlvr_limit.tasks import countdown
+from rlvr_limit.types import Problem, SamplingParams
 
 Step = Callable[[int, rl.TrainState], tuple[rl.TrainState, dict[str, float]]]
 
@@ -36,19 +36,27 @@ def run(config: ConfigDict) -> None:
 
 
 def train_missing(experiment: Experiment) -> None:
-    """Trains each arm whose weights are not there, those that others start from first."""
-    waiting = list(experiment.evaluated)
-    while waiting:
-        entry = waiting.pop(0)
+    """Trains each arm whose weights are neither given nor there, those that others start from first."""
+    for entry in experiment.evaluated:
+        if _is_given(experiment, entry):
+            continue
         if not experiment.weights(entry).is_dir():
             _train(experiment, entry.arm)
-        digest = checkpoint.weights_sha256(load(experiment, entry))
-        records.update_manifest(experiment.root, f"arms.{entry.name}.weights_sha256", digest)
+        load(experiment, entry)
 
 
 def load(experiment: Experiment, entry: Evaluated) -> Params:
-    """The weights of an arm."""
-    return checkpoint.load_params(experiment.weights(entry), experiment.model, experiment.mesh)
+    """The weights of an arm; their hash is noted in the manifest, which refuses others under the same name."""
+    arm, setup = experiment.settings.arms[entry.arm], experiment.setups[entry.arm]
+    if setup.folder:
+        folder = checkpoint.resolve(arm.weights, arm.revision, with_weights=True)
+        params = checkpoint.load_hf(folder, setup.model, experiment.mesh)
+    else:
+        folder = Path(arm.weights) if arm.weights else experiment.weights(entry)
+        params = checkpoint.load_params(folder, setup.model, experiment.mesh)
+    digest = checkpoint.weights_sha256(params)
+    records.update_manifest(experiment.root, f"arms.{entry.name}.weights_sha256", digest)
+    return params
 
 
 def training_rows(root: Path, arm: str) -> list[dict[str, Any]]:
@@ -57,9 +65,13 @@ def training_rows(root: Path, arm: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def _is_given(experiment: Experiment, entry: Evaluated) -> bool:
+    return bool(experiment.settings.arms[entry.arm].weights)
+
+
 def _train(experiment: Experiment, arm: str) -> None:
     recipe = experiment.settings.arms[arm].recipe
-    start = _start(experiment, recipe.start)
+    start = _start(experiment, arm, recipe.start)
     if isinstance(recipe, Reinforced):
         tx = rl.optimizer(recipe.optimizer, recipe.steps * recipe.minibatches)
         step = _reinforced_step(experiment, arm, recipe, tx, start)
@@ -71,12 +83,13 @@ def _train(experiment: Experiment, arm: str) -> None:
     _run_steps(experiment, arm, recipe.steps, step, rl.init_state(start, tx), save)
 
 
-def _start(experiment: Experiment, name: str) -> Params:
+def _start(experiment: Experiment, arm: str, name: str) -> Params:
     if not name:
-        params = init_params(experiment.model, jax.random.key(experiment.settings.seed))
-        return jax.device_put(params, parameter_shardings(parameter_specs(experiment.model), experiment.mesh))
+        model = experiment.setups[arm].model
+        params = init_params(model, jax.random.key(experiment.settings.seed))
+        return jax.device_put(params, parameter_shardings(parameter_specs(model), experiment.mesh))
     entry = next(e for e in experiment.evaluated if e.arm == name)
-    if not experiment.weights(entry).is_dir():
+    if not _is_given(experiment, entry) and not experiment.weights(entry).is_dir():
         _train(experiment, name)
     return load(experiment, entry)
 
@@ -116,30 +129,34 @@ def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, tx: Any) -> Step:
+    task, model = experiment.task, experiment.setups[arm].model
+
     def step(number: int, state: rl.TrainState) -> tuple[rl.TrainState, dict[str, float]]:
         rng = random.Random(f"{experiment.settings.seed}/{arm}/{number}")
-        stream = countdown.demonstrations(experiment.rules, experiment.training, recipe.right, rng)
+        stream = task.demonstrate(task.training, recipe.right, rng)
         rows = likelihood.to_rows([next(stream) for _ in range(recipe.batch)], experiment.row_places)
         rows = jax.device_put(rows, rows_sharding(experiment.mesh))
-        state, metrics = rl.supervised_update(state, experiment.model, tx, rows)
+        state, metrics = rl.supervised_update(state, model, tx, rows)
         return state, _floats(metrics)
 
     return step
 
 
 def _reinforced_step(experiment: Experiment, arm: str, recipe: Reinforced, tx: Any, start: Params) -> Step:
-    s = experiment.settings
-    engine = Engine(start, experiment.model, s.engine, s.sampling.max_tokens)
-    # Rollouts are drawn from the policy itself (temperature 1, no truncation), whatever the evaluation samples at.
-    sampling = replace(experiment.sampling_params(), temperature=1.0, top_p=1.0)
+    s, task, setup = experiment.settings, experiment.task, experiment.setups[arm]
+    engine = Engine(start, setup.model, experiment.engine, s.sampling.max_tokens)
+
+    def sampling(problem: Problem) -> SamplingParams:
+        # Rollouts are drawn from the policy itself (no truncation), whatever the evaluation samples at.
+        return replace(experiment.sampling_params(setup, problem), temperature=1.0, top_p=1.0)
 
     def step(number: int, state: rl.TrainState) -> tuple[rl.TrainState, dict[str, float]]:
         rng = random.Random(f"{s.seed}/{arm}/{number}")
-        chosen = rng.sample(experiment.training, recipe.prompts)
+        chosen = rng.sample(task.training, recipe.prompts)
         engine.load(state.params)
         stream = f"train/{arm}/{number}"
         asked = ((problem, range(recipe.answers)) for problem in chosen)
-        drawn = rollout(engine, asked, sampling, s.seed, stream, experiment.tokenizer.decode, grading.grade)
+        drawn = rollout(engine, asked, sampling, s.seed, stream, setup.tokenizer.decode, task.grade)
         found = {(g.sample.problem_id, g.sample.index): g for g in drawn}
         graded = [found[problem.id, i] for problem in chosen for i in range(recipe.answers)]
         batch, row = _policy_batch(experiment, recipe, {p.id: p.prompt_ids for p in chosen}, graded)
@@ -148,7 +165,7 @@ def _reinforced_step(experiment: Experiment, arm: str, recipe: Reinforced, tx: A
         for part in np.split(order, recipe.minibatches):
             minibatch = jax.tree.map(lambda x, part=part: x[part], batch)
             minibatch = jax.device_put(minibatch, rows_sharding(experiment.mesh))
-            state, found_now = rl.policy_update(state, experiment.model, tx, recipe.clip, minibatch)
+            state, found_now = rl.policy_update(state, setup.model, tx, recipe.clip, minibatch)
             metrics.append(_floats(found_now))
         # The first minibatch is the only one whose log-probs should still be the sampler's own.
         for name in ("kl_sampler", "max_delta_logp", "entropy"):

@@ -38,8 +38,10 @@ def _table(name: str, key: str, ignored: tuple[str, ...] = (), **columns: pa.Dat
 TABLES = (
     _table(
         "prompts",
-        key="problem_id",
+        key="variant problem_id",
+        variant=_STR,
         problem_id=_STR,
+        benchmark=_STR,
         question=_STR,
         prompt=_STR,
         prompt_ids=_list(pa.int32()),

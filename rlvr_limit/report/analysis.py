@@ -129,10 +129,22 @@ def histogram(n_M: np.ndarray, c_M: np.ndarray) -> np.ndarray:
     return np.bincount(-(-10 * np.asarray(c_M) // np.asarray(n_M)), minlength=len(BINS))
 
 
-def shares(study: Study) -> dict[str, tuple[int, float, float]]:
-    """By arm: samples drawn, share truncated, share without an answer."""
+@dataclass(frozen=True)
+class Shares:
+    """Of an arm's samples: how many there are, and the shares cut short, without an answer, and without a verdict."""
+
+    samples: int
+    truncated: float
+    no_answer: float
+    ungraded: float
+
+
+def shares(study: Study) -> dict[str, Shares]:
+    """What became of the samples, by arm."""
     return {
-        arm.name: (int(total), int(arm.truncated_M.sum()) / total, int(arm.no_answer_M.sum()) / total)
+        arm.name: Shares(
+            total, *(int(count_M.sum()) / total for count_M in (arm.truncated_M, arm.no_answer_M, arm.ungraded_M))
+        )
         for arm in study.arms
         for total in [int(arm.n_M.sum())]
     }

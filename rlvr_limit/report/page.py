@@ -228,8 +228,9 @@ def _rates(study: Study) -> list[str]:
     return [
         html.table(*tables.rate_rows(study)),
         html.paragraph(
-            "Truncated: stopped by the length limit. No answer: nothing that the verifier could read. Both count as "
-            "not right in pass@k, and neither is the same as wrong. Duplicates: samples equal to an earlier one of the "
+            "Truncated: stopped by the length limit. No answer: nothing that the verifier could read. No verdict: the "
+            "verifier ran out of time or failed. All count as not right in pass@k, and none is the same as wrong. "
+            "Duplicates: samples equal to an earlier one of the "
             "same problem. Entropy: mean of \u2212log p under the model at temperature 1.", "note"),
     ]
 

@@ -20,7 +20,8 @@ class Arm:
     """One model under one set of sampling conditions, reduced to counts per problem.
 
     group is "base", "rl", "distilled", "control" or a name of the caller's own; it chooses colour and comparisons.
-    n_M samples drawn, c_M right, truncated_M ended at the length limit, no_answer_M had nothing to grade: integers.
+    n_M samples drawn, c_M right, truncated_M ended at the length limit, no_answer_M had nothing to grade, ungraded_M
+    got no verdict (the grader ran out of time or failed): integers.
     mean_tokens per answer; duplicate_rate in [0, 1]; entropy is the mean of -logp_model per token, in nats.
     """
 
@@ -31,6 +32,7 @@ class Arm:
     c_M: np.ndarray
     truncated_M: np.ndarray
     no_answer_M: np.ndarray
+    ungraded_M: np.ndarray
     mean_tokens: float | None = None
     duplicate_rate: float | None = None
     entropy: float | None = None
@@ -127,7 +129,7 @@ def _no_doubles(what: str, names: Sequence[str]) -> None:
 
 
 def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
-    for column in ("n_M", "c_M", "truncated_M", "no_answer_M"):
+    for column in ("n_M", "c_M", "truncated_M", "no_answer_M", "ungraded_M"):
         values = np.asarray(getattr(arm, column))
         if values.shape != (len(ids),) or not np.issubdtype(values.dtype, np.integer):
             found = f"{values.dtype} of shape {values.shape}"

@@ -106,15 +106,16 @@ def _summary(study: Study, found: Findings) -> dict[str, Any]:
     rates = shares(study)
     for arm in study.arms:
         band = found.curves[arm.name]
-        total, truncated, no_answer = rates[arm.name]
+        share = rates[arm.name]
         entry: dict[str, Any] = {
             "label": arm.label,
             "group": arm.group,
-            "samples": total,
+            "samples": share.samples,
             "pass@k": {str(k): dict(zip(("value", "low", "high"), _at(band, k), strict=True))
                        for k in found.ks(arm.name)},
-            "truncated": truncated,
-            "no_answer": no_answer,
+            "truncated": share.truncated,
+            "no_answer": share.no_answer,
+            "ungraded": share.ungraded,
             "mean_tokens": arm.mean_tokens,
             "duplicate_rate": arm.duplicate_rate,
             "entropy": arm.entropy,
@@ -221,12 +222,14 @@ def delta_se_rows(study: Study, found: Findings) -> tuple[list[str], list[list[s
 
 def rate_rows(study: Study) -> tuple[list[str], list[list[str]]]:
     """What the answers look like: truncated, without an answer, long, repeated, uncertain."""
-    head = ["arm", "samples", "truncated", "no answer", "mean tokens", "duplicates", "entropy, nats per token"]
+    head = ["arm", "samples", "truncated", "no answer", "no verdict", "mean tokens", "duplicates"]
+    head.append("entropy, nats per token")
     rows = []
     for arm in study.arms:
-        total, truncated, no_answer = shares(study)[arm.name]
+        share = shares(study)[arm.name]
         rows.append([
-            arm.label, f"{total:,}", percent(truncated), percent(no_answer),
+            arm.label, f"{share.samples:,}",
+            *(percent(value) for value in (share.truncated, share.no_answer, share.ungraded)),
             MISSING if arm.mean_tokens is None else f"{arm.mean_tokens:.1f}",
             MISSING if arm.duplicate_rate is None else percent(arm.duplicate_rate),
             MISSING if arm.entropy is None else f"{arm.entropy:.3f}",

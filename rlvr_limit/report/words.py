@@ -121,7 +121,8 @@ def not_resolved(study: Study, found: Findings) -> list[str]:
         "differed from another, about one in twenty would still exclude 0."
     )
     lines += found.coverage
-    lines += [_unsolved(study), _guessing(study, found), _one_seed(study), *_conditions(study), *_truncation(study)]
+    lines += [_unsolved(study), _guessing(study, found), _one_seed(study), *_conditions(study)]
+    lines += _cut_or_ungraded(study)
     return [line for line in lines if line]
 
 
@@ -177,13 +178,20 @@ def _conditions(study: Study) -> list[str]:
     return lines
 
 
-def _truncation(study: Study) -> list[str]:
-    return [
-        f"{percent(truncated)} of {study.label(name)}'s answers were cut at the length limit before they could end; "
-        "its curve is a lower bound."
-        for name, (_, truncated, _) in shares(study).items()
-        if truncated > MANY_TRUNCATED
-    ]
+def _cut_or_ungraded(study: Study) -> list[str]:
+    lines = []
+    for name, share in shares(study).items():
+        if share.truncated > MANY_TRUNCATED:
+            lines.append(
+                f"{percent(share.truncated)} of {study.label(name)}'s answers were cut at the length limit before they "
+                "could end; its curve is a lower bound."
+            )
+        if share.ungraded:
+            lines.append(
+                f"{percent(share.ungraded)} of {study.label(name)}'s answers have no verdict: the grader ran out of "
+                "time or failed on them. They count as not right; its curve is a lower bound."
+            )
+    return lines
 
 
 def condition_fields(study: Study) -> list[str]:

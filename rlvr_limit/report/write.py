@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 
-from rlvr_limit.report import figures
-from rlvr_limit.report.analysis import analyse
-from rlvr_limit.report.page import build
+from rlvr_limit.report import figures, html, tables, words
+from rlvr_limit.report.analysis import Findings, analyse
+from rlvr_limit.report.page import Images, build
 from rlvr_limit.report.study import Study, check
-from rlvr_limit.report.tables import write_numbers
 from rlvr_limit.types import UserError
 
 
@@ -18,20 +19,54 @@ def write(study: Study, folder: Path) -> Path:
     The page is written last, so a page that is there is whole. Raises UserError where the study contradicts itself
     or the folder cannot be written.
     """
+    _write(study, Path(folder))
+    return Path(folder) / "index.html"
+
+
+def write_all(title: str, purpose: str, caveat: str, studies: Mapping[str, Study], folder: Path) -> Path:
+    """Writes each study into a folder of its name and a page that shows their curves and leads to them; its path."""
+    sections = []
+    for name, study in studies.items():
+        found, images = _write(study, Path(folder) / name)
+        head, rows = tables.headline_rows(study, found)
+        sections.append(
+            html.section(
+                name,
+                name,
+                [
+                    html.paragraph(" ".join(words.summary(study, found)), "lead"),
+                    html.picture(images["curves"], f"pass@k curves on {name}", f"{words.size(study)}."),
+                    html.table(head, rows, "Below each number: its 95 % population band, percent."),
+                    "<p>" + html.link(f"{name}/index.html", f"All about {name}, and what is not resolved") + "</p>",
+                ],
+            )
+        )
+    intro = [f"<header><h1>{escape(title)}</h1>", html.paragraph(purpose, "purpose"), html.paragraph(caveat, "caveat")]
+    page = Path(folder) / "index.html"
+    try:
+        page.write_text(html.page(title, [*intro, "</header>", *sections]), encoding="utf-8")
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return page
+
+
+def _write(study: Study, folder: Path) -> tuple[Findings, Images]:
     check(study)
     found = analyse(study)
-    folder = Path(folder)
     drawn = {name: draw for name, draw in figures.FIGURES.items() if figures.has_data(name, study)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files = write_numbers(study, found, folder)
+        files = tables.write_numbers(study, found, folder)
         images = {}
         for name, draw in drawn.items():
             images[name], image = figures.render(draw, study, found)
             (folder / f"{name}.png").write_bytes(image)
             files[f"{name}.png"] = f"the figure of {name}, light, 160 dots per inch"
-        page = folder / "index.html"
-        page.write_text(build(study, found, images, files), encoding="utf-8")
+        (folder / "index.html").write_text(build(study, found, images, files), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"report folder {folder}: cannot be written ({error.strerror}); give one that can") from error
-    return page
+        raise _cannot_write(folder, error) from error
+    return found, images
+
+
+def _cannot_write(folder: Path, error: OSError) -> UserError:
+    return UserError(f"report folder {folder}: cannot be written ({error.strerror}); give one that can")

@@ -1,0 +1,198 @@
+"""From a config to an Experiment: checks it, asks every arm's problems in its own way, opens the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import logging
+import platform
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from rlvr_limit import checkpoint, records
+from rlvr_limit.engine import EngineConfig
+from rlvr_limit.grading import countdown as countdown_grading
+from rlvr_limit.grading import math as math_grading
+from rlvr_limit.jobs import settings
+from rlvr_limit.jobs.experiment import Arm, Experiment, Settings, Setup, Task, answer_limit, benchmark_of, check
+from rlvr_limit.mesh import make_mesh
+from rlvr_limit.model import ModelConfig
+from rlvr_limit.tasks import countdown, math, prompts
+from rlvr_limit.tokenizer import load_tokenizer
+from rlvr_limit.types import Problem, UserError
+
+OMNI_PARTS = ("omni_train", "omni_test")
+
+PLACES = 64
+"""Prompt places are rounded up to a multiple of this where a config leaves them to the prompts."""
+
+
+def prepare(config: ConfigDict) -> Experiment:
+    """Checks a config, makes or opens its run folder and lays out the problems. Raises UserError, one line."""
+    s = settings.from_config(Settings, config)
+    check(s)
+    jax.config.update("jax_compilation_cache_dir", str((Path(s.runs) / ".compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    task, setups = _countdown(s) if s.task else _benchmarks(s)
+    for name, setup in setups.items():
+        _check_prompts(s, name, setup)
+    conditions = _conditions(s, task, setups)
+    root = Path(s.run_dir or Path(s.runs) / s.name / settings.digest(conditions))
+    records.open_run(root, conditions, _info(config))
+    experiment = Experiment(s, root, make_mesh(s.mesh), _engine(s, setups), task, setups)
+    _store_prompts(experiment)
+    return experiment
+
+
+def prompt_sha256(problem: Problem) -> str:
+    """Identity of a rendered prompt."""
+    return hashlib.sha256(problem.prompt.encode()).hexdigest()
+
+
+def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
+    rules = countdown.Rules(s.task)
+    problems, training = countdown.problems(s.task, rules, s.seed)
+    words = countdown.tokenizer(s.task)
+    shape = settings.to_jsonable(s.model) | {"vocab_size": len(words.vocabulary)}
+    vocabulary = settings.digest(words.vocabulary)
+    setup = Setup(ModelConfig(**shape, dtype=s.dtype), words, vocabulary, "countdown", tuple(problems), (words.eos_id,))
+    task = Task(
+        countdown_grading.grade,
+        countdown_grading.VERSION,
+        inline=True,
+        training=tuple(training),
+        demonstrate=partial(countdown.demonstrations, rules),
+    )
+    return task, dict.fromkeys(s.arms, setup)
+
+
+def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
+    questions, notes = [], []
+    for name in s.benchmarks:
+        found, note = _questions(s, name)
+        questions += found[: s.limit or None]
+        notes += [note] if note else []
+    setups = {name: _setup(s, name, arm, questions) for name, arm in s.arms.items()}
+    return Task(
+        math_grading.grade, math_grading.VERSION, inline=False, shorten=math_grading.shorten, notes=tuple(notes)
+    ), setups
+
+
+def _questions(s: Settings, name: str) -> tuple[tuple[math.Question, ...], str]:
+    """A benchmark's questions and what must be said of them; omni_train and omni_test are parts of omni_math."""
+    if name not in OMNI_PARTS:
+        return math.load(name, s.data_dir), ""
+    split = math.split_omni_math(math.load("omni_math", s.data_dir), s.data_dir, s.seed)
+    part = split.train if name == "omni_train" else split.test
+    renamed = tuple(dataclasses.replace(q, id=f"{name}/{q.id.rpartition('/')[2]}") for q in part)
+    return renamed, f"{name}: {len(part)} problems, {split.label}."
+
+
+def _setup(s: Settings, name: str, arm: Arm, questions: list[math.Question]) -> Setup:
+    folder = checkpoint.resolve(arm.weights, arm.revision, with_weights=False)
+    model = checkpoint.read_model_config(folder, s.dtype)
+    words = load_tokenizer(folder)
+    checkpoint.check_vocabulary(model, words.vocab_size, f"config.arms.{name}")
+    problems = []
+    for q in questions:
+        prompt = prompts.render(arm.prompt, q.question, words)
+        problems.append(Problem(q.id, q.question, prompt, words.encode(prompt), q.answer))
+    stops = tuple(dict.fromkeys((*checkpoint.stop_tokens(folder), *(words.token_id(text) for text in arm.stop))))
+    if not stops:
+        raise UserError(f"config.arms.{name}.stop: {arm.weights} names no token that ends an answer, so give one here")
+    variant = f"{arm.prompt}-{settings.digest([[p.id, p.prompt, p.prompt_ids] for p in problems])}"
+    vocabulary = settings.digest(words.backend.to_str())
+    words = dataclasses.replace(words, stop_ids=stops)
+    return Setup(model, words, vocabulary, variant, tuple(problems), stops, folder)
+
+
+def _check_prompts(s: Settings, name: str, setup: Setup) -> None:
+    """Two problems with one prompt would draw the same samples; a prompt must leave room for an answer."""
+    by_prompt: dict[str, Problem] = {}
+    capped = 0
+    for problem in setup.problems:
+        twin = by_prompt.setdefault(problem.prompt, problem)
+        if twin is not problem:
+            raise UserError(f"problems {twin.id} and {problem.id} have the same prompt; give one of them only")
+        room = answer_limit(s.sampling, setup.model, problem)
+        if room < 1:
+            raise UserError(
+                f"problem {problem.id}: its prompt has {len(problem.prompt_ids)} tokens for arm {name}, whose context "
+                f"is {setup.model.context}; a shorter prompt, or sampling.allow_beyond_context=True, would be right"
+            )
+        capped += room < s.sampling.max_tokens
+    if capped:
+        logging.warning(
+            "arm %s: a context of %d tokens leaves %d of %d problems less than the %d new tokens asked for",
+            name,
+            setup.model.context,
+            capped,
+            len(setup.problems),
+            s.sampling.max_tokens,
+        )
+
+
+def _engine(s: Settings, setups: dict[str, Setup]) -> EngineConfig:
+    """prompt_places = 0 means: as many as the longest prompt of any arm needs."""
+    if s.engine.prompt_places:
+        return s.engine
+    longest = max(len(p.prompt_ids) for setup in setups.values() for p in setup.problems)
+    return dataclasses.replace(s.engine, prompt_places=-(-longest // PLACES) * PLACES)
+
+
+def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, Any]:
+    """All that decides what a sample is; n may grow, and how many are scored may change, in the same folder."""
+    free = {"job", "target", "title", "purpose", "caveat", "runs", "run_dir", "data_dir", "grading", "score", "report"}
+    free |= {"checkpoint_seconds", "flush_seconds"}
+    conditions = {name: value for name, value in settings.to_jsonable(s).items() if name not in free}
+    del conditions["sampling"]["n"], conditions["sampling"]["n_of"]
+    asked = {
+        name: {
+            "prompts": setup.variant,
+            "prompts_sha256": hashlib.sha256("\n".join(p.prompt for p in setup.problems).encode()).hexdigest(),
+            "stop_tokens": list(setup.stop_tokens),
+            "model": settings.to_jsonable(setup.model),
+            "shortest_limit": min(answer_limit(s.sampling, setup.model, p) for p in setup.problems),
+        }
+        for name, setup in setups.items()
+    }
+    return conditions | {"asked": asked, "grader": task.version, "notes": list(task.notes)}
+
+
+def _info(config: ConfigDict) -> dict[str, Any]:
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "math-verify", "tokenizers")
+    return {
+        "config": config.to_dict(),
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
+        "device": f"{jax.devices()[0].device_kind} x {jax.device_count()}",
+        "machine": f"{platform.machine()}, {platform.system()}",
+    }
+
+
+def _store_prompts(experiment: Experiment) -> None:
+    there = records.read(experiment.root, "prompts", columns=["variant", "problem_id"]).to_pylist()
+    have = {(row["variant"], row["problem_id"]) for row in there}
+    with records.Writer(experiment.root, "prompts") as writer:
+        for setup in {setup.variant: setup for setup in experiment.setups.values()}.values():
+            writer.append(
+                [
+                    {
+                        "variant": setup.variant,
+                        "problem_id": p.id,
+                        "benchmark": benchmark_of(p.id),
+                        "question": p.question,
+                        "prompt": p.prompt,
+                        "prompt_ids": list(p.prompt_ids),
+                        "prompt_sha256": prompt_sha256(p),
+                        "answer": p.answer if isinstance(p.answer, str) else str(p.answer),
+                        "guess_rate": p.guess_rate,
+                    }
+                    for p in setup.problems
+                    if (setup.variant, p.id) not in have
+                ]
+            )
