@@ -22,7 +22,7 @@ FLOORS = {
     **dict.fromkeys(("mesh", "tokenizer", "passk", "records", "scheduler", "grading"), 1),
     **dict.fromkeys(("model", "tasks"), 2),
     **dict.fromkeys(("likelihood", "checkpoint", "engine"), 3),
-    **dict.fromkeys(("rollout", "rl", "report"), 4),
+    **dict.fromkeys(("rollout", "rl", "report", "planning"), 4),
     "jobs": 5,
     "main": 6,
 }

@@ -162,9 +162,10 @@ def test_prompt_beyond_the_context_is_refused_by_its_problem(folders: Path, comp
 
 
 def test_two_problems_with_one_prompt_are_refused(folders: Path, compilation_cache: None) -> None:
-    with pytest.raises(UserError, match="math500/0.*math500/1"):
-        duplicates = folders / "twice"
-        duplicates.mkdir()
-        row = json.dumps(QUESTIONS["math500"][0])
-        (duplicates / "math500.jsonl").write_text(f"{row}\n{row}\n")
-        prepared(folders, f"data_dir={duplicates}", "benchmarks=('math500',)")
+    data = folders / "twice"
+    data.mkdir()
+    question = QUESTIONS["math500"][0]["problem"]
+    (data / "math500.jsonl").write_text(json.dumps({"problem": question, "answer": "0"}))
+    (data / "aime24.jsonl").write_text(json.dumps({"id": 60, "problem": question, "answer": "0"}))
+    with pytest.raises(UserError, match="math500/0.*aime24/60"):
+        prepared(folders, f"data_dir={data}")

@@ -1,0 +1,169 @@
+"""What a config takes on a machine that is not here: --config.job=plan --config.target=NAME. No weights are needed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AbstractMesh, Mesh
+from ml_collections import ConfigDict
+
+from rlvr_limit import planning, rl
+from rlvr_limit.engine import EngineConfig
+from rlvr_limit.jobs import settings
+from rlvr_limit.jobs.experiment import Reinforced, Settings, Supervised, check, expand
+from rlvr_limit.likelihood import Rows
+from rlvr_limit.mesh import sharding
+from rlvr_limit.model import ModelConfig
+from rlvr_limit.planning import Benchmark, Program, Study
+from rlvr_limit.planning import programs as abstract
+from rlvr_limit.tasks import countdown, math
+from rlvr_limit.types import UserError
+
+PROBLEMS = {benchmark.name: benchmark.rows for benchmark in math.BENCHMARKS} | {"omni_train": 2000, "omni_test": 821}
+"""Problems of each benchmark, as published: a plan reads no data."""
+
+PROMPT_PLACES = 1344
+"""Assumed where a config leaves it to the prompts: OlympiadBench's longest, with its template, in Qwen2.5's tokens."""
+
+PROMPT_TOKENS = 128
+ANSWER_TOKENS = 1024
+"""Assumed means of a prompt and of an answer."""
+
+
+def run(config: ConfigDict) -> None:
+    """The plan job: prints what every program of the config needs on config.target. Raises UserError, one line."""
+    s = settings.from_config(Settings, config)
+    check(s)
+    target = planning.find(s.target)
+    model = model_of(s)
+    engine = engine_of(s)
+    study = study_of(s, model)
+    found = planning.plan(model, engine, study, target, s.mesh, lambda mesh: updates(s, model, engine, mesh))
+    print(planning.render(found))
+    if not s.engine.prompt_places:
+        print(f"config.engine.prompt_places = 0 leaves it to the prompts: {PROMPT_PLACES:,} were assumed")
+
+
+def model_of(s: Settings) -> ModelConfig:
+    """The decoder of the config's shape; of a task with a vocabulary of its own, with that."""
+    if s.model is None:
+        raise UserError("config.model: a plan reads no weights, so the shape of the decoder must be given here")
+    shape = settings.to_jsonable(s.model)
+    if s.task:
+        shape["vocab_size"] = len(countdown.tokenizer(s.task).vocabulary)
+    if not shape["vocab_size"]:
+        raise UserError("config.model.vocab_size: found 0, but the size of the vocabulary is right")
+    return ModelConfig(**shape, dtype=s.dtype)
+
+
+def engine_of(s: Settings) -> EngineConfig:
+    """The engine's shapes, with an assumption where they follow from the prompts."""
+    return s.engine if s.engine.prompt_places else dataclasses.replace(s.engine, prompt_places=PROMPT_PLACES)
+
+
+def study_of(s: Settings, model: ModelConfig) -> Study:
+    """The work of the config. Raises UserError for a benchmark whose size is not known."""
+    longest = s.sampling.max_tokens
+    if model.context and not s.sampling.allow_beyond_context:
+        longest = min(longest, model.context - PROMPT_TOKENS)
+    if s.task:
+        benchmarks = (Benchmark("countdown", s.task.eval_problems, s.sampling.n),)
+    else:
+        benchmarks = tuple(_benchmark(s, name) for name in s.benchmarks)
+    return Study(
+        benchmarks,
+        arms=len(expand(s.arms)),
+        max_tokens=longest,
+        mean_tokens=min(ANSWER_TOKENS, longest),
+        prompt_tokens=min(PROMPT_TOKENS, engine_of(s).prompt_places),
+        scored=s.score.answers,
+        score_tokens=s.score.tokens,
+    )
+
+
+def _benchmark(s: Settings, name: str) -> Benchmark:
+    if name not in PROBLEMS:
+        raise UserError(f"config.benchmarks: found {name!r}, but one of {', '.join(PROBLEMS)} is right")
+    problems = min(PROBLEMS[name], s.limit) if s.limit else PROBLEMS[name]
+    return Benchmark(name, problems, s.sampling.n_of.get(name, s.sampling.n))
+
+
+def updates(s: Settings, model: ModelConfig, engine: EngineConfig, mesh: Mesh | AbstractMesh) -> Sequence[Program]:
+    """The updates of the config's recipes; recipes of one kind and batch share a program."""
+    found: dict[str, Program] = {}
+    places = engine.prompt_places + s.sampling.max_tokens
+    for arm in s.arms.values():
+        recipe = None if arm.weights else arm.recipe
+        if isinstance(recipe, Supervised):
+            tx = rl.optimizer(recipe.optimizer, recipe.steps)
+            program = _supervised(model, mesh, tx, recipe.batch, places)
+        elif isinstance(recipe, Reinforced):
+            tx = rl.optimizer(recipe.optimizer, recipe.steps * recipe.minibatches)
+            batch = recipe.prompts * recipe.answers // recipe.minibatches
+            program = _reinforced(model, mesh, tx, recipe.clip, batch, places)
+        else:
+            continue
+        found.setdefault(program.name, program)
+    return tuple(found.values())
+
+
+def _supervised(
+    model: ModelConfig, mesh: Mesh | AbstractMesh, tx: optax.GradientTransformation, batch: int, places: int
+) -> Program:
+    state, rows = _state(model, mesh, tx), _rows(mesh, batch, places)
+    resident = abstract.device_bytes(state.params)
+    return Program(
+        f"supervised update of {batch} x {places:,} tokens",
+        lambda: rl.supervised_update.trace(state, model, tx, rows),
+        resident,
+    )
+
+
+def _reinforced(
+    model: ModelConfig,
+    mesh: Mesh | AbstractMesh,
+    tx: optax.GradientTransformation,
+    clip: float,
+    batch: int,
+    places: int,
+) -> Program:
+    state, rows = _state(model, mesh, tx), _rows(mesh, batch, places)
+    lie = sharding(mesh, (batch,), ("rows",))
+    behaviour = jax.ShapeDtypeStruct((batch, places), jnp.float32, sharding=lie)
+    advantage = jax.ShapeDtypeStruct((batch,), jnp.float32, sharding=lie)
+    answers = rl.PolicyBatch(rows, behaviour, advantage)
+    return Program(
+        f"policy update of {batch} x {places:,} tokens",
+        lambda: rl.policy_update.trace(state, model, tx, clip, answers),
+        # The weights that the run started from are still there.
+        abstract.device_bytes(state.params),
+    )
+
+
+def _rows(mesh: Mesh | AbstractMesh, batch: int, places: int) -> Rows:
+    lie = sharding(mesh, (batch,), ("rows",))
+    return Rows(
+        jax.ShapeDtypeStruct((batch, places), jnp.int32, sharding=lie),
+        jax.ShapeDtypeStruct((batch, places), bool, sharding=lie),
+    )
+
+
+def _state(model: ModelConfig, mesh: Mesh | AbstractMesh, tx: optax.GradientTransformation) -> rl.TrainState:
+    """A train state where rl.init_state lays it: moments as the parameters, scalars everywhere."""
+    params = abstract.abstract_params(model, mesh)
+
+    def like(x: Any, parameter: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parameter.sharding)
+
+    def scalar(x: Any) -> jax.ShapeDtypeStruct:
+        return abstract.replicated(x, mesh)
+
+    moments = optax.tree_utils.tree_map_params(
+        tx, like, jax.eval_shape(tx.init, params), params, transform_non_params=scalar
+    )
+    return rl.TrainState(params, moments, scalar(jax.ShapeDtypeStruct((), jnp.int32)))

@@ -1,0 +1,135 @@
+"""Compiling programs for machines that are not here, and what their compilers say of memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from rlvr_limit.planning import hlo
+from rlvr_limit.planning.programs import Program
+from rlvr_limit.planning.targets import Target
+from rlvr_limit.types import UserError
+
+H200 = """
+gpu_device_info {
+  threads_per_block_limit: 1024  threads_per_warp: 32
+  shared_memory_per_block: 49152  shared_memory_per_core: 233472  shared_memory_per_block_optin: 232448
+  threads_per_core_limit: 2048  core_count: 132  fpus_per_core: 128
+  block_dim_limit_x: 2147483647  block_dim_limit_y: 65535  block_dim_limit_z: 65535
+  memory_bandwidth: 4800000000000  l2_cache_size: 52428800  clock_rate_ghz: 1.98  device_memory_size: 150000000000
+  cuda_compute_capability { major: 9 minor: 0 }
+  registers_per_core_limit: 65536  registers_per_block_limit: 65536
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 10 }
+device_description_str: "NVIDIA H200"
+"""
+"""XLA's description of the chip; NVIDIA's data sheet and CUDA's occupancy tables for compute capability 9.0."""
+
+COMPILERS = {"tpu": ("libtpu", "tpu"), "cuda": ("jax_plugins.xla_cuda13", "cuda13")}
+"""Platform -> the package that holds its compiler, and the extra that installs it."""
+
+_OUT_OF_MEMORY = re.compile(
+    r"RESOURCE_EXHAUSTED.*?(?:Used |required for HLO temporaries \()([\d.]+)([KMGT])", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What became of a program; bytes are of one device.
+
+    real is False where it was only lowered: alone, temporaries and loop are then None. alone is everything the program
+    itself holds while it runs, resident what lies beside it. refused: the compiler found no room for it.
+    """
+
+    name: str
+    real: bool
+    seconds: float
+    resident: int
+    alone: int | None = None
+    temporaries: int | None = None
+    refused: bool = False
+    loop: hlo.LoopReport | None = None
+
+    @property
+    def total(self) -> int | None:
+        """Bytes on a device while the program runs, where known."""
+        return None if self.alone is None else self.alone + self.resident
+
+    def fits(self, memory: int) -> bool | None:
+        """Whether the program runs in so many bytes; None where that is not known."""
+        if self.refused:
+            return False
+        return None if self.total is None else self.total <= memory
+
+
+def missing_extra(target: Target) -> str | None:
+    """The extra of pyproject.toml that holds the target's compiler, where it is not installed."""
+    if target.platform not in COMPILERS:
+        return None
+    package, extra = COMPILERS[target.platform]
+    try:
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        found = None
+    return None if found else extra
+
+
+def devices_of(target: Target) -> list[Any]:
+    """The target's devices as its compiler describes them; [] where the compiler is missing, which is logged.
+
+    Starts jax on the CPU, whatever else this machine has. Raises UserError where jax has started on something else.
+    """
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    jax.config.update("jax_platforms", "cpu")
+    if jax.devices()[0].platform != "cpu":
+        raise UserError("a plan is made on the CPU, but jax has already started on another device; run it by itself")
+    if target.platform == "cpu":
+        return jax.devices()
+    extra = missing_extra(target)
+    if extra:
+        logging.warning(
+            "%s: its compiler is missing (pip install -e '.[%s]'), programs are only lowered", target.name, extra
+        )
+        return []
+    if target.platform == "tpu":
+        found = topologies.get_topology_desc(topology_name=target.topology, platform="tpu")
+    else:
+        found = topologies.get_topology_desc(
+            topology_name=target.chip, platform="cuda", target_config=H200, topology=target.topology
+        )
+    return list(found.devices)
+
+
+def compile_program(program: Program, target: Target, real: bool, big: int) -> Compiled:
+    """Compiles a program for the target, or only lowers it where not `real`; big: bytes of a cache-sized array.
+
+    A program that the compiler refuses for want of memory does not fit; any other refusal is passed on.
+    """
+    began = time.monotonic()
+    lowered = program.trace().lower(lowering_platforms=(target.platform,))
+    if not real:
+        return Compiled(program.name, False, time.monotonic() - began, program.resident)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        needed = _OUT_OF_MEMORY.search(str(error))
+        used = int(float(needed[1]) * 2 ** (10 * (1 + "KMGT".index(needed[2])))) if needed else None
+        return Compiled(program.name, True, time.monotonic() - began, program.resident, used, refused=True)
+    seconds = time.monotonic() - began
+    memory = compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    alone = held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+    loop = hlo.token_loop(compiled.as_text(), program.token_loop, big) if program.token_loop else None
+    return Compiled(program.name, True, seconds, program.resident, alone, memory.temp_size_in_bytes, loop=loop)

@@ -1,0 +1,209 @@
+"""Reading optimised HLO: what a program sends between devices, and which arrays it writes, a step of its token loop."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+# Opcodes that name memory which is already there, or that update it in place.
+NO_NEW_ARRAY = ("parameter", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call", "constant")
+IN_PLACE = ("dynamic-update-slice", "scatter", "opt-barrier", "copy-done", "async-done", "async-update")
+BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "f16": 16, "f32": 32, "f64": 64}
+
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+_ARRAY = re.compile(r"\b([a-z]+[0-9]*)\w*\[([0-9,]*)\]")
+_CALLED = re.compile(r"\b(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_KNOWN_TRIPS = re.compile(r'known_trip_count"?:\{"n":"(\d+)"')
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of a computation: its operation, the bytes of each array it yields, the rest of the line."""
+
+    name: str
+    opcode: str
+    sizes: tuple[int, ...]
+    rest: str
+    root: bool
+
+
+@dataclass(frozen=True)
+class Module:
+    """A parsed program: instructions by computation, and the name of the entry."""
+
+    computations: dict[str, tuple[Instruction, ...]]
+    entry: str
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    """What one step of a token loop does on each device.
+
+    collectives: (kind, number); sent: bytes they yield; big_writes: new arrays of at least the given size a step, and
+    outside the loop a window.
+    """
+
+    collectives: tuple[tuple[str, float], ...]
+    sent: float
+    big_writes_step: float
+    big_writes_window: int
+
+
+def parse(text: str) -> Module:
+    """A Module from `compiled.as_text()`."""
+    computations: dict[str, list[Instruction]] = {}
+    entry, current = "", None
+    for line in text.splitlines():
+        header = _HEADER.match(line)
+        if header:
+            current = computations.setdefault(header[2], [])
+            entry = header[2] if header[1] else entry
+            continue
+        found = _INSTRUCTION.match(line)
+        if found and current is not None:
+            kind, opcode, rest = _split(found[3])
+            current.append(Instruction(found[2], opcode, _sizes(kind), rest, bool(found[1])))
+    return Module({name: tuple(lines) for name, lines in computations.items()}, entry)
+
+
+def token_loop(text: str, window: int, big: int) -> LoopReport:
+    """Reads a decode program of `window` steps; arrays of `big` bytes or more are called big.
+
+    The token loop is the outermost loop that contains most instructions; loops inside it count as often as they run.
+    Where the compiler left no loop, the whole program is one window. The dearest branch of a conditional counts.
+    """
+    module = parse(text)
+    loops = [line for line in _reached(module, module.entry) if line.opcode == "while"]
+    loop = max(loops, key=lambda line: _instructions(module, _body(line)), default=None)
+    if loop is None:
+        totals, writes, outside = _collectives(module, module.entry), _big_writes(module, module.entry, big), 0
+        return LoopReport(_scaled(totals[0], window), totals[1] / window, writes / window, outside)
+    turns = _trips(module, loop) / window
+    inside, sent = _collectives(module, _body(loop))
+    in_loop = _big_writes(module, _body(loop), big)
+    outside = _big_writes(module, module.entry, big) - in_loop * _trips(module, loop)
+    return LoopReport(_scaled(inside, 1 / turns), sent * turns, in_loop * turns, outside)
+
+
+def _scaled(counts: Counter, divisor: float) -> tuple[tuple[str, float], ...]:
+    return tuple((kind, count / divisor) for kind, count in sorted(counts.items()))
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """(type, opcode, the rest) of the right-hand side of an instruction."""
+    end = text.find(" ")
+    if text.startswith("("):
+        depths = itertools.accumulate((letter == "(") - (letter == ")") for letter in text)
+        end = next(i for i, depth in enumerate(depths) if not depth) + 1
+    opcode, _, rest = text[end + 1 :].partition("(")
+    return text[:end], opcode, rest
+
+
+def _sizes(kind: str) -> tuple[int, ...]:
+    # Layouts such as {1,0:T(8,128)S(1)} hold no brackets, so only arrays match.
+    return tuple(
+        math.prod(map(int, filter(None, shape.split(",")))) * BITS.get(name, _bits(name)) // 8
+        for name, shape in _ARRAY.findall(kind)
+    )
+
+
+def _bits(name: str) -> int:
+    digits = re.sub(r"\D", "", name)
+    return int(digits) if digits else 0
+
+
+def _body(loop: Instruction) -> str:
+    return re.search(r"\bbody=%?([\w.\-]+)", loop.rest)[1]
+
+
+def _called(line: Instruction) -> list[str]:
+    """Computations that run when the instruction does; a reduction's or collective's own operator is not one."""
+    if line.opcode not in ("fusion", "while", "conditional", "call", "async-start", "custom-call"):
+        return []
+    branches = _BRANCHES.search(line.rest)
+    return _CALLED.findall(line.rest) + (re.findall(r"%?([\w.\-]+)", branches[1]) if branches else [])
+
+
+def _reached(module: Module, name: str) -> list[Instruction]:
+    """Instructions of a computation and of those it calls, but not those inside of loops."""
+    found = []
+    for line in module.computations.get(name, ()):
+        found.append(line)
+        if line.opcode != "while":
+            found += [inner for called in _called(line) for inner in _reached(module, called)]
+    return found
+
+
+def _instructions(module: Module, name: str) -> int:
+    lines = module.computations.get(name, ())
+    return len(lines) + sum(_instructions(module, called) for line in lines for called in _called(line))
+
+
+def _trips(module: Module, loop: Instruction) -> int:
+    """How often a loop runs: as the compiler says, or the one constant its condition compares with; 1 if unknown."""
+    known = _KNOWN_TRIPS.search(loop.rest)
+    if known:
+        return int(known[1])
+    condition = re.search(r"\bcondition=%?([\w.\-]+)", loop.rest)[1]
+    bounds = [line.rest for line in _reached(module, condition) if line.opcode == "constant"]
+    return int(bounds[0].partition(")")[0]) if len(bounds) == 1 and bounds[0].partition(")")[0].isdigit() else 1
+
+
+def _collectives(module: Module, name: str) -> tuple[Counter, float]:
+    counts, sent = Counter(), 0.0
+    for line in module.computations.get(name, ()):
+        kind = line.opcode.removesuffix("-start")
+        if kind in COLLECTIVES:
+            counts[kind] += 1
+            sent += max(line.sizes, default=0)
+            continue
+        inner = [_collectives(module, called) for called in _called(line)]
+        if line.opcode == "conditional":
+            inner = [max(inner, key=lambda pair: (pair[0].total(), pair[1]))] if inner else []
+        times = _trips(module, line) if line.opcode == "while" else 1
+        for more, bytes_sent in inner:
+            counts += Counter({kind: count * times for kind, count in more.items()})
+            sent += bytes_sent * times
+    return counts, sent
+
+
+def _big_writes(module: Module, name: str, big: int) -> int:
+    total = 0
+    for line in module.computations.get(name, ()):
+        if line.opcode in ("while", "conditional", "call"):
+            inner = [_big_writes(module, called, big) for called in _called(line)]
+            times = _trips(module, line) if line.opcode == "while" else 1
+            total += times * (max(inner, default=0) if line.opcode == "conditional" else sum(inner))
+        elif line.opcode == "fusion":
+            written = _in_place(module, line)
+            total += sum(size >= big and not same for size, same in zip(line.sizes, written, strict=True))
+        elif line.opcode == "copy-start":
+            total += any(size >= big for size in line.sizes)
+        elif line.opcode not in NO_NEW_ARRAY + IN_PLACE:
+            total += sum(size >= big for size in line.sizes)
+    return total
+
+
+def _in_place(module: Module, fusion: Instruction) -> list[bool]:
+    """For each array that a fusion yields: whether its last operation updates an array in place."""
+    lines = {line.name: line for line in module.computations[_called(fusion)[0]]}
+    root = next(line for line in lines.values() if line.root)
+    ends = [lines[name] for name in _operands(root)] if root.opcode == "tuple" else [root]
+    ends += [ends[-1]] * (len(fusion.sizes) - len(ends))
+
+    def updates(line: Instruction) -> bool:
+        while line.opcode == "bitcast":
+            line = lines[_operands(line)[0]]
+        return line.opcode in IN_PLACE or line.opcode == "parameter"
+
+    return [updates(line) for line in ends[: len(fusion.sizes)]]
+
+
+def _operands(line: Instruction) -> list[str]:
+    return re.findall(r"%([\w.\-]+)", line.rest.partition("), ")[0])

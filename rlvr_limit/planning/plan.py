@@ -1,0 +1,121 @@
+"""A plan: every program of a study compiled for a target, what fits there, and what the speed is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jax.sharding import AbstractMesh, Mesh
+
+from rlvr_limit.engine import EngineConfig
+from rlvr_limit.mesh import MeshConfig
+from rlvr_limit.model import ModelConfig, parameter_count
+from rlvr_limit.planning import compiling, estimate, fitting, programs
+from rlvr_limit.planning.compiling import Compiled
+from rlvr_limit.planning.programs import Program
+from rlvr_limit.planning.study import Study
+from rlvr_limit.planning.targets import Target
+from rlvr_limit.types import UserError
+
+MorePrograms = Callable[[Mesh | AbstractMesh], Sequence[Program]]
+"""What else the study runs on the mesh, such as the updates of recipes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes are of one device, except parameter_bytes.
+
+    slots is what would run: the config's number, or the most that fit if that is less (0 for none); cache_bytes is of
+    those. extra names what is to be installed where the programs were only lowered, None where they were compiled.
+    """
+
+    target: Target
+    model: ModelConfig
+    engine: EngineConfig
+    study: Study
+    mesh: MeshConfig
+    extra: str | None
+    parameters: int
+    parameter_bytes: int
+    device_parameter_bytes: int
+    slots: int
+    cache_bytes: int
+    prefix_bytes: int
+    fit: fitting.Fit
+    others: tuple[Compiled, ...]
+    advice: tuple[str, ...]
+    decoder: estimate.Decoder
+    machine: estimate.Machine
+
+    @property
+    def window(self) -> Compiled | None:
+        """The decode window of the slots that would run."""
+        return self.fit.wanted if self.slots == self.engine.slots else self.fit.most
+
+
+def plan(
+    model: ModelConfig,
+    engine: EngineConfig,
+    study: Study,
+    target: Target,
+    mesh: MeshConfig | None = None,
+    more: MorePrograms | None = None,
+) -> Plan:
+    """Compiles every program for the target and finds the slots that fit. Raises UserError for an impossible mesh.
+
+    mesh None, or of one device, means the default of programs.mesh_for. Where the target's compiler is not installed
+    programs are lowered only, and what fits is arithmetic without temporaries.
+    """
+    wanted = mesh or MeshConfig()
+    devices = compiling.devices_of(target)
+    if target.platform == "cpu":
+        target = _as_many_as(target, wanted, len(devices))
+        devices = devices[: target.devices]
+    shape = programs.mesh_for(model, target.devices, wanted)
+    real = bool(devices)
+    # In reference mode the slots come in tiles of their own; a plan is for speed.
+    engine = dataclasses.replace(engine, reference=False)
+    case = fitting.Case(model, engine, study, programs.make_mesh(shape, devices), target.memory)
+
+    def compiled(program: Program, big: int) -> Compiled:
+        return compiling.compile_program(program, target, real, big)
+
+    prefill = compiled(programs.prefill(model, engine, case.mesh, study.max_tokens), 0)
+    fit = fitting.fit_slots(case, compiled, prefill)
+    slots = min(engine.slots, fit.slots)
+    cache_bytes = case.with_slots(slots).cache_bytes if slots else 0
+    others = [dataclasses.replace(prefill, resident=cache_bytes), *fitting.fit_scorer(case, compiled)]
+    others += [compiled(program, 0) for program in (more(case.mesh) if more else ())]
+    return Plan(
+        target=target,
+        model=model,
+        engine=engine,
+        study=study,
+        mesh=shape,
+        extra=None if real else compiling.missing_extra(target),
+        parameters=parameter_count(model),
+        parameter_bytes=parameter_count(model) * programs.itemsize(model),
+        device_parameter_bytes=case.weight_bytes,
+        slots=slots,
+        cache_bytes=cache_bytes,
+        prefix_bytes=case.prefix_bytes,
+        fit=fit,
+        others=tuple(others),
+        advice=tuple(fitting.advice(case, fit, others)),
+        decoder=programs.decoder(model),
+        machine=estimate.Machine(
+            replicas=shape.data * shape.fsdp,
+            weight_shards=shape.tensor,
+            kv_shards=shape.tensor if model.kv_heads % shape.tensor == 0 else 1,
+            bandwidth=target.bandwidth,
+            flops=target.flops,
+        ),
+    )
+
+
+def _as_many_as(cpu: Target, mesh: MeshConfig, there: int) -> Target:
+    devices = mesh.data * mesh.fsdp * mesh.tensor
+    if devices > there:
+        raise UserError(f"config.mesh: {devices} CPU devices are asked for, jax has {there}")
+    return dataclasses.replace(cpu, devices=devices, memory=cpu.memory // devices)

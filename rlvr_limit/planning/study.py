@@ -1,0 +1,40 @@
+"""The work that a plan is made for. Plain numbers, no jax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """`n` answers to each of `problems` problems, from every arm."""
+
+    name: str
+    problems: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """The work to do. max_tokens bounds an answer; its mean length is an assumption, as is that of a prompt.
+
+    scored answers of each problem and arm are scored, score_tokens of padded rows at a time.
+    """
+
+    benchmarks: tuple[Benchmark, ...]
+    arms: int
+    max_tokens: int
+    mean_tokens: int
+    prompt_tokens: int
+    scored: int = 16
+    score_tokens: int = 65_536
+
+    @property
+    def answers(self) -> int:
+        """Answers to draw, of all arms together."""
+        return self.arms * sum(b.problems * b.n for b in self.benchmarks)
+
+    @property
+    def scorings(self) -> int:
+        """Answers to score: each arm's under the base, and under the arm itself where it is not the base."""
+        return (2 * self.arms - 1) * self.scored * sum(b.problems for b in self.benchmarks)

@@ -1,0 +1,352 @@
+"""A plan's arithmetic against hand calculations, and its programs compiled for the CPU and lowered for the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlvr_limit import planning
+from rlvr_limit.engine import Engine, EngineConfig, engine
+from rlvr_limit.jobs import plan as job
+from rlvr_limit.jobs import settings
+from rlvr_limit.jobs.experiment import Settings
+from rlvr_limit.mesh import MeshConfig
+from rlvr_limit.model import ModelConfig, init_params, parameter_specs
+from rlvr_limit.planning import compiling, estimate, fitting, hlo, programs, targets
+from rlvr_limit.types import UserError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+TINY = ModelConfig(vocab_size=64, width=32, layers=1, heads=4, kv_heads=2, head_width=8, ffn_width=64)
+SLOTS = EngineConfig(slots=16, window=4, prompt_places=8, prefill_rows=2, prefix_rows=3)
+STUDY = planning.Study(
+    (planning.Benchmark("a", 10, 4), planning.Benchmark("b", 5, 8)), 2, 12, 6, 4, scored=2, score_tokens=80
+)
+SMALL_CPU = dataclasses.replace(planning.find("cpu"), memory=400_000)
+QWEN_7B = ModelConfig(152_064, 3584, 28, 28, 4, 128, 18_944, dtype="bfloat16")
+QWEN_32B = ModelConfig(152_064, 5120, 64, 40, 8, 128, 27_648, dtype="bfloat16")
+
+
+@pytest.fixture(scope="module")
+def cpu_plan() -> planning.Plan:
+    return planning.plan(TINY, SLOTS, STUDY, SMALL_CPU, MeshConfig(tensor=2))
+
+
+def case(model: ModelConfig, devices: int, memory: int, slots: int = 16) -> fitting.Case:
+    """A case on an abstract mesh: everything but compiling."""
+    mesh = programs.make_mesh(programs.mesh_for(model, devices, MeshConfig()), ())
+    shapes = EngineConfig(slots=slots, window=16, prompt_places=512, prefill_rows=8, prefix_rows=16)
+    return fitting.Case(model, shapes, planning.Study((), 2, 16_384, 1024, 128), mesh, memory)
+
+
+def growing(case: fitting.Case, share: float, refuse: bool = False) -> fitting.Compile:
+    """A compiler whose temporaries are `share` of the cache; with refuse it says nothing of what does not fit."""
+
+    def compiled(program: programs.Program, _: int) -> compiling.Compiled:
+        slots = int(program.name.split()[2])
+        alone = int(case.weight_bytes + case.prefix_bytes + (1 + share) * slots * case.slot_bytes)
+        if refuse and alone > case.memory:
+            return compiling.Compiled(program.name, True, 1.0, 0, refused=True)
+        return compiling.Compiled(program.name, True, 1.0, 0, alone, int(share * slots * case.slot_bytes))
+
+    return compiled
+
+
+PREFILL = compiling.Compiled("prefill", True, 1.0, 0, 0, 0)
+
+
+def test_parameter_bytes_are_those_of_the_released_checkpoints() -> None:
+    """total_size in the checkpoints' index files: every tensor counted, nothing padded."""
+    for model, size in ((QWEN_7B, 15_231_233_024), (QWEN_32B, 65_527_752_704)):
+        assert case(model, 1, 0).weight_bytes == size
+
+
+def test_parameter_bytes_are_the_sum_of_the_specs(cpu_plan: planning.Plan) -> None:
+    specs = jax.tree.leaves(parameter_specs(TINY), is_leaf=lambda x: hasattr(x, "axes"))
+    assert cpu_plan.parameter_bytes == 4 * sum(math.prod(spec.shape) for spec in specs)
+    norms = 4 * TINY.width * (2 * TINY.layers + 1)
+    assert cpu_plan.device_parameter_bytes == (cpu_plan.parameter_bytes - norms) // 2 + norms
+
+
+def test_default_mesh_cuts_key_heads_evenly_and_repeats_nothing() -> None:
+    assert programs.mesh_for(QWEN_7B, 8, MeshConfig()) == MeshConfig(data=2, tensor=4)
+    assert programs.mesh_for(QWEN_32B, 64, MeshConfig()) == MeshConfig(data=8, tensor=8)
+    assert programs.mesh_for(QWEN_7B, 1, MeshConfig()) == MeshConfig()
+    split = case(QWEN_7B, 8, 0)
+    norms = (2 * 28 + 1) * 3584 * 2
+    assert split.weight_bytes == (15_231_233_024 - norms) // 4 + norms
+
+
+def test_mesh_of_the_config_wins_and_must_have_the_targets_devices() -> None:
+    assert programs.mesh_for(QWEN_7B, 8, MeshConfig(tensor=8)) == MeshConfig(tensor=8)
+    with pytest.raises(UserError, match="config.mesh"):
+        programs.mesh_for(QWEN_7B, 8, MeshConfig(data=3))
+
+
+def test_a_slot_of_qwen_7b_takes_57344_bytes_a_token() -> None:
+    alone = case(QWEN_7B, 1, 0)
+    assert alone.slot_bytes == 57_344 * (512 + 16_384)
+    assert case(QWEN_7B, 8, 0).slot_bytes == alone.slot_bytes / 8
+
+
+def test_decoder_of_qwen_7b_by_hand() -> None:
+    """28 layers of q, k, v, o, three products of the ffn, norms and biases; then the last norm and the unembedding."""
+    d, f, n, k, h, v = 3584, 18_944, 28, 4, 128, 152_064
+    layer = 2 * d * n * h + 2 * d * k * h + 3 * d * f + 2 * d + (n + 2 * k) * h
+    matmul = 28 * layer + d + d * v
+    assert programs.decoder(QWEN_7B) == estimate.Decoder(matmul, 2 * matmul, 57_344, 4 * 28 * n * h)
+
+
+def test_step_time_equals_a_hand_calculation() -> None:
+    """4 devices: 2 replicas of 2. Each device: 3 rows x (2 x 500 + 10 x 7 FLOP) and 1000 + 3 x 10 x 2.5 bytes."""
+    decoder = estimate.Decoder(matmul_params=1000, weight_bytes=2000, kv_bytes=5, attention_flops=14)
+    machine = estimate.Machine(replicas=2, weight_shards=2, kv_shards=2, bandwidth=50.0, flops=100.0)
+    seconds = (3 * (1000 + 70)) / 100 + (1000 + 75) / 50
+    assert estimate.step_seconds(decoder, machine, 6, 10) == pytest.approx(seconds, rel=1e-12)
+    assert estimate.tokens_per_second(decoder, machine, 6, 10) == pytest.approx(6 / seconds, rel=1e-12)
+    assert estimate.scoring_seconds(decoder, machine, 4, 10) == pytest.approx(4 * 10 * (2000 + 140) / 400, rel=1e-12)
+
+
+def test_roofline_of_qwen_7b_on_an_h200_is_the_published_one() -> None:
+    """17.9 us of products and 13.3 ns a token of context, at 4.3 TB/s and 790 TFLOP/s, with ever more samples."""
+    target = planning.find("h200")
+    machine = estimate.Machine(1, 1, 1, target.bandwidth, target.flops)
+    decoder = programs.decoder(QWEN_7B)
+    many = 10**9
+    at_0 = 1 / estimate.tokens_per_second(decoder, machine, many, 0)
+    assert at_0 == pytest.approx(17.9e-6, rel=2e-3)
+    read = estimate.Decoder(0, 0, decoder.kv_bytes, 0)
+    assert estimate.step_seconds(read, machine, 1, 1) == pytest.approx(13.3e-9, rel=3e-3)
+    assert estimate.tokens_per_second(decoder, machine, 1600, 2048) == pytest.approx(21_500, rel=0.04)
+
+
+def test_answers_and_scorings_are_counted() -> None:
+    assert STUDY.answers == 2 * (10 * 4 + 5 * 8)
+    # The base's under the base, the other's under the base and under itself: 3 x 2 of each of 15 problems.
+    assert STUDY.scorings == 3 * 2 * 15
+
+
+def test_slots_of_a_compiled_plan_fit_and_more_would_not(cpu_plan: planning.Plan) -> None:
+    fit, memory = cpu_plan.fit, cpu_plan.target.memory
+    assert fit.verified and fit.most.total <= memory
+    assert cpu_plan.slots == SLOTS.slots and cpu_plan.advice == ()
+    per_slot = (fit.most.total - fit.wanted.total) / (fit.slots - SLOTS.slots)
+    assert fit.most.total + per_slot * 2 * fitting.SLOTS_STEP > memory / (1 + fitting.CLOSE)
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_search_finds_nearly_the_most_slots(share: float, refuse: bool) -> None:
+    for slots in (16, 80, 256):
+        some = case(QWEN_7B, 1, 140 * 10**9, slots)
+        fit = fitting.fit_slots(some, growing(some, share, refuse), PREFILL)
+        most = (some.memory - some.weight_bytes - some.prefix_bytes) / (some.slot_bytes * (1 + share))
+        assert fit.slots <= most
+        assert fit.slots >= most / (1 + fitting.CLOSE) - some.step
+
+
+def test_no_slot_fits_a_device_smaller_than_the_weights() -> None:
+    some = case(QWEN_32B, 1, 16 * 10**9)
+    fit = fitting.fit_slots(some, growing(some, 0.1), PREFILL)
+    assert (fit.slots, fit.most, fit.wanted) == (0, None, None)
+
+
+def test_what_does_not_fit_says_what_would() -> None:
+    some = case(QWEN_32B, 1, 80 * 10**9, 64)
+    lines = fitting.advice(some, fitting.fit_slots(some, growing(some, 0.0), PREFILL), ())
+    assert "no 8 slots fit at 16,384 new tokens" in lines[0]
+    found = int(lines[1].split("fit ")[1].split()[0])
+    larger = case(QWEN_32B, found, some.memory, 64)
+    smaller = case(QWEN_32B, found // 2, some.memory, 64)
+    assert larger.weight_bytes + larger.prefix_bytes + larger.cache_bytes <= some.memory
+    assert smaller.weight_bytes + smaller.prefix_bytes + smaller.cache_bytes > some.memory
+    # 80 GB less weights and prompts over 64 slots of 262,144 bytes a token.
+    room = (80e9 - some.weight_bytes - some.prefix_bytes) / (64 * 262_144)
+    assert lines[2] == f"64 slots would fit here at {int(room) - 512:,} new tokens (arithmetic)"
+
+
+def test_slots_are_what_the_engine_sends() -> None:
+    table = engine._empty_table(16)
+    abstract = programs.abstract_slots(16)
+    assert {name: (x.shape, x.dtype) for name, x in table.items()} == {
+        name: (x.shape, x.dtype) for name, x in abstract._asdict().items()
+    }
+
+
+def test_planned_caches_are_those_of_the_engine() -> None:
+    made = Engine(init_params(TINY, jax.random.key(0)), TINY, SLOTS, 10)
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    filed = programs.cache(TINY, SLOTS, mesh, 10)
+    assert programs.device_bytes(filed) == 2 * 16 * 2 * 8 * made._places * 4
+
+
+SUM = """\
+  %add = f32[] add(%x, %y)
+}
+"""
+PROGRAM = f"""HloModule jit_decode_window
+
+%sum (x: f32[], y: f32[]) -> f32[] {{
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+{SUM}
+%fused_copy (p: bf16[8,16]) -> bf16[8,16] {{
+  %p = bf16[8,16]{{1,0}} parameter(0)
+  ROOT %c = bf16[8,16]{{0,1}} copy(%p)
+}}
+
+%fused_update (p.1: bf16[8,16], q: bf16[1,16], i.1: s32[]) -> bf16[8,16] {{
+  %p.1 = bf16[8,16]{{1,0}} parameter(0)
+  %q = bf16[1,16]{{1,0}} parameter(1)
+  %i.1 = s32[] parameter(2)
+  ROOT %u = bf16[8,16]{{1,0}} dynamic-update-slice(%p.1, %q, %i.1, %i.1)
+}}
+
+%inner_body (a: (s32[], f32[4])) -> (s32[], f32[4]) {{
+  %a = (s32[], f32[4]{{0}}) parameter(0)
+  %g = f32[4]{{0}} get-tuple-element(%a), index=1
+  %r = f32[4]{{0}} all-reduce(%g), replica_groups={{}}, to_apply=%sum
+  ROOT %t = (s32[], f32[4]{{0}}) tuple(%n, %r)
+}}
+
+%inner_condition (a.1: (s32[], f32[4])) -> pred[] {{
+  %a.1 = (s32[], f32[4]{{0}}) parameter(0)
+  %bound = s32[]{{:T(128)}} constant(31)
+  ROOT %less = pred[] compare(%i, %bound), direction=LT
+}}
+
+%body (b: (s32[], bf16[8,16], f32[4])) -> (s32[], bf16[8,16], f32[4]) {{
+  %b = (s32[], bf16[8,16]{{1,0:T(8,128)(2,1)}}, /*index=2*/f32[4]{{0}}) parameter(0)
+  %cache = bf16[8,16]{{1,0}} get-tuple-element(%b), index=1
+  %copied = bf16[8,16]{{0,1}} fusion(%cache), kind=kLoop, calls=%fused_copy
+  %updated = bf16[8,16]{{1,0}} fusion(%cache, %row, %n.1), kind=kLoop, calls=%fused_update
+  %start = (f32[4]{{0}}, f32[16]{{0}}) all-gather-start(%v), dimensions={{0}}
+  %done = f32[16]{{0}} all-gather-done(%start)
+  %inner = (s32[], f32[4]{{0}}) while(%z), condition=%inner_condition, body=%inner_body
+  ROOT %out = (s32[], bf16[8,16]{{1,0}}, f32[4]{{0}}) tuple(%n.1, %updated, %v)
+}}
+
+%condition (b.1: (s32[], bf16[8,16], f32[4])) -> pred[] {{
+  %b.1 = (s32[], bf16[8,16]{{1,0}}, f32[4]{{0}}) parameter(0)
+  %steps = s32[] constant(4)
+  ROOT %before = pred[] compare(%j, %steps), direction=LT
+}}
+
+ENTRY %main (c: bf16[8,16]) -> bf16[8,16] {{
+  %c.1 = bf16[8,16]{{1,0}} parameter(0)
+  %first = bf16[8,16]{{1,0}} copy(%c.1)
+  %loop = (s32[], bf16[8,16]{{1,0}}, f32[4]{{0}}) while(%s), condition=%condition, body=%body
+  ROOT %end = bf16[8,16]{{1,0}} get-tuple-element(%loop), index=1
+}}
+"""
+
+
+def test_loop_report_counts_what_runs_in_a_step() -> None:
+    """The inner loop's all-reduce runs 31 times; an update in place is no new array, a copy in a fusion is one."""
+    found = hlo.token_loop(PROGRAM, window=4, big=8 * 16 * 2)
+    assert found.collectives == (("all-gather", 1.0), ("all-reduce", 31.0))
+    assert found.sent == 31 * 16 + 64
+    assert (found.big_writes_step, found.big_writes_window) == (1.0, 1)
+    assert hlo.token_loop(PROGRAM, window=4, big=8 * 16 * 2 + 1).big_writes_step == 0
+
+
+def test_unrolled_loop_counts_the_same_a_step() -> None:
+    """Two steps a turn: a loop of 4 turns is a window of 8."""
+    found = hlo.token_loop(PROGRAM, window=8, big=256)
+    assert found.collectives == (("all-gather", 0.5), ("all-reduce", 15.5))
+    assert found.big_writes_step == 0.5
+
+
+def test_token_loop_of_a_real_program_sends_sums_over_tensor(cpu_plan: planning.Plan) -> None:
+    """Over 2 devices, a sum after each layer's attention and after each ffn, and more to draw the tokens."""
+    loop = cpu_plan.window.loop
+    assert dict(loop.collectives)["all-reduce"] >= 2 * TINY.layers
+    assert loop.sent >= 2 * TINY.layers * SLOTS.slots * TINY.width * 4
+    assert cpu_plan.window.temporaries > 0
+
+
+@pytest.mark.parametrize("name", ["h200-8", "v5e-8", "v5p-128"])
+def test_every_target_at_least_lowers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "missing_extra", lambda target: "none")
+    target = planning.find(name)
+    found = planning.plan(TINY, SLOTS, STUDY, target)
+    assert not any(program.real for program in (*found.others, found.fit.wanted))
+    assert found.fit.slots > 0 and not found.fit.verified
+    text = planning.render(found)
+    assert "lowered only: pip install -e '.[none]' compiles them" in text and "unknown" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["v5e-8", "h200-8"])
+def test_real_compilers_say_what_a_target_needs(name: str) -> None:
+    target = planning.find(name)
+    missing = compiling.missing_extra(target)
+    if missing:
+        pytest.skip(f"needs the compiler of the {missing} extra, no device: pip install -e '.[{missing}]'")
+    found = planning.plan(TINY, SLOTS, STUDY, target)
+    assert found.extra is None and all(program.temporaries is not None for program in found.others)
+    assert found.window.total <= target.memory
+
+
+def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.Plan) -> None:
+    text = planning.render(cpu_plan)
+    for words in (
+        "20 GB/s and 0.1 TFLOP/s",
+        "compiled for real",
+        "slots that fit at 12 new tokens",
+        "hours",
+        "prefill",
+    ):
+        assert words in text
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_unknown_target_names_the_known() -> None:
+    with pytest.raises(UserError, match="one of cpu, h200, h200-8, v5e-8, .*did you mean v5e-8"):
+        planning.find("v5e8")
+    assert [t.devices for t in targets.TARGETS] == [1, 1, 8, 8, 4, 64, 16]
+
+
+def settings_of(name: str) -> Settings:
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return settings.from_config(Settings, module.get_config())
+
+
+def test_updates_of_recipes_have_the_state_that_training_has() -> None:
+    from rlvr_limit import rl
+
+    s = settings_of("countdown_smoke")
+    model, shapes = job.model_of(s), job.engine_of(s)
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    assert [p.name for p in job.updates(s, model, shapes, mesh)] == [
+        "supervised update of 32 x 14 tokens",
+        "policy update of 8 x 14 tokens",
+    ]
+    tx = rl.optimizer(s.arms["grpo"].rl.optimizer, 10)
+    real, planned = rl.init_state(init_params(model, jax.random.key(0)), tx), job._state(model, mesh, tx)
+    assert jax.tree.structure(real) == jax.tree.structure(planned)
+    for x, y in zip(jax.tree.leaves(real), jax.tree.leaves(planned), strict=True):
+        assert (x.shape, x.dtype) == (y.shape, y.dtype)
+
+
+def test_answers_of_a_plan_are_capped_by_the_context() -> None:
+    s = settings_of("oat_zero_math")
+    study = job.study_of(s, job.model_of(s))
+    assert s.model.context == 4096 and study.max_tokens == 4096 - job.PROMPT_TOKENS
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*_math.py")), ids=lambda path: path.stem)
+def test_every_math_config_has_a_study(path: Path) -> None:
+    s = settings_of(path.stem)
+    model = job.model_of(s)
+    study = job.study_of(s, model)
+    assert study.answers > 0 and np.dtype(jnp.dtype(model.dtype)).itemsize == 2
+    assert {b.name for b in study.benchmarks} == set(s.benchmarks)
