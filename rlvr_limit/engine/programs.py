@@ -179,11 +179,12 @@ def _admit(cache: jax.Array, prefix: jax.Array, slots: Slots, axis: int) -> jax.
 
 
 def _file(cache: jax.Array, recent: jax.Array, length_B: jax.Array, axis: int) -> jax.Array:
-    window = recent.shape[axis]
-    step_BS = jnp.arange(cache.shape[axis])[None, :] - length_B[:, None]
-    step = jnp.expand_dims(step_BS, tuple({1, 2, 3} - {axis}))
-    fresh = jnp.take_along_axis(recent, jnp.clip(step, 0, window - 1), axis=axis)
-    return jnp.where((step >= 0) & (step < window), fresh, cache)
+    # In place, a row at a time: a select over all places would write the whole cache anew. The slice always lies
+    # inside for a live slot; an idle one, whose length runs on, is clamped to the end of its own row.
+    def one(cache: jax.Array, recent: jax.Array, length: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(cache, recent, length, axis - 1)
+
+    return jax.vmap(one)(cache, recent, length_B)
 
 
 def _two_part_attention(
@@ -194,11 +195,13 @@ def _two_part_attention(
     k = past[0].shape[1]
     q_BKGH = q_B1NH.reshape(b, k, n // k, h)
 
-    def scores(keys_BKHS: jax.Array, mask_BS: jax.Array) -> jax.Array:
+    def scores(q_BKGH: jax.Array, keys_BKHS: jax.Array, mask_BS: jax.Array) -> jax.Array:
         s = jnp.einsum("bkgh,bkhs->bkgs", q_BKGH, keys_BKHS, preferred_element_type=jnp.float32) * h**-0.5
         return jnp.where(mask_BS[:, None, None], s, -1e30)
 
-    s_past, s_recent = scores(past[0], past_BS), scores(recent[0], seen_BW)
+    # XLA:GPU joins two products of one factor, and the keys of the whole cache with them, anew in every step.
+    apart = jax.lax.optimization_barrier(q_BKGH)
+    s_past, s_recent = scores(q_BKGH, past[0], past_BS), scores(apart, recent[0], seen_BW)
     top = jnp.maximum(jnp.max(s_past, axis=-1), jnp.max(s_recent, axis=-1))[..., None]
     e_past, e_recent = jnp.exp(s_past - top), jnp.exp(s_recent - top)
     total = jnp.sum(e_past, axis=-1) + jnp.sum(e_recent, axis=-1)
