@@ -63,8 +63,8 @@ def words(folders: Path, *overrides: str) -> list[str]:
     return ["main.py", "--config=configs/qwen7b_math.py", *(f"--config.{word}" for word in changed)]
 
 
-def run(folders: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *words(folders)]
+def run(folders: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *words(folders, *overrides)]
     return subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
 
 
@@ -118,6 +118,11 @@ def test_finished_run_draws_nothing_again(finished: Path, folders: Path) -> None
     before = {path: path.stat().st_mtime_ns for path in (finished / "records").rglob("*.parquet")}
     assert run(folders).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in (finished / "records").rglob("*.parquet")} == before
+
+
+def test_fewer_samples_asked_for_than_stored_are_a_smaller_study(finished: Path, folders: Path) -> None:
+    done = run(folders, "sampling.n=2", "sampling.n_of.aime24=1", "job=score")
+    assert done.returncode == 0 and "score" not in done.stdout  # what is scored already is more than is asked for
 
 
 def test_context_caps_answers_and_says_so(

@@ -295,11 +295,11 @@ def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     where = f"config.arms.{name}"
     if arm.group not in ORDER:
         raise UserError(f"{where}.group: found {arm.group!r}, but one of {', '.join(ORDER)} is right")
-    if s.benchmarks and not arm.weights:
+    if s.benchmarks and not arm.weights and s.job != "plan":
         raise UserError(
             f"{where}.weights: found nothing, but a folder or a hub name is right (recipes: Countdown only)"
         )
-    if sum(r is not None for r in (arm.pretrain, arm.sft, arm.rl)) != 1 and not arm.weights:
+    if s.task and sum(r is not None for r in (arm.pretrain, arm.sft, arm.rl)) != 1 and not arm.weights:
         raise UserError(f"{where}: give weights, or exactly one of pretrain, sft and rl")
     start = arm.recipe.start if arm.recipe and not arm.weights else ""
     if start and (start not in s.arms or s.arms[start].rl):

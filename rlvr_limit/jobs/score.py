@@ -115,7 +115,10 @@ def _answers(experiment: Experiment, arm: str, n: int) -> Answers:
         for problem in experiment.problems:
             rng = random.Random(f"{experiment.settings.seed}/solver/{problem.id}")
             right = experiment.task.demonstrate([problem], 1.0, rng)
-            found += [(problem.id, i, next(right)[1]) for i in range(n)]
+            found += [(problem.id, i, next(right)[1]) for i in range(min(n, experiment.n(problem)))]
         return found
+    # A folder may hold more samples than this config asks for.
+    most = {problem.id: min(n, experiment.n(problem)) for problem in experiment.problems}
     stored = records.read(experiment.root, "samples", columns=["problem_id", "index", "tokens"], where={"arm": arm})
-    return [(r["problem_id"], r["index"], tuple(r["tokens"])) for r in stored.to_pylist() if r["index"] < n]
+    rows = (r for r in stored.to_pylist() if r["index"] < most[r["problem_id"]])
+    return [(r["problem_id"], r["index"], tuple(r["tokens"])) for r in rows]
