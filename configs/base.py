@@ -3,6 +3,9 @@
 from ml_collections import ConfigDict
 
 QWEN_STOPS = ("<|im_end|>", "<|endoftext|>")
+QWEN_MATH = {"gsm8k": 128, "math500": 128, "minerva_math": 128, "olympiadbench": 128, "aime24": 1024, "amc23": 1024}
+"""Benchmarks of Fig. 2 and the samples per problem of each, for Qwen2.5."""
+
 LLAMA_STOPS = ("<|eot_id|>", "<|end_of_text|>")
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from configs import base, shapes
 
-MATH = {"gsm8k": 128, "math500": 128, "minerva_math": 128, "olympiadbench": 1024, "aime24": 1024, "amc23": 1024}
+MATH = {**base.QWEN_MATH, "olympiadbench": 1024}
 
 
 def get_config() -> ConfigDict:

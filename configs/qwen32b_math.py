@@ -9,12 +9,10 @@ from ml_collections import ConfigDict
 
 from configs import base, shapes
 
-MATH = {"gsm8k": 128, "math500": 128, "minerva_math": 128, "olympiadbench": 128, "aime24": 1024, "amc23": 1024}
-
 
 def get_config() -> ConfigDict:
     """Both arms: template qwen_boxed, <|im_end|> or <|endoftext|> ends an answer, context 131,072."""
-    config = base.released("qwen32b_math", "Qwen2.5-32B: base against SimpleRL-Zoo", shapes.QWEN25_32B, MATH)
+    config = base.released("qwen32b_math", "Qwen2.5-32B: base against SimpleRL-Zoo", shapes.QWEN25_32B, base.QWEN_MATH)
     config.arms.base = base.arm("Qwen2.5-32B", "base", "Qwen/Qwen2.5-32B", "qwen_boxed")
     config.arms.rl = base.arm("SimpleRL-Zoo 32B", "rl", "hkust-nlp/Qwen-2.5-32B-SimpleRL-Zoo", "qwen_boxed")
     return config

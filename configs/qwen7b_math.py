@@ -9,12 +9,10 @@ from ml_collections import ConfigDict
 
 from configs import base, shapes
 
-MATH = {"gsm8k": 128, "math500": 128, "minerva_math": 128, "olympiadbench": 128, "aime24": 1024, "amc23": 1024}
-
 
 def get_config() -> ConfigDict:
     """Both arms: template qwen_boxed, <|im_end|> or <|endoftext|> ends an answer, context 131,072."""
-    config = base.released("qwen7b_math", "Qwen2.5-7B: base against SimpleRL-Zoo", shapes.QWEN25_7B, MATH)
+    config = base.released("qwen7b_math", "Qwen2.5-7B: base against SimpleRL-Zoo", shapes.QWEN25_7B, base.QWEN_MATH)
     config.arms.base = base.arm(
         "Qwen2.5-7B", "base", "Qwen/Qwen2.5-7B", "qwen_boxed", revision="d149729398750b98c0af14eb82c78cfe92750796"
     )

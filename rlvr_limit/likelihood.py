@@ -74,7 +74,8 @@ def _per_shard(
 
 
 @partial(jax.jit, static_argnums=1)
-def _logprobs(params: Params, config: ModelConfig, rows: Rows) -> jax.Array:
+def batch_logprobs(params: Params, config: ModelConfig, rows: Rows) -> jax.Array:
+    """The log-probs [B, T] of answer_logprobs as one compiled program."""
     return answer_logprobs(params, config, rows)[0]
 
 
@@ -90,7 +91,7 @@ def score(
     for start in range(0, len(pairs), batch):
         part = pairs[start : start + batch]
         rows = to_rows(part + [part[0]] * (batch - len(part)), places)
-        logp_BT = np.asarray(_logprobs(params, config, rows))
+        logp_BT = np.asarray(batch_logprobs(params, config, rows))
         for i, (prompt, reply) in enumerate(part):
             yield tuple(logp_BT[i, len(prompt) : len(prompt) + len(reply)].tolist())
 

@@ -17,6 +17,7 @@ from rlvr_limit import checkpoint, records
 from rlvr_limit.jobs import settings
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.prepare import prepare
+from rlvr_limit.jobs.score import answers_of
 from rlvr_limit.model import ModelConfig, init_params
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import UserError
@@ -63,8 +64,8 @@ def words(folders: Path, *overrides: str) -> list[str]:
     return ["main.py", "--config=configs/qwen7b_math.py", *(f"--config.{word}" for word in changed)]
 
 
-def run(folders: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *words(folders, *overrides)]
+def run(folders: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *words(folders)]
     return subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
 
 
@@ -120,9 +121,14 @@ def test_finished_run_draws_nothing_again(finished: Path, folders: Path) -> None
     assert {path: path.stat().st_mtime_ns for path in (finished / "records").rglob("*.parquet")} == before
 
 
-def test_fewer_samples_asked_for_than_stored_are_a_smaller_study(finished: Path, folders: Path) -> None:
-    done = run(folders, "sampling.n=2", "sampling.n_of.aime24=1", "job=score")
-    assert done.returncode == 0 and "score" not in done.stdout  # what is scored already is more than is asked for
+def test_fewer_samples_asked_for_than_stored_are_a_smaller_study(
+    finished: Path, folders: Path, compilation_cache: None
+) -> None:
+    fewer = prepared(folders, "sampling.n=2", "sampling.n_of.aime24=1")
+    assert fewer.root.resolve() == finished.resolve()
+    answers = [(name, index) for name, index, _ in answers_of(fewer, "base", 16)]
+    wanted = [(p.id, i) for p in fewer.problems for i in range(1 if p.id.startswith("aime24/") else 2)]
+    assert sorted(answers) == sorted(wanted)
 
 
 def test_context_caps_answers_and_says_so(

@@ -35,15 +35,15 @@ def sample_missing(experiment: Experiment) -> None:
     with records.Writer(experiment.root, "samples") as samples, records.Writer(experiment.root, "verdicts") as verdicts:
         for entry, work in _lacking(experiment):
             model = experiment.setups[entry.arm].model
-            if model != shape:
-                # What the last arm held must be gone before the next one comes: two of them may not fit.
-                engine = None
-            else:
+            # The last arm's weights must be gone before the next one's come: two of them may not fit.
+            if model == shape:
                 engine.load(None)
-            params = load(experiment, entry)
-            if engine is None:
+                engine.load(load(experiment, entry))
+            else:
+                engine = None
+                params = load(experiment, entry)
                 engine, shape = Engine(params, model, experiment.engine, _longest(experiment, model)), model
-            engine.load(params)
+                del params
             _sample(experiment, entry, engine, work, samples, verdicts)
 
 

@@ -72,7 +72,7 @@ def _wanted(experiment: Experiment) -> list[tuple[Evaluated, str]]:
 
 def _lacking(experiment: Experiment, model: Evaluated, arm: str, n: int) -> Answers:
     have = records.existing(experiment.root, "scores", arm=arm, model=model.name)
-    return [key for key in _answers(experiment, arm, n) if key[1] not in have.get(key[0], set())]
+    return [key for key in answers_of(experiment, arm, n) if key[1] not in have.get(key[0], set())]
 
 
 def _scored(experiment: Experiment, model: Evaluated, arm: str, todo: Answers) -> Iterator[list[dict]]:
@@ -109,7 +109,8 @@ def _places(tokens: int, most: int) -> int:
     return min(places, most)
 
 
-def _answers(experiment: Experiment, arm: str, n: int) -> Answers:
+def answers_of(experiment: Experiment, arm: str, n: int) -> Answers:
+    """The first n answers of an arm, or the solver's, to each problem; fewer where the config asks for fewer samples."""
     if arm == SOLVER:
         found = []
         for problem in experiment.problems:

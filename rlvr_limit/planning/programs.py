@@ -146,7 +146,8 @@ def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, places: i
         jax.ShapeDtypeStruct((batch, places), bool, sharding=lie),
     )
     params = abstract_params(config, mesh)
-    return Program(f"scorer of {batch} x {places:,} tokens", lambda: likelihood._logprobs.trace(params, config, rows))
+    name = f"scorer of {batch} x {places:,} tokens"
+    return Program(name, lambda: likelihood.batch_logprobs.trace(params, config, rows))
 
 
 def abstract_slots(rows: int) -> programs.Slots:
