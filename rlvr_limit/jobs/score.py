@@ -110,7 +110,7 @@ def _places(tokens: int, most: int) -> int:
 
 
 def answers_of(experiment: Experiment, arm: str, n: int) -> Answers:
-    """The first n answers of an arm, or the solver's, to each problem; fewer where the config asks for fewer samples."""
+    """The first n answers of an arm or the solver to each problem; fewer where the config asks for fewer samples."""
     if arm == SOLVER:
         found = []
         for problem in experiment.problems:
