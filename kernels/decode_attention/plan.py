@@ -1,0 +1,49 @@
+"""What decode attention is told of the pages of a pool: which row reads which page, in which order.
+
+Legend, beside the one of the callers (B rows, K key heads, G query heads a key head, H head width):
+P pages of the pool, C tokens of a page, I own pages, S visits of shared pages.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Plan(NamedTuple):
+    """Lists of pages to visit; made on the host once for many steps. Entries past a count are ignored.
+
+    Own pages are listed row by row, each row's in the order of its tokens: those of row b are items first_B[b] to
+    first_B[b] + count_B[b] - 1, and item i is page page_I[i], of row row_I[i], with tokens_I[i] of its C tokens in use.
+    Shared pages are visited by tiles of `tile` neighbouring rows: visit s is that of rows tile_S[s] * tile onwards to
+    page shared_S[s], with shared_tokens_S[s] tokens in use, and counts only for those rows b of the tile with
+    prompt_B[b] == prompt_S[s]. Visits are sorted by tile, those of one tile by prompt, those of one prompt by page.
+    """
+
+    page_I: Any
+    row_I: Any
+    tokens_I: Any
+    items: Any
+    first_B: Any
+    count_B: Any
+    prompt_B: Any
+    tile_S: Any
+    shared_S: Any
+    prompt_S: Any
+    shared_tokens_S: Any
+    visits: Any
+
+
+class Partial(NamedTuple):
+    """A softmax over some of the keys, yet to be joined with others: out / total is its mean of values.
+
+    out_BKGH = sum exp(score - top) value, top_BKG = max score, total_BKG = sum exp(score - top), all float32;
+    where a row has no key at all: 0, EMPTY, 0.
+    """
+
+    out_BKGH: Any
+    top_BKG: Any
+    total_BKG: Any
+
+
+EMPTY = -1e30
+"""The top of no keys: finite, so that differences of tops stay numbers."""
