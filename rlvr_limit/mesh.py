@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -81,6 +81,33 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     if mesh.empty or mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, partition(mesh, x.shape, axes)))
+
+
+class Part(NamedTuple):
+    """What on_each_device gives back: its whole shape, and the logical axes of the first dimensions."""
+
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...]
+
+
+def on_each_device(f: Callable, mesh: Mesh | AbstractMesh, axes: Sequence[Any], out: Any) -> Callable:
+    """f, run by each device on its own part of every argument, with no communication (jax.shard_map).
+
+    axes are the logical axes of each argument's first dimensions, for all leaves of it; out is a Part, or a tree of
+    them, for the result. On one device f itself.
+    """
+    if mesh.size == 1:
+        return f
+
+    def spec(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> PartitionSpec:
+        return partition(mesh, shape, axes + (None,) * (len(shape) - len(axes)))
+
+    def call(*args: Any) -> Any:
+        inside = tuple(jax.tree.map(lambda x, a=a: spec(x.shape, a), arg) for a, arg in zip(axes, args, strict=True))
+        result = jax.tree.map(lambda part: spec(*part), out, is_leaf=lambda x: isinstance(x, Part))
+        return jax.shard_map(f, mesh=mesh, in_specs=inside, out_specs=result, check_vma=False)(*args)
+
+    return call
 
 
 def row_shards(x: jax.Array, rows: int) -> int:

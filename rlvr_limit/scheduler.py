@@ -1,76 +1,251 @@
-"""Which sample sits in which slot, and which prompt in which prefix row. Plain Python, no jax."""
+"""Which sample is alive, and which pages of the cache it holds. Plain Python, no jax.
+
+Time goes in windows of `window` tokens. A sample's own tokens are the last one of its prompt and all it draws; at the
+end of each window their keys and values are filed in its pages. Those of the rest of the prompt lie in the prompt's
+pages, once for all of its samples. On a mesh each shard has slots and pages of its own: a sample lives on one shard,
+a prompt's pages are on all of them.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
+
+TRASH = 0
+"""The page that takes what nobody will read."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """Sample number index of request number request."""
+class Shapes:
+    """Slots and pages of each shard, tokens of a page and of a window; a page is a whole number of windows."""
+
+    shards: int
+    slots: int
+    pages: int
+    page: int
+    window: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """Draw samples `indices` of request number request, whose prompt leaves `shared` tokens for all of them to read.
+
+    No sample has more than `own` tokens of its own.
+    """
+
+    request: int
+    shared: int
+    own: int
+    indices: Iterable[int]
+
+
+@dataclass
+class Seat:
+    """A live sample: sample `index` of a request, on a shard, with `filed` own tokens in its pages."""
 
     request: int
     index: int
+    shard: int
+    pages: list[int] = field(default_factory=list)
+    filed: int = 0
 
 
 @dataclass(frozen=True)
-class Admission:
-    """A sample enters a slot; its prompt's keys and values lie in a row of the prefix store."""
+class Round:
+    """What is to be done before a window, in this order.
 
-    slot: int
-    row: int
-    work: Work
+    Pages of `set_back` samples are saved, prompts are prefilled into their pages (one list a shard), saved pages of
+    `resumed` samples are written into the pages they hold now; `admitted` are new.
+    """
+
+    set_back: list[tuple[Seat, list[int]]]
+    prefills: list[tuple[int, list[list[int]]]]
+    resumed: list[Seat]
+    admitted: list[Seat]
 
 
 class Scheduler:
-    """Fills free slots with work in order; a prompt keeps its prefix row until its last sample has been admitted."""
+    """Seats samples in order of the jobs. The oldest live sample of a shard is never set back, so that all finish."""
 
-    def __init__(self, slots: int, rows: int, work: Iterable[tuple[int, Iterable[int]]]):
-        """work yields (request number, its sample indices), each request once, and is read only as slots free up."""
-        self.free = deque(range(slots))
-        self.live: dict[int, Work] = {}
-        self._rows = deque(range(rows))
-        self._pending = iter(work)
-        self._current: tuple[int, int, Iterator[int]] | None = None
+    def __init__(self, shapes: Shapes, jobs: Iterable[Job]):
+        """jobs are read only as slots free up; each request once."""
+        self.shapes = shapes
+        self.seats: list[list[Seat]] = [[] for _ in range(shapes.shards)]
+        self._free = [list(range(TRASH + 1, shapes.pages)) for _ in range(shapes.shards)]
+        self._waiting: list[deque[Seat]] = [deque() for _ in range(shapes.shards)]
+        self._prompts: OrderedDict[int, list[list[int]]] = OrderedDict()
+        self._pending = iter(jobs)
+        self._known: dict[int, Job] = {}
+        self._alive: dict[int, int] = {}
+        self._current: tuple[Job, Iterator[int]] | None = None
 
-    def admit(self) -> tuple[list[tuple[int, int]], list[Admission]]:
-        """(prompts to prefill as (row, request), samples to admit); a row is handed out at most once a call."""
-        prefills: list[tuple[int, int]] = []
-        admissions: list[Admission] = []
-        spent: list[int] = []
-        while self.free:
+    @property
+    def live(self) -> int:
+        """Samples that have a slot."""
+        return sum(map(len, self.seats))
+
+    @property
+    def unfinished(self) -> int:
+        """Samples that have begun and not finished: live, or set back for want of pages."""
+        return self.live + sum(map(len, self._waiting))
+
+    @property
+    def held(self) -> int:
+        """Pages that are neither free nor the trash, on all shards."""
+        return self.shapes.shards * (self.shapes.pages - 1) - sum(map(len, self._free))
+
+    def prompt_pages(self, request: int, shard: int) -> list[int]:
+        """The pages in which the keys and values of a prompt lie."""
+        return self._prompts[request][shard]
+
+    def job(self, request: int) -> Job:
+        """The job of a request that has a sample alive."""
+        return self._known[request]
+
+    def next_round(self) -> Round:
+        """Gives every live sample the pages of its next window, and seats waiting and new ones while there is room."""
+        set_back: list[tuple[Seat, list[int]]] = []
+        prefills: list[tuple[int, list[list[int]]]] = []
+        for shard, seats in enumerate(self.seats):
+            for seat in list(seats):
+                if seat in seats:
+                    self._grow(seat, set_back)
+            for seat, _ in set_back:
+                if seat.shard == shard:
+                    self._waiting[shard].appendleft(seat)
+        resumed = [seat for shard in range(self.shapes.shards) for seat in self._resume(shard, prefills)]
+        admitted = list(self._admit(prefills))
+        return Round(set_back, prefills, resumed, admitted)
+
+    def window_done(self) -> None:
+        """The own tokens of a window have been filed."""
+        for seats in self.seats:
+            for seat in seats:
+                seat.filed += self.shapes.window
+
+    def release(self, seat: Seat) -> None:
+        """A sample is finished: its slot and pages are free."""
+        self.seats[seat.shard].remove(seat)
+        self._give(seat.shard, seat.pages)
+        seat.pages = []
+        self._alive[seat.request] -= 1
+        self._forget(seat.request)
+
+    def pages_for(self, seat: Seat) -> int:
+        """Pages that hold a sample's own tokens once its next window is filed; of its last window nothing is."""
+        shapes = self.shapes
+        after = seat.filed + shapes.window
+        if after >= self._known[seat.request].own:
+            after = seat.filed
+        return -(-after // shapes.page)
+
+    def _grow(self, seat: Seat, set_back: list[tuple[Seat, list[int]]]) -> None:
+        seats = self.seats[seat.shard]
+        while True:
+            lacking = self.pages_for(seat) - len(seat.pages)
+            if lacking <= 0 or self._make_room(seat.shard, lacking):
+                break
+            youngest = seats[-1]
+            seats.pop()
+            set_back.append((youngest, youngest.pages))
+            self._give(youngest.shard, youngest.pages)
+            youngest.pages = []
+            if youngest is seat:
+                return
+        seat.pages += self._get(seat.shard, lacking)
+
+    def _resume(self, shard: int, prefills: list) -> Iterator[Seat]:
+        waiting = self._waiting[shard]
+        while waiting and len(self.seats[shard]) < self.shapes.slots:
+            seat = waiting[0]
+            if not self._seat(seat, prefills):
+                return
+            waiting.popleft()
+            yield seat
+
+    def _admit(self, prefills: list) -> Iterator[Seat]:
+        while True:
+            shard = min(range(self.shapes.shards), key=lambda s: len(self.seats[s]) + len(self._waiting[s]))
+            # A sample that was set back goes first: a new one would take the pages that it waits for.
+            if len(self.seats[shard]) >= self.shapes.slots or self._waiting[shard]:
+                return
+            following = self._next_index()
+            if following is None:
+                return
+            job, index, put_back = following
+            seat = Seat(job.request, index, shard)
+            if not self._seat(seat, prefills):
+                put_back()
+                return
+            self._alive[job.request] = self._alive.get(job.request, 0) + 1
+            yield seat
+
+    def _next_index(self) -> tuple[Job, int, object] | None:
+        while True:
             if self._current is None:
-                if not self._rows:
-                    break
-                entry = next(self._pending, None)
-                if entry is None:
-                    break
-                indices = iter(entry[1])
-                first = next(indices, None)
-                if first is None:
-                    continue
-                row = self._rows.popleft()
-                self._current = (entry[0], row, chain((first,), indices))
-                prefills.append((row, entry[0]))
-            request, row, indices = self._current
+                job = next(self._pending, None)
+                if job is None:
+                    return None
+                self._known[job.request] = job
+                self._current = job, iter(job.indices)
+            job, indices = self._current
             index = next(indices, None)
-            if index is None:
-                used = bool(admissions) and admissions[-1].row == row
-                (spent if used else self._rows).append(row)
-                self._current = None
-                continue
-            slot = self.free.popleft()
-            self.live[slot] = Work(request, index)
-            admissions.append(Admission(slot, row, self.live[slot]))
-        # What this call admitted still reads these rows, so they are handed out again only in the next one.
-        self._rows.extend(spent)
-        return prefills, admissions
+            if index is not None:
+                break
+            self._current = None
+            self._forget(job.request)
 
-    def release(self, slot: int) -> Work:
-        """Frees a slot whose sample is finished."""
-        work = self.live.pop(slot)
-        self.free.append(slot)
-        return work
+        def put_back() -> None:
+            self._current = job, chain((index,), indices)
+
+        return job, index, put_back
+
+    def _seat(self, seat: Seat, prefills: list) -> bool:
+        """Gives a sample its pages and a slot, if one page is left for each sample that is alive on its shard."""
+        shard, seats = seat.shard, self.seats[seat.shard]
+        own, job = self.pages_for(seat), self._known[seat.request]
+        spare = len(seats) if seats else 0
+        shared = 0 if seat.request in self._prompts else -(-job.shared // self.shapes.page)
+        if not self._make_room(shard, own + shared + spare, keep=seat.request):
+            return False
+        if seat.request not in self._prompts:
+            everywhere = range(self.shapes.shards)
+            if not all(self._make_room(s, shared, keep=seat.request) for s in everywhere if s != shard):
+                return False
+            self._prompts[seat.request] = [self._get(s, shared) for s in everywhere]
+            prefills.append((seat.request, self._prompts[seat.request]))
+        seat.pages = self._get(shard, own)
+        seats.append(seat)
+        return True
+
+    def _make_room(self, shard: int, pages: int, keep: int | None = None) -> bool:
+        """Whether so many pages are free, once prompts that no live sample reads have been given up, oldest first."""
+        while len(self._free[shard]) < pages:
+            read = {seat.request for seats in self.seats for seat in seats} | {keep}
+            idle = next((request for request in self._prompts if request not in read), None)
+            if idle is None:
+                return False
+            self._drop_prompt(idle)
+        return True
+
+    def _forget(self, request: int) -> None:
+        """Gives up the pages of a prompt with no sample left."""
+        going_on = self._current is not None and self._current[0].request == request
+        if not self._alive.get(request) and not going_on:
+            self._drop_prompt(request)
+            self._alive.pop(request, None)
+            self._known.pop(request, None)
+
+    def _drop_prompt(self, request: int) -> None:
+        for shard, pages in enumerate(self._prompts.pop(request, [])):
+            self._give(shard, pages)
+
+    def _get(self, shard: int, pages: int) -> list[int]:
+        return [heapq.heappop(self._free[shard]) for _ in range(pages)]
+
+    def _give(self, shard: int, pages: list[int]) -> None:
+        for page in pages:
+            heapq.heappush(self._free[shard], page)

@@ -11,7 +11,7 @@ import pytest
 from test_model import in_float64, numpy_log_softmax
 
 from rlvr_limit import likelihood, model, rl
-from rlvr_limit.engine import Engine, EngineConfig, Request, prompt_key
+from rlvr_limit.engine import Engine, EngineConfig, Request, programs, prompt_key
 from rlvr_limit.mesh import MeshConfig, make_mesh, mesh_of, parameter_shardings, rows_sharding
 from rlvr_limit.model import ModelConfig, init_params, parameter_specs
 from rlvr_limit.types import Sample, SamplingParams, UserError
@@ -126,13 +126,14 @@ def test_one_device_adds_no_constraint_to_any_program(wide: object) -> None:
     assert "sharding_constraint" in str(logits.trace(placed(wide, WIDE, (2, 2, 2)), WIDE, tokens).jaxpr)
 
 
-def test_slots_and_caches_are_cut_by_rows_and_heads_and_prompts_lie_on_every_device_of_data(wide: object) -> None:
-    engine = Engine(placed(wide, WIDE, (2, 2, 2)), WIDE, EngineConfig(slots=16, prompt_places=4), 8)
-    [(k, v), *_] = engine._empty(16, 12, engine._lie.cache)
-    assert k.sharding.shard_shape(k.shape) == (4, 4, 8, 12) and v.sharding.shard_shape(v.shape) == (4, 4, 12, 8)
-    [(k, _), *_] = engine._empty(65, 4, engine._lie.prefixes)
-    assert k.sharding.shard_shape(k.shape) == (65, 4, 8, 4)
-    assert engine._lie.slots.shard_shape((16,)) == (4,)
+def test_pages_are_cut_by_rows_and_heads(wide: object) -> None:
+    engine = Engine(placed(wide, WIDE, (2, 2, 2)), WIDE, EngineConfig(slots=16, page=8, prompt_places=4), 8)
+    shapes, layout = engine.shapes, engine.layout(16)
+    assert (shapes.shards, shapes.slots, layout.tile) == (4, 4, 4)
+    k, v = (x.shape for x in shapes.abstract_pool(WIDE)[0])
+    assert layout.place(k, *programs.KEYS).shard_shape(k) == (shapes.pages, 4, 8, 8)
+    assert layout.place(v, *programs.KEYS).shard_shape(v) == (shapes.pages, 4, 8, 8)
+    assert layout.place((16,), "rows").shard_shape((16,)) == (4,)
 
 
 LONGEST = 12

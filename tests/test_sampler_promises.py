@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlvr_limit.engine import Engine, EngineConfig, Request, prompt_key
+from rlvr_limit.engine import Engine, EngineConfig, Request, programs, prompt_key
 from rlvr_limit.mesh import MeshConfig, make_mesh, parameter_shardings
 from rlvr_limit.model import ModelConfig, init_params, parameter_specs
 from rlvr_limit.types import Sample, SamplingParams
@@ -97,24 +97,24 @@ def test_other_streams_give_other_samples(shared: Engine, small: dict) -> None:
     assert sum(other[key].logp == sample.logp for key, sample in small.items()) < 0.05 * len(small)
 
 
-def compiled(engine: Engine) -> tuple[int, int]:
-    """Programs that engines of this process have compiled so far: the cache belongs to the functions."""
-    return engine._window._cache_size(), engine._prefill._cache_size()
+def compiled() -> tuple[int, int]:
+    """Programs that engines of this process have compiled so far."""
+    return programs.decode_window._cache_size(), programs.prefill._cache_size()
 
 
 def test_new_weights_compile_nothing(shared: Engine, small: dict) -> None:
-    before = compiled(shared)
+    before = compiled()
     shared.load(jax.tree.map(lambda x: x * 1.5, init_params(MODEL, jax.random.key(8))))
     drawn(shared, requests([0], [0]))
     shared.load(init_params(MODEL, jax.random.key(7)))
-    assert compiled(shared) == before
+    assert compiled() == before
 
 
 def test_weights_on_a_mesh_compile_each_program_once() -> None:
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     spread = jax.device_put(init_params(MODEL, jax.random.key(7)), parameter_shardings(parameter_specs(MODEL), mesh))
     sharded = Engine(spread, MODEL, NORMAL, SAMPLING.max_tokens)
-    before = compiled(sharded)
+    before = compiled()
     drawn(sharded, requests([0, 1, 2, 3], list(range(40))))
     drawn(sharded, requests([3], [0]))
-    assert [now - then for now, then in zip(compiled(sharded), before, strict=True)] == [1, 1]
+    assert [now - then for now, then in zip(compiled(), before, strict=True)] == [1, 1]

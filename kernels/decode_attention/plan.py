@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 
 class Plan(NamedTuple):
     """Lists of pages to visit; made on the host once for many steps. Entries past a count are ignored.
 
     Own pages are listed row by row, each row's in the order of its tokens: those of row b are items first_B[b] to
     first_B[b] + count_B[b] - 1, and item i is page page_I[i], of row row_I[i], with tokens_I[i] of its C tokens in use.
-    Shared pages are visited by tiles of `tile` neighbouring rows: visit s is that of rows tile_S[s] * tile onwards to
-    page shared_S[s], with shared_tokens_S[s] tokens in use, and counts only for those rows b of the tile with
+    order_B are the rows, those with most items first.
+    Shared pages are visited by tiles of `tile` neighbouring rows. Visit s is that of rows tile_S[s] * tile onwards to
+    page shared_S[s], with shared_tokens_S[s] tokens in use; it counts only for those rows b of the tile with
     prompt_B[b] == prompt_S[s]. Visits are sorted by tile, those of one tile by prompt, those of one prompt by page.
+    Those of one tile and prompt come in multiples of GROUP, the last ones perhaps with no token in use.
     """
 
     page_I: Any
@@ -25,6 +29,7 @@ class Plan(NamedTuple):
     items: Any
     first_B: Any
     count_B: Any
+    order_B: Any
     prompt_B: Any
     tile_S: Any
     shared_S: Any
@@ -45,5 +50,15 @@ class Partial(NamedTuple):
     total_BKG: Any
 
 
+GROUP = 4
+
 EMPTY = -1e30
 """The top of no keys: finite, so that differences of tops stay numbers."""
+
+
+def join(a: Partial, b: Partial) -> Partial:
+    """The softmax over the keys of both, in float32 (Milakov and Gimelshein 2018, eq. 4)."""
+    top = jnp.maximum(a.top_BKG, b.top_BKG)
+    share_a, share_b = jnp.exp(a.top_BKG - top), jnp.exp(b.top_BKG - top)
+    out = a.out_BKGH * share_a[..., None] + b.out_BKGH * share_b[..., None]
+    return Partial(out, top, a.total_BKG * share_a + b.total_BKG * share_b)

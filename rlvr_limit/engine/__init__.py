@@ -1,5 +1,6 @@
-"""Prefill, decode windows, and Engine.generate."""
+"""Batched autoregressive sampling over a possibly sharded decoder."""
 
-from rlvr_limit.engine.engine import Engine, EngineConfig, Request, prompt_key
+from rlvr_limit.engine.engine import Engine, Moment
+from rlvr_limit.engine.requests import EngineConfig, Request, prompt_key
 
-__all__ = ["Engine", "EngineConfig", "Request", "prompt_key"]
+__all__ = ["Engine", "EngineConfig", "Moment", "Request", "prompt_key"]

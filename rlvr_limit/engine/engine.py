@@ -2,202 +2,287 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 
-from rlvr_limit.engine import programs
+from rlvr_limit.engine import plans, programs
+from rlvr_limit.engine.drawing import Rules
+from rlvr_limit.engine.requests import STOP_TOKENS, EngineConfig, Request, check
+from rlvr_limit.engine.shapes import Shapes, shapes_of
 from rlvr_limit.mesh import mesh_of
 from rlvr_limit.model import ModelConfig, Params
-from rlvr_limit.scheduler import Admission, Scheduler
-from rlvr_limit.types import Sample, SamplingParams, Stop, UserError
+from rlvr_limit.scheduler import TRASH, Job, Round, Scheduler, Seat
+from rlvr_limit.types import Sample, Stop, UserError
 
-REFERENCE_ROWS = 64
-STOP_TOKENS = 4
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """Shapes of the compiled programs.
-
-    slots samples are alive at once; a window is the number of steps between two looks of the host; prompts hold at
-    most prompt_places tokens and are prefilled prefill_rows at a time; prefix_rows prompts are held at once.
-    reference mode always runs tiles of 64 rows, so that samples are bitwise the same for any number of slots.
-    """
-
-    slots: int = 256
-    window: int = 8
-    prompt_places: int = 16
-    prefill_rows: int = 16
-    prefix_rows: int = 64
-    reference: bool = False
+MOVED_PAGES = 8
+"""Pages of a sample that go to the host or back in one call."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """Draw samples `indices` of one prompt. key comes from prompt_key.
+class Moment(NamedTuple):
+    """The engine at the start of a window: live samples and the rows of the programs they run in, pages held, tokens
+    whose keys and values are in use (a prompt's once), prompts prefilled and samples set back so far."""
 
-    stop, if given, looks at the drained tokens of a sample and returns how many of them to keep, or None to go on.
-    """
-
-    problem_id: str
-    prompt_ids: tuple[int, ...]
-    key: tuple[int, int]
-    indices: tuple[int, ...]
-    sampling: SamplingParams
-    stop: Callable[[tuple[int, ...]], int | None] | None = None
-
-
-def prompt_key(seed: int, stream: str, prompt: str) -> tuple[int, int]:
-    """The random key of a rendered prompt in a stream: what a sample is decides its numbers, never where it ran."""
-    digests = hashlib.sha256(stream.encode()).digest()[:8] + hashlib.sha256(prompt.encode()).digest()[:8]
-    key = jax.random.key(seed, impl="threefry2x32")
-    for word in np.frombuffer(digests, ">u4"):
-        key = jax.random.fold_in(key, int(word))
-    first, second = np.asarray(jax.random.key_data(key))
-    return int(first), int(second)
+    live: int
+    rows: int
+    pages: int
+    tokens: int
+    prefills: int
+    set_back: int
 
 
 @dataclass
 class _Live:
-    """A sample in the making."""
+    """A sample in the making; ended once it has no slot any more."""
 
     request: Request
-    index: int
-    tokens: list[int]
-    logp: list[float]
-    logp_model: list[float]
+    seat: Seat
+    last: int
+    tokens: list[int] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)
+    logp_model: list[float] = field(default_factory=list)
+    generated: int = 0
+    ended: bool = False
+
+
+class _Landed(NamedTuple):
+    """What a window drew in each of its rows, on the host."""
+
+    rows: list[_Live | None]
+    tokens: np.ndarray
+    logp: np.ndarray
+    logp_model: np.ndarray
+    counts: np.ndarray
 
 
 class Engine:
     """Draws samples from one decoder; parameters can be swapped without compiling again."""
 
     def __init__(self, params: Params, model: ModelConfig, config: EngineConfig, max_tokens: int):
-        """max_tokens bounds every request's own limit and sizes the cache."""
+        """max_tokens bounds every request's own limit and, where config.cache_tokens is 0, sizes the cache."""
         self.model, self.config, self.max_tokens = model, config, max_tokens
-        self.rows = REFERENCE_ROWS if config.reference else config.slots
-        self.tiles = -(-config.slots // self.rows)
-        windows = -(-max_tokens // config.window)
-        self._places = config.prompt_places + windows * config.window
+        self._mesh = mesh_of(jax.tree.map(jnp.asarray, params))
+        self.shapes: Shapes = shapes_of(config, self._mesh, max_tokens)
         self.live = 0
-        self._lie = programs.places_on(mesh_of(jax.tree.map(jnp.asarray, params)), model, self.rows)
-        self._prefill, self._window = programs.compile_for(self._lie)
         self.load(params)
 
     def load(self, params: Params) -> None:
         """Swaps the weights; shapes and dtypes must be those of the first ones, so nothing is compiled again."""
         self._params = params
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Sample]:
-        """Yields samples as they finish, in no particular order. Raises UserError for a prompt or limit too long."""
-        c = self.config
-        known: dict[int, Request] = {}
+    def generate(self, requests: Iterable[Request], watch: Callable[[Moment], None] | None = None) -> Iterator[Sample]:
+        """Yields samples as they finish, in no particular order. Raises UserError for a prompt or limit too long.
 
-        def work() -> Iterator[tuple[int, Iterable[int]]]:
-            for number, request in enumerate(requests):
-                self._check(request)
-                known[number] = request
-                yield number, request.indices
-
-        scheduler = Scheduler(c.slots, c.prefix_rows, work())
-        caches = [self._empty(self.rows, self._places, self._lie.cache) for _ in range(self.tiles)]
-        # One spare row takes what the unused rows of a prefill call write.
-        prefixes = self._empty(c.prefix_rows + 1, c.prompt_places, self._lie.prefixes)
-        tables = [_empty_table(self.rows) for _ in range(self.tiles)]
-        live: dict[int, _Live] = {}
+        Results of a window are handed out while the device works at the next. watch is told of every window.
+        """
+        run = _Run(self, requests)
+        behind: list[_Landed] = []
         while True:
-            prefills, admissions = scheduler.admit()
-            if not admissions and not live:
+            run.next_round()
+            if watch and run.scheduler.live:
+                watch(run.moment())
+            self.live = run.scheduler.live
+            flights = run.dispatch()
+            for landed in behind:
+                yield from run.finish(landed)
+            if not flights:
                 return
-            prefixes = self._fill_prefixes(prefixes, [(row, known[request]) for row, request in prefills])
-            for admission in admissions:
-                request = known[admission.work.request]
-                _write_admission(tables[admission.slot // self.rows], admission.slot % self.rows, admission, request)
-                live[admission.slot] = _Live(request, admission.work.index, [], [], [])
-            self.live = len(live)
-            for tile, table in enumerate(tables):
-                if not table["live_B"].any():
-                    continue
-                # Copied, since on CPU a device reads the host's memory, and may be at it after another has finished.
-                sent = programs.Slots(**{name: value.copy() for name, value in table.items()})
-                slots = jax.device_put(sent, self._lie.slots)
-                caches[tile], drawn = self._window(self._params, self.model, c.window, caches[tile], prefixes, slots)
-                for slot, sample in self._drain(tile, table, drawn, live):
-                    scheduler.release(slot)
-                    yield sample
+            behind = [run.land(*flight) for flight in flights]
 
-    def _empty(self, rows: int, places: int, lie: NamedSharding) -> programs.KeyValues:
-        # Made where it lies: the cache of all slots need not fit on one device.
-        return jax.jit(programs.empty_cache, static_argnums=(0, 1, 2), out_shardings=lie)(self.model, rows, places)
+    def layout(self, rows: int) -> programs.Layout:
+        """What a window of so many rows is compiled for."""
+        tile = self.shapes.plan(rows).tile
+        return programs.Layout(self._mesh, self.model, self.config.window, tile)
 
-    def _check(self, request: Request) -> None:
-        where = f"problem {request.problem_id}"
-        if not 1 <= len(request.prompt_ids) <= self.config.prompt_places:
+    def check(self, request: Request) -> None:
+        """Raises UserError where a request cannot be drawn."""
+        check(request, self.config.prompt_places, self.max_tokens, self.model.vocab_size)
+        if not self.shapes.holds(request):
             raise UserError(
-                f"{where}: the prompt has {len(request.prompt_ids)} tokens, the engine holds 1 to "
-                f"{self.config.prompt_places} (engine.prompt_places)"
+                f"problem {request.problem_id}: the cache holds {self.shapes.pages - 1} pages of {self.shapes.page} "
+                f"tokens on a shard, too few for one sample of {request.sampling.max_tokens} tokens "
+                "(engine.cache_tokens)"
             )
-        unknown = next((token for token in request.prompt_ids if not 0 <= token < self.model.vocab_size), None)
-        if unknown is not None:
-            known = f"0 to {self.model.vocab_size - 1}"
-            raise UserError(f"{where}: prompt token {unknown} is not in the model's vocabulary, {known}")
-        if not 1 <= request.sampling.max_tokens <= self.max_tokens:
-            raise UserError(f"{where}: max_tokens {request.sampling.max_tokens} is not in 1 to {self.max_tokens}")
-        if len(request.sampling.stop_tokens) > STOP_TOKENS:
-            raise UserError(f"{where}: more than {STOP_TOKENS} stop tokens")
-        if not request.sampling.temperature >= 0:
-            raise UserError(f"{where}: temperature {request.sampling.temperature} is not 0 or more")
-        if not 0 < request.sampling.top_p <= 1:
-            raise UserError(f"{where}: top_p {request.sampling.top_p} is not above 0 and at most 1")
 
-    def _fill_prefixes(self, prefixes: programs.KeyValues, wanted: list[tuple[int, Request]]) -> programs.KeyValues:
-        c = self.config
-        for start in range(0, len(wanted), c.prefill_rows):
-            tokens = np.zeros((c.prefill_rows, c.prompt_places), np.int32)
-            rows = np.full(c.prefill_rows, c.prefix_rows, np.int32)
-            for i, (row, request) in enumerate(wanted[start : start + c.prefill_rows]):
-                tokens[i, : len(request.prompt_ids)] = request.prompt_ids
-                rows[i] = row
-            prefixes = self._prefill(self._params, self.model, prefixes, tokens, rows)
-        return prefixes
 
-    def _drain(
-        self, tile: int, table: dict[str, np.ndarray], drawn: programs.Drawn, live: dict[int, _Live]
-    ) -> Iterator[tuple[int, Sample]]:
-        """Appends a window's tokens to the live samples; yields those that are finished and frees their rows."""
-        token, logp, logp_model, valid = (np.asarray(x).T for x in drawn)
+class _Run:
+    """One pass over requests: the pool of pages, who lies where in it, and what was set back."""
+
+    def __init__(self, engine: Engine, requests: Iterable[Request]):
+        self.engine, self.shapes = engine, engine.shapes
+        self._known: dict[int, Request] = {}
+        self._live: dict[int, _Live] = {}
+        self._saved: dict[int, list[programs.Pool]] = {}
+        self._prefills = self._set_back = 0
+        self.scheduler = Scheduler(self.shapes.scheduler, self._jobs(requests))
+        s, layout = self.shapes, engine.layout(self.shapes.buckets[-1])
+        lie = [tuple(layout.place(x.shape, *programs.KEYS) for x in pair) for pair in s.abstract_pool(engine.model)]
+        # Made where it lies: the pages of all shards need not fit on one device.
+        make = partial(programs.empty_pool, engine.model, s.shards * s.pages, s.page)
+        self._layout, self._pool = layout, jax.jit(make, out_shardings=lie)()
+
+    def _jobs(self, requests: Iterable[Request]) -> Iterator[Job]:
+        for number, request in enumerate(requests):
+            self.engine.check(request)
+            self._known[number] = request
+            yield Job(number, len(request.prompt_ids) - 1, request.sampling.max_tokens, request.indices)
+
+    def next_round(self) -> None:
+        """Seats samples; saves, prefills and puts back pages as the scheduler says."""
+        todo: Round = self.scheduler.next_round()
+        for seat, pages in todo.set_back:
+            self._saved[id(seat)] = self._read(seat.shard, pages)
+        self._set_back += len(todo.set_back)
+        self._prefill(todo.prefills)
+        for seat in todo.resumed:
+            self._write(seat.shard, seat.pages, self._saved.pop(id(seat)))
+        for seat in todo.admitted:
+            request = self._known[seat.request]
+            # The last prompt token is fed by the first decoding step, so that prefill needs no logits.
+            self._live[id(seat)] = _Live(request, seat, request.prompt_ids[-1])
+
+    def moment(self) -> Moment:
+        """What the scheduler holds now."""
+        seats = [seat for seats in self.scheduler.seats for seat in seats]
+        prompts = {seat.request for seat in seats}
+        tokens = sum(seat.filed for seat in seats) + sum(self.scheduler.job(p).shared for p in prompts)
+        rows = sum(self.shapes.rows_for(n) for n in self._chunks())
+        return Moment(len(seats), rows, self.scheduler.held, tokens, self._prefills, self._set_back)
+
+    def _chunks(self) -> list[int]:
+        """Live samples of the fullest shard, cut into what one window holds."""
+        most, most_rows = max(map(len, self.scheduler.seats)), self.shapes.buckets[-1] // self.shapes.shards
+        return [min(most_rows, most - start) for start in range(0, most, most_rows)]
+
+    def dispatch(self) -> list[tuple[list[_Live | None], programs.Drawn]]:
+        """Starts a window over all live samples: (who sits in each row, what will be drawn)."""
+        shards = [plans.seated(seats) for seats in self.scheduler.seats]
+        flights, start = [], 0
+        for count in self._chunks():
+            rows = self.shapes.rows_for(count)
+            part = [seats[start : start + count] for seats in shards]
+            start += count
+            flights.append(self._start(rows, part))
+        self.scheduler.window_done()
+        return flights
+
+    def _start(self, rows: int, shards: list[list[Seat]]) -> tuple[list[_Live | None], programs.Drawn]:
+        engine, sizes = self.engine, self.shapes.plan(rows)
+        layout = engine.layout(rows)
+        plan = plans.plan_of(shards, self.scheduler, sizes, self._is_grouped)
+        seats = [seat for part in shards for seat in [*part, *[None] * (sizes.rows - len(part))]]
+        who = [self._live[id(seat)] if seat else None for seat in seats]
+        sent = jax.tree.map(lambda x: jax.device_put(x, layout.place(x.shape, "rows")), (self._table(who), plan))
+        self._pool, drawn = programs.decode_window(engine._params, layout, self._pool, *sent)
+        return who, drawn
+
+    def _is_grouped(self, request: int) -> bool:
+        return self.scheduler.job(request).shared >= self.engine.config.group_from
+
+    def _table(self, who: list[_Live | None]) -> programs.Rows:
+        page = self.shapes.page
+
+        def column(value: Callable[[_Live], object], idle: object, dtype: type) -> np.ndarray:
+            return np.array([idle if state is None else value(state) for state in who], dtype)
+
+        def filed_in(state: _Live) -> int:
+            at = state.seat.filed // page
+            return state.seat.pages[at] if at < len(state.seat.pages) else TRASH
+
+        def stops(state: _Live) -> tuple[int, ...]:
+            return (*state.request.sampling.stop_tokens, *[-1] * STOP_TOKENS)[:STOP_TOKENS]
+
+        i32, f32 = np.int32, np.float32
+        return programs.Rows(
+            live_B=column(lambda s: True, False, bool),
+            token_B=column(lambda s: s.last, 0, i32),
+            length_B=column(lambda s: len(s.request.prompt_ids) - 1 + s.seat.filed, 0, i32),
+            generated_B=column(lambda s: s.generated, 0, i32),
+            limit_B=column(lambda s: s.request.sampling.max_tokens, 0, i32),
+            page_B=column(filed_in, TRASH, i32),
+            offset_B=column(lambda s: s.seat.filed % page, 0, i32),
+            key_B2=column(lambda s: s.request.key, (0, 0), np.uint32),
+            index_B=column(lambda s: s.seat.index, 0, i32),
+            stops_BE=column(stops, (-1,) * STOP_TOKENS, i32),
+            rules=Rules(
+                column(lambda s: s.request.sampling.temperature, 1.0, f32),
+                column(lambda s: s.request.sampling.top_p, 1.0, f32),
+            ),
+        )
+
+    def land(self, who: list[_Live | None], drawn: programs.Drawn) -> _Landed:
+        """Waits for a window and frees the slots of what ended in it."""
+        tokens, logp, logp_model, valid = (np.asarray(x).T for x in drawn[:4])
+        goes_on = np.asarray(drawn.live_B)
         counts = valid.sum(axis=1)
-        table["admit_B"][:] = False
-        table["length_B"] += self.config.window
-        table["generated_B"] += self.config.window
-        table["token_B"][:] = token[:, -1]
-        for row in np.flatnonzero(table["live_B"]):
-            slot, n = tile * self.rows + int(row), int(counts[row])
-            state = live[slot]
-            state.tokens += token[row, :n].tolist()
-            state.logp += logp[row, :n].tolist()
-            state.logp_model += logp_model[row, :n].tolist()
+        for row, state in enumerate(who):
+            if state is None or state.ended:
+                continue
+            state.generated += int(counts[row])
+            state.last = int(tokens[row, -1])
+            if not goes_on[row]:
+                self._end(state)
+        return _Landed(who, tokens, logp, logp_model, counts)
+
+    def finish(self, landed: _Landed) -> Iterator[Sample]:
+        """Appends what a window drew to its samples; yields those that are finished."""
+        for row, state in enumerate(landed.rows):
+            if state is None or id(state.seat) not in self._live:
+                continue
+            n = int(landed.counts[row])
+            state.tokens += landed.tokens[row, :n].tolist()
+            state.logp += landed.logp[row, :n].tolist()
+            state.logp_model += landed.logp_model[row, :n].tolist()
             stop = _why_stopped(state)
-            if stop is not None:
-                table["live_B"][row] = False
-                del live[slot]
-                yield (
-                    slot,
-                    Sample(
-                        state.request.problem_id,
-                        state.index,
-                        tuple(state.tokens),
-                        tuple(state.logp),
-                        tuple(state.logp_model),
-                        stop,
-                    ),
-                )
+            if stop is None:
+                continue
+            if not state.ended:
+                self._end(state)
+            del self._live[id(state.seat)]
+            tokens, logp, logp_model = tuple(state.tokens), tuple(state.logp), tuple(state.logp_model)
+            yield Sample(state.request.problem_id, state.seat.index, tokens, logp, logp_model, stop)
+
+    def _end(self, state: _Live) -> None:
+        state.ended = True
+        self._saved.pop(id(state.seat), None)
+        self.scheduler.release(state.seat)
+
+    def _prefill(self, wanted: list[tuple[int, list[list[int]]]]) -> None:
+        engine, r = self.engine, self.engine.config.prefill_rows
+        by_places: dict[int, list[tuple[int, list[list[int]]]]] = {}
+        for request, pages in wanted:
+            if pages[0]:
+                by_places.setdefault(self.shapes.places_for(self._known[request]), []).append((request, pages))
+        for places, prompts in by_places.items():
+            for start in range(0, len(prompts), r):
+                tokens = np.zeros((r, places), np.int32)
+                filed = np.full((self.shapes.shards, r, places // self.shapes.page), TRASH, np.int32)
+                for i, (request, pages) in enumerate(prompts[start : start + r]):
+                    ids = self._known[request].prompt_ids
+                    tokens[i, : len(ids)] = ids
+                    filed[:, i, : len(pages[0])] = pages
+                filed = jax.device_put(filed, self._layout.place(filed.shape, "rows"))
+                self._pool = programs.prefill(engine._params, self._layout, self._pool, tokens, filed)
+        self._prefills += len(wanted)
+
+    def _read(self, shard: int, pages: list[int]) -> list[programs.Pool]:
+        return [jax.device_get(programs.read_pages(self._layout, self._pool, at)) for at in self._moved(shard, pages)]
+
+    def _write(self, shard: int, pages: list[int], saved: list[programs.Pool]) -> None:
+        for at, part in zip(self._moved(shard, pages[: MOVED_PAGES * len(saved)]), saved, strict=True):
+            self._pool = programs.write_pages(self._layout, self._pool, at, part)
+
+    def _moved(self, shard: int, pages: list[int]) -> Iterator[np.ndarray]:
+        for start in range(0, len(pages), MOVED_PAGES):
+            part = pages[start : start + MOVED_PAGES]
+            at = np.full((self.shapes.shards, MOVED_PAGES), TRASH, np.int32)
+            at[shard, : len(part)] = part
+            yield at
 
 
 def _why_stopped(state: _Live) -> Stop | None:
@@ -208,43 +293,3 @@ def _why_stopped(state: _Live) -> Stop | None:
     if state.tokens[-1] in state.request.sampling.stop_tokens:
         return Stop.EOS
     return Stop.LENGTH if len(state.tokens) >= state.request.sampling.max_tokens else None
-
-
-def _empty_table(rows: int) -> dict[str, np.ndarray]:
-    i32 = partial(np.zeros, rows, np.int32)
-    return {
-        "live_B": np.zeros(rows, bool),
-        "admit_B": np.zeros(rows, bool),
-        "row_B": i32(),
-        "token_B": i32(),
-        "length_B": i32(),
-        "generated_B": i32(),
-        "limit_B": i32(),
-        "key_B2": np.zeros((rows, 2), np.uint32),
-        "index_B": i32(),
-        "temperature_B": np.ones(rows, np.float32),
-        "top_p_B": np.ones(rows, np.float32),
-        "stops_BE": np.full((rows, STOP_TOKENS), -1, np.int32),
-    }
-
-
-def _write_admission(table: dict[str, np.ndarray], row: int, admission: Admission, request: Request) -> None:
-    """The last prompt token is fed by the first decoding step, so that prefill needs no logits."""
-    sampling = request.sampling
-    stops = (*sampling.stop_tokens, *[-1] * STOP_TOKENS)[:STOP_TOKENS]
-    values = {
-        "live_B": True,
-        "admit_B": True,
-        "row_B": admission.row,
-        "token_B": request.prompt_ids[-1],
-        "length_B": len(request.prompt_ids) - 1,
-        "generated_B": 0,
-        "limit_B": sampling.max_tokens,
-        "key_B2": request.key,
-        "index_B": admission.work.index,
-        "temperature_B": sampling.temperature,
-        "top_p_B": sampling.top_p,
-        "stops_BE": stops,
-    }
-    for name, value in values.items():
-        table[name][row] = value

@@ -1,214 +1,223 @@
-"""The device programs of the engine: prefill of prompts, and a window of decoding steps over slots.
+"""The device programs of the engine: prefill of prompts, a window of decoding steps, pages to the host and back.
 
-Slots are filled only between windows, so the j-th token of a sample always sits at step j mod window of its window and
-at the same place of the cache: what a sample sees does not depend on when it started or on its batch mates.
-Legend: see model.py; W steps of a window, P places of a prompt, R prompts of one prefill call.
+Rows are filled only between windows, so the j-th own token of a sample always sits at step j mod window of its window
+and at the same place of its page: what a sample sees does not depend on when it started or on its batch mates.
+Legend: see model.py; P pages of C tokens, W steps of a window, R prompts of one prefill call, E stop tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from kernels.categorical import inverse_cdf
-from kernels.top_p import top_p_mask
+from kernels.decode_attention import Partial, Plan, decode_attention, join
 from rlvr_limit import model
-from rlvr_limit.mesh import constrain, everywhere, sharding
+from rlvr_limit.engine.drawing import Rules, draw, uniforms
+from rlvr_limit.mesh import Part, constrain, everywhere, on_each_device, partition, sharding
 from rlvr_limit.model import ModelConfig, Params
 
-KeyValues = list[tuple[jax.Array, jax.Array]]
-"""One (k_BKHS, v_BKSH) pair a layer: the layouts in which both products of decode attention read memory in order."""
-PLACES_AXIS = (3, 2)
+Pool = list[tuple[jax.Array, jax.Array]]
+"""One (k_PKHC, v_PKCH) pair a layer: the layouts in which both products of decode attention read memory in order."""
+
+KEYS = ("rows", "kv_heads", None, None)
+"""Logical axes of pages, and of everything else with a row and a key head: shards of rows have pages of their own."""
 
 
-class Slots(NamedTuple):
-    """What the host knows of every slot; one row a slot, sent at the start of a window."""
+@dataclass(frozen=True)
+class Layout:
+    """What the programs are compiled for, beside the shapes of their arguments.
 
-    live_B: jax.Array
-    admit_B: jax.Array
-    row_B: jax.Array
-    token_B: jax.Array
-    length_B: jax.Array
-    generated_B: jax.Array
-    limit_B: jax.Array
-    key_B2: jax.Array
-    index_B: jax.Array
-    temperature_B: jax.Array
-    top_p_B: jax.Array
-    stops_BE: jax.Array
+    Rows come in tiles of `tile` that visit shared pages together.
+    """
+
+    mesh: Mesh | AbstractMesh
+    model: ModelConfig
+    window: int
+    tile: int
+
+    def place(self, shape: tuple[int, ...], *axes: str | None) -> NamedSharding:
+        """Where an array lies."""
+        return sharding(self.mesh, shape, axes + (None,) * (len(shape) - len(axes)))
+
+
+class Rows(NamedTuple):
+    """What the host knows of every row, sent at the start of a window.
+
+    length_B counts the tokens before the one that is fed first, page_B and offset_B tell where the window is filed.
+    """
+
+    live_B: Any
+    token_B: Any
+    length_B: Any
+    generated_B: Any
+    limit_B: Any
+    page_B: Any
+    offset_B: Any
+    key_B2: Any
+    index_B: Any
+    stops_BE: Any
+    rules: Rules
 
 
 class Drawn(NamedTuple):
-    """What a window drew; valid marks the steps at which the slot was still alive."""
+    """What a window drew; valid marks the steps at which the row was still alive, live_B the rows that still are."""
 
     token_WB: jax.Array
     logp_WB: jax.Array
     logp_model_WB: jax.Array
     valid_WB: jax.Array
+    live_B: jax.Array
 
 
-def empty_cache(config: ModelConfig, rows: int, places: int) -> KeyValues:
-    """Zeros for keys and values of rows x places in every layer."""
-    k_shape = (rows, config.kv_heads, config.head_width, places)
-    v_shape = (rows, config.kv_heads, places, config.head_width)
-    return [(jnp.zeros(k_shape, config.dtype), jnp.zeros(v_shape, config.dtype)) for _ in range(config.layers)]
+def empty_pool(config: ModelConfig, pages: int, page: int) -> Pool:
+    """Zeros for the keys and values of `pages` pages of `page` tokens in every layer."""
+    k, v = (config.kv_heads, config.head_width, page), (config.kv_heads, page, config.head_width)
+    return [(jnp.zeros((pages, *k), config.dtype), jnp.zeros((pages, *v), config.dtype)) for _ in range(config.layers)]
 
 
-class Places(NamedTuple):
-    """Where the engine's arrays lie on a mesh: slots and their caches by rows, prompts on every device of data."""
+@partial(jax.jit, static_argnums=1, donate_argnums=2)
+def prefill(params: Params, layout: Layout, pool: Pool, tokens_RT: jax.Array, pages_SRJ: jax.Array) -> Pool:
+    """Writes the keys and values of R prompts into pages: one list of pages a prompt and shard.
 
-    cache: NamedSharding
-    prefixes: NamedSharding
-    slots: NamedSharding
-    drawn: NamedSharding
-
-
-def places_on(mesh: Mesh, config: ModelConfig, slots: int) -> Places:
-    """Places of an engine of this many slots (rows of one tile)."""
-    return Places(
-        sharding(mesh, (slots, config.kv_heads), ("rows", "kv_heads")),
-        sharding(mesh, (1, config.kv_heads), (None, "kv_heads")),
-        sharding(mesh, (slots,), ("rows",)),
-        everywhere(mesh),
-    )
-
-
-def compile_for(places: Places) -> tuple[Callable, Callable]:
-    """(prefill, decode_window) under jit: caches are donated and come back as they were given, or they would compile
-    twice; what was drawn can be read by every process."""
-    return (
-        jax.jit(prefill, static_argnums=1, donate_argnums=2, out_shardings=places.prefixes),
-        jax.jit(decode_window, static_argnums=(1, 2), donate_argnums=3, out_shardings=(places.cache, places.drawn)),
-    )
-
-
-def prefill(
-    params: Params, config: ModelConfig, prefixes: KeyValues, tokens_RP: jax.Array, rows_R: jax.Array
-) -> KeyValues:
-    """Writes the keys and values of R prompts into rows of the prefix store; places after a prompt's end are junk."""
-    _, fresh = model.causal(params, config, tokens_RP, rows=None)
-    return [
-        (k.at[rows_R].set(nk.transpose(0, 2, 3, 1)), v.at[rows_R].set(nv.transpose(0, 2, 1, 3)))
-        for (k, v), (nk, nv) in zip(prefixes, fresh, strict=True)
-    ]
-
-
-def draw(logits_BV: jax.Array, u_B: jax.Array, temperature_B: jax.Array, top_p_B: jax.Array) -> tuple[jax.Array, ...]:
-    """(token, its log-prob under the distribution it was drawn from, its log-prob at temperature 1), each [B].
-
-    Temperature comes first, then top-p (METRICS.md item 16); temperature 0 is greedy, of log-prob 0.
+    What stands after a prompt's end is filed as well, where the list says or behind the prompt in its last page.
     """
-    greedy_B = temperature_B == 0
-    logp_model = jax.nn.log_softmax(logits_BV, axis=-1)
-    p = jax.nn.softmax(logits_BV / jnp.where(greedy_B, 1.0, temperature_B)[:, None], axis=-1)
+    _, fresh = model.causal(params, layout.model, tokens_RT, rows=None)
+    shards, r, j = pages_SRJ.shape
+    pages_N = pages_SRJ.reshape(shards * r * j)
 
-    def truncate(p: jax.Array) -> jax.Array:
-        return jnp.where(top_p_mask(p, top_p_B) | (top_p_B >= 1)[:, None], p, 0.0)
+    def write(pool: jax.Array, new: jax.Array, pages_N: jax.Array) -> jax.Array:
+        return pool.at[pages_N].set(new)
 
-    p = jax.lax.cond(jnp.any(top_p_B < 1), truncate, lambda p: p, p)
-    token = jnp.where(greedy_B, jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), inverse_cdf(p, u_B))
+    def paged(x_RTKH: jax.Array, order: tuple[int, ...]) -> jax.Array:
+        _, t, k, h = x_RTKH.shape
+        return x_RTKH.reshape(r * j, t // j, k, h).transpose(order)
 
-    def pick(x: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(x, token[:, None], axis=-1)[:, 0]
-
-    logp = jnp.where(greedy_B, 0.0, jnp.log(pick(p)) - jnp.log(jnp.sum(p, axis=-1)))
-    return token, logp, pick(logp_model)
-
-
-def uniforms(slots: Slots, window: int) -> jax.Array:
-    """u [W, B]: one number per position, from (prompt key, sample index, position) alone."""
-
-    def one(key_2: jax.Array, index: jax.Array, position: jax.Array) -> jax.Array:
-        key = jax.random.wrap_key_data(key_2, impl="threefry2x32")
-        key = jax.random.fold_in(jax.random.fold_in(key, index), position)
-        return jax.random.uniform(key)
-
-    positions_WB = slots.generated_B[None, :] + jnp.arange(window)[:, None]
-    return jax.vmap(jax.vmap(one), in_axes=(None, None, 0))(slots.key_B2, slots.index_B, positions_WB)
+    written = []
+    for (pool_k, pool_v), (k, v) in zip(pool, fresh, strict=True):
+        parts = (pool_k, paged(k, (0, 2, 3, 1))), (pool_v, paged(v, (0, 2, 1, 3)))
+        axes = [KEYS, (None, *KEYS[1:]), ("rows",)]
+        written.append(tuple(_local(layout, write, axes, old.shape)(old, new, pages_N) for old, new in parts))
+    return _placed(layout, written)
 
 
-def decode_window(
-    params: Params, config: ModelConfig, window: int, cache: KeyValues, prefixes: KeyValues, slots: Slots
-) -> tuple[KeyValues, Drawn]:
-    """Admits new samples, draws `window` tokens in every slot, and files their keys and values behind the old ones."""
-    b = slots.token_B.shape[0]
-    cache = [
-        tuple(_admit(old, new, slots, axis) for old, new, axis in zip(layer, prefix, PLACES_AXIS, strict=True))
-        for layer, prefix in zip(cache, prefixes, strict=True)
-    ]
-    past_BS = jnp.arange(cache[0][0].shape[PLACES_AXIS[0]])[None, :] < slots.length_B[:, None]
-    recent = empty_cache(config, b, window)
-    u_WB = uniforms(slots, window)
+@partial(jax.jit, static_argnums=1, donate_argnums=2)
+def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: Plan) -> tuple[Pool, Drawn]:
+    """Draws `window` tokens in every row and files the keys and values of what it was fed."""
+    b, window = rows.token_B.shape[0], layout.window
+    u_WB = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window)
+    recent = [tuple(_constrained(x, layout) for x in pair) for pair in empty_pool(layout.model, b, window)]
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, Drawn]:
         token, live, recent = carry
         t, u = inputs
-        seen_BW = jnp.broadcast_to(jnp.arange(window) <= t, (b, window))
-        alive_steps = jnp.where(live, t, 0)
 
         def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, tuple]:
-            rk = jax.lax.dynamic_update_slice_in_dim(recent[i][0], k.transpose(0, 2, 3, 1), t, PLACES_AXIS[0])
-            rv = jax.lax.dynamic_update_slice_in_dim(recent[i][1], v.transpose(0, 2, 1, 3), t, PLACES_AXIS[1])
-            return _two_part_attention(q, cache[i], (rk, rv), past_BS, seen_BW), (rk, rv)
+            rk = jax.lax.dynamic_update_slice_in_dim(recent[i][0], k.transpose(0, 2, 3, 1), t, 3)
+            rv = jax.lax.dynamic_update_slice_in_dim(recent[i][1], v.transpose(0, 2, 1, 3), t, 2)
+            q_BKGH = q.reshape(b, rk.shape[1], -1, q.shape[-1])
+            both = join(_paged(layout, q_BKGH, *pool[i], plan), _window_attention(q_BKGH, rk, rv, t))
+            out = both.out_BKGH / both.total_BKG[..., None]
+            return out.astype(q.dtype).reshape(q.shape), (rk, rv)
 
-        hidden, recent = model.decode(params, config, token[:, None], (slots.length_B + alive_steps)[:, None], attend)
+        positions_B1 = (rows.length_B + jnp.where(live, t, 0))[:, None]
+        hidden, recent = model.decode(params, layout.model, token[:, None], positions_B1, attend)
         logits = constrain(model.logits(params, hidden[:, 0]), "draws", None)
-        drawn = draw(logits, u, slots.temperature_B, slots.top_p_B)
-        new, logp, logp_model = (constrain(x, "rows", *[None] * (x.ndim - 1)) for x in drawn)
-        stopped = jnp.any(new[:, None] == slots.stops_BE, axis=-1) | (slots.generated_B + t + 1 >= slots.limit_B)
-        # An idle slot feeds its last token again; its row of the cache is its own, so it can disturb nobody.
-        return (jnp.where(live, new, token), live & ~stopped, recent), Drawn(new, logp, logp_model, live)
+        new, logp, logp_model = (constrain(x, "rows") for x in draw(logits, u, rows.rules))
+        stopped = jnp.any(new[:, None] == rows.stops_BE, axis=-1) | (rows.generated_B + t + 1 >= rows.limit_B)
+        # An idle row feeds its last token again; its place in the window is its own, so it can disturb nobody.
+        return (jnp.where(live, new, token), live & ~stopped, recent), (new, logp, logp_model, live)
 
-    carry = (slots.token_B, slots.live_B, recent)
-    (_, _, recent), drawn = jax.lax.scan(step, carry, (jnp.arange(window), u_WB))
-    cache = [
-        tuple(_file(old, new, slots.length_B, axis) for old, new, axis in zip(layer, fresh, PLACES_AXIS, strict=True))
-        for layer, fresh in zip(cache, recent, strict=True)
+    carry = (rows.token_B, rows.live_B, recent)
+    (_, live, recent), drawn = jax.lax.scan(step, carry, (jnp.arange(window), u_WB))
+    pool = [
+        tuple(_file(layout, old, new, rows, axis) for old, new, axis in zip(layer, fresh, (3, 2), strict=True))
+        for layer, fresh in zip(pool, recent, strict=True)
     ]
-    return cache, drawn
+    whole = everywhere(layout.mesh)
+    return _placed(layout, pool), Drawn(*(jax.lax.with_sharding_constraint(x, whole) for x in (*drawn, live)))
 
 
-def _admit(cache: jax.Array, prefix: jax.Array, slots: Slots, axis: int) -> jax.Array:
-    kept = jax.lax.slice_in_dim(cache, 0, prefix.shape[axis], axis=axis)
-    taken = jnp.where(slots.admit_B[:, None, None, None], prefix[slots.row_B], kept)
-    return jax.lax.dynamic_update_slice_in_dim(cache, taken, 0, axis=axis)
+@partial(jax.jit, static_argnums=0)
+def read_pages(layout: Layout, pool: Pool, pages_SN: jax.Array) -> Pool:
+    """N pages of every shard, shard by shard, readable by every process."""
+
+    def read(pool: jax.Array, pages_N: jax.Array) -> jax.Array:
+        return pool[pages_N]
+
+    whole = everywhere(layout.mesh)
+    pages_N = pages_SN.reshape(-1)
+
+    def found(x: jax.Array) -> jax.Array:
+        return _local(layout, read, [KEYS, ("rows",)], (len(pages_N), *x.shape[1:]))(x, pages_N)
+
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(found(x), whole), pool)
 
 
-def _file(cache: jax.Array, recent: jax.Array, length_B: jax.Array, axis: int) -> jax.Array:
-    # In place, a row at a time: a select over all places would write the whole cache anew. The slice always lies
-    # inside for a live slot; an idle one, whose length runs on, is clamped to the end of its own row.
-    def one(cache: jax.Array, recent: jax.Array, length: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(cache, recent, length, axis - 1)
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def write_pages(layout: Layout, pool: Pool, pages_SN: jax.Array, saved: Pool) -> Pool:
+    """Puts back what read_pages gave, into other pages perhaps."""
 
-    return jax.vmap(one)(cache, recent, length_B)
+    def write(pool: jax.Array, pages_N: jax.Array, saved: jax.Array) -> jax.Array:
+        return pool.at[pages_N].set(saved)
+
+    def put(x: jax.Array, saved: jax.Array) -> jax.Array:
+        return _local(layout, write, [KEYS, ("rows",), KEYS], x.shape)(x, pages_SN.reshape(-1), saved)
+
+    return _placed(layout, jax.tree.map(put, pool, saved))
 
 
-def _two_part_attention(
-    q_B1NH: jax.Array, past: tuple, recent: tuple, past_BS: jax.Array, seen_BW: jax.Array
-) -> jax.Array:
-    """Attention over the filed keys and the window's own, one softmax over both, without joining the caches."""
-    b, _, n, h = q_B1NH.shape
-    k = past[0].shape[1]
-    q_BKGH = q_B1NH.reshape(b, k, n // k, h)
+def _local(layout: Layout, f: Callable, axes: list[tuple], shape: tuple[int, ...]) -> Callable:
+    """f on each device, for a result with a row and a key head."""
+    return on_each_device(f, layout.mesh, axes, Part(shape, KEYS))
 
-    def scores(q_BKGH: jax.Array, keys_BKHS: jax.Array, mask_BS: jax.Array) -> jax.Array:
-        s = jnp.einsum("bkgh,bkhs->bkgs", q_BKGH, keys_BKHS, preferred_element_type=jnp.float32) * h**-0.5
-        return jnp.where(mask_BS[:, None, None], s, -1e30)
 
-    # XLA:GPU joins two products of one factor, and the keys of the whole cache with them, anew in every step.
-    apart = jax.lax.optimization_barrier(q_BKGH)
-    s_past, s_recent = scores(q_BKGH, past[0], past_BS), scores(apart, recent[0], seen_BW)
-    top = jnp.maximum(jnp.max(s_past, axis=-1), jnp.max(s_recent, axis=-1))[..., None]
-    e_past, e_recent = jnp.exp(s_past - top), jnp.exp(s_recent - top)
-    total = jnp.sum(e_past, axis=-1) + jnp.sum(e_recent, axis=-1)
+def _placed(layout: Layout, pool: Pool) -> Pool:
+    # As it was given, or the next call would compile anew.
+    return [tuple(_constrained(x, layout) for x in pair) for pair in pool]
 
-    def mixed(e_BKGS: jax.Array, values_BKSH: jax.Array) -> jax.Array:
-        e = e_BKGS.astype(values_BKSH.dtype)
-        return jnp.einsum("bkgs,bksh->bkgh", e, values_BKSH, preferred_element_type=jnp.float32)
 
-    out = mixed(e_past, past[1]) + mixed(e_recent, recent[1])
-    return (out / total[..., None]).astype(q_B1NH.dtype).reshape(b, 1, n, h)
+def _constrained(x: jax.Array, layout: Layout) -> jax.Array:
+    """Pages, or rows of keys and values, where they lie on the mesh."""
+    return jax.lax.with_sharding_constraint(x, NamedSharding(layout.mesh, partition(layout.mesh, x.shape, KEYS)))
+
+
+def _paged(layout: Layout, q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan) -> Partial:
+    out = Partial(Part(q_BKGH.shape, KEYS), *[Part(q_BKGH.shape[:3], KEYS[:3])] * 2)
+    f = on_each_device(partial(_local_attention, layout.tile), layout.mesh, [KEYS, KEYS, KEYS, ("rows",)], out)
+    return f(q_BKGH, k_PKHC, v_PKCH, plan)
+
+
+def _local_attention(tile: int, q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan) -> Partial:
+    # Counts travel as one number a shard.
+    plan = plan._replace(items=plan.items[0], visits=plan.visits[0])
+    return decode_attention(q, k, v, plan, tile)
+
+
+def _window_attention(q_BKGH: jax.Array, k_BKHW: jax.Array, v_BKWH: jax.Array, t: jax.Array) -> Partial:
+    """Attention over the first t + 1 tokens of the window."""
+    seen_W = jnp.arange(k_BKHW.shape[-1]) <= t
+    s = jnp.einsum("bkgh,bkhw->bkgw", q_BKGH, k_BKHW, preferred_element_type=jnp.float32) * q_BKGH.shape[-1] ** -0.5
+    s = jnp.where(seen_W, s, -1e30)
+    top = jnp.max(s, axis=-1)
+    e = jnp.exp(s - top[..., None])
+    out = jnp.einsum("bkgw,bkwh->bkgh", e.astype(v_BKWH.dtype), v_BKWH, preferred_element_type=jnp.float32)
+    return Partial(out, top, jnp.sum(e, axis=-1))
+
+
+def _file(layout: Layout, pool: jax.Array, recent: jax.Array, rows: Rows, axis: int) -> jax.Array:
+    """Each row's window into its page, from its offset on; rows that file nothing write to a page nobody reads."""
+
+    def one(page: jax.Array, new: jax.Array, offset: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(page, new, offset, axis - 1)
+
+    def local(pool: jax.Array, recent: jax.Array, page_B: jax.Array, offset_B: jax.Array) -> jax.Array:
+        return pool.at[page_B].set(jax.vmap(one)(pool[page_B], recent, offset_B))
+
+    axes = [KEYS, KEYS, ("rows",), ("rows",)]
+    return _local(layout, local, axes, pool.shape)(pool, recent, rows.page_B, rows.offset_B)

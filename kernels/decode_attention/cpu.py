@@ -1,0 +1,133 @@
+"""For XLA:CPU: loops of as many turns as there are pages in use.
+
+Own pages are taken column by column (first every row's first page, then the second ones, ...), rows with many pages
+first, so that a block is a run of neighbouring rows. Products are sums of elementwise products, which XLA:CPU turns
+into one pass over the pages at the speed of memory, where its batched matrix products of few rows are slower. What
+may not be needed is a loop of no turns and not a branch: XLA:CPU runs branches on one core.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, join
+
+BLOCK_BYTES = 1 << 19
+SMALL = 4
+
+
+def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
+    """See reference.py."""
+    return join(_own_pages(q_BKGH, k_PKHC, v_PKCH, plan), _shared_pages(q_BKGH, k_PKHC, v_PKCH, plan, tile))
+
+
+def _take(x: jax.Array, rows: jax.Array) -> jax.Array:
+    """x[rows], as the two-dimensional look-up that XLA:CPU copies row by row."""
+    flat = jnp.take(x.reshape(x.shape[0], -1), rows, axis=0, mode="clip")
+    return flat.reshape(*rows.shape, *x.shape[1:])
+
+
+def _own_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan) -> Partial:
+    b, width = q_BKGH.shape[0], k_PKHC.shape[-1]
+    sizes = [-(-b // SMALL) * SMALL]
+    while sizes[-1] > SMALL:
+        sizes.append(max(SMALL, sizes[-1] // 4))
+    # Rows past the last one hold no pages; they let the last block be as long as the others.
+    order = jnp.pad(plan.order_B, (0, -b % SMALL))
+    count = jnp.where(jnp.arange(len(order)) < b, plan.count_B[order], 0)
+    first, q = plan.first_B[order], _take(q_BKGH, order)
+
+    def turn(size: int, start: jax.Array, column: jax.Array, i: jax.Array, state: Partial) -> Partial:
+        at = start + i * size
+
+        def rows(x: jax.Array) -> jax.Array:
+            return lax.dynamic_slice_in_dim(x, at, size)
+
+        item = rows(first) + column
+        here = column < rows(count)
+        # Apart from their use: fused with it, the look-up is made element by element.
+        keys, values = lax.optimization_barrier((_take(k_PKHC, plan.page_I[item]), _take(v_PKCH, plan.page_I[item])))
+        tokens = jnp.where(here, plan.tokens_I[item], 0)
+        seen = (jnp.arange(width) < tokens[:, None])[:, None, None]
+        old = Partial(*(rows(x) for x in state))
+        new = _fold(old, rows(q), keys, values, seen)
+        return Partial(*(lax.dynamic_update_slice_in_dim(x, part, at, 0) for x, part in zip(state, new, strict=True)))
+
+    def column(j: jax.Array, state: Partial) -> Partial:
+        wide, at = jnp.sum(count > j), jnp.int32(0)
+        for size in sizes:
+            # A last block that would be more than half full is taken whole.
+            turns = (jnp.maximum(wide - at, 0) + (SMALL - 1 if size == SMALL else size // 2 - 1)) // size
+            state = lax.fori_loop(0, turns, partial(turn, size, at, j), state)
+            at += turns * size
+        return state
+
+    state = lax.fori_loop(0, jnp.max(plan.count_B), column, _nothing(q))
+    back = jnp.zeros(b, jnp.int32).at[plan.order_B].set(jnp.arange(b))
+    return Partial(*(_take(x, back) for x in state))
+
+
+def _fold(state: Partial, q: jax.Array, keys: jax.Array, values: jax.Array, seen: jax.Array) -> Partial:
+    """One more page for each row of a block: the running softmax of Milakov and Gimelshein 2018, alg. 3.
+
+    In pieces that XLA:CPU computes to the same bits for any number of rows: it fuses a sum of products with what
+    follows, but no matrix product, and adds along the last axis in an order of its own, so that is done in halves.
+    """
+    q, keys, values = (x.astype(jnp.float32) for x in (q, keys, values))
+    scores = jnp.sum(q[..., None] * keys[:, :, None], axis=3) * q.shape[-1] ** -0.5
+    scores = jnp.where(seen, scores, EMPTY)
+    top = jnp.maximum(state.top_BKG, jnp.max(scores, axis=-1))
+    e = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
+    kept = jnp.exp(state.top_BKG - top)
+    out = state.out_BKGH * kept[..., None] + jnp.einsum("bkgc,bkch->bkgh", e, values)
+    return Partial(out, top, state.total_BKG * kept + _sum_in_halves(e))
+
+
+def _sum_in_halves(x: jax.Array) -> jax.Array:
+    width = x.shape[-1]
+    half = 1 << max(0, (width - 1).bit_length() - 1)
+    while width > 1:
+        rest = width - half
+        x = jnp.concatenate([x[..., :rest] + x[..., half:width], x[..., rest:half]], axis=-1)
+        width, half = half, half // 2
+    return x[..., 0]
+
+
+def _nothing(q: jax.Array) -> Partial:
+    return Partial(jnp.zeros(q.shape, jnp.float32), jnp.full(q.shape[:-1], EMPTY), jnp.zeros(q.shape[:-1]))
+
+
+def _shared_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
+    """Tiles of rows against GROUP pages of one prompt at a time: matrix products with tile * G rows."""
+    b, k, g, h = q_BKGH.shape
+    width = k_PKHC.shape[-1]
+    q_KXH = q_BKGH.transpose(1, 0, 2, 3).reshape(k, b * g, h)
+
+    def turn(i: jax.Array, state: tuple) -> tuple:
+        at = plan.tile_S[i * GROUP] * tile
+        pages = lax.dynamic_slice_in_dim(plan.shared_S, i * GROUP, GROUP)
+        tokens = lax.dynamic_slice_in_dim(plan.shared_tokens_S, i * GROUP, GROUP)
+        keys = _take(k_PKHC, pages).transpose(1, 2, 0, 3).reshape(k, h, GROUP * width)
+        values = _take(v_PKCH, pages).transpose(1, 0, 2, 3).reshape(k, GROUP * width, h)
+        mine = lax.dynamic_slice_in_dim(plan.prompt_B, at, tile) == plan.prompt_S[i * GROUP]
+        seen = (jnp.arange(width) < tokens[:, None]).reshape(-1) & jnp.repeat(mine, g)[:, None]
+
+        def rows(x: jax.Array) -> jax.Array:
+            return lax.dynamic_slice_in_dim(x, at * g, tile * g, 1)
+
+        out, top, total = (rows(x) for x in state)
+        scores = jnp.einsum("kxh,khs->kxs", rows(q_KXH), keys, preferred_element_type=jnp.float32) * h**-0.5
+        scores = jnp.where(seen, scores, EMPTY)
+        higher = jnp.maximum(top, jnp.max(scores, axis=-1))
+        e = jnp.where(seen, jnp.exp(scores - higher[..., None]), 0.0)
+        kept = jnp.exp(top - higher)
+        mixed = jnp.einsum("kxs,ksh->kxh", e.astype(values.dtype), values, preferred_element_type=jnp.float32)
+        new = (out * kept[..., None] + mixed, higher, total * kept + jnp.sum(e, axis=-1))
+        return tuple(lax.dynamic_update_slice_in_dim(x, part, at * g, 1) for x, part in zip(state, new, strict=True))
+
+    state = lax.fori_loop(0, plan.visits // GROUP, turn, tuple(_nothing(q_KXH)))
+    return Partial(*(x.reshape(k, b, g, *x.shape[2:]).swapaxes(0, 1) for x in state))

@@ -1,0 +1,85 @@
+"""Sizes of the engine's arrays, from its config and mesh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import AbstractMesh, Mesh
+
+from rlvr_limit import scheduler
+from rlvr_limit.engine import plans, programs
+from rlvr_limit.engine.requests import EngineConfig, Request
+from rlvr_limit.model import ModelConfig
+
+REFERENCE_ROWS = 64
+SHORTEST_PREFILL = 64
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """pages of `page` tokens on each shard; buckets are rows of all shards together, in rising order.
+
+    prefills are the lengths that prompts are padded to, in rising order.
+    """
+
+    shards: int
+    slots: int
+    page: int
+    pages: int
+    window: int
+    buckets: tuple[int, ...]
+    prefills: tuple[int, ...]
+    group_from: int
+
+    @property
+    def scheduler(self) -> scheduler.Shapes:
+        """What the scheduler is told."""
+        return scheduler.Shapes(self.shards, self.slots, self.pages, self.page, self.window)
+
+    def plan(self, rows: int) -> plans.Sizes:
+        """Lengths of the plan of a window of so many rows."""
+        grouped = -(-self.group_from // self.page)
+        longest = self.prefills[-1] // self.page
+        return plans.sizes_of(rows // self.shards, self.pages, longest, min(grouped, longest))
+
+    def rows_for(self, live: int) -> int:
+        """The smallest bucket that holds so many live samples of every shard."""
+        return next(rows for rows in self.buckets if rows >= live * self.shards)
+
+    def places_for(self, request: Request) -> int:
+        """The length that a prompt is padded to: it depends on nothing but the prompt."""
+        return next(places for places in self.prefills if places >= len(request.prompt_ids))
+
+    def holds(self, request: Request) -> bool:
+        """Whether one sample, its prompt and its longest answer, fits a shard that is otherwise empty."""
+        own = own_pages(request.sampling.max_tokens, self.window, self.page)
+        return own - (-(len(request.prompt_ids) - 1) // self.page) <= self.pages - 1
+
+    def abstract_pool(self, model: ModelConfig) -> programs.Pool:
+        """Shapes and dtypes of all pages."""
+        return jax.eval_shape(lambda: programs.empty_pool(model, self.shards * self.pages, self.page))
+
+
+def own_pages(max_tokens: int, window: int, page: int) -> int:
+    """Most pages that a sample's own tokens take; its last window is not filed."""
+    return -(-((-(-max_tokens // window) - 1) * window) // page)
+
+
+def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> Shapes:
+    """The sizes of an engine for answers of up to max_tokens."""
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    page = -(-config.page // config.window) * config.window
+    slots = -(-config.slots // shards)
+    buckets = (REFERENCE_ROWS,) if config.reference else (*config.buckets, config.slots)
+    rounded = sorted({-(-rows // shards) * shards for rows in buckets if rows <= config.slots or config.reference})
+    prefills = [-(-config.prompt_places // page) * page]
+    while prefills[0] // 4 >= SHORTEST_PREFILL:
+        prefills.insert(0, -(-(prefills[0] // 4) // page) * page)
+    if config.cache_tokens:
+        pages = config.cache_tokens // page // shards
+    else:
+        own = own_pages(max_tokens, config.window, page)
+        # One page for the window that a sample is at, one prompt more than are held, and the trash.
+        pages = slots * own + (config.prefix_rows + 1) * (prefills[-1] // page) + slots + 1
+    return Shapes(shards, slots, page, pages, config.window, tuple(rounded), tuple(prefills), config.group_from)
