@@ -84,10 +84,13 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 
 def row_shards(x: jax.Array, rows: int) -> int:
-    """Inside jit: into how many parts the mesh of x cuts this many rows."""
+    """Inside jit: row_parts of the mesh of x."""
     mesh = jax.typeof(x).sharding.mesh
-    if mesh.empty:
-        return 1
+    return 1 if mesh.empty else row_parts(mesh, rows)
+
+
+def row_parts(mesh: Mesh | AbstractMesh, rows: int) -> int:
+    """Into how many parts a mesh cuts this many rows."""
     spec = partition(mesh, (rows,), ("rows",))
     names = np.atleast_1d(spec[0]) if len(spec) else ()
     return math.prod(mesh.shape[name] for name in names)
@@ -115,7 +118,7 @@ def parameter_shardings(specs: Any, mesh: Mesh) -> Any:
 
 def mesh_of(params: Any) -> Mesh:
     """The mesh that parameters lie on; one device where they were never placed on any."""
-    lie = jax.tree.leaves(params)[0].sharding
+    lie = getattr(jax.tree.leaves(params)[0], "sharding", None)
     return lie.mesh if isinstance(lie, NamedSharding) else make_mesh(MeshConfig())
 
 
