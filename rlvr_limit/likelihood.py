@@ -57,12 +57,14 @@ def answer_logprobs(
     hidden_SPD = hidden.reshape(shards, positions, -1)
     targets_SP = jnp.roll(rows.tokens_BT, -1, axis=1).reshape(shards, positions)
     if packed is None:
+        chunk = min(chunk, max(1, HELD_LOGITS // config.vocab_size), positions)
         logp, entropy = _in_chunks(params, config, hidden_SPD, targets_SP, chunk)
     else:
         predicts_SP = jnp.roll(rows.answer_BT, -1, axis=1).reshape(shards, positions)
         chosen_SK = jnp.argsort(~predicts_SP, axis=1, stable=True)[:, :packed]
         packed_SKD = jnp.take_along_axis(hidden_SPD, chosen_SK[..., None], axis=1)
-        found = _in_chunks(params, config, packed_SKD, jnp.take_along_axis(targets_SP, chosen_SK, axis=1), chunk)
+        packed_targets_SK = jnp.take_along_axis(targets_SP, chosen_SK, axis=1)
+        found = _in_chunks(params, config, packed_SKD, packed_targets_SK, _packed_chunk(config, positions, chunk))
         place_SP = jnp.cumsum(predicts_SP, axis=1) - 1
         logp, entropy = (
             jnp.where(place_SP < packed, jnp.take_along_axis(x, jnp.clip(place_SP, 0, packed - 1), axis=1), jnp.nan)
@@ -75,14 +77,22 @@ def answer_logprobs(
     return align(logp), align(entropy)
 
 
-def packed_positions(answer_BT: np.ndarray, shards: int) -> int:
-    """The `packed` of answer_logprobs for these answers, rows being cut into so many shards.
+def packed_positions(config: ModelConfig, answer_BT: np.ndarray, shards: int, chunk: int = 4096) -> int:
+    """The `packed` of answer_logprobs for these answers, where rows are cut into so many shards.
 
-    The most answer tokens of a shard, rounded up to an eighth of its positions, so that few programs are compiled.
+    The most answer tokens of a shard, rounded up to whole chunks and to eighths of its positions, so that few programs
+    are compiled.
     """
-    eighth = -(-answer_BT.size // shards // 8)
+    positions = answer_BT.size // shards
+    chunk = _packed_chunk(config, positions, chunk)
+    step = -(-positions // (8 * chunk)) * chunk
     most = int(np.max(np.sum(answer_BT.reshape(shards, -1), axis=1)))
-    return min(max(1, -(-most // eighth)) * eighth, answer_BT.size // shards)
+    return min(max(1, -(-most // step)) * step, positions)
+
+
+def _packed_chunk(config: ModelConfig, positions: int, chunk: int) -> int:
+    """A power of two, and the same however many positions are packed: an answer's bits shall not hang on its mates."""
+    return 1 << max(1, min(chunk, HELD_LOGITS // config.vocab_size, positions // 8)).bit_length() - 1
 
 
 def _in_chunks(
@@ -90,7 +100,6 @@ def _in_chunks(
 ) -> tuple[jax.Array, jax.Array]:
     """token_logprob of each shard, padded to whole chunks."""
     positions = targets_SP.shape[1]
-    chunk = min(chunk, max(1, HELD_LOGITS // config.vocab_size), positions)
     rest = -positions % chunk
     hidden_SPD = jnp.pad(hidden_SPD, ((0, 0), (0, rest), (0, 0)))
     targets_SP = jnp.pad(targets_SP, ((0, 0), (0, rest)))
@@ -127,7 +136,7 @@ def score(
     for start in range(0, len(pairs), batch):
         part = pairs[start : start + batch]
         rows = to_rows(part + [(part[0][0], ())] * (batch - len(part)), places)
-        logp_BT = np.asarray(batch_logprobs(params, config, rows, packed_positions(rows.answer_BT, shards)))
+        logp_BT = np.asarray(batch_logprobs(params, config, rows, packed_positions(config, rows.answer_BT, shards)))
         for i, (prompt, reply) in enumerate(part):
             yield tuple(logp_BT[i, len(prompt) : len(prompt) + len(reply)].tolist())
 

@@ -54,7 +54,7 @@ def test_packed_positions_hold_the_answers_of_every_shard_in_at_most_eight_sizes
     rng, sizes = np.random.default_rng(0), set()
     for _ in range(300):
         answer = rng.random((8, 32)) < rng.random((8, 1)) * rng.integers(2)
-        packed = likelihood.packed_positions(answer, shards)
+        packed = likelihood.packed_positions(GROUPED, answer, shards)
         most = max(part.sum() for part in np.split(answer, shards))
         assert max(most, 1) <= packed < most + 256 // shards / 8 + (most == 0)
         sizes.add(packed)
@@ -70,7 +70,7 @@ def test_scoring_computes_logits_for_few_positions_beside_those_that_answers_nee
         return likelihood.batch_logprobs.lower(shapes, wide, rows, packed).compile().cost_analysis()["flops"]
 
     logits = 2 * wide.width * wide.vocab_size
-    saved = flops(None) - flops(likelihood.packed_positions(rows.answer_BT, 1))
+    saved = flops(None) - flops(likelihood.packed_positions(wide, rows.answer_BT, 1))
     assert (128 - 16) * logits <= saved <= 1.5 * (128 - 16) * logits
 
 
