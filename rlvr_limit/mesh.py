@@ -43,7 +43,17 @@ def make_mesh(config: MeshConfig) -> Mesh:
     wanted = math.prod(shape)
     if min(shape) < 1 or wanted > jax.device_count():
         raise UserError(f"config.mesh: {shape} needs {wanted} devices, this machine has {jax.device_count()}")
-    return Mesh(np.array(jax.devices()[:wanted]).reshape(shape), ("data", "fsdp", "tensor"))
+    return Mesh(np.array(all_devices()[:wanted]).reshape(shape), ("data", "fsdp", "tensor"))
+
+
+def all_devices() -> list[jax.Device]:
+    """This machine's devices; the first call starts the backend."""
+    return jax.devices()
+
+
+def machine() -> str:
+    """Kind and number of the devices, such as "NVIDIA H200 x 8"."""
+    return f"{all_devices()[0].device_kind} x {jax.device_count()}"
 
 
 def partition(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
