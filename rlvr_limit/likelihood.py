@@ -80,14 +80,13 @@ def answer_logprobs(
 def packed_positions(config: ModelConfig, answer_BT: np.ndarray, shards: int, chunk: int = 4096) -> int:
     """The `packed` of answer_logprobs for these answers, where rows are cut into so many shards.
 
-    The most answer tokens of a shard, rounded up to whole chunks and to eighths of its positions, so that few programs
-    are compiled.
+    The most answer tokens of a shard, rounded up to whole chunks and to an eighth of the next power of two: less than
+    a quarter too many or than a chunk, and few programs are compiled.
     """
     positions = answer_BT.size // shards
-    chunk = _packed_chunk(config, positions, chunk)
-    step = -(-positions // (8 * chunk)) * chunk
-    most = int(np.max(np.sum(answer_BT.reshape(shards, -1), axis=1)))
-    return min(max(1, -(-most // step)) * step, positions)
+    most = max(1, int(np.max(np.sum(answer_BT.reshape(shards, -1), axis=1))))
+    step = max(_packed_chunk(config, positions, chunk), (1 << (most - 1).bit_length()) // 8)
+    return min(-(-most // step) * step, positions)
 
 
 def _packed_chunk(config: ModelConfig, positions: int, chunk: int) -> int:
