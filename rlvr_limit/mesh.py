@@ -43,7 +43,17 @@ def make_mesh(config: MeshConfig) -> Mesh:
     wanted = math.prod(shape)
     if min(shape) < 1 or wanted > jax.device_count():
         raise UserError(f"config.mesh: {shape} needs {wanted} devices, this machine has {jax.device_count()}")
-    return Mesh(np.array(jax.devices()[:wanted]).reshape(shape), ("data", "fsdp", "tensor"))
+    return Mesh(np.array(all_devices()[:wanted]).reshape(shape), ("data", "fsdp", "tensor"))
+
+
+def all_devices() -> list[jax.Device]:
+    """This machine's devices; the first call starts the backend."""
+    return jax.devices()
+
+
+def machine() -> str:
+    """Kind and number of the devices, such as "NVIDIA H200 x 8"."""
+    return f"{all_devices()[0].device_kind} x {jax.device_count()}"
 
 
 def partition(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
@@ -111,10 +121,13 @@ def on_each_device(f: Callable, mesh: Mesh | AbstractMesh, axes: Sequence[Any], 
 
 
 def row_shards(x: jax.Array, rows: int) -> int:
-    """Inside jit: into how many parts the mesh of x cuts this many rows."""
+    """Inside jit: row_parts of the mesh of x."""
     mesh = jax.typeof(x).sharding.mesh
-    if mesh.empty:
-        return 1
+    return 1 if mesh.empty else row_parts(mesh, rows)
+
+
+def row_parts(mesh: Mesh | AbstractMesh, rows: int) -> int:
+    """Into how many parts a mesh cuts this many rows."""
     spec = partition(mesh, (rows,), ("rows",))
     names = np.atleast_1d(spec[0]) if len(spec) else ()
     return math.prod(mesh.shape[name] for name in names)
@@ -142,7 +155,7 @@ def parameter_shardings(specs: Any, mesh: Mesh) -> Any:
 
 def mesh_of(params: Any) -> Mesh:
     """The mesh that parameters lie on; one device where they were never placed on any."""
-    lie = jax.tree.leaves(params)[0].sharding
+    lie = getattr(jax.tree.leaves(params)[0], "sharding", None)
     return lie.mesh if isinstance(lie, NamedSharding) else make_mesh(MeshConfig())
 
 

@@ -105,12 +105,14 @@ def knows_ml_collections(path: str, source: str) -> list[str]:
 def asks_for_the_backend(path: str, source: str) -> list[str]:
     if not is_ours(path) or room(path) in ("kernels", "mesh"):
         return []
-    return [
-        f"line {node.lineno}: default_backend"
-        for node in ast.walk(ast.parse(source, filename=path))
-        if (isinstance(node, ast.Attribute) and node.attr == "default_backend")
-        or (isinstance(node, ast.ImportFrom) and any(alias.name == "default_backend" for alias in node.names))
-    ]
+    questions = ("default_backend", "devices", "device_count")
+    found = []
+    for node in ast.walk(ast.parse(source, filename=path)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "jax":
+            found += [f"line {node.lineno}: {node.attr}"] if node.attr in questions else []
+        elif isinstance(node, ast.ImportFrom) and node.module == "jax":
+            found += [f"line {node.lineno}: {alias.name}" for alias in node.names if alias.name in questions]
+    return found
 
 
 def brings_jax_where_none_is_needed(path: str, source: str) -> list[str]:
@@ -232,6 +234,7 @@ PLANTED: dict[Callable[[str, str], list[str]], tuple[list[tuple[str, str]], list
         [
             ("rlvr_limit/engine/engine.py", "import jax\ndef f():\n    return jax.default_backend() == 'cpu'"),
             ("main.py", "from jax import default_backend"),
+            ("rlvr_limit/jobs/prepare.py", "import jax\ndef f():\n    return jax.devices()[0].device_kind"),
         ],
         [
             ("kernels/top_p/__init__.py", "import jax\ndef f():\n    return jax.default_backend()"),

@@ -10,6 +10,7 @@ import pytest
 
 from kernels.categorical import inverse_cdf
 from kernels.token_logprob import token_logprob
+from kernels.token_logprob.reference import CACHED_LOGITS
 from kernels.top_p import top_p_mask
 
 # V = 2..400 around squares and multiples of vector widths, and the vocabulary of Qwen2.5.
@@ -178,6 +179,17 @@ def test_token_logprob_and_its_gradient_equal_the_naive_form_for_any_chunk():
     for chunk in (1, 8):
         found = value_and_gradient(partial(token_logprob, chunk=chunk))
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-5), found, value_and_gradient(naive))
+
+
+def test_token_logprob_is_the_same_for_a_vocabulary_so_large_that_a_cpu_takes_smaller_chunks():
+    hidden, weights, targets = scored(5, rows=12, vocab=CACHED_LOGITS // 4)
+    found, entropy = token_logprob(hidden, weights, targets, 6)
+    logits = hidden.astype(np.float64) @ weights.astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    total = np.exp(logits).sum(axis=1)
+    np.testing.assert_allclose(found, logits[np.arange(12), targets] - np.log(total), rtol=0, atol=5e-5)
+    expected = np.log(total) - (np.exp(logits) * logits).sum(axis=1) / total
+    np.testing.assert_allclose(entropy, expected, rtol=0, atol=5e-5)
 
 
 def test_token_logprob_never_holds_the_vocabulary_for_all_rows():

@@ -1,5 +1,6 @@
 """Log-likelihoods of answers against the decoder written out in float64 NumPy (test_model.py)."""
 
+import dataclasses
 import math
 from functools import partial
 
@@ -9,9 +10,10 @@ import pytest
 from test_model import GROUPED, TIED, in_float64, numpy_log_softmax, random_params
 
 from rlvr_limit import likelihood
+from rlvr_limit.model import init_params
 from rlvr_limit.types import UserError
 
-answer_logprobs = jax.jit(likelihood.answer_logprobs, static_argnums=(1, 3))
+answer_logprobs = jax.jit(likelihood.answer_logprobs, static_argnums=(1, 3, 4))
 
 
 def pairs_of(config, lengths, seed=0):
@@ -23,11 +25,12 @@ def pairs_of(config, lengths, seed=0):
 LENGTHS = [(3, 5), (1, 7), (6, 1), (4, 0), (2, 6)]
 
 
+@pytest.mark.parametrize("packed", [None, 19, 25, 40])
 @pytest.mark.parametrize(("config", "chunk"), [(GROUPED, 7), (TIED, 20), (GROUPED, 4096)])
-def test_log_probs_and_entropies_of_answers_equal_float64_and_are_zero_elsewhere(config, chunk):
+def test_log_probs_and_entropies_of_answers_equal_float64_and_are_zero_elsewhere(config, chunk, packed):
     params, pairs = random_params(config), pairs_of(config, LENGTHS)
     rows = likelihood.to_rows(pairs, 8)
-    logp, entropy = (np.asarray(x) for x in answer_logprobs(params, config, rows, chunk))
+    logp, entropy = (np.asarray(x) for x in answer_logprobs(params, config, rows, chunk, packed))
     expected = np.zeros((2, len(pairs), 8))
     for row, (prompt, answer) in enumerate(pairs):
         exact = numpy_log_softmax(in_float64(params), config, [*prompt, *answer])
@@ -37,6 +40,38 @@ def test_log_probs_and_entropies_of_answers_equal_float64_and_are_zero_elsewhere
     np.testing.assert_allclose(entropy, expected[1], rtol=0, atol=1e-5)
     assert np.all(logp[~rows.answer_BT] == 0) and np.all(entropy[~rows.answer_BT] == 0)
     assert np.all(logp[rows.answer_BT] < 0) and np.all(entropy[rows.answer_BT] > 0)
+
+
+def test_an_answer_token_without_a_place_among_the_packed_is_no_number_and_the_others_are_unharmed():
+    rows = likelihood.to_rows(pairs_of(GROUPED, LENGTHS), 8)
+    whole, cut = (np.asarray(answer_logprobs(random_params(GROUPED), GROUPED, rows, 4096, k)[0]) for k in (19, 16))
+    assert np.argwhere(np.isnan(cut)).tolist() == [[4, 5], [4, 6], [4, 7]]
+    np.testing.assert_allclose(cut[~np.isnan(cut)], whole[~np.isnan(cut)], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_packed_positions_hold_the_answers_of_every_shard_with_little_to_spare_in_few_sizes(shards):
+    rng, sizes, positions = np.random.default_rng(0), set(), 4096 // shards
+    for share in np.linspace(0, 1, 400):
+        answer = rng.random((8, 512)) < share * rng.random((8, 1))
+        packed = likelihood.packed_positions(GROUPED, answer, shards, chunk=16)
+        most = max(part.sum() for part in np.split(answer, shards))
+        assert most <= packed <= positions and packed <= max(1.25 * most, most + 16)
+        sizes.add(packed)
+    assert 8 <= len(sizes) <= 30
+
+
+def test_scoring_computes_logits_for_few_positions_beside_those_that_answers_need():
+    wide = dataclasses.replace(TIED, vocab_size=4096)
+    rows = likelihood.to_rows([((1,) * 28, (2, 3))] * 4, 32)
+    shapes = jax.eval_shape(lambda: init_params(wide, jax.random.key(0)))
+
+    def flops(packed):
+        return likelihood.batch_logprobs.lower(shapes, wide, rows, packed).compile().cost_analysis()["flops"]
+
+    logits = 2 * wide.width * wide.vocab_size
+    saved = flops(None) - flops(likelihood.packed_positions(wide, rows.answer_BT, 1))
+    assert (128 - 16) * logits <= saved <= 1.5 * (128 - 16) * logits
 
 
 def test_rows_hold_the_prompt_then_the_answer_and_mark_the_answer():

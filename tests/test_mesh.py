@@ -65,6 +65,17 @@ def test_sharded_scores_equal_those_of_one_device(params: object, sharded: objec
     np.testing.assert_allclose(np.concatenate(many), np.concatenate(one), atol=1e-5)
 
 
+def test_each_device_packs_its_own_answers_and_no_hidden_state_travels_for_it(params: object) -> None:
+    spread = placed(params, MODEL, (8, 1, 1))
+    rows = jax.device_put(likelihood.to_rows(PAIRS * 8, 32), rows_sharding(mesh_of(spread)))
+
+    def moved(packed: int | None) -> int:
+        text = likelihood.batch_logprobs.lower(spread, MODEL, rows, packed).compile().as_text()
+        return sum(text.count(f" {name}(") for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
+
+    assert moved(likelihood.packed_positions(MODEL, np.asarray(rows.answer_BT), 8)) == moved(None) == 0
+
+
 def test_sharded_update_equals_that_of_one_device(params: object, sharded: object) -> None:
     tx = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=1), 10)
     rows = likelihood.to_rows(PAIRS, 9)

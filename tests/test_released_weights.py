@@ -94,6 +94,13 @@ def test_every_benchmark_has_its_own_n_and_its_own_page(finished: Path) -> None:
         assert (finished / "report" / page).stat().st_size > 10_000
 
 
+def test_pages_name_no_revision_of_a_folder_and_no_guess_rates_where_none_are_known(finished: Path) -> None:
+    page = (finished / "report" / "math500" / "index.html").read_text(encoding="utf-8")
+    assert "Conditions of every arm" in page and "Problem by problem" in page
+    assert "d149729398750b98c0af14eb82c78cfe92750796" not in page
+    assert "Guess-corrected" not in page and not re.search("<th[^>]*>(<[^>]*>)*guess", page)
+
+
 def test_prompts_are_rendered_once_for_arms_that_share_them(finished: Path) -> None:
     prompts = records.read(finished, "prompts").to_pylist()
     assert len(prompts) == 5

@@ -20,7 +20,7 @@ from rlvr_limit.grading import countdown as countdown_grading
 from rlvr_limit.grading import math as math_grading
 from rlvr_limit.jobs import settings
 from rlvr_limit.jobs.experiment import Arm, Experiment, Settings, Setup, Task, answer_limit, benchmark_of, check
-from rlvr_limit.mesh import make_mesh
+from rlvr_limit.mesh import machine, make_mesh
 from rlvr_limit.model import ModelConfig
 from rlvr_limit.tasks import countdown, math, prompts
 from rlvr_limit.tokenizer import load_tokenizer
@@ -169,7 +169,7 @@ def _info(config: ConfigDict) -> dict[str, Any]:
     return {
         "config": config.to_dict(),
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
-        "device": f"{jax.devices()[0].device_kind} x {jax.device_count()}",
+        "device": machine(),
         "machine": f"{platform.machine()}, {platform.system()}",
     }
 

@@ -23,6 +23,8 @@ from rlvr_limit.types import Problem, Status, Stop, UserError
 PAPERS_K = 256
 """The k of Delta_SE in Yue et al. 2025, Fig. 8."""
 
+EVERY_FIELD = "Fields that were changed on the command line: manifest.json in the run folder holds the whole config."
+
 EXAMPLES = 2
 """Stored samples shown per problem and arm, right ones first."""
 
@@ -74,7 +76,7 @@ def study_of(experiment: Experiment, benchmark: str, problems: list[Problem]) ->
         versions={**session["versions"], "device": session["device"]},
         timings=_timings(experiment.root),
         seed=s.seed,
-        notes=experiment.task.notes,
+        notes=(*experiment.task.notes, EVERY_FIELD),
         delta_se_k=min(s.report.k or PAPERS_K, experiment.n(problems[0])),
     )
 
@@ -172,7 +174,9 @@ def _conditions(experiment: Experiment, entry: Evaluated, n: int) -> dict[str, s
         conditions["most new tokens of the longest prompt"] = str(asked["shortest_limit"])
     if setup.folder:
         conditions["prompt template"] = arm.prompt
-        conditions["weights"] = f"{arm.weights} {arm.revision}".strip()
+        # A folder is what it is, whatever revision a hub name would have been fetched at.
+        local = Path(arm.weights).expanduser().is_dir()
+        conditions["weights"] = arm.weights if local else f"{arm.weights} {arm.revision}".strip()
     return conditions
 
 

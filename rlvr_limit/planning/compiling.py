@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
+from rlvr_limit.mesh import all_devices
 from rlvr_limit.planning import hlo
 from rlvr_limit.planning.programs import Program
 from rlvr_limit.planning.targets import Target
@@ -91,10 +92,11 @@ def devices_of(target: Target) -> list[Any]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     jax.config.update("jax_platforms", "cpu")
-    if jax.devices()[0].platform != "cpu":
+    here = all_devices()
+    if here[0].platform != "cpu":
         raise UserError("a plan is made on the CPU, but jax has already started on another device; run it by itself")
     if target.platform == "cpu":
-        return jax.devices()
+        return here
     extra = missing_extra(target)
     if extra:
         logging.warning(

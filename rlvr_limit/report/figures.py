@@ -161,7 +161,8 @@ def perplexities(study: Study, found: Findings, narrow: bool) -> Figure:
                boxprops={"facecolor": color, "alpha": 0.55, "edgecolor": LIGHT.ink, "linewidth": 0.8},
                medianprops={"color": LIGHT.ink, "linewidth": 2.0}, whiskerprops={"color": LIGHT.faint},
                capprops={"color": LIGHT.faint}, manage_ticks=False)
-        ax.annotate(f"{middle:#.3g}", (p95, row), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        number = f"{middle:#.3g}" if middle < 100 else f"{middle:,.0f}"
+        ax.annotate(number, (p95, row), (4, 0), textcoords="offset points", va="center", fontsize=9)
     labels = [f"text by {study.label(text)}\nread by {study.label(model)}" for model, text in pairs]
     ax.set_yticks(range(len(pairs)), labels)
     ax.set_ylim(len(pairs) - 0.4, -0.6)

@@ -60,12 +60,13 @@ def _curves(study: Study, found: Findings, images: Images) -> list[str]:
         "Bands of two arms may overlap although their paired difference is clear: see Figure 2."
     )
     head, rows = tables.headline_rows(study, found)
+    corrected = "Guess-corrected: (pass@k \u2212 guessing) / (1 \u2212 guessing). " if found.guess_corrected else ""
     return [
         html.picture(images["curves"], "pass@k curves of all arms", caption),
         html.table(head, rows, "Below each number: its 95 % population band, percent."),
         html.paragraph(
-            "Guess-corrected: (pass@k \u2212 guessing) / (1 \u2212 guessing). Crossing: the least k from which the "
-            "base stays level or ahead, with its 95 % interval, where the data resolve it.", "note"),
+            f"{corrected}Crossing: the least k from which the base stays level or ahead, with its 95 % interval, where "
+            "the data resolve it.", "note"),
     ]
 
 
@@ -128,12 +129,13 @@ def _problems(study: Study, found: Findings, images: Images) -> list[str]:
     examples: dict[str, list[Example]] = defaultdict(list)
     for example in study.examples:
         examples[example.problem_id].append(example)
-    head = ["problem", "guess rate", *(f"{arm.label}, c/n" for arm in study.arms)]
+    known = any(guess is not None for _, _, guess in study.problems)
+    head = ["problem", *(["guess rate"] if known else []), *(f"{arm.label}, c/n" for arm in study.arms)]
     rows, cards = [], []
     for i, (name, question, guess) in enumerate(study.problems):
-        rate = ("unknown", -1.0) if guess is None else (f"{guess:.4f}", guess)
+        rate = [("unknown", -1.0) if guess is None else (f"{guess:.4f}", guess)] if known else []
         scores = [(f"{arm.c_M[i]}/{arm.n_M[i]}", arm.c_M[i] / arm.n_M[i]) for arm in study.arms]
-        rows.append([(html.link(f"#problem-{i}", name), name), rate, *scores])
+        rows.append([(html.link(f"#problem-{i}", name), name), *rate, *scores])
         counts = words.join(f"{arm.label}: {score}" for arm, (score, _) in zip(study.arms, scores, strict=True))
         short = question if len(question) <= 80 else question[:79] + "\u2026"
         cards.append(html.details(

@@ -160,18 +160,20 @@ def _finite(value: float) -> float | None:
 
 
 def headline_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
-    """pass@k of every arm at the k of interest with its band, guess-corrected at the largest, and the verdict."""
+    """pass@k of every arm at the k of interest with its band, guess-corrected at the largest where guess rates are
+    known, and the verdict."""
     ks = found.ks(*found.curves)
-    head = ["arm", *(f"pass@{k}" for k in ks), f"guess-corrected pass@{ks[-1]}", f"crossing {study.label(study.base)}"]
+    known = [f"guess-corrected pass@{ks[-1]}"] if found.guess_corrected else []
+    head = ["arm", *(f"pass@{k}" for k in ks), *known, f"crossing {study.label(study.base)}"]
     rows = []
     for arm in study.arms:
         cells = [f"{percent(v)}\n{100 * low:.1f}\u2013{100 * high:.1f}"
                  for v, low, high in (_at(found.curves[arm.name], k) for k in ks)]
-        corrected = percent(found.guess_corrected[arm.name][ks[-1] - 1]) if found.guess_corrected else "no guess rate"
+        corrected = [percent(found.guess_corrected[arm.name][ks[-1] - 1])] if found.guess_corrected else []
         crossing = "\u2013"
         if arm.name in found.against_base:
             crossing = crossing_cell(found.against_base[arm.name].crossover)
-        rows.append([arm.label, *cells, corrected, crossing])
+        rows.append([arm.label, *cells, *corrected, crossing])
     return head, rows
 
 
