@@ -37,17 +37,19 @@ def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules) -> tuple[jax.Array,
     """
     temperature_B, top_p_B = rules
     greedy_B = temperature_B == 0
-    logp_model = jax.nn.log_softmax(logits_BV, axis=-1)
-    p = jax.nn.softmax(logits_BV / jnp.where(greedy_B, 1.0, temperature_B)[:, None], axis=-1)
+    shifted = logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)
+    normaliser_B = jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
+    p = jax.nn.softmax(shifted / jnp.where(greedy_B, 1.0, temperature_B)[:, None], axis=-1)
 
-    def truncate(p: jax.Array) -> jax.Array:
+    def truncate(_: jax.Array, p: jax.Array) -> jax.Array:
         return jnp.where(top_p_mask(p, top_p_B) | (top_p_B >= 1)[:, None], p, 0.0)
 
-    p = jax.lax.cond(jnp.any(top_p_B < 1), truncate, lambda p: p, p)
+    # A loop of one turn or none: XLA:CPU runs the branches of a conditional on one core.
+    p = jax.lax.fori_loop(0, jnp.any(top_p_B < 1).astype(jnp.int32), truncate, p)
     token = jnp.where(greedy_B, jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), inverse_cdf(p, u_B))
 
     def pick(x: jax.Array) -> jax.Array:
         return jnp.take_along_axis(x, token[:, None], axis=-1)[:, 0]
 
     logp = jnp.where(greedy_B, 0.0, jnp.log(pick(p)) - jnp.log(jnp.sum(p, axis=-1)))
-    return token, logp, pick(logp_model)
+    return token, logp, pick(shifted) - normaliser_B
