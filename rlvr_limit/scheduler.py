@@ -127,8 +127,9 @@ class Scheduler:
                 seat.filed += self.shapes.window
 
     def release(self, seat: Seat) -> None:
-        """A sample is finished: its slot and pages are free."""
-        self.seats[seat.shard].remove(seat)
+        """A sample is finished, live or set back: its slot and pages are free."""
+        waiting = self._waiting[seat.shard]
+        (waiting if seat in waiting else self.seats[seat.shard]).remove(seat)
         self._give(seat.shard, seat.pages)
         seat.pages = []
         self._alive[seat.request] -= 1
