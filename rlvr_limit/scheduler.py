@@ -12,7 +12,6 @@ import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 
 TRASH = 0
 """The page that takes what nobody will read."""
@@ -81,6 +80,7 @@ class Scheduler:
         self._known: dict[int, Job] = {}
         self._alive: dict[int, int] = {}
         self._current: tuple[Job, Iterator[int]] | None = None
+        self._next: tuple[Job, int] | None = None
 
     @property
     def live(self) -> int:
@@ -173,19 +173,20 @@ class Scheduler:
             # A sample that was set back goes first: a new one would take the pages that it waits for.
             if len(self.seats[shard]) >= self.shapes.slots or self._waiting[shard]:
                 return
-            following = self._next_index()
+            following = self._following()
             if following is None:
                 return
-            job, index, put_back = following
+            job, index = following
             seat = Seat(job.request, index, shard)
             if not self._seat(seat, prefills):
-                put_back()
                 return
+            self._next = None
             self._alive[job.request] = self._alive.get(job.request, 0) + 1
             yield seat
 
-    def _next_index(self) -> tuple[Job, int, object] | None:
-        while True:
+    def _following(self) -> tuple[Job, int] | None:
+        """The sample that is seated next; it is read once and kept until it has a slot."""
+        while self._next is None:
             if self._current is None:
                 job = next(self._pending, None)
                 if job is None:
@@ -194,15 +195,12 @@ class Scheduler:
                 self._current = job, iter(job.indices)
             job, indices = self._current
             index = next(indices, None)
-            if index is not None:
-                break
-            self._current = None
-            self._forget(job.request)
-
-        def put_back() -> None:
-            self._current = job, chain((index,), indices)
-
-        return job, index, put_back
+            if index is None:
+                self._current = None
+                self._forget(job.request)
+            else:
+                self._next = job, index
+        return self._next
 
     def _seat(self, seat: Seat, prefills: list) -> bool:
         """Gives a sample its pages and a slot, if one page is left for each sample that is alive on its shard."""
