@@ -41,7 +41,7 @@ class Job:
     indices: Iterable[int]
 
 
-@dataclass
+@dataclass(eq=False)
 class Seat:
     """A live sample: sample `index` of a request, on a shard, with `filed` own tokens in its pages."""
 
@@ -110,9 +110,10 @@ class Scheduler:
         set_back: list[tuple[Seat, list[int]]] = []
         prefills: list[tuple[int, list[list[int]]]] = []
         for shard, seats in enumerate(self.seats):
-            for seat in list(seats):
-                if seat in seats:
-                    self._grow(seat, set_back)
+            at = 0
+            while at < len(seats):
+                self._grow(seats[at], set_back)
+                at += 1
             for seat, _ in set_back:
                 if seat.shard == shard:
                     self._waiting[shard].appendleft(seat)
