@@ -67,7 +67,11 @@ class Round:
 
 
 class Scheduler:
-    """Seats samples in order of the jobs. The oldest live sample of a shard is never set back, so that all finish."""
+    """Seats samples in order of the jobs.
+
+    All finish: the oldest live sample of a shard is never set back but where it is the shard's only one and prompts
+    of other shards' samples take its pages; nobody begins then until it has gone on.
+    """
 
     def __init__(self, shapes: Shapes, jobs: Iterable[Job]):
         """jobs are read only as slots free up; each request once."""
@@ -170,11 +174,8 @@ class Scheduler:
 
     def _admit(self, prefills: list) -> Iterator[Seat]:
         while True:
-            shard = min(range(self.shapes.shards), key=lambda s: len(self.seats[s]) + len(self._waiting[s]))
-            # A sample that was set back goes first: a new one would take the pages that it waits for.
-            if len(self.seats[shard]) >= self.shapes.slots or self._waiting[shard]:
-                return
-            following = self._following()
+            shard = self._emptiest()
+            following = None if shard is None else self._following()
             if following is None:
                 return
             job, index = following
@@ -184,6 +185,18 @@ class Scheduler:
             self._next = None
             self._alive[job.request] = self._alive.get(job.request, 0) + 1
             yield seat
+
+    def _emptiest(self) -> int | None:
+        """The shard that a new sample goes to, or None.
+
+        Samples that were set back go first: a new one would take the pages that they wait for. Where one waits and its
+        shard is empty, its pages are held by prompts of other shards' samples: nobody begins until it has gone on.
+        """
+        shards = range(self.shapes.shards)
+        if any(self._waiting[s] and not self.seats[s] for s in shards):
+            return None
+        open_to_new = [s for s in shards if len(self.seats[s]) < self.shapes.slots and not self._waiting[s]]
+        return min(open_to_new, key=lambda s: len(self.seats[s]), default=None)
 
     def _following(self) -> tuple[Job, int] | None:
         """The sample that is seated next; it is read once and kept until it has a slot."""
@@ -204,21 +217,23 @@ class Scheduler:
         return self._next
 
     def _seat(self, seat: Seat, prefills: list) -> bool:
-        """Gives a sample its pages and a slot, if one page is left for each sample that is alive on its shard."""
-        shard, seats = seat.shard, self.seats[seat.shard]
-        own, job = self.pages_for(seat), self._known[seat.request]
-        spare = len(seats) if seats else 0
-        shared = 0 if seat.request in self._prompts else -(-job.shared // self.shapes.page)
-        if not self._make_room(shard, own + shared + spare, keep=seat.request):
+        """Gives a sample its pages and a slot, if one page is left for each live sample of every shard it takes from."""
+        own, known = self.pages_for(seat), seat.request in self._prompts
+        shared = 0 if known else -(-self._known[seat.request].shared // self.shapes.page)
+
+        def has_room(shard: int, pages: int) -> bool:
+            return self._make_room(shard, pages + len(self.seats[shard]), keep=seat.request)
+
+        everywhere = range(self.shapes.shards)
+        if not has_room(seat.shard, own + shared):
             return False
-        if seat.request not in self._prompts:
-            everywhere = range(self.shapes.shards)
-            if not all(self._make_room(s, shared, keep=seat.request) for s in everywhere if s != shard):
+        if not known:
+            if not all(has_room(s, shared) for s in everywhere if s != seat.shard):
                 return False
             self._prompts[seat.request] = [self._get(s, shared) for s in everywhere]
             prefills.append((seat.request, self._prompts[seat.request]))
-        seat.pages = self._get(shard, own)
-        seats.append(seat)
+        seat.pages = self._get(seat.shard, own)
+        self.seats[seat.shard].append(seat)
         return True
 
     def _make_room(self, shard: int, pages: int, keep: int | None = None) -> bool:
