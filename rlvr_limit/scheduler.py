@@ -217,7 +217,7 @@ class Scheduler:
         return self._next
 
     def _seat(self, seat: Seat, prefills: list) -> bool:
-        """Gives a sample its pages and a slot, if one page is left for each live sample of every shard it takes from."""
+        """Gives a sample its pages and a slot, if one page stays for each live sample of the shards it takes from."""
         own, known = self.pages_for(seat), seat.request in self._prompts
         shared = 0 if known else -(-self._known[seat.request].shared // self.shapes.page)
 
