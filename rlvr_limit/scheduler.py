@@ -12,7 +12,6 @@ import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 
 TRASH = 0
 """The page that takes what nobody will read."""
@@ -42,7 +41,7 @@ class Job:
     indices: Iterable[int]
 
 
-@dataclass
+@dataclass(eq=False)
 class Seat:
     """A live sample: sample `index` of a request, on a shard, with `filed` own tokens in its pages."""
 
@@ -68,7 +67,11 @@ class Round:
 
 
 class Scheduler:
-    """Seats samples in order of the jobs. The oldest live sample of a shard is never set back, so that all finish."""
+    """Seats samples in order of the jobs.
+
+    All finish: the oldest live sample of a shard is never set back but where it is the shard's only one and prompts
+    of other shards' samples take its pages; nobody begins then until it has gone on.
+    """
 
     def __init__(self, shapes: Shapes, jobs: Iterable[Job]):
         """jobs are read only as slots free up; each request once."""
@@ -81,6 +84,7 @@ class Scheduler:
         self._known: dict[int, Job] = {}
         self._alive: dict[int, int] = {}
         self._current: tuple[Job, Iterator[int]] | None = None
+        self._next: tuple[Job, int] | None = None
 
     @property
     def live(self) -> int:
@@ -110,9 +114,10 @@ class Scheduler:
         set_back: list[tuple[Seat, list[int]]] = []
         prefills: list[tuple[int, list[list[int]]]] = []
         for shard, seats in enumerate(self.seats):
-            for seat in list(seats):
-                if seat in seats:
-                    self._grow(seat, set_back)
+            at = 0
+            while at < len(seats):
+                self._grow(seats[at], set_back)
+                at += 1
             for seat, _ in set_back:
                 if seat.shard == shard:
                     self._waiting[shard].appendleft(seat)
@@ -127,8 +132,9 @@ class Scheduler:
                 seat.filed += self.shapes.window
 
     def release(self, seat: Seat) -> None:
-        """A sample is finished: its slot and pages are free."""
-        self.seats[seat.shard].remove(seat)
+        """A sample is finished, live or set back: its slot and pages are free."""
+        waiting = self._waiting[seat.shard]
+        (waiting if seat in waiting else self.seats[seat.shard]).remove(seat)
         self._give(seat.shard, seat.pages)
         seat.pages = []
         self._alive[seat.request] -= 1
@@ -168,23 +174,33 @@ class Scheduler:
 
     def _admit(self, prefills: list) -> Iterator[Seat]:
         while True:
-            shard = min(range(self.shapes.shards), key=lambda s: len(self.seats[s]) + len(self._waiting[s]))
-            # A sample that was set back goes first: a new one would take the pages that it waits for.
-            if len(self.seats[shard]) >= self.shapes.slots or self._waiting[shard]:
-                return
-            following = self._next_index()
+            shard = self._emptiest()
+            following = None if shard is None else self._following()
             if following is None:
                 return
-            job, index, put_back = following
+            job, index = following
             seat = Seat(job.request, index, shard)
             if not self._seat(seat, prefills):
-                put_back()
                 return
+            self._next = None
             self._alive[job.request] = self._alive.get(job.request, 0) + 1
             yield seat
 
-    def _next_index(self) -> tuple[Job, int, object] | None:
-        while True:
+    def _emptiest(self) -> int | None:
+        """The shard that a new sample goes to, or None.
+
+        Samples that were set back go first: a new one would take the pages that they wait for. Where one waits and its
+        shard is empty, its pages are held by prompts of other shards' samples: nobody begins until it has gone on.
+        """
+        shards = range(self.shapes.shards)
+        if any(self._waiting[s] and not self.seats[s] for s in shards):
+            return None
+        open_to_new = [s for s in shards if len(self.seats[s]) < self.shapes.slots and not self._waiting[s]]
+        return min(open_to_new, key=lambda s: len(self.seats[s]), default=None)
+
+    def _following(self) -> tuple[Job, int] | None:
+        """The sample that is seated next; it is read once and kept until it has a slot."""
+        while self._next is None:
             if self._current is None:
                 job = next(self._pending, None)
                 if job is None:
@@ -193,32 +209,31 @@ class Scheduler:
                 self._current = job, iter(job.indices)
             job, indices = self._current
             index = next(indices, None)
-            if index is not None:
-                break
-            self._current = None
-            self._forget(job.request)
-
-        def put_back() -> None:
-            self._current = job, chain((index,), indices)
-
-        return job, index, put_back
+            if index is None:
+                self._current = None
+                self._forget(job.request)
+            else:
+                self._next = job, index
+        return self._next
 
     def _seat(self, seat: Seat, prefills: list) -> bool:
-        """Gives a sample its pages and a slot, if one page is left for each sample that is alive on its shard."""
-        shard, seats = seat.shard, self.seats[seat.shard]
-        own, job = self.pages_for(seat), self._known[seat.request]
-        spare = len(seats) if seats else 0
-        shared = 0 if seat.request in self._prompts else -(-job.shared // self.shapes.page)
-        if not self._make_room(shard, own + shared + spare, keep=seat.request):
+        """Gives a sample its pages and a slot, if one page stays for each live sample of the shards it takes from."""
+        own, known = self.pages_for(seat), seat.request in self._prompts
+        shared = 0 if known else -(-self._known[seat.request].shared // self.shapes.page)
+
+        def has_room(shard: int, pages: int) -> bool:
+            return self._make_room(shard, pages + len(self.seats[shard]), keep=seat.request)
+
+        everywhere = range(self.shapes.shards)
+        if not has_room(seat.shard, own + shared):
             return False
-        if seat.request not in self._prompts:
-            everywhere = range(self.shapes.shards)
-            if not all(self._make_room(s, shared, keep=seat.request) for s in everywhere if s != shard):
+        if not known:
+            if not all(has_room(s, shared) for s in everywhere if s != seat.shard):
                 return False
             self._prompts[seat.request] = [self._get(s, shared) for s in everywhere]
             prefills.append((seat.request, self._prompts[seat.request]))
-        seat.pages = self._get(shard, own)
-        seats.append(seat)
+        seat.pages = self._get(seat.shard, own)
+        self.seats[seat.shard].append(seat)
         return True
 
     def _make_room(self, shard: int, pages: int, keep: int | None = None) -> bool:

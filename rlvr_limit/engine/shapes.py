@@ -74,7 +74,7 @@ def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) 
     buckets = (REFERENCE_ROWS,) if config.reference else (*config.buckets, config.slots)
     rounded = sorted({-(-rows // shards) * shards for rows in buckets if rows <= config.slots or config.reference})
     prefills = [-(-config.prompt_places // page) * page]
-    while prefills[0] // 4 >= SHORTEST_PREFILL:
+    while prefills[0] // 4 >= max(SHORTEST_PREFILL, page):
         prefills.insert(0, -(-(prefills[0] // 4) // page) * page)
     if config.cache_tokens:
         pages = config.cache_tokens // page // shards
