@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernels.decode_attention import Plan
 from rlvr_limit.engine import plans, programs
 from rlvr_limit.engine.drawing import Rules
 from rlvr_limit.engine.requests import STOP_TOKENS, EngineConfig, Request, check
@@ -69,6 +70,13 @@ class Engine:
         self._mesh = mesh_of(jax.tree.map(jnp.asarray, params))
         self.shapes: Shapes = shapes_of(config, self._mesh, max_tokens)
         self.live = 0
+        self._is_compiled = False
+        self._layout = self.layout(self.shapes.buckets[-1])
+        pool = self.shapes.abstract_pool(model)
+        lie = [tuple(self._layout.place(x.shape, *programs.KEYS) for x in pair) for pair in pool]
+        # Made where it lies: the pages of all shards need not fit on one device.
+        make = partial(programs.empty_pool, model, self.shapes.shards * self.shapes.pages, self.shapes.page)
+        self._make_pool = jax.jit(make, out_shardings=lie)
         self.load(params)
 
     def load(self, params: Params) -> None:
@@ -81,6 +89,9 @@ class Engine:
         Results of a window are handed out while the device works at the next. watch is told of every window.
         """
         run = _Run(self, requests)
+        if not self._is_compiled:
+            run.compile()
+            self._is_compiled = True
         behind: list[_Landed] = []
         while True:
             run.next_round()
@@ -120,17 +131,26 @@ class _Run:
         self._saved: dict[int, list[programs.Pool]] = {}
         self._prefills = self._set_back = 0
         self.scheduler = Scheduler(self.shapes.scheduler, self._jobs(requests))
-        s, layout = self.shapes, engine.layout(self.shapes.buckets[-1])
-        lie = [tuple(layout.place(x.shape, *programs.KEYS) for x in pair) for pair in s.abstract_pool(engine.model)]
-        # Made where it lies: the pages of all shards need not fit on one device.
-        make = partial(programs.empty_pool, engine.model, s.shards * s.pages, s.page)
-        self._layout, self._pool = layout, jax.jit(make, out_shardings=lie)()
+        self._layout, self._pool = engine._layout, engine._make_pool()
 
     def _jobs(self, requests: Iterable[Request]) -> Iterator[Job]:
         for number, request in enumerate(requests):
             self.engine.check(request)
             self._known[number] = request
             yield Job(number, len(request.prompt_ids) - 1, request.sampling.max_tokens, request.indices)
+
+    def compile(self) -> None:
+        """Compiles every program for every bucket and prompt length; jit finds them in its cache when it is called."""
+        params, shapes = self.engine._params, self.shapes
+        for rows in shapes.buckets:
+            nobody = self._sent(rows, [[]] * shapes.shards)[1]
+            programs.decode_window.lower(params, self.engine.layout(rows), self._pool, *nobody).compile()
+        for places in shapes.prefills:
+            programs.prefill.lower(params, self._layout, self._pool, *self._prompts([], places)).compile()
+        at = next(self._moved(0, [TRASH]))
+        saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct((at.size, *x.shape[1:]), x.dtype), self._pool)
+        programs.read_pages.lower(self._layout, self._pool, at).compile()
+        programs.write_pages.lower(self._layout, self._pool, at, saved).compile()
 
     def next_round(self) -> None:
         """Seats samples; saves, prefills and puts back pages as the scheduler says."""
@@ -172,14 +192,21 @@ class _Run:
         return flights
 
     def _start(self, rows: int, shards: list[list[Seat]]) -> tuple[list[_Live | None], programs.Drawn]:
-        engine, sizes = self.engine, self.shapes.plan(rows)
-        layout = engine.layout(rows)
+        who, sent = self._sent(rows, shards)
+        layout = self.engine.layout(rows)
+        self._pool, drawn = programs.decode_window(self.engine._params, layout, self._pool, *sent)
+        return who, drawn
+
+    def _sent(self, rows: int, shards: list[list[Seat]]) -> tuple[list[_Live | None], tuple[programs.Rows, Plan]]:
+        """Who sits in each row of a window, and what the window is sent."""
+        sizes = self.shapes.plan(rows)
         plan = plans.plan_of(shards, self.scheduler, sizes, self._is_grouped)
         seats = [seat for part in shards for seat in [*part, *[None] * (sizes.rows - len(part))]]
         who = [self._live[id(seat)] if seat else None for seat in seats]
-        sent = jax.tree.map(lambda x: jax.device_put(x, layout.place(x.shape, "rows")), (self._table(who), plan))
-        self._pool, drawn = programs.decode_window(engine._params, layout, self._pool, *sent)
-        return who, drawn
+        return who, jax.tree.map(self._placed, (self._table(who), plan))
+
+    def _placed(self, x: np.ndarray) -> jax.Array:
+        return jax.device_put(x, self._layout.place(x.shape, "rows"))
 
     def _is_grouped(self, request: int) -> bool:
         return self.scheduler.job(request).shared >= self.engine.config.group_from
@@ -260,15 +287,20 @@ class _Run:
                 by_places.setdefault(self.shapes.places_for(self._known[request]), []).append((request, pages))
         for places, prompts in by_places.items():
             for start in range(0, len(prompts), r):
-                tokens = np.zeros((r, places), np.int32)
-                filed = np.full((self.shapes.shards, r, places // self.shapes.page), TRASH, np.int32)
-                for i, (request, pages) in enumerate(prompts[start : start + r]):
-                    ids = self._known[request].prompt_ids
-                    tokens[i, : len(ids)] = ids
-                    filed[:, i, : len(pages[0])] = pages
-                filed = jax.device_put(filed, self._layout.place(filed.shape, "rows"))
-                self._pool = programs.prefill(engine._params, self._layout, self._pool, tokens, filed)
+                sent = self._prompts(prompts[start : start + r], places)
+                self._pool = programs.prefill(engine._params, self._layout, self._pool, *sent)
         self._prefills += len(wanted)
+
+    def _prompts(self, prompts: list[tuple[int, list[list[int]]]], places: int) -> tuple[np.ndarray, jax.Array]:
+        """Tokens of up to prefill_rows prompts of at most `places` tokens, and their pages on each shard."""
+        r = self.engine.config.prefill_rows
+        tokens = np.zeros((r, places), np.int32)
+        filed = np.full((self.shapes.shards, r, places // self.shapes.page), TRASH, np.int32)
+        for i, (request, pages) in enumerate(prompts):
+            ids = self._known[request].prompt_ids
+            tokens[i, : len(ids)] = ids
+            filed[:, i, : len(pages[0])] = pages
+        return tokens, self._placed(filed)
 
     def _read(self, shard: int, pages: list[int]) -> list[programs.Pool]:
         return [jax.device_get(programs.read_pages(self._layout, self._pool, at)) for at in self._moved(shard, pages)]
