@@ -169,6 +169,13 @@ def test_a_sample_is_cut_at_its_own_max_tokens(engine: Engine, free: Drawn):
         assert sample == cut(free["2", index], int(name), name, Stop.LENGTH)
 
 
+def test_single_samples_of_a_request_end_at_limits_of_their_own(engine: Engine, free: Drawn):
+    limits = {index: 1 + 5 * index % LONGEST for index in range(0, 20, 2)}
+    drawn = draw(engine, [request(2, FREE, range(20), limits=limits)])
+    for (name, index), sample in drawn.items():
+        assert sample == cut(free["2", index], limits.get(index, LONGEST), name, Stop.LENGTH)
+
+
 def rise(tokens: tuple[int, ...]) -> int | None:
     """A stop string: the answer ends before the first two tokens of which both are above 12."""
     return next((i for i, pair in enumerate(zip(tokens, tokens[1:], strict=False)) if min(pair) > 12), None)
@@ -225,6 +232,8 @@ def test_nothing_asked_is_nothing_drawn(engine: Engine):
         ({"prompt_ids": (1, -1)}, "prompt token -1 is not in the model's vocabulary, 0 to 19"),
         ({"sampling": replace(FREE, max_tokens=25)}, "max_tokens 25 is not in 1 to 24"),
         ({"sampling": replace(FREE, max_tokens=0)}, "max_tokens 0 is not in 1 to 24"),
+        ({"limits": {2: 25}}, "sample 2 is limited to 25 tokens, not to 1 to 24"),
+        ({"limits": {1: 0}}, "sample 1 is limited to 0 tokens, not to 1 to 24"),
         ({"sampling": replace(FREE, stop_tokens=(1, 2, 3, 4, 5))}, "more than 4 stop tokens"),
         ({"sampling": replace(FREE, temperature=-0.5)}, "temperature -0.5 is not 0 or more"),
         ({"sampling": replace(FREE, temperature=float("nan"))}, "temperature nan is not 0 or more"),
@@ -344,6 +353,7 @@ def test_what_a_window_was_sent_is_not_changed_by_the_host_while_a_slower_device
         sent.append((arguments[-2:], jax.tree.map(lambda x: np.array(x, copy=True), arguments[-2:])))
         return window(*arguments)
 
+    recorded.lower = window.lower
     monkeypatch.setattr(programs, "decode_window", recorded)
     draw(Engine(params, MODEL, CONFIG, LONGEST), [request(p, FREE, range(16)) for p in range(8)])
     assert len(sent) > 6

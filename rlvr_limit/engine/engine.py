@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -72,11 +71,6 @@ class Engine:
         self.live = 0
         self._is_compiled = False
         self._layout = self.layout(self.shapes.buckets[-1])
-        pool = self.shapes.abstract_pool(model)
-        lie = [tuple(self._layout.place(x.shape, *programs.KEYS) for x in pair) for pair in pool]
-        # Made where it lies: the pages of all shards need not fit on one device.
-        make = partial(programs.empty_pool, model, self.shapes.shards * self.shapes.pages, self.shapes.page)
-        self._make_pool = jax.jit(make, out_shardings=lie)
         self.load(params)
 
     def load(self, params: Params) -> None:
@@ -131,7 +125,8 @@ class _Run:
         self._saved: dict[int, list[programs.Pool]] = {}
         self._prefills = self._set_back = 0
         self.scheduler = Scheduler(self.shapes.scheduler, self._jobs(requests))
-        self._layout, self._pool = engine._layout, engine._make_pool()
+        self._layout = engine._layout
+        self._pool = programs.new_pool(self._layout, self.shapes.shards * self.shapes.pages, self.shapes.page)
 
     def _jobs(self, requests: Iterable[Request]) -> Iterator[Job]:
         for number, request in enumerate(requests):
@@ -230,7 +225,7 @@ class _Run:
             token_B=column(lambda s: s.last, 0, i32),
             length_B=column(lambda s: len(s.request.prompt_ids) - 1 + s.seat.filed, 0, i32),
             generated_B=column(lambda s: s.generated, 0, i32),
-            limit_B=column(lambda s: s.request.sampling.max_tokens, 0, i32),
+            limit_B=column(lambda s: s.request.limit(s.seat.index), 0, i32),
             page_B=column(filed_in, TRASH, i32),
             offset_B=column(lambda s: s.seat.filed % page, 0, i32),
             key_B2=column(lambda s: s.request.key, (0, 0), np.uint32),
@@ -324,4 +319,4 @@ def _why_stopped(state: _Live) -> Stop | None:
         return Stop.STOP_STRING
     if state.tokens[-1] in state.request.sampling.stop_tokens:
         return Stop.EOS
-    return Stop.LENGTH if len(state.tokens) >= state.request.sampling.max_tokens else None
+    return Stop.LENGTH if len(state.tokens) >= state.request.limit(state.seat.index) else None

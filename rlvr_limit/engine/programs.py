@@ -81,6 +81,12 @@ def empty_pool(config: ModelConfig, pages: int, page: int) -> Pool:
     return [(jnp.zeros((pages, *k), config.dtype), jnp.zeros((pages, *v), config.dtype)) for _ in range(config.layers)]
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def new_pool(layout: Layout, pages: int, page: int) -> Pool:
+    """empty_pool, made where it lies: the pages of all shards need not fit on one device."""
+    return _placed(layout, empty_pool(layout.model, pages, page))
+
+
 @partial(jax.jit, static_argnums=1, donate_argnums=2)
 def prefill(params: Params, layout: Layout, pool: Pool, tokens_RT: jax.Array, pages_SRJ: jax.Array) -> Pool:
     """Writes the keys and values of R prompts into pages: one list of pages a prompt and shard.

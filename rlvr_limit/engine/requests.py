@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
@@ -43,6 +43,7 @@ class EngineConfig:
 class Request:
     """Draw samples `indices` of one prompt. key comes from prompt_key.
 
+    limits are the max_tokens of single samples, by index, where they are fewer than the others'.
     stop, if given, looks at the drained tokens of a sample and returns how many of them to keep, or None to go on.
     """
 
@@ -52,6 +53,11 @@ class Request:
     indices: tuple[int, ...]
     sampling: SamplingParams
     stop: Callable[[tuple[int, ...]], int | None] | None = None
+    limits: Mapping[int, int] = field(default_factory=dict)
+
+    def limit(self, index: int) -> int:
+        """Most tokens of a sample."""
+        return self.limits.get(index, self.sampling.max_tokens)
 
 
 def prompt_key(seed: int, stream: str, prompt: str) -> tuple[int, int]:
@@ -77,6 +83,11 @@ def check(request: Request, prompt_places: int, max_tokens: int, vocab_size: int
         raise UserError(f"{where}: prompt token {unknown} is not in the model's vocabulary, 0 to {vocab_size - 1}")
     if not 1 <= sampling.max_tokens <= max_tokens:
         raise UserError(f"{where}: max_tokens {sampling.max_tokens} is not in 1 to {max_tokens}")
+    wrong = next((i for i, limit in request.limits.items() if not 1 <= limit <= sampling.max_tokens), None)
+    if wrong is not None:
+        raise UserError(
+            f"{where}: sample {wrong} is limited to {request.limits[wrong]} tokens, not to 1 to {sampling.max_tokens}"
+        )
     if len(sampling.stop_tokens) > STOP_TOKENS:
         raise UserError(f"{where}: more than {STOP_TOKENS} stop tokens")
     if not sampling.temperature >= 0:
