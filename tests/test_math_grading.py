@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr_limit.grading import values
+from rlvr_limit.grading import sameness, values
 from rlvr_limit.grading.expression import Undefined
 from rlvr_limit.grading.extract import extract, last_box
 from rlvr_limit.grading.math import LONGEST_ANSWER, grade, shorten
@@ -54,7 +54,7 @@ def test_sameness_is_symmetric():
     for reference, answer, right in TABLE:
         a, b = values.parse(reference), values.parse(answer)
         try:
-            assert values.same(a, b) == values.same(b, a), (reference, answer)
+            assert sameness.same(a, b) == sameness.same(b, a), (reference, answer)
         except Undefined:
             assert not right
 

@@ -25,6 +25,7 @@ class Benchmark:
 
     hub and hub_files name the official data set and its files; stems are patterns of local file names without suffix.
     Of several field names the first that a row has counts. identity is the field that names a row, "" its index.
+    In a training set rows without a reference, and rows that repeat a question, are left out and said.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Benchmark:
     question: tuple[str, ...]
     answer: tuple[tuple[str, Reference], ...]
     identity: str = ""
+    training: bool = False
 
 
 # Hub names and files were not checked against the hub itself.
@@ -71,6 +73,14 @@ BENCHMARKS = (
         "omni_math", "KbsdJames/Omni-MATH", ("test.jsonl", "*test*.parquet"),
         ("omni_math_rule", "omni-math-rule*", "omni_math", "omni_math*", "omni-math*", "omni_math/*"), 2821,
         ("problem",), (("answer", "answer"),),
+    ),
+    Benchmark(
+        "gsm8k_train", "openai/gsm8k", ("main/train-*.parquet",), ("gsm8k_train", "gsm8k/*train*"), 7473,
+        ("question",), (("answer", "hashes"),), training=True,
+    ),
+    Benchmark(
+        "math_train", "EleutherAI/hendrycks_math", ("*/train-*.parquet",), ("math_train",), 7500,
+        ("problem",), (("answer", "answer"), ("solution", "box")), training=True,
     ),
 )  # fmt: skip
 
@@ -118,12 +128,16 @@ def load(name: str, data_dir: str | Path | None = None, limit: int | None = None
 def _questions(benchmark: Benchmark, paths: list[Path]) -> tuple[Question, ...]:
     found: list[Question] = []
     places: dict[str, str] = {}
+    left_out: list[str] = []
     for row in files.read(paths):
         field, question = _first(row, benchmark.question)
         question = _text(row, field, question)
         if row.fields.get("context"):
             question = f"{row.fields['context'].strip()}\n{question}"
         name = row.index if not benchmark.identity else _first(row, (benchmark.identity,))[1]
+        if benchmark.training and (question in places or _lacks_reference(benchmark, row)):
+            left_out.append(row.place)
+            continue
         entry = Question(f"{benchmark.name}/{name}", question, _answer(benchmark, row))
         for what, key in ((f"field {field!r}", question), ("row name", entry.id)):
             if key in places:
@@ -132,7 +146,21 @@ def _questions(benchmark: Benchmark, paths: list[Path]) -> tuple[Question, ...]:
         found.append(entry)
     if not found:
         raise UserError(f"{paths[0]}: no rows")
+    if left_out:
+        logging.warning(
+            "%s: %d rows without a reference, or with a question met before, left out: %s%s",
+            benchmark.name, len(left_out), "; ".join(left_out[:3]), " ..." if len(left_out) > 3 else "",
+        )  # fmt: skip
     return tuple(found)
+
+
+def _lacks_reference(benchmark: Benchmark, row: files.Row) -> bool:
+    """Whether the field is there and says nothing; a field that is not there is an error like any other."""
+    field = next((name for name, _ in benchmark.answer if name in row.fields), "")
+    value = row.fields.get(field)
+    if not isinstance(value, str):
+        return field != "" and value is None
+    return not (last_box(value) if dict(benchmark.answer)[field] == "box" else value.strip())
 
 
 def _first(row: files.Row, names: tuple[str, ...]) -> tuple[str, Any]:
