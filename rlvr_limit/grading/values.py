@@ -87,15 +87,16 @@ _REALS = (r"\mathbb{R}", r"\text{all real numbers}", "all real numbers", r"\R")
 _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _ALL_TEXT = re.compile(r"(?:\s*\\text\s*\{[^{}]*\}\s*)+")
-_LABEL = re.compile(r"\\text\s*\{([^{}]*(?:is|are|be|:))\s*\}\s*(?=\S)")
+_LABEL = re.compile(r"\\text\s*\{([^{}]*(?:\b(?:is|are|be)|:))\s*\}\s*(?=\S)")
 _COMMAND_WORDS = re.compile(r"\\[A-Za-z]+|\{|\}")
 
 
 def parse(text: str, thousands: bool = True) -> Value:
     """The structure of one answer; thousands=False takes 100,200 as two numbers. Raises Unreadable on no content."""
-    text = normalise(text)
+    name, equals, text = _LABEL.sub("", normalise(text)).rpartition("=")
     if _ALL_TEXT.fullmatch(text):
         text = normalise(_TEXT.sub(r"\1", text))
+    text = f"{name}{equals}{text}"
     text = _CONNECTED.sub(", ", text).strip(", ")
     if not text:
         raise Unreadable("nothing is left of the answer")
@@ -160,7 +161,7 @@ def _signs(text: str, wanted: Sequence[str]) -> list[str]:
 
 
 def _single(text: str, thousands: bool) -> Value:
-    text = next(filter(None, split(_LABEL.sub("", text), (r"\approx",))), text)
+    text = next(filter(None, split(text, (r"\approx",))), text)
     if enclosed(text) and not (_signs(text, _SIGNS)):
         return _parse(text, thousands)
     member = split(_HALF_OPEN.sub(r"\1 \\in \2", text), (r"\in",))

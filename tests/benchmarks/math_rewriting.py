@@ -393,5 +393,6 @@ CHANGE: dict[str, Rewriting] = {
     "member_changed": member_changed, "member_dropped": member_dropped, "member_added": member_added,
     "interval_end": interval_end, "other_unit": other_unit, "percent": percent, "factor_ten": factor_ten,
     "set_or_tuple": set_or_tuple, "tuple_order": tuple_order, "word": word, "root_dropped": root_dropped,
-    "exponent": exponent, "plus_minus": plus_minus, "one_of_two": one_of_two, "variable": variable, "almost": almost, "relation": relation,
+    "exponent": exponent, "plus_minus": plus_minus, "one_of_two": one_of_two,
+    "variable": variable, "almost": almost, "relation": relation,
 }  # fmt: skip
