@@ -77,6 +77,8 @@ def _read_by_math_verify(text: str) -> sympy.Expr:
             if (last - first).is_Integer and last - first > MAX_TERMS:
                 raise Unreadable(f"a sum or product of more than {MAX_TERMS} terms")
     plain = {symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name) for symbol in value.free_symbols}
+    # The variable of a sum or integral must not be taken for a free one of the same name.
+    value = value.as_dummy()
     return value.xreplace({**plain, **{number: sympy.Rational(str(number)) for number in value.atoms(sympy.Float)}})
 
 

@@ -74,6 +74,8 @@ def _compared(problem: Problem, answer: str) -> Verdict:
         return Verdict(False, Status.GRADED, answer, f"no value: {error}")
     except Unreadable as error:
         return Verdict(False, Status.ERROR, answer, str(error))
+    except (RecursionError, NotImplementedError) as error:  # sympy gave up
+        return Verdict(False, Status.ERROR, answer, f"not evaluated: {type(error).__name__}")
 
 
 def _reference(answer: str | list[str] | tuple[str, ...]) -> values.Value:

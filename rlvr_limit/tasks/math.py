@@ -14,9 +14,9 @@ from rlvr_limit.grading.latex import normalise, split
 from rlvr_limit.tasks import files
 from rlvr_limit.types import UserError
 
-Reference = Literal["answer", "number", "hashes", "box", "answers"]
+Reference = Literal["answer", "number", "hashes", "box", "answers", "own"]
 """How the reference is found: the field itself; a number without needless .0; behind ####; in the solution's last box;
-the one entry of a list, taken apart at its commas where is_multiple_answer says so."""
+the one entry of a list, taken apart at its commas where is_multiple_answer says so; a text, a number or a list."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,17 @@ def load(name: str, data_dir: str | Path | None = None, limit: int | None = None
     return questions[:limit]
 
 
+def load_file(path: str | Path) -> tuple[Question, ...]:
+    """A user's own problems, {"problem": text, "answer": text, number or list} a line; ids are "<file's name>/<row>".
+
+    Raises UserError where the file is missing, and as `load` does.
+    """
+    path = Path(path)
+    if path.suffix not in files.SUFFIXES or not path.is_file():
+        raise UserError(f"file of problems: found no {path}; a file ending in {', '.join(files.SUFFIXES)} is right")
+    return _questions(Benchmark(path.stem, "", (), (), 0, ("problem",), (("answer", "own"),)), [path])
+
+
 def _questions(benchmark: Benchmark, paths: list[Path]) -> tuple[Question, ...]:
     found: list[Question] = []
     places: dict[str, str] = {}
@@ -201,8 +212,20 @@ def _answer(benchmark: Benchmark, row: files.Row) -> str | tuple[str, ...]:
             if row.fields.get("is_multiple_answer"):
                 answers = [part for entry in answers for part in split(normalise(entry), (",", ";")) if part]
             return answers[0] if len(answers) == 1 else tuple(answers)
+        case "own":
+            return _own(row, field, value)
         case _:
             return _text(row, field, value)
+
+
+def _own(row: files.Row, field: str, value: Any) -> str | tuple[str, ...]:
+    """What people write: a text, a number, or a list of these that are all asked for."""
+    parts = value if isinstance(value, list) else [value]
+    texts = [str(part) if isinstance(part, int | float) and not isinstance(part, bool) else part for part in parts]
+    if not texts:
+        raise UserError(f"{row.place}: field {field!r} is an empty list, but at least one answer is right")
+    answers = tuple(_text(row, field, part) for part in texts)
+    return answers if len(answers) > 1 else answers[0]
 
 
 def split_omni_math(questions: tuple[Question, ...], data_dir: str | Path | None, seed: int) -> Split:
