@@ -3,13 +3,16 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from rlvr_limit.grading import math as mathematics
-from rlvr_limit.grading.pool import AHEAD, map_verdicts
+from rlvr_limit.grading.pool import AHEAD, GradingPool, map_verdicts
 from rlvr_limit.types import Problem, Status, Verdict
 
 NO_LIMIT = 60.0
@@ -37,9 +40,14 @@ def play(given, text):
             return Verdict(bytearray(8 << 30) is None, Status.GRADED)
         case "modules":
             return Verdict("jax" in sys.modules, Status.GRADED, detail=multiprocessing.get_start_method())
-        case "count":
+        case "count" | "count_and_hang" | "report":
             with open(text.split()[1], "a") as file:
-                file.write("x")
+                file.write("x" if text[0] == "c" else f"{os.getpid()}\n")
+            while text.startswith("count_and_hang"):
+                pass
+            time.sleep(1.0 if text[0] == "r" else 0.0)
+        case "nothing":
+            return "no verdict"
     return Verdict(text == given.answer, Status.GRADED, text)
 
 
@@ -59,25 +67,114 @@ def test_verdicts_come_in_order_and_none_is_lost():
 
 
 def test_what_goes_wrong_is_named_and_the_others_go_on():
-    texts = ["5", "die", "1", "raise", "exit", "5", "eat", "5"]
+    texts = ["5", "die", "1", "raise", "exit", "5", "eat", "5", "nothing"]
     verdicts = run(texts)
     assert [v.correct for v in verdicts] == [text == "5" for text in texts]
     status = {text: (v.status, v.detail) for text, v in zip(texts, verdicts, strict=True)}
     assert status["5"] == (Status.GRADED, "")
-    assert status["die"] == (Status.ERROR, "the worker died with exit code -9")
-    assert status["exit"] == (Status.ERROR, "the worker died with exit code 3")
+    assert status["die"] == (Status.ERROR, "the worker died with exit code -9, twice")
+    assert status["exit"] == (Status.ERROR, "the worker died with exit code 3, twice")
     assert status["raise"] == (Status.ERROR, "ValueError: no such luck")
+    assert status["nothing"] == (Status.ERROR, "the grader gave a str")
     assert status["eat"][0] is Status.ERROR and "MemoryError" in status["eat"][1]
 
 
 def test_a_hanging_verdict_times_out_and_does_not_stop_the_pool():
-    started = time.monotonic()
     verdicts = run(["5", "hang", "5", "hang 2", *["5"] * 20], timeout=1.0)
     assert [v.status for v in verdicts] == [Status.GRADED, Status.TIMEOUT, Status.GRADED, Status.TIMEOUT] + [
         Status.GRADED
     ] * 20
-    assert verdicts[1] == Verdict(False, Status.TIMEOUT, detail="no verdict in 1 s")
-    assert time.monotonic() - started < 20
+    assert verdicts[1] == Verdict(False, Status.TIMEOUT, detail="no verdict in 1 s of CPU time")
+
+
+def test_the_limit_counts_cpu_time_and_a_sleeping_worker_is_tried_twice(tmp_path):
+    sleeps, hangs = f"report {tmp_path / 'sleeps'}", f"count_and_hang {tmp_path / 'hangs'}"
+    slow, late, used_up, again = run([sleeps, "sleep 60", hangs, hangs], workers=1, timeout=0.4)
+    assert slow.status is Status.GRADED
+    assert (late.status, late.detail) == (Status.TIMEOUT, "no verdict in 2 s on a busy machine, twice")
+    assert used_up == again and used_up.status is Status.TIMEOUT
+    assert (tmp_path / "hangs").read_text() == "x"
+
+
+def pids(path, count):
+    """The process ids that graders have written to a file, once there are so many."""
+    while not path.exists() or path.read_text().count("\n") < count:
+        time.sleep(0.02)
+    return [int(line) for line in path.read_text().split()]
+
+
+def test_a_verdict_whose_worker_is_killed_from_outside_is_not_lost(tmp_path):
+    path = tmp_path / "pids"
+    killer = threading.Thread(target=lambda: os.kill(pids(path, 1)[0], signal.SIGKILL))
+    killer.start()
+    verdicts = run(["5", f"report {path}", "1"], workers=1)
+    killer.join()
+    assert [v.status for v in verdicts] == [Status.GRADED] * 3 and [v.correct for v in verdicts] == [True, False, False]
+    first, second = pids(path, 2)
+    assert first != second
+
+
+def test_verdicts_go_on_when_idle_workers_are_killed():
+    with GradingPool(play, 2, NO_LIMIT) as pool:
+        pool.submit("a", problem(), "5")
+        assert list(pool.finished(wait=True)) == [("a", Verdict(True, Status.GRADED, "5"))]
+        for child in children():
+            os.kill(child.pid, signal.SIGKILL)
+        pool.submit("b", problem("q"), "5")
+        assert list(pool.finished(wait=True)) == [("b", Verdict(True, Status.GRADED, "5"))]
+
+
+def test_submitting_and_asking_never_wait():
+    with GradingPool(play, 1, NO_LIMIT) as pool:
+        for i in range(1000):
+            pool.submit(i, problem(), f"hang {i}")
+        assert list(pool.finished()) == [] and pool.unfinished == 1000
+
+
+def test_a_worker_that_cannot_start_is_said():
+    with GradingPool(play, 1, NO_LIMIT, memory_bytes=1 << 70) as pool:
+        pool.submit(0, problem(), "5")
+        with pytest.raises(RuntimeError, match="grading workers ended"):
+            list(pool.finished(wait=True))
+
+
+def session_of(process):
+    """The processes of the session that this one leads, zombies left out."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(session) == process.pid and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_is_left_behind_when_the_run_is_ended_from_outside(tmp_path, how):
+    path = tmp_path / "pids"
+    code = f"""
+from tests.test_grading_pool import *
+if __name__ == "__main__":
+    items = [(problem(), f"report {path}"), *((problem(), f"hang {{i}}") for i in range(50))]
+    list(map_verdicts(play, items, 2, 3.0))
+"""
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    root = Path(__file__).resolve().parent.parent
+    process = subprocess.Popen(
+        [sys.executable, script], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    pids(path, 1)
+    assert len(session_of(process)) > 2
+    os.killpg(process.pid, how) if how == signal.SIGINT else process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while session_of(process) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert session_of(process) == []
 
 
 def test_a_power_tower_neither_hangs_nor_counts_as_wrong():

@@ -3,18 +3,29 @@
 import time
 from fractions import Fraction
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr_limit.grading import values
+from rlvr_limit.grading import sameness, values
 from rlvr_limit.grading.expression import Undefined
 from rlvr_limit.grading.extract import extract, last_box
 from rlvr_limit.grading.math import LONGEST_ANSWER, grade, shorten
 from rlvr_limit.types import Problem, Status, Verdict
+from tests.benchmarks.math_rewriting import CHANGE, KEEP
 
 BOXED, TAGGED, LINED = r"put your answer within \boxed{}.", "<answer> answer here </answer>", 'after "Answer:".'
+
+
+PIECES = (
+    r"\frac {1} {2}", r"\frac", r"\sqrt", "{", "}", "(", ")", r"\{", r"\}", "[", "]", "x", "2", "3.5", ",", "=", "<",
+    r"\le", r"\cup", r"\pm", r"\text{ cm}", r"\text{or}", r"^\circ", "^", "_", "-", "+", "!", "|", r"\infty", r"\%",
+    r"\in", r"\ne", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}", "&", r"\sum_{k=1}^{3} k", r"\log",
+    r"\overline", ":", ";", r"\setminus", r"\mathbb{R}", r"\emptyset", r"\lim_{x\to 0}", r"\int_0^1 x dx", r"\binom",
+    "C", "e", "i", "0", "0.1\\overline{3}",
+)  # fmt: skip
 
 
 def read_table():
@@ -54,7 +65,7 @@ def test_sameness_is_symmetric():
     for reference, answer, right in TABLE:
         a, b = values.parse(reference), values.parse(answer)
         try:
-            assert values.same(a, b) == values.same(b, a), (reference, answer)
+            assert sameness.same(a, b) == sameness.same(b, a), (reference, answer)
         except Undefined:
             assert not right
 
@@ -148,6 +159,51 @@ def test_extraction_takes_no_time_whatever_stands_between_boxes():
     assert extract(r"\boxed{1}, " * 5_000 + r"\boxed{2" * 5_000).text
     assert extract("Answer:" + " " * 50_000 + "\n" + "Answer: " * 9_000).text
     assert time.process_time() - started < 2
+
+
+@given(st.text(alphabet="\\\\{}[]()^_!|$%&~#.,:=<>0123456789abxe \n\0±°π", max_size=40))
+@settings(max_examples=300)
+def test_no_text_makes_the_grader_raise(text):
+    for form in (rf"\boxed{{{text}}}", f"<answer>{text}</answer>", text):
+        verdict = grade(problem(r"\{1, \frac{x}{2}\}"), form)
+        assert isinstance(verdict, Verdict) and isinstance(verdict.status, Status)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12))
+@settings(max_examples=300)
+def test_no_mathematics_makes_the_grader_raise(pieces):
+    verdict = grade(problem(r"(1, x^2)"), f"<answer>{' '.join(pieces)}</answer>")
+    assert isinstance(verdict.status, Status)
+
+
+# References as benchmarks write them, one of each kind that the rewritings of tests/benchmarks/math_rewriting.py know.
+SAMPLE = (
+    "7", "-3", "12,500", "48000", "0.75", r"\frac{3}{8}", r"-\dfrac{5}{6}", r"2\sqrt{7}", r"\frac{\sqrt{3}}{2}",
+    r"x^3 - 2x + 5", r"4 - 7i", r"\frac{\pi}{6}", "(2, -5)", r"\left( \frac{1}{2}, 4 \right)", r"[-1, 6)",
+    r"(-\infty, 3] \cup (5, \infty)", r"1, 2, \frac{5}{2}", r"\{3, 8\}", r"45^\circ", r"30\text{ cm}",
+    r"9 \text{ hours}", r"\$18.50", r"35\%", r"\text{(B)}", r"\text{north}", r"3 \pm \sqrt{2}", "243_5",
+    r"y = 3x - 4", r"k \leq 4",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KEEP)
+def test_a_rewriting_that_keeps_the_value_is_accepted(kind):
+    rewritten = [(text, KEEP[kind](text, Random(f"{kind}/{text}"))) for text in SAMPLE]
+    assert any(other for _, other in rewritten)
+    assert [pair for pair in rewritten if pair[1] and not grade(problem(pair[0]), boxed(pair[1])).correct] == []
+
+
+@pytest.mark.parametrize("kind", CHANGE)
+def test_a_rewriting_that_changes_the_value_is_not_accepted(kind):
+    rewritten = [(text, CHANGE[kind](text, Random(f"{kind}/{text}"))) for text in SAMPLE]
+    assert any(other for _, other in rewritten)
+    assert [pair for pair in rewritten if pair[1] and grade(problem(pair[0]), boxed(pair[1])).correct] == []
+
+
+def test_references_of_one_benchmark_do_not_pass_for_each_other():
+    passed = [(a, b) for a in SAMPLE for b in SAMPLE if a != b and grade(problem(a), boxed(b)).correct]
+    assert passed == []
+    assert all(grade(problem(text), boxed(text)).correct for text in SAMPLE)
 
 
 def test_reference_that_cannot_be_read_still_equals_itself():

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from rlvr_limit.grading.math import grade
-from rlvr_limit.tasks.math import BENCHMARKS, Question, load, split_omni_math
+from rlvr_limit.tasks.math import BENCHMARKS, Question, load, load_file, split_omni_math
 from rlvr_limit.types import Problem, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,6 +48,13 @@ OFFICIAL = {
     "aime24": ("aime24.jsonl", {"id": 60, "problem": "Aya?", "answer": "025"}, "60", "025"),
     "amc23": ("amc23.jsonl", {"id": 7, "question": "Miles?", "answer": 27.0}, "7", "27"),
     "omni_math": ("omni_math_rule.jsonl", {"problem": "Sum?", "solution": "", "answer": "64"}, "0", "64"),
+    "gsm8k_train": ("gsm8k_train.jsonl", {"question": "How many?", "answer": "2 + 3 = 5\n#### 5"}, "0", "5"),
+    "math_train": (
+        "math_train.json",
+        {"problem": "Solve.", "solution": r"Thus $\boxed{\frac{1}{2}}$."},
+        "0",
+        r"\frac{1}{2}",
+    ),
 }
 
 
@@ -124,6 +131,40 @@ def test_separators_inside_a_string_do_not_end_a_line(tmp_path):
 def test_another_number_of_rows_than_the_official_file_is_said(tmp_path, caplog):
     load("math500", write(tmp_path, "math500.jsonl", [{"problem": "?", "answer": "1"}]))
     assert "math500: 1 rows" in caplog.text and "not 500" in caplog.text
+
+
+def test_a_training_set_leaves_out_what_has_no_reference_or_comes_twice_and_says_so(tmp_path, caplog):
+    rows = [{"problem": f"{i}?", "answer": a} for i, a in enumerate(["1", "", None, "4"])]
+    found = load("math_train", write(tmp_path, "math_train.json", [*rows, {"problem": "0?", "answer": "1"}]))
+    assert [(entry.id, entry.answer) for entry in found] == [("math_train/0", "1"), ("math_train/3", "4")]
+    assert "3 rows without a reference" in caplog.text and "row 1" in caplog.text
+    with pytest.raises(UserError, match="'answer' or 'solution' is missing"):
+        load("math_train", write(tmp_path, "math_train.json", [{"problem": "?"}]))
+
+
+def test_a_file_of_ones_own_is_problems_and_answers(tmp_path):
+    rows = [{"problem": f"{i}?", "answer": a} for i, a in enumerate(["x", 5, 0.5, ["1", 2], ["3"]])]
+    found = load_file(write(tmp_path, "mine.jsonl", rows) / "mine.jsonl")
+    assert [entry.answer for entry in found] == ["x", "5", "0.5", ("1", "2"), "3"]
+    assert [entry.id for entry in found] == [f"mine/{i}" for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"problem": "q"}, "'answer' is missing"),
+        ({"problem": "q", "answer": []}, "empty list"),
+        ({"problem": "q", "answer": ["1", ""]}, "not empty"),
+        ({"problem": "q", "answer": True}, "True"),
+        ({"question": "q", "answer": "1"}, "'problem' is missing"),
+    ],
+)
+def test_a_bad_row_of_ones_own_is_named(tmp_path, row, said):
+    path = write(tmp_path, "mine.jsonl", [{"problem": "a", "answer": "1"}, row]) / "mine.jsonl"
+    with pytest.raises(UserError, match=rf"mine.jsonl:2: .*{said}"):
+        load_file(path)
+    with pytest.raises(UserError, match="found no"):
+        load_file(tmp_path / "other.jsonl")
 
 
 GOOD = '{"problem": "p", "answer": "1"}'

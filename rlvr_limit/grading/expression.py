@@ -13,6 +13,7 @@ import sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 
 MAX_LENGTH, MAX_DEPTH, MAX_BITS, MAX_FACTORIAL = 1000, 40, 400_000, 10_000
+MAX_TERMS, MAX_EXPONENT, MAX_ANGLE = 10_000, sympy.Integer(10**9), sympy.Integer(10**300)
 
 _TOKEN = re.compile(
     r"\s*(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|\\[A-Za-z]+|\\[{}|]|[A-Za-z]'*|[-+*/^_!()\[\]{}|])\s*"
@@ -26,6 +27,7 @@ _FUNCTIONS = {
     r"\csc": sympy.csc, r"\arcsin": sympy.asin, r"\arccos": sympy.acos, r"\arctan": sympy.atan, r"\sinh": sympy.sinh,
     r"\cosh": sympy.cosh, r"\tanh": sympy.tanh, r"\ln": sympy.log, r"\exp": sympy.exp,
 }  # fmt: skip
+_GROWING = (r"\exp", r"\sinh", r"\cosh", r"\tanh")
 _INVERSE = {r"\sin": sympy.asin, r"\cos": sympy.acos, r"\tan": sympy.atan}
 _ACCENTS = (r"\dot", r"\ddot", r"\bar", r"\hat", r"\tilde", r"\vec", r"\overline", r"\overrightarrow", r"\mathbb")
 _GREEK = frozenset(
@@ -70,7 +72,13 @@ def _read_by_math_verify(text: str) -> sympy.Expr:
         raise Unreadable(f"not read by math-verify: {text!r}") from error
     if not isinstance(value, sympy.Expr):
         raise Unreadable(f"{text!r} is a {type(value).__name__}, not one expression")
+    for sum_ in value.atoms(sympy.Sum, sympy.Product):
+        for _, first, last in sum_.limits:
+            if (last - first).is_Integer and last - first > MAX_TERMS:
+                raise Unreadable(f"a sum or product of more than {MAX_TERMS} terms")
     plain = {symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name) for symbol in value.free_symbols}
+    # The variable of a sum or integral must not be taken for a free one of the same name.
+    value = value.as_dummy()
     return value.xreplace({**plain, **{number: sympy.Rational(str(number)) for number in value.atoms(sympy.Float)}})
 
 
@@ -267,6 +275,8 @@ class _Reader:
         if name in (r"\log", r"\lg") and base is None:
             base = sympy.Integer(10)
         argument = self.group(self.token) if self.token in ("(", "[", "{") else self.open_argument()
+        if name not in (r"\log", r"\lg", r"\ln"):
+            _bounded(argument, MAX_EXPONENT if name in _GROWING else MAX_ANGLE)
         if power == -1 and name in _INVERSE:
             return _INVERSE[name](argument)
         if base is not None and name not in (r"\log", r"\lg"):
@@ -326,9 +336,16 @@ def _power(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
             raise Unreadable(f"a power of more than {MAX_BITS} bits")
     elif exponent_size > MAX_FACTORIAL:
         raise Unreadable(f"an exponent beyond {MAX_FACTORIAL}")
+    _bounded(exponent, MAX_EXPONENT)
     if base == 0 and exponent.is_negative:
         raise Undefined("a division by zero")
     return base**exponent
+
+
+def _bounded(value: sympy.Expr, limit: sympy.Integer) -> None:
+    """Refuses a number whose size alone makes functions of it impossible to evaluate."""
+    if value.is_number and value.is_finite and sympy.Abs(value.evalf(5)) > limit:
+        raise Unreadable(f"an exponent or an angle beyond {limit.evalf(1)}")
 
 
 def _factorial(value: sympy.Expr) -> sympy.Expr:

@@ -15,7 +15,9 @@ _LEAD = re.compile(r"^(?:so\s+|thus\s+)?(?:the\s+)?(?:final\s+)?answer\s+is:?\s*
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S.*)$", re.MULTILINE)
 # Two boxes are one answer when nothing but "and", a comma, math signs and a name like `y =` stands between them.
 _JOINED = re.compile(r"[\s$,;.]*(?:\\[\])([])?[\s$,;]*(?:and|or)?[\s$,;]*(?:\\[\])([])?[\s$]*(?:[A-Za-z]\s*=\s*)?")
-LOOKED_AT, LONGEST_JOINT = 16, 40
+_MARKED = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])|</?answer>|####|\banswer[*_ \t]*:", re.IGNORECASE)
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+LOOKED_AT, LONGEST_JOINT, LONGEST_BARE = 16, 40, 20
 _MARKS = {"boxed": "\\boxed", "tag": "<answer>", "line": "Answer:", "hashes": "####"}
 
 
@@ -39,6 +41,14 @@ def extract(response: str, prompt: str = "") -> Extracted:
     if re.search(r"<answer>", response, re.IGNORECASE):
         return Extracted("", "an <answer> that is empty or never closed")
     return Extracted("", "no \\boxed{}, <answer>, `Answer:` or ####")
+
+
+def as_response(text: str) -> str:
+    """A bare answer as a response that gives it; a whole response, one with any of the marks or in prose, unchanged."""
+    marked = _MARKED.search(text)
+    prose = "\n" in text.strip() and r"\begin" not in text
+    wordy = len(_WORD.findall(text)) > LONGEST_BARE
+    return text if marked or prose or wordy or not text.strip() else f"<answer>{text}</answer>"
 
 
 def last_box(text: str) -> str:

@@ -10,19 +10,22 @@ import functools
 import re
 from fractions import Fraction
 
-from rlvr_limit.grading import units, values
+from rlvr_limit.grading import sameness, units, values
 from rlvr_limit.grading.expression import Undefined, Unreadable
 from rlvr_limit.grading.extract import extract, last_box
 from rlvr_limit.grading.latex import normalise
 from rlvr_limit.types import Problem, Status, Verdict
 
-VERSION = "math-1"
+VERSION = "math-2"
 LONGEST_ANSWER = 4000
 
 _RATIONAL = re.compile(
     r"(-?)(?:(\d{1,18})(?:\.(\d{1,18}))?|\.(\d{1,18})|\\frac\{(-?\d{1,18})\}\{(\d{1,18})\}|(\d{1,18})/(\d{1,18}))"
 )
 _IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z.]) | (?![0-9A-Za-z.])")
+_CHOICE = re.compile(r"\(([A-J])\)|([A-J])")
+# A choice with what it stands for: (C) 12 and C: 12, but neither (B) or (C) nor (C) + 1.
+_EXPLAINED = re.compile(r"(?:\(([A-J])\)|([A-J])[:.)])\s*(?![-+*/^_=!]|or |and |,)(?!.*\([A-J]\)).+", re.DOTALL)
 _ASKS_PERCENT = re.compile(r"percent|%", re.IGNORECASE)
 
 
@@ -59,24 +62,38 @@ def shorten(problem: Problem, text: str) -> Verdict | str:
 def _compared(problem: Problem, answer: str) -> Verdict:
     try:
         reference = _reference(problem.answer)
-        given = values.parse(answer)
-        if isinstance(reference, values.Group) and isinstance(given, values.Scalar):
+        given = values.parse(_choice(problem.answer, answer) or answer)
+        if isinstance(reference, values.Group) and isinstance(given, values.Scalar | values.Equation):
             given = values.parse(answer, thousands=False)
         if not isinstance(reference, values.Group) and isinstance(given, values.Group):
-            given = values.merged(given)
+            given = sameness.merged(given)
         if _percent_out_of_place(reference, given, problem.question):
             return Verdict(False, Status.GRADED, answer, "a percentage where none is asked for")
-        return Verdict(values.same(reference, given), Status.GRADED, answer)
+        return Verdict(sameness.same(reference, given), Status.GRADED, answer)
     except Undefined as error:
         return Verdict(False, Status.GRADED, answer, f"no value: {error}")
     except Unreadable as error:
         return Verdict(False, Status.ERROR, answer, str(error))
+    except (RecursionError, NotImplementedError) as error:  # sympy gave up
+        return Verdict(False, Status.ERROR, answer, f"not evaluated: {type(error).__name__}")
 
 
 def _reference(answer: str | list[str] | tuple[str, ...]) -> values.Value:
     if isinstance(answer, str):
         return values.parse(answer)
     return values.Group("list", tuple(values.parse(part) for part in answer))
+
+
+def _choice(reference: str | list[str] | tuple[str, ...], answer: str) -> str:
+    """The letter of an answer that names a choice and says what it stands for; empty where no choice is asked for."""
+    if not isinstance(reference, str) or not _CHOICE.fullmatch(_unwrapped(reference)):
+        return ""
+    match = _EXPLAINED.fullmatch(_unwrapped(answer))
+    return (match[1] or match[2]) if match else ""
+
+
+def _unwrapped(text: str) -> str:
+    return re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", normalise(text)).strip()
 
 
 def _percent_out_of_place(reference: values.Value, given: values.Value, question: str) -> bool:

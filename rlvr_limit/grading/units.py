@@ -37,9 +37,11 @@ _PIECE = (
 _TAIL = re.compile(rf"^(.*?[^\s/*])\s*((?:{_PIECE}(?:\s|/|\\cdot|\\times(?=\s*\\text))*)+)$", re.DOTALL)
 _HEAD = re.compile(r"^\s*(\\dollar)\s*(.*)$", re.DOTALL)
 _WORDS = re.compile(
-    r"^(.*[\d})])(\s*)([A-Za-z%°][A-Za-z.,'% ]*(?:(?:/| per )\s*[A-Za-z]+)?(?:\^\{?-?\d\}?)?)$", re.DOTALL
+    r"^(.*(?:[\d})]|\\pi(?=\s)))(\s*)([A-Za-z%°][A-Za-z.,'% ]*(?:(?:/| per )\s*[A-Za-z]+)?(?:\^\{?-?\d\}?)?)$",
+    re.DOTALL,
 )
 _ANGLE_OF = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_NO_UNIT = re.compile(r"\b(?:or|and|more|less|fewer|greater|least|most|not|no|than|mod|modulo|if|when|where|for)\b")
 _EXPONENT = re.compile(r"^(.*?)\s*\^\s*\{?\s*(-?\d)\s*\}?$")
 
 
@@ -53,7 +55,7 @@ def cut(text: str) -> tuple[str, str]:
         inside, _ = cut(text[text.index("\\dollar") :])
         return f"-{inside}", "$"
     tail = _TAIL.match(text)
-    if tail and not (tail[2].strip() == r"^\circ" and _ANGLE_OF.search(tail[1])):
+    if tail and not _NO_UNIT.search(tail[2]) and not (tail[2].strip() == r"^\circ" and _ANGLE_OF.search(tail[1])):
         return _multiplied(tail[1].strip(), _plain(tail[2]))
     words = _WORDS.match(text)
     if words and _is_number(words[1]) and _is_unit(words[3], words[2]):
@@ -80,8 +82,8 @@ def _is_number(text: str) -> bool:
 
 def _is_unit(word: str, space: str) -> bool:
     """Known units of two letters and more, and after a space any word that is no product of one or two variables."""
-    return (space != "" and bool(re.match(r"[A-Za-z]{3}", word))) or bool(
-        re.match(r"[A-Za-z]{2}|[°%]|[ap]\.m", word) and _known(_canonical(word))
+    return (space != "" and bool(re.match(r"[A-Za-z]{3}", word)) and not _NO_UNIT.search(word)) or bool(
+        re.match(r"[A-Za-z]{2}|[°%]|[ap]\.m", word) and (_canonical(word) == "" or _known(_canonical(word)))
     )
 
 

@@ -1,7 +1,6 @@
 """What an answer says: a number with its unit, words, a list, a tuple or interval, a matrix, an equation, a range.
 
-`parse` gives the structure by the brackets, separators and relations of the text; `same` compares two structures. Lists
-and sets have no order and equal each other; tuples have one; (1, 2) is not {1, 2}; (a, b) is not [a, b].
+`parse` gives the structure by the brackets, separators and relations of the text; sameness.py compares two structures.
 """
 
 from __future__ import annotations
@@ -67,14 +66,15 @@ class Relation:
 
 Value = Words | Scalar | Based | Group | Equation | Relation
 
-_UNORDERED = ("list", "union", "=")
 _SIGNS = ("=", "<", ">", r"\le", r"\ge", r"\ne")
-_FLIPPED = {"=": "=", "<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
-_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+# 12,345 alone, or behind a name, words or a sign of money and before a unit: nothing else has a comma or brackets.
+_THOUSANDS = re.compile(
+    r"((?:[^,()\[\]{}]|\\text\s*\{[^{}]*\})*?)(?<![\d.])(\d{1,3}(?:,\d{3})+(?:\.\d+)?)((?:[^,\d.][^,]*)?)", re.DOTALL
+)
 _BASED = re.compile(r"(-?)\(?([0-9A-Za-z]+)\)?\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
 _MIXED = re.compile(r"(-?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)")
-_NAME = re.compile(r"(?:[A-Za-z]+'*|\\[A-Za-z]+)(?:_(?:\{[^{}]*\}+|\w))?")
-_FUNCTION = re.compile(r"([A-Za-z]'*|\\[A-Za-z]+)\s*\(\s*([A-Za-z])\s*\)")
+NAME = re.compile(r"(?:[A-Za-z]+'*|\\[A-Za-z]+)(?:_(?:\{[^{}]*\}+|\w))?")
+FUNCTION = re.compile(r"([A-Za-z]'*|\\[A-Za-z]+)\s*\(\s*([A-Za-z])\s*\)")
 _HALF_OPEN = re.compile(r"^([A-Za-z])\s*(\([^()\[\]]*\]|\[[^()\[\]]*\))$")
 _MATRIX = re.compile(
     r"\\begin\s*\{([bpvBV]?matrix|array|smallmatrix)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
@@ -82,17 +82,21 @@ _MATRIX = re.compile(
 _CONNECTED = re.compile(
     r"\s*,?\s*(?:\\text\s*\{[\s,]*(?:and|or)[\s,]*\}|\\(?:lor|vee|land)(?![A-Za-z])|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*"
 )
+_SPACED = re.compile(r"(-?\d{1,3}(?: \d{3})+(?:\.\d+)?)")
+_REALS = (r"\mathbb{R}", r"\text{all real numbers}", "all real numbers", r"\R")
+_NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _ALL_TEXT = re.compile(r"(?:\s*\\text\s*\{[^{}]*\}\s*)+")
-_LABEL = re.compile(r"\\text\s*\{([^{}]*(?:is|are|be|:))\s*\}\s*(?=\S)")
+_LABEL = re.compile(r"\\text\s*\{([^{}]*(?:\b(?:is|are|be)|:))\s*\}\s*(?=\S)")
 _COMMAND_WORDS = re.compile(r"\\[A-Za-z]+|\{|\}")
 
 
 def parse(text: str, thousands: bool = True) -> Value:
     """The structure of one answer; thousands=False takes 100,200 as two numbers. Raises Unreadable on no content."""
-    text = normalise(text)
+    name, equals, text = _LABEL.sub("", normalise(text)).rpartition("=")
     if _ALL_TEXT.fullmatch(text):
         text = normalise(_TEXT.sub(r"\1", text))
+    text = f"{name}{equals}{text}"
     text = _CONNECTED.sub(", ", text).strip(", ")
     if not text:
         raise Unreadable("nothing is left of the answer")
@@ -102,9 +106,8 @@ def parse(text: str, thousands: bool = True) -> Value:
 
 
 def _parse(text: str, thousands: bool) -> Value:
-    if thousands and _THOUSANDS.fullmatch(units.cut(text)[0]):
-        number, unit = units.cut(text)
-        return Scalar(number.replace(",", ""), unit)
+    if thousands and (grouped := _THOUSANDS.fullmatch(text)):
+        text = f"{grouped[1]}{grouped[2].replace(',', '')}{grouped[3]}"
     inside = text.removeprefix(r"\quad").strip()
     union = split(inside, (r"\cup",))
     if len(union) > 1:
@@ -112,6 +115,9 @@ def _parse(text: str, thousands: bool) -> Value:
     brackets = enclosed(inside)
     if brackets:
         return _bracketed(*brackets, thousands)
+    without = split(inside, (r"\setminus", r"\backslash"))
+    if len(without) == 2 and without[0] in _REALS and (points := enclosed(without[1])):
+        return Relation(("x", *split(points[1], (",", ";"))), (r"\ne",) * len(split(points[1], (",", ";"))))
     items = split(inside, (",", ";"))
     if len(items) > 1:
         return Group("list", tuple(found for item in items if item for found in _item(item, thousands)))
@@ -126,6 +132,8 @@ def _bracketed(opening: str, inside: str, closing: str, thousands: bool) -> Valu
     if len(items) > 1 and opening != "{":
         return Group(opening + closing, tuple(_parse(item, False) for item in items))
     if not items:
+        if opening == r"\{":
+            return Group("list", ())
         raise Unreadable("empty brackets")
     matrix = _MATRIX.fullmatch(inside)
     return _matrix(matrix[2]) if matrix else _parse(inside, thousands)
@@ -153,7 +161,7 @@ def _signs(text: str, wanted: Sequence[str]) -> list[str]:
 
 
 def _single(text: str, thousands: bool) -> Value:
-    text = next(filter(None, split(_LABEL.sub("", text), (r"\approx",))), text)
+    text = next(filter(None, split(text, (r"\approx",))), text)
     if enclosed(text) and not (_signs(text, _SIGNS)):
         return _parse(text, thousands)
     member = split(_HALF_OPEN.sub(r"\1 \\in \2", text), (r"\in",))
@@ -172,9 +180,9 @@ def _related(sides: list[str], signs: list[str], thousands: bool) -> Value:
         left, right = sides[0], sides[-1]
         if all(re.fullmatch(r"[A-Z]{2,}", side) for side in sides):
             return Group("=", tuple(Words(words(side)) for side in sides))
-        if _NAME.fullmatch(left) or _FUNCTION.fullmatch(left) or _is_label(left) or _same_amount(left, right):
+        if NAME.fullmatch(left) or FUNCTION.fullmatch(left) or _is_label(left) or _same_amount(left, right):
             return _named(left, right, thousands)
-        if len(sides) == 2 and _NAME.fullmatch(right) and not _NAME.fullmatch(left):
+        if len(sides) == 2 and NAME.fullmatch(right) and not NAME.fullmatch(left):
             return _named(right, left, thousands)
     return Relation(tuple(sides), tuple(signs))
 
@@ -202,23 +210,30 @@ def _amount(text: str) -> sympy.Expr:
 
 def _named(left: str, right: str, thousands: bool) -> Value:
     value = _parse(right, thousands)
-    if function := _FUNCTION.fullmatch(left):
+    if function := FUNCTION.fullmatch(left):
         return Equation(function[1], function[2], value)
-    if _NAME.fullmatch(left) or _is_label(left):
+    if NAME.fullmatch(left) or _is_label(left):
         return Equation(re.sub(r"[\s{}]", "", left), "", value)
     return value
 
 
 def _plain(text: str) -> Value:
+    if text in _REALS:
+        return Group("()", (Scalar(r"-\infty"), Scalar(r"\infty")))
+    if text == r"\emptyset":
+        return Group("list", ())
     if based := _BASED.fullmatch(_TEXT.sub(r"\1", text)):
         sign, digits, base = based[1], based[2].upper(), int(based[3] or based[4])
         if digits[0].isdigit() or (len(digits) > 1 and base > 10):
             return Based(sign + (digits.lstrip("0") or "0"), base)
     number, unit = units.cut(text)
+    if _SPACED.fullmatch(number):
+        number = number.replace(" ", "")
     if mixed := _MIXED.fullmatch(number):
         number = rf"{mixed[1]}({mixed[2]} + \frac{{{mixed[3]}}}{{{mixed[4]}}})"
     if r"\text" in number or _wordy(number):
-        return Words(words(text))
+        plain = words(text)
+        return Scalar(str(_NUMERALS.index(plain))) if plain in _NUMERALS else Words(plain)
     return Scalar(number, unit)
 
 
@@ -232,125 +247,3 @@ def words(text: str) -> str:
     plain = _TEXT.sub(r" \1 ", normalise(text)).lower()
     plain = re.sub(r"^\s*(?:the|an|a)\s+(?=\S)", "", plain)
     return re.sub(r"[^\w+\-*/=<>^]", "", plain) or text
-
-
-def same(a: Value, b: Value) -> bool:
-    """Whether two answers say the same. Symmetric. Raises Unreadable where an expression that decides is not read."""
-    if a == b:
-        return True
-    if isinstance(a, Equation) or isinstance(b, Equation):
-        return _same_equations(a, b)
-    if isinstance(a, Relation) or isinstance(b, Relation):
-        return _same_relations(a, b)
-    if isinstance(a, Group) or isinstance(b, Group):
-        return _same_groups(a, b)
-    if isinstance(a, Based) or isinstance(b, Based):
-        return _digits(a) == _digits(b) if not (isinstance(a, Based) and isinstance(b, Based)) else False
-    if isinstance(a, Words) or isinstance(b, Words):
-        return words(a.text) == words(b.text)
-    return _same_scalars(a, b)
-
-
-def merged(group: Group) -> Value:
-    """The one item of a list that says the same several times, as in `1\\frac{1}{2} or 1.5`; other groups unchanged."""
-    alike = group.kind == "list" and all(same(group.items[0], item) for item in group.items[1:])
-    return group.items[0] if alike else group
-
-
-def _digits(value: Value) -> str:
-    return value.digits if isinstance(value, Based) else value.text.upper()
-
-
-def _same_scalars(a: Scalar, b: Scalar) -> bool:
-    if not units.agree(a.unit, b.unit):
-        return a.unit in ("deg", "rad") and b.unit in ("deg", "rad") and equality.equal(_radians(a), _radians(b))
-    left, right = expression.read(a.text), expression.read(b.text)
-    if equality.equal(left, right):
-        return True
-    if {a.unit, b.unit} == {units.DEGREE, ""}:
-        return equality.equal(_radians(a), _radians(b))
-    return False
-
-
-def _radians(value: Scalar) -> sympy.Expr:
-    number = expression.read(value.text)
-    return number * sympy.pi / 180 if value.unit == units.DEGREE else number
-
-
-def _same_equations(a: Value, b: Value) -> bool:
-    if isinstance(a, Equation) and isinstance(b, Equation):
-        if a.name != b.name or bool(a.argument) != bool(b.argument):
-            return False
-        return same(a.value, _renamed(b.value, b.argument, a.argument) if a.argument != b.argument else b.value)
-    equation, other = (a, b) if isinstance(a, Equation) else (b, a)
-    if isinstance(other, Relation) and isinstance(equation.value, Group):
-        return _same_relations(equation.value, other)
-    if isinstance(other, Relation):
-        return isinstance(equation.value, Scalar) and _same_relations(
-            Relation((equation.name, equation.value.text), ("=",)), other
-        )
-    return same(equation.value, other)
-
-
-def _renamed(value: Value, old: str, new: str) -> Value:
-    if not isinstance(value, Scalar):
-        return value
-    letters = (new if token == old else token for token, _ in tokens(value.text))
-    return Scalar("".join(letters), value.unit)
-
-
-def _same_relations(a: Value, b: Value) -> bool:
-    if isinstance(a, Relation) and isinstance(b, Relation):
-        if a.signs == b.signs == ("=",):
-            (a1, a2), (b1, b2) = map(_read_all, (a.sides, b.sides))
-            return equality.proportional(a1 - a2, b1 - b2)
-        flipped = Relation(b.sides[::-1], tuple(_FLIPPED[sign] for sign in b.signs[::-1]))
-        return any(
-            a.signs == c.signs and all(map(equality.equal, _read_all(a.sides), _read_all(c.sides)))
-            for c in (b, flipped)
-        )
-    relation, other = (a, b) if isinstance(a, Relation) else (b, a)
-    interval = _interval(relation)
-    return interval is not None and isinstance(other, Group) and _same_groups(interval, other)
-
-
-def _read_all(sides: Sequence[str]) -> list[sympy.Expr]:
-    return [expression.read(side) for side in sides]
-
-
-def _interval(relation: Relation) -> Group | None:
-    """x > 2 as (2, oo) and -2 <= x < 7 as [-2, 7); None for anything else."""
-    sides, signs = relation.sides, relation.signs
-    if signs[0] in (">", r"\ge"):
-        sides, signs = sides[::-1], tuple(_FLIPPED[sign] for sign in signs[::-1])
-    if not all(sign in ("<", r"\le") for sign in signs):
-        return None
-    if len(sides) == 2:
-        if _NAME.fullmatch(sides[0]):
-            sides, signs = (r"-\infty", *sides), ("<", *signs)
-        else:
-            sides, signs = (*sides, r"\infty"), (*signs, "<")
-    if len(sides) != 3 or not (_NAME.fullmatch(sides[1]) or _FUNCTION.fullmatch(sides[1])):
-        return None
-    kind = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
-    return Group(kind, (Scalar(sides[0]), Scalar(sides[2])))
-
-
-def _same_groups(a: Value, b: Value) -> bool:
-    if not isinstance(a, Group) or not isinstance(b, Group):
-        group, other = (a, b) if isinstance(a, Group) else (b, a)
-        return group.kind == "list" and len(group.items) == 1 and same(group.items[0], other)
-    if a.kind == b.kind and len(a.items) == len(b.items):
-        return _match(a.items, b.items) if a.kind in _UNORDERED else all(map(same, a.items, b.items))
-    return False
-
-
-def _match(a: Sequence[Value], b: Sequence[Value]) -> bool:
-    """Whether the items pair off. Sameness is an equivalence, so the first partner that fits is as good as any."""
-    left = list(b)
-    for item in a:
-        place = next((i for i, other in enumerate(left) if same(item, other)), None)
-        if place is None:
-            return False
-        del left[place]
-    return True

@@ -1,4 +1,8 @@
-"""Gives a verdict on every stored sample that has none by the grader of this version. Needs no model."""
+"""Gives a verdict on every stored sample that has none by the grader of this version. Needs no model.
+
+As a job of its own (--config.job=grade) it also grades again what an older version of the grader has judged: the old
+verdicts stay on record beside the new ones, and review/ in the run folder tells what changed.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +15,25 @@ from rlvr_limit.grading.pool import map_verdicts
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
+from rlvr_limit.jobs.review import write_review
 from rlvr_limit.jobs.sample import verdict_row
-from rlvr_limit.types import Problem, Verdict
+from rlvr_limit.types import Problem, UserError, Verdict
 
 BATCH = 512
 
 
 def run(config: ConfigDict) -> None:
     """The grade job."""
-    grade_missing(prepare(config))
+    experiment = prepare(config)
+    grade_missing(experiment, again=True)
+    print("\n".join(write_review(experiment)))
 
 
-def grade_missing(experiment: Experiment) -> None:
-    """Grades what sampling left ungraded, or all again after the grader's version has changed."""
+def grade_missing(experiment: Experiment, again: bool = False) -> None:
+    """Grades what sampling left ungraded. `again`: also what only another version of the grader has judged.
+
+    Without it that is a UserError: verdicts that a reader has seen are not replaced unasked.
+    """
     problems = {problem.id: problem for problem in experiment.problems}
     version = experiment.task.version
     with records.Writer(experiment.root, "verdicts") as verdicts:
@@ -32,6 +42,8 @@ def grade_missing(experiment: Experiment) -> None:
             drawn = records.existing(experiment.root, "samples", arm=entry.name)
             if not any(indices - have.get(name, set()) for name, indices in drawn.items()):
                 continue
+            if not again:
+                _refuse_older(experiment, entry.name, have)
             stored = records.read(
                 experiment.root, "samples", columns=["problem_id", "index", "text"], where={"arm": entry.name}
             )
@@ -50,6 +62,17 @@ def grade_missing(experiment: Experiment) -> None:
                         waiting = []
                     progress.update(done, solved=len(solved))
                 verdicts.append(waiting)
+
+
+def _refuse_older(experiment: Experiment, arm: str, have: dict[str, set[int]]) -> None:
+    version = experiment.task.version
+    rows = records.read(experiment.root, "verdicts", ["problem_id", "index", "grader"], {"arm": arm}).to_pylist()
+    older = {r["grader"] for r in rows if r["index"] not in have.get(r["problem_id"], set())} - {version}
+    if older:
+        raise UserError(
+            f"arm {arm} has verdicts by {', '.join(sorted(older))}, this version grades as {version}: "
+            "--config.job=grade grades its samples again and keeps both"
+        )
 
 
 def _verdicts(experiment: Experiment, items: Iterable[tuple[Problem, str]]) -> Iterator[Verdict]:

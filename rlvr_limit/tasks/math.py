@@ -14,9 +14,9 @@ from rlvr_limit.grading.latex import normalise, split
 from rlvr_limit.tasks import files
 from rlvr_limit.types import UserError
 
-Reference = Literal["answer", "number", "hashes", "box", "answers"]
+Reference = Literal["answer", "number", "hashes", "box", "answers", "own"]
 """How the reference is found: the field itself; a number without needless .0; behind ####; in the solution's last box;
-the one entry of a list, taken apart at its commas where is_multiple_answer says so."""
+the one entry of a list, taken apart at its commas where is_multiple_answer says so; a text, a number or a list."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Benchmark:
 
     hub and hub_files name the official data set and its files; stems are patterns of local file names without suffix.
     Of several field names the first that a row has counts. identity is the field that names a row, "" its index.
+    In a training set rows without a reference, and rows that repeat a question, are left out and said.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Benchmark:
     question: tuple[str, ...]
     answer: tuple[tuple[str, Reference], ...]
     identity: str = ""
+    training: bool = False
 
 
 # Hub names and files were not checked against the hub itself.
@@ -71,6 +73,14 @@ BENCHMARKS = (
         "omni_math", "KbsdJames/Omni-MATH", ("test.jsonl", "*test*.parquet"),
         ("omni_math_rule", "omni-math-rule*", "omni_math", "omni_math*", "omni-math*", "omni_math/*"), 2821,
         ("problem",), (("answer", "answer"),),
+    ),
+    Benchmark(
+        "gsm8k_train", "openai/gsm8k", ("main/train-*.parquet",), ("gsm8k_train", "gsm8k/*train*"), 7473,
+        ("question",), (("answer", "hashes"),), training=True,
+    ),
+    Benchmark(
+        "math_train", "EleutherAI/hendrycks_math", ("*/train-*.parquet",), ("math_train",), 7500,
+        ("problem",), (("answer", "answer"), ("solution", "box")), training=True,
     ),
 )  # fmt: skip
 
@@ -115,15 +125,30 @@ def load(name: str, data_dir: str | Path | None = None, limit: int | None = None
     return questions[:limit]
 
 
+def load_file(path: str | Path) -> tuple[Question, ...]:
+    """A user's own problems, {"problem": text, "answer": text, number or list} a line; ids are "<file's name>/<row>".
+
+    Raises UserError where the file is missing, and as `load` does.
+    """
+    path = Path(path)
+    if path.suffix not in files.SUFFIXES or not path.is_file():
+        raise UserError(f"file of problems: found no {path}; a file ending in {', '.join(files.SUFFIXES)} is right")
+    return _questions(Benchmark(path.stem, "", (), (), 0, ("problem",), (("answer", "own"),)), [path])
+
+
 def _questions(benchmark: Benchmark, paths: list[Path]) -> tuple[Question, ...]:
     found: list[Question] = []
     places: dict[str, str] = {}
+    left_out: list[str] = []
     for row in files.read(paths):
         field, question = _first(row, benchmark.question)
         question = _text(row, field, question)
         if row.fields.get("context"):
             question = f"{row.fields['context'].strip()}\n{question}"
         name = row.index if not benchmark.identity else _first(row, (benchmark.identity,))[1]
+        if benchmark.training and (question in places or _lacks_reference(benchmark, row)):
+            left_out.append(row.place)
+            continue
         entry = Question(f"{benchmark.name}/{name}", question, _answer(benchmark, row))
         for what, key in ((f"field {field!r}", question), ("row name", entry.id)):
             if key in places:
@@ -132,7 +157,21 @@ def _questions(benchmark: Benchmark, paths: list[Path]) -> tuple[Question, ...]:
         found.append(entry)
     if not found:
         raise UserError(f"{paths[0]}: no rows")
+    if left_out:
+        logging.warning(
+            "%s: %d rows without a reference, or with a question met before, left out: %s%s",
+            benchmark.name, len(left_out), "; ".join(left_out[:3]), " ..." if len(left_out) > 3 else "",
+        )  # fmt: skip
     return tuple(found)
+
+
+def _lacks_reference(benchmark: Benchmark, row: files.Row) -> bool:
+    """Whether the field is there and says nothing; a field that is not there is an error like any other."""
+    field = next((name for name, _ in benchmark.answer if name in row.fields), "")
+    value = row.fields.get(field)
+    if not isinstance(value, str):
+        return field != "" and value is None
+    return not (last_box(value) if dict(benchmark.answer)[field] == "box" else value.strip())
 
 
 def _first(row: files.Row, names: tuple[str, ...]) -> tuple[str, Any]:
@@ -173,8 +212,20 @@ def _answer(benchmark: Benchmark, row: files.Row) -> str | tuple[str, ...]:
             if row.fields.get("is_multiple_answer"):
                 answers = [part for entry in answers for part in split(normalise(entry), (",", ";")) if part]
             return answers[0] if len(answers) == 1 else tuple(answers)
+        case "own":
+            return _own(row, field, value)
         case _:
             return _text(row, field, value)
+
+
+def _own(row: files.Row, field: str, value: Any) -> str | tuple[str, ...]:
+    """What people write: a text, a number, or a list of these that are all asked for."""
+    parts = value if isinstance(value, list) else [value]
+    texts = [str(part) if isinstance(part, int | float) and not isinstance(part, bool) else part for part in parts]
+    if not texts:
+        raise UserError(f"{row.place}: field {field!r} is an empty list, but at least one answer is right")
+    answers = tuple(_text(row, field, part) for part in texts)
+    return answers if len(answers) > 1 else answers[0]
 
 
 def split_omni_math(questions: tuple[Question, ...], data_dir: str | Path | None, seed: int) -> Split:

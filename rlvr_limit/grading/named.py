@@ -1,0 +1,45 @@
+"""The grader that a config names: "math", "exact", or "module:function" of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rlvr_limit.grading import exact
+from rlvr_limit.grading import math as mathematics
+from rlvr_limit.types import Grader, Problem, UserError, Verdict
+
+
+@dataclass(frozen=True)
+class NamedGrader:
+    """A grader, the version under which its verdicts are stored, and what grading/pool.py calls shorten."""
+
+    grade: Grader
+    version: str
+    shorten: Callable[[Problem, str], Verdict | str] | None = None
+
+
+def grader_named(name: str) -> NamedGrader:
+    """The grader of that name. A function of one's own is versioned by its module's source.
+
+    Raises UserError where there is none, or where it is not at the top of a module that other processes can import.
+    """
+    if name == "math":
+        return NamedGrader(mathematics.grade, mathematics.VERSION, mathematics.shorten)
+    if name == "exact":
+        return NamedGrader(exact.grade, exact.VERSION)
+    module_name, colon, function_name = name.partition(":")
+    if not (colon and module_name and function_name.isidentifier()):
+        raise UserError(f"grader: found {name!r}, but math, exact or module:function is right")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"grader {name!r}: {module_name} cannot be imported ({error})") from error
+    grade = getattr(module, function_name, None)
+    if not inspect.isfunction(grade):
+        raise UserError(f"grader {name!r}: {module_name} has no function {function_name!r}")
+    digest = hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:8]
+    return NamedGrader(grade, f"{name}-{digest}")

@@ -1,0 +1,67 @@
+"""How far answers can be guessed without solving the problem, and right answers by a wrong chain (METRICS 6 and 7).
+
+Shapes: M problems, R samples; K the largest k of a curve.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rlvr_limit.passk.curve import checked_counts, pass_curve
+from rlvr_limit.types import UserError
+
+GUESSABLE_BELOW = 0.05
+"""Yue et al. 2025, Fig. 12: a problem answered without a chain of thought at a rate in (0, 5 %) is guessable."""
+
+
+def guessable(n_M: ArrayLike, c_M: ArrayLike, below: float = GUESSABLE_BELOW) -> np.ndarray:
+    """Whether each problem is answered without reasoning at times, but rarely: 0 < c/n < below; [M] bool.
+
+    n_M and c_M count samples of the prompt that asks for the answer alone. Raises UserError on counts that cannot be.
+    """
+    n_M, c_M = checked_counts(n_M, c_M)
+    return (c_M > 0) & (c_M < below * n_M)
+
+
+def marginal_rates(reference_M: Sequence[str], problem_R: Sequence[int], answer_R: Sequence[str]) -> np.ndarray:
+    """The chance of each reference among the answers to the other problems: [M], the guess rate of an average answer.
+
+    References and answers are texts in one normal form; problem_R are places in reference_M; samples without an answer
+    are given as "" and count as drawn. 0 where no other problem has samples. Raises UserError on a place that is none.
+    """
+    if len(problem_R) != len(answer_R):
+        raise UserError(f"{len(problem_R)} problems and {len(answer_R)} answers: one of each for a sample is right")
+    if any(not 0 <= problem < len(reference_M) for problem in problem_R):
+        raise UserError(f"a sample belongs to none of the {len(reference_M)} problems")
+    drawn, given = Counter(problem_R), Counter(answer_R)
+    own = Counter(zip(problem_R, answer_R, strict=True))
+    rates = np.zeros(len(reference_M))
+    for i, reference in enumerate(reference_M):
+        others = len(problem_R) - drawn[i]
+        if reference and others:
+            rates[i] = (given[reference] - own[i, reference]) / others
+    return rates
+
+
+def chain_bounds(
+    n_M: ArrayLike, c_M: ArrayLike, right_M: ArrayLike, wrong_M: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """CoT-Pass@k (arXiv 2506.14245) for every k <= min(n), from below and from above: two [K] curves.
+
+    Of a problem's c right answers right_M have a chain judged right and wrong_M one judged wrong; the others are taken
+    for wrong in the lower curve and for right in the upper one. Raises UserError where more are judged than are there.
+    """
+    n_M, c_M = checked_counts(n_M, c_M)
+    right_M, wrong_M = np.asarray(right_M, np.int64), np.asarray(wrong_M, np.int64)
+    bad_i = np.flatnonzero((right_M < 0) | (wrong_M < 0) | (right_M + wrong_M > c_M))
+    if bad_i.size:
+        i = bad_i[0]
+        raise UserError(
+            f"problem {i} (counting from 0) has {right_M[i]} chains judged right and {wrong_M[i]} wrong, "
+            f"but {c_M[i]} right answers"
+        )
+    return pass_curve(n_M, right_M), pass_curve(n_M, c_M - wrong_M)
