@@ -30,7 +30,7 @@ def defaults() -> ConfigDict:
                 "prefix_rows": 64,
                 "reference": False,
             },
-            "grading": {"workers": 2, "seconds": 10.0},
+            "grading": {"workers": 2, "seconds": 10.0, "grader": "math"},
             "score": {"answers": 16, "tokens": 12_800},
         }
     )

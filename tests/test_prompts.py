@@ -95,6 +95,10 @@ inputs, runs the algorithm and writes output to STDOUT.
 <|im_end|>
 <|im_start|>assistant
 ```python""",
+    "answer_only": (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{}\n"
+        "Do not reason. Reply with nothing but the final answer within \\boxed{{}}.<|im_end|>\n<|im_start|>assistant\n"
+    ),
 }
 
 STARTER = """<|im_start|>system

@@ -123,10 +123,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Grading:
-    """Worker processes of the graders that can hang, and the seconds after which a verdict is given up as TIMEOUT."""
+    """Worker processes of the graders that can hang, and the seconds of CPU time after which a verdict is TIMEOUT.
+
+    grader is math, exact, or module:function of one's own (grading/named.py); Countdown has its own.
+    """
 
     workers: int = 2
     seconds: float = 10.0
+    grader: str = "math"
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from ml_collections import ConfigDict
 from rlvr_limit import checkpoint, records
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.grading import countdown as countdown_grading
-from rlvr_limit.grading import math as math_grading
+from rlvr_limit.grading.named import grader_named
 from rlvr_limit.jobs import settings
 from rlvr_limit.jobs.experiment import Arm, Experiment, Settings, Setup, Task, answer_limit, benchmark_of, check
 from rlvr_limit.mesh import machine, make_mesh
 from rlvr_limit.model import ModelConfig
-from rlvr_limit.tasks import countdown, math, prompts
+from rlvr_limit.tasks import countdown, files, math, prompts
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import Problem, UserError
 
@@ -78,13 +78,17 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
         questions += found[: s.limit or None]
         notes += [note] if note else []
     setups = {name: _setup(s, name, arm, questions) for name, arm in s.arms.items()}
-    return Task(
-        math_grading.grade, math_grading.VERSION, inline=False, shorten=math_grading.shorten, notes=tuple(notes)
-    ), setups
+    named = grader_named(s.grading.grader)
+    return Task(named.grade, named.version, inline=False, shorten=named.shorten, notes=tuple(notes)), setups
 
 
 def _questions(s: Settings, name: str) -> tuple[tuple[math.Question, ...], str]:
-    """A benchmark's questions and what must be said of them; omni_train and omni_test are parts of omni_math."""
+    """A benchmark's questions and what must be said of them; omni_train and omni_test are parts of omni_math.
+
+    A name that ends like a file is a file of one's own problems.
+    """
+    if name.endswith(files.SUFFIXES):
+        return math.load_file(name), f"{Path(name).name}: problems of one's own."
     if name not in OMNI_PARTS:
         return math.load(name, s.data_dir), ""
     split = math.split_omni_math(math.load("omni_math", s.data_dir), s.data_dir, s.seed)
@@ -161,7 +165,7 @@ def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, 
         }
         for name, setup in setups.items()
     }
-    return conditions | {"asked": asked, "grader": task.version, "notes": list(task.notes)}
+    return conditions | {"asked": asked, "notes": list(task.notes)}
 
 
 def _info(config: ConfigDict) -> dict[str, Any]:

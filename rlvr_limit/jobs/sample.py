@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from rlvr_limit import records
 from rlvr_limit.engine import Engine
+from rlvr_limit.grading.pool import GradingPool
 from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
@@ -90,9 +92,23 @@ def _sample(
     waiting: list[Graded] = []
     tokens, truncated, began = 0, 0, time.monotonic()
     flushed = began
-    with Progress(experiment.root, f"sample {entry.name}", total, "samples", done) as progress:
+    known = {problem.id: problem for problem in setup.problems}
+    late: list[dict] = []
+
+    def take(wait: bool = False) -> None:
+        for (name, index), verdict in pool.finished(wait) if pool else ():
+            late.append(verdict_row(entry.name, name, index, task.version, verdict))
+            if verdict.correct:
+                solved.add(name)
+
+    progress = Progress(experiment.root, f"sample {entry.name}", total, "samples", done)
+    with _grading(experiment) as pool, progress:
         for graded in drawn:
             waiting.append(graded)
+            if pool:
+                name = graded.sample.problem_id
+                pool.submit((name, graded.sample.index), known[name], graded.text)
+                take()
             done += 1
             tokens += len(graded.sample.tokens)
             truncated += graded.sample.stop == Stop.LENGTH
@@ -100,16 +116,31 @@ def _sample(
                 solved.add(graded.sample.problem_id)
             now = time.monotonic()
             if now - flushed > s.flush_seconds:
-                _write(entry, task.version, waiting, samples, verdicts)
-                waiting, flushed = [], now
+                _write(entry, task.version, waiting, late, samples, verdicts)
+                waiting, late, flushed = [], [], now
             speed = round(tokens / max(now - began, 1e-9))
-            found = {"solved": len(solved)} if task.inline else {"truncated": truncated}
-            progress.update(done, tokens_per_s=speed, live=engine.live, **found)
-        _write(entry, task.version, waiting, samples, verdicts)
+            progress.update(done, tokens_per_s=speed, live=engine.live, truncated=truncated, solved=len(solved))
+        _write(entry, task.version, waiting, late, samples, verdicts)
+        late = []
+        take(wait=True)
+        _write(entry, task.version, [], late, samples, verdicts)
+
+
+def _grading(experiment: Experiment) -> GradingPool | contextlib.nullcontext:
+    """Workers that grade beside the token loop, or nothing where the grader is called inline."""
+    task, grading = experiment.task, experiment.settings.grading
+    if task.inline:
+        return contextlib.nullcontext()
+    return GradingPool(task.grade, grading.workers, grading.seconds, task.shorten)
 
 
 def _write(
-    entry: Evaluated, version: str, graded: list[Graded], samples: records.Writer, verdicts: records.Writer
+    entry: Evaluated,
+    version: str,
+    graded: list[Graded],
+    late: list[dict],
+    samples: records.Writer,
+    verdicts: records.Writer,
 ) -> None:
     now = time.time()
     samples.append(
@@ -129,7 +160,12 @@ def _write(
         ]
     )
     verdicts.append(
-        [verdict_row(entry.name, g.sample.problem_id, g.sample.index, version, g.verdict) for g in graded if g.verdict]
+        late
+        + [
+            verdict_row(entry.name, g.sample.problem_id, g.sample.index, version, g.verdict)
+            for g in graded
+            if g.verdict
+        ]
     )
 
 

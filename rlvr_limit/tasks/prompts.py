@@ -137,7 +137,16 @@ LIVECODEBENCH = PromptTemplate(
     arms="Qwen2.5-7B-Instruct-1M and CodeR1-Zero on LiveCodeBench (App. E, Fig. 24: the benchmark's own prompt for "
     "Qwen2.5, with ```python appended). Bytes of the benchmark's code at 28fef95, where the figure differs.",
 )
-TEMPLATES = (QWEN_BOXED, OAT, DAPO, VERL_R1, SIMPLERL_LLAMA, CHAT, CODE_R1, HUMANEVAL_PLUS, LIVECODEBENCH)
+ANSWER_ONLY = PromptTemplate(
+    "answer_only",
+    _chatml(
+        "You are a helpful assistant.",
+        f"{QUESTION}\nDo not reason. Reply with nothing but the final answer within \\boxed{{}}.",
+    ),
+    arms="Guess control: an arm of the base's weights asked so gives each problem's rate without a chain of thought "
+    "(the filter of Fig. 12; the paper does not print its wording, this one is ours).",
+)
+TEMPLATES = (QWEN_BOXED, OAT, DAPO, VERL_R1, SIMPLERL_LLAMA, CHAT, CODE_R1, HUMANEVAL_PLUS, LIVECODEBENCH, ANSWER_ONLY)
 
 
 def template(name: str) -> PromptTemplate:
