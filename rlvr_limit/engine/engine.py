@@ -26,12 +26,14 @@ MOVED_PAGES = 8
 
 class Moment(NamedTuple):
     """The engine at the start of a window: live samples and the rows of the programs they run in, pages held, tokens
-    whose keys and values are in use (a prompt's once), prompts prefilled and samples set back so far."""
+    whose keys and values are in use (a prompt's once) or attended to (a prompt's by each of its samples), prompts
+    prefilled and samples set back so far."""
 
     live: int
     rows: int
     pages: int
     tokens: int
+    attended: int
     prefills: int
     set_back: int
 
@@ -166,8 +168,9 @@ class _Run:
         seats = [seat for seats in self.scheduler.seats for seat in seats]
         prompts = {seat.request for seat in seats}
         tokens = sum(seat.filed for seat in seats) + sum(self.scheduler.job(p).shared for p in prompts)
+        attended = sum(seat.filed + self.scheduler.job(seat.request).shared for seat in seats)
         rows = sum(self.shapes.rows_for(n) for n in self._chunks())
-        return Moment(len(seats), rows, self.scheduler.held, tokens, self._prefills, self._set_back)
+        return Moment(len(seats), rows, self.scheduler.held, tokens, attended, self._prefills, self._set_back)
 
     def _chunks(self) -> list[int]:
         """Live samples of the fullest shard, cut into what one window holds."""

@@ -1,0 +1,182 @@
+"""Tokens a second of the sampler beside what the machine allows: python -m tests.benchmarks.sampler [workload ...]
+
+One JSON line a workload. The floor of a step is its multiplications at the rate of a chain of the same matrix products,
+plus its bytes (weights, live keys and values, a shared prompt once) at the machine's read bandwidth; both rates are
+measured in the same run. Softmax, norms and drawing are not in the floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlvr_limit.engine import Engine, EngineConfig, Moment, Request, prompt_key
+from rlvr_limit.model import ModelConfig, Params, init_params, parameter_count
+from rlvr_limit.types import SamplingParams
+
+TINY = ModelConfig(2048, 256, 4, 4, 2, 64, 704, rope_theta=1e6, tied_embedding=True)
+HALF = ModelConfig(151_936, 896, 24, 14, 2, 64, 4864, rope_theta=1e6, tied_embedding=True)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """prompts x samples answers of `new` tokens, or of log-normal lengths, after prompts of `long` tokens."""
+
+    model: ModelConfig
+    prompts: int
+    samples: int
+    long: int
+    new: int
+    slots: int
+    log_normal: bool = False
+    window: int = 32
+    page: int = 32
+    top_p: float = 0.95
+    buckets: tuple[int, ...] = ()
+
+
+FIXED = Workload(TINY, 4, 64, 256, 128, 256)
+TAIL = Workload(TINY, 8, 128, 256, 1024, 64, log_normal=True, window=16)
+WORKLOADS = {
+    "tiny": FIXED,
+    "half": Workload(HALF, 2, 32, 256, 64, 64),
+    "tail": TAIL,
+    "tail-buckets": replace(TAIL, buckets=(16, 32, 64)),
+    "tail-fixed": replace(TAIL, new=128, samples=32, log_normal=False),
+    **{f"one-prompt-{n}": Workload(TINY, 1, n, 1024, 64, min(n, 256)) for n in (64, 256, 1024)},
+    **{f"eight-prompts-{n}": Workload(TINY, 8, n, 1024, 64, 256) for n in (32, 128)},
+    **{f"prompt-{n}": replace(FIXED, long=n, new=64) for n in (64, 512, 2048)},
+}
+
+
+def lengths(w: Workload) -> np.ndarray:
+    """Answer lengths [prompts, samples]: all w.new, or log-normal of median 100 and sigma 0.8 with 2 % at the cap."""
+    if not w.log_normal:
+        return np.full((w.prompts, w.samples), w.new)
+    rng = np.random.default_rng(0)
+    drawn = np.exp(np.log(100) + 0.8 * rng.standard_normal((w.prompts, w.samples)))
+    drawn[rng.random(drawn.shape) < 0.02] = w.new
+    return np.clip(drawn, 1, w.new).astype(int)
+
+
+def requests(w: Workload, turn: int) -> list[Request]:
+    """The prompts of a workload: others in each turn."""
+    rng, long = np.random.default_rng(turn), lengths(w)
+    sampling = SamplingParams(0.6, w.top_p, w.new)
+    return [
+        Request(
+            str(i),
+            tuple(rng.integers(10, w.model.vocab_size, w.long).tolist()),
+            prompt_key(turn, "benchmark", str(i)),
+            tuple(range(w.samples)),
+            sampling,
+            limits=dict(enumerate(long[i].tolist())),
+        )
+        for i in range(w.prompts)
+    ]
+
+
+def seconds(f: Callable, repeats: int = 5) -> float:
+    """Median time of f() after one warm call."""
+    jax.block_until_ready(f())
+    found = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(f())
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def read_bandwidth() -> float:
+    """Bytes a second that a sum over 512 MB reads."""
+    x = jnp.ones((2**20, 128), jnp.float32)
+    total = jax.jit(lambda x: jnp.sum(x))
+    return x.nbytes / seconds(lambda: total(x))
+
+
+def matmul_rate(c: ModelConfig, rows: int, params: Params) -> float:
+    """Multiply-adds x 2 a second of the weight products of one step over `rows` rows, one after the other."""
+
+    @jax.jit
+    def chain(x: jax.Array, params: Params) -> jax.Array:
+        for p in params["layers"]:
+            d = c.width
+            mixed = x @ p["q"].reshape(d, -1)
+            for name in "kv":
+                mixed = mixed + jnp.sum(x @ p[name].reshape(d, -1), axis=1, keepdims=True)
+            x = x + mixed @ p["o"].reshape(-1, d)
+            x = x + ((x @ p["gate"]) * (x @ p["up"])) @ p["down"]
+        return jnp.sum(x @ params["embedding"].T, axis=1)
+
+    x = jnp.ones((rows, c.width), c.dtype) * 1e-3
+    return 2 * parameter_count(c) * rows / seconds(lambda: chain(x, params))
+
+
+def floor_seconds(w: Workload, moments: list[Moment], rate: float, bandwidth: float) -> float:
+    """The least time for what the engine did: every window's steps with the tokens that were live in it."""
+    c, item = w.model, jnp.dtype(w.model.dtype).itemsize
+    weights, total = parameter_count(c), 0.0
+    for m in moments:
+        context = m.attended + m.live * w.window / 2
+        flops = 2 * weights * m.live + 4 * c.layers * c.heads * c.head_width * context
+        kept = m.tokens + m.live * w.window / 2
+        moved = item * (weights + 2 * c.layers * c.kv_heads * c.head_width * kept)
+        total += w.window * (flops / rate + moved / bandwidth)
+    return total
+
+
+def run(name: str, repeats: int, params: Params | None = None) -> dict:
+    """One workload's line."""
+    w = WORKLOADS[name]
+    params = init_params(w.model, jax.random.key(0)) if params is None else params
+    config = EngineConfig(
+        slots=w.slots, window=w.window, page=w.page, prompt_places=w.long, prefill_rows=min(4, w.prompts),
+        prefix_rows=w.prompts, buckets=w.buckets,
+    )  # fmt: skip
+    engine = Engine(params, w.model, config, w.new)
+    expected, found, moments = int(lengths(w).sum()), [], []
+    for turn in range(repeats + 1):
+        moments.clear()
+        start = time.perf_counter()
+        drawn = sum(len(sample.tokens) for sample in engine.generate(requests(w, turn), moments.append))
+        found.append(time.perf_counter() - start)
+        assert drawn == expected
+    middle = statistics.median(found[1:])
+    rate, bandwidth = matmul_rate(w.model, w.slots, params), read_bandwidth()
+    floor = floor_seconds(w, moments, rate, bandwidth)
+    return {
+        "workload": name,
+        "tokens": expected,
+        "tokens_per_s": round(expected / middle, 1),
+        "seconds": [round(x, 2) for x in found[1:]],
+        "first_call_s": round(found[0], 2),
+        "ms_per_sample": round(1e3 * middle / (w.prompts * w.samples), 2),
+        "prefills": moments[-1].prefills,
+        "busy_rows": round(expected / (w.window * sum(m.rows for m in moments)), 3),
+        "matmul_gflops": round(rate / 1e9, 1),
+        "read_gb_s": round(bandwidth / 1e9, 1),
+        "share_of_floor": round(floor / middle, 3),
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def main() -> None:
+    """Runs the workloads named on the command line, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workloads", nargs="*", choices=[*WORKLOADS, []], default=list(WORKLOADS))
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    for name in arguments.workloads:
+        print(json.dumps(run(name, arguments.repeats)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
