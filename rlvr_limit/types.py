@@ -46,12 +46,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How tokens are drawn. Temperature is applied before top-p (METRICS.md item 16)."""
+    """How tokens are drawn: temperature first, then top-k, then top-p of what is left, then min-p.
+
+    top_k keeps the k likeliest tokens (0: all), min_p those of at least min_p times the likeliest one's probability.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 32
     stop_tokens: tuple[int, ...] = ()
+    top_k: int = 0
+    min_p: float = 0.0
 
 
 @dataclass(frozen=True)

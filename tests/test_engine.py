@@ -32,6 +32,7 @@ SETTINGS = [
     SamplingParams(0.0, 1.0, 9),
     SamplingParams(0.0, 0.5, 6, (5,)),
     SamplingParams(1.0, 0.95, 4),
+    SamplingParams(1.2, 0.9, 8, (), 5, 0.05),
 ]
 Drawn = dict[tuple[str, int], Sample]
 
@@ -238,6 +239,8 @@ def test_nothing_asked_is_nothing_drawn(engine: Engine):
         ({"sampling": replace(FREE, temperature=-0.5)}, "temperature -0.5 is not 0 or more"),
         ({"sampling": replace(FREE, temperature=float("nan"))}, "temperature nan is not 0 or more"),
         ({"sampling": replace(FREE, top_p=0.0)}, "top_p 0.0 is not above 0 and at most 1"),
+        ({"sampling": replace(FREE, top_k=-1)}, "top_k -1 is not 0 (off) or more"),
+        ({"sampling": replace(FREE, min_p=1.5)}, "min_p 1.5 is not in 0 (off) to 1"),
         ({"sampling": replace(FREE, top_p=1.1)}, "top_p 1.1 is not above 0 and at most 1"),
     ],
     ids=str,

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from kernels.categorical import inverse_cdf
+from kernels.top_k import top_k_mask
 from kernels.top_p import top_p_mask
 
 
 class Rules(NamedTuple):
-    """How each row draws, one entry a row: temperature 0 is greedy, top_p 1 keeps every token."""
+    """How each row draws, one entry a row: temperature 0 is greedy; top_p 1, top_k 0 and min_p 0 keep every token."""
 
     temperature_B: jax.Array
     top_p_B: jax.Array
+    top_k_B: jax.Array
+    min_p_B: jax.Array
 
 
 def uniforms(key_B2: jax.Array, index_B: jax.Array, generated_B: jax.Array, window: int) -> jax.Array:
@@ -33,19 +37,15 @@ def uniforms(key_B2: jax.Array, index_B: jax.Array, generated_B: jax.Array, wind
 def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(token, its log-prob under the distribution it was drawn from, its log-prob at temperature 1), each [B].
 
-    Temperature comes first, then top-p (METRICS.md item 16); temperature 0 is greedy, of log-prob 0.
+    Temperature comes first, then top-k, top-p of what is left (METRICS.md item 16) and min-p (Nguyen et al. 2024, alg.
+    1); temperature 0 is greedy, of log-prob 0.
     """
-    temperature_B, top_p_B = rules
-    greedy_B = temperature_B == 0
+    greedy_B = rules.temperature_B == 0
     shifted = logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)
     normaliser_B = jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
-    p = jax.nn.softmax(shifted / jnp.where(greedy_B, 1.0, temperature_B)[:, None], axis=-1)
+    p = jax.nn.softmax(shifted / jnp.where(greedy_B, 1.0, rules.temperature_B)[:, None], axis=-1)
 
-    def truncate(_: jax.Array, p: jax.Array) -> jax.Array:
-        return jnp.where(top_p_mask(p, top_p_B) | (top_p_B >= 1)[:, None], p, 0.0)
-
-    # A loop of one turn or none: XLA:CPU runs the branches of a conditional on one core.
-    p = jax.lax.fori_loop(0, jnp.any(top_p_B < 1).astype(jnp.int32), truncate, p)
+    p = _truncated(p, rules)
     token = jnp.where(greedy_B, jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), inverse_cdf(p, u_B))
 
     def pick(x: jax.Array) -> jax.Array:
@@ -53,3 +53,23 @@ def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules) -> tuple[jax.Array,
 
     logp = jnp.where(greedy_B, 0.0, jnp.log(pick(p)) - jnp.log(jnp.sum(p, axis=-1)))
     return token, logp, pick(shifted) - normaliser_B
+
+
+def _truncated(p_BV: jax.Array, rules: Rules) -> jax.Array:
+    """p with 0 for what top-k, top-p and min-p leave out; not of sum 1 any more."""
+
+    def apply(keep: Callable[[jax.Array], jax.Array], used_B: jax.Array, p: jax.Array) -> jax.Array:
+        def one(_: int, p: jax.Array) -> jax.Array:
+            return jnp.where(keep(p) | ~used_B[:, None], p, 0.0)
+
+        # A loop of one turn or none: XLA:CPU runs the branches of a conditional on one core.
+        return jax.lax.fori_loop(0, jnp.any(used_B).astype(jnp.int32), one, p)
+
+    def nucleus(p: jax.Array) -> jax.Array:
+        # Of sum 1 already unless top-k took something away; divided by itself it would be rounded for nothing.
+        total = jnp.where(rules.top_k_B > 0, jnp.sum(p, axis=-1), 1.0)
+        return top_p_mask(p / total[:, None], rules.top_p_B)
+
+    p = apply(lambda p: top_k_mask(p, rules.top_k_B), rules.top_k_B > 0, p_BV)
+    p = apply(nucleus, rules.top_p_B < 1, p)
+    return apply(lambda p: p >= rules.min_p_B[:, None] * jnp.max(p, axis=-1, keepdims=True), rules.min_p_B > 0, p)

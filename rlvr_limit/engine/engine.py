@@ -237,6 +237,8 @@ class _Run:
             rules=Rules(
                 column(lambda s: s.request.sampling.temperature, 1.0, f32),
                 column(lambda s: s.request.sampling.top_p, 1.0, f32),
+                column(lambda s: s.request.sampling.top_k, 0, i32),
+                column(lambda s: s.request.sampling.min_p, 0.0, f32),
             ),
         )
 

@@ -94,3 +94,7 @@ def check(request: Request, prompt_places: int, max_tokens: int, vocab_size: int
         raise UserError(f"{where}: temperature {sampling.temperature} is not 0 or more")
     if not 0 < sampling.top_p <= 1:
         raise UserError(f"{where}: top_p {sampling.top_p} is not above 0 and at most 1")
+    if sampling.top_k < 0:
+        raise UserError(f"{where}: top_k {sampling.top_k} is not 0 (off) or more")
+    if not 0 <= sampling.min_p <= 1:
+        raise UserError(f"{where}: min_p {sampling.min_p} is not in 0 (off) to 1")

@@ -102,6 +102,8 @@ class Sampling:
     max_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
     n_of: dict[str, int] = field(default_factory=dict)
     allow_beyond_context: bool = False
 
@@ -246,7 +248,8 @@ class Experiment:
     def sampling_params(self, setup: Setup, problem: Problem) -> SamplingParams:
         """The sampling conditions: the same for every arm, but for the tokens that end an answer and the context."""
         s = self.settings.sampling
-        return SamplingParams(s.temperature, s.top_p, answer_limit(s, setup.model, problem), setup.stop_tokens)
+        limit = answer_limit(s, setup.model, problem)
+        return SamplingParams(s.temperature, s.top_p, limit, setup.stop_tokens, s.top_k, s.min_p)
 
     @property
     def row_places(self) -> int:

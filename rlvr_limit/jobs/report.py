@@ -162,6 +162,8 @@ def _conditions(experiment: Experiment, entry: Evaluated, n: int) -> dict[str, s
         "samples per problem": str(n),
         "temperature": str(s.sampling.temperature),
         "top-p": str(s.sampling.top_p),
+        **({"top-k": str(s.sampling.top_k)} if s.sampling.top_k else {}),
+        **({"min-p": str(s.sampling.min_p)} if s.sampling.min_p else {}),
         "max new tokens": str(s.sampling.max_tokens),
         "stop tokens": " ".join(map(str, setup.stop_tokens)),
         "prompts": asked["prompts_sha256"][:12],

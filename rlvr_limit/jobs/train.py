@@ -148,7 +148,7 @@ def _reinforced_step(experiment: Experiment, arm: str, recipe: Reinforced, tx: A
 
     def sampling(problem: Problem) -> SamplingParams:
         # Rollouts are drawn from the policy itself (no truncation), whatever the evaluation samples at.
-        return replace(experiment.sampling_params(setup, problem), temperature=1.0, top_p=1.0)
+        return replace(experiment.sampling_params(setup, problem), temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
 
     def step(number: int, state: rl.TrainState) -> tuple[rl.TrainState, dict[str, float]]:
         rng = random.Random(f"{s.seed}/{arm}/{number}")
