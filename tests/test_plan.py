@@ -44,7 +44,9 @@ def case(model: ModelConfig, devices: int, memory: int, slots: int = 16) -> fitt
     """A case on an abstract mesh: everything but compiling."""
     mesh = programs.make_mesh(programs.mesh_for(model, devices, MeshConfig()), ())
     shapes = EngineConfig(slots=slots, window=16, prompt_places=512, prefill_rows=8, prefix_rows=16)
-    return fitting.Case(model, shapes, planning.Study((planning.Benchmark("a", 10, 128),), 2, 16_384, 1024, 128), mesh, memory)
+    return fitting.Case(
+        model, shapes, planning.Study((planning.Benchmark("a", 10, 128),), 2, 16_384, 1024, 128), mesh, memory
+    )
 
 
 def given(case: fitting.Case, tokens: int) -> fitting.Case:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
 from rlvr_limit import records
-from rlvr_limit.engine import Engine
+from rlvr_limit.engine import Engine, Moment
 from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
@@ -77,6 +78,7 @@ def _sample(
     s, task, setup = experiment.settings, experiment.task, experiment.setups[entry.arm]
     total = sum(experiment.n(problem) for problem in setup.problems)
     done = total - sum(len(indices) for _, indices in work)
+    moments: deque[Moment] = deque(maxlen=1)
     drawn = rollout(
         engine,
         work,
@@ -85,7 +87,9 @@ def _sample(
         f"eval/{entry.name}",
         setup.tokenizer.decode,
         task.grade if task.inline else None,
+        moments.append,
     )
+    pages = engine.shapes.shards * (engine.shapes.pages - 1)
     solved: set[str] = set()
     waiting: list[Graded] = []
     tokens, truncated, began = 0, 0, time.monotonic()
@@ -104,7 +108,8 @@ def _sample(
                 waiting, flushed = [], now
             speed = round(tokens / max(now - began, 1e-9))
             found = {"solved": len(solved)} if task.inline else {"truncated": truncated}
-            progress.update(done, tokens_per_s=speed, live=engine.live, **found)
+            held = f"{moments[-1].pages}/{pages}"
+            progress.update(done, tokens_per_s=speed, live=moments[-1].live, pages=held, **found)
         _write(entry, task.version, waiting, samples, verdicts)
 
 
