@@ -25,6 +25,10 @@ def defaults() -> ConfigDict:
             "engine": {
                 "slots": 512,
                 "window": 9,
+                "page": 9,
+                "cache_tokens": 0,
+                "buckets": (),
+                "group_from": 64,
                 "prompt_places": 7,
                 "prefill_rows": 16,
                 "prefix_rows": 64,
@@ -55,7 +59,7 @@ def released(name: str, title: str, shape: dict, benchmarks: dict[str, int]) -> 
     config.benchmarks = tuple(benchmarks)
     config.data_dir = ""
     config.limit = 0
-    config.engine.update({"slots": 256, "window": 32, "prompt_places": 0, "prefill_rows": 8, "prefix_rows": 64})
+    config.engine.update({"slots": 256, "window": 32, "page": 128, "prompt_places": 0, "prefill_rows": 8})
     least = min(benchmarks.values())
     config.sampling = {
         "n": least,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rlvr_limit.engine import Engine, Request, prompt_key
+from rlvr_limit.engine import Engine, Moment, Request, prompt_key
 from rlvr_limit.types import Grader, Problem, Sample, SamplingParams, Verdict
 
 
@@ -26,11 +26,13 @@ def rollout(
     stream: str,
     decode: Callable[[tuple[int, ...]], str],
     grader: Grader | None,
+    watch: Callable[[Moment], None] | None = None,
 ) -> Iterator[Graded]:
     """Draws the given sample indices of each problem and grades them as they finish, in no particular order.
 
     Without a grader the verdicts are None, for a later stage to give.
 
+    watch is told of every window of the engine.
     stream names what the samples are for ("eval/<arm>", "train/<run>/<step>"): other streams draw other numbers.
     """
     known: dict[str, Problem] = {}
@@ -41,7 +43,7 @@ def rollout(
             key = prompt_key(seed, stream, problem.prompt)
             yield Request(problem.id, problem.prompt_ids, key, tuple(indices), sampling(problem))
 
-    for sample in engine.generate(requests()):
+    for sample in engine.generate(requests(), watch):
         text = decode(sample.tokens)
         yield Graded(sample, text, grader(known[sample.problem_id], text) if grader else None)
 

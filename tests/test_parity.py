@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 
 from rlvr_limit import likelihood, model
-from rlvr_limit.engine import engine, programs
+from rlvr_limit.engine import EngineConfig, plans, programs
+from rlvr_limit.engine.drawing import Rules
+from rlvr_limit.engine.shapes import shapes_of
+from rlvr_limit.mesh import MeshConfig, make_mesh
 from rlvr_limit.model import ModelConfig, Params, RopeScaling
+from rlvr_limit.planning import programs as abstract
+from rlvr_limit.scheduler import Job, Scheduler
 from tests.goldens import families
 from tests.goldens.families import FAMILIES, PLACES
 
@@ -96,43 +101,56 @@ def causal_logits(name: str, dtype: str = "float32") -> np.ndarray:
 
 def decoded_logits(name: str, patch: pytest.MonkeyPatch, dtype: str = "float32", window: int = 16) -> list[np.ndarray]:
     """Logits [T - prompt + 1, V] of each slot of PROMPTS, by the engine's programs: prefill, then decode_window over
-    and over, with the row's own tokens in place of drawn ones and the logits in place of their log-probs."""
+    and over, with the row's own tokens in place of drawn ones and the logits in place of their log-probs.
+
+    The longer prompt is attended to as a shared one, the shorter as the row's own.
+    """
     config, params, row = model_config(name, dtype), our_params(name, dtype), families.tokens(name)
-    slots, longest = len(PROMPTS), max(PROMPTS)
+    slots, longest, mesh = len(PROMPTS), max(PROMPTS), make_mesh(MeshConfig())
     row_padded = jnp.asarray(np.pad(row, (0, longest + 2 * window)))
 
-    def forced(at: programs.Slots, steps: int) -> jax.Array:
-        first_B = jnp.asarray(PROMPTS) + at.generated_B
+    def forced(key_B2: jax.Array, index_B: jax.Array, generated_B: jax.Array, steps: int) -> jax.Array:
+        first_B = jnp.asarray(PROMPTS) + generated_B
         return row_padded[first_B[None, :] + jnp.arange(steps)[:, None]]
 
     patch.setattr(programs, "uniforms", forced)
-    patch.setattr(programs, "draw", lambda logits, u, *_: (u, logits, logits))
-    prefill = jax.jit(programs.prefill, static_argnums=1)
-    decode = jax.jit(programs.decode_window, static_argnums=(1, 2), donate_argnums=3)
-    tokens = np.zeros((slots, longest), np.int32)
-    for i, n in enumerate(PROMPTS):
-        tokens[i, :n] = row[:n]
-    rows = np.arange(slots)
-    prefixes = prefill(params, config, programs.empty_cache(config, slots, longest), tokens, rows)
-    cache = programs.empty_cache(config, slots, longest + PLACES + window)
-    found = []
+    patch.setattr(programs, "draw", lambda logits, u, _: (u, logits, logits))
+    shapes = shapes_of(EngineConfig(slots, window, page=48, prompt_places=longest, group_from=64), mesh, 2 * PLACES)
+    layout = programs.Layout(mesh, config, window, shapes.plan(slots).tile)
+    # A function of its own: what is traced with these tokens and this draw must not be found by another test.
+    decode = jax.jit(
+        lambda params, pool, *sent: programs.decode_window.__wrapped__(params, layout, pool, *sent), donate_argnums=1
+    )
+    scheduler = Scheduler(shapes.scheduler, [Job(i, n - 1, 2 * PLACES, (0,)) for i, n in enumerate(PROMPTS)])
+    seats, grouped, found = [], [], []
+    pool = programs.empty_pool(config, shapes.pages, shapes.page)
     for done in range(0, PLACES - min(PROMPTS) + 1, window):
-        state = programs.Slots(
+        todo = scheduler.next_round()
+        for i, pages in todo.prefills:
+            tokens = np.zeros((1, shapes.prefills[-1]), np.int32)
+            filed = np.zeros((1, 1, tokens.shape[1] // shapes.page), np.int32)
+            tokens[0, : PROMPTS[i]], filed[0, 0, : len(pages[0])] = row[: PROMPTS[i]], pages[0]
+            pool = programs.prefill(params, layout, pool, tokens, filed)
+        seats = plans.seated(scheduler.seats[0])
+        sent = programs.Rows(
             live_B=np.ones(slots, bool),
-            admit_B=np.full(slots, done == 0),
-            row_B=rows.astype(np.int32),
             token_B=np.array([row_padded[n + done - 1] for n in PROMPTS], np.int32),
             length_B=np.array([n + done - 1 for n in PROMPTS], np.int32),
             generated_B=np.full(slots, done, np.int32),
             limit_B=np.full(slots, 2 * PLACES, np.int32),
+            page_B=np.array([seat.pages[seat.filed // shapes.page] for seat in seats], np.int32),
+            offset_B=np.array([seat.filed % shapes.page for seat in seats], np.int32),
             key_B2=np.zeros((slots, 2), np.uint32),
-            index_B=rows.astype(np.int32),
-            temperature_B=np.ones(slots, np.float32),
-            top_p_B=np.ones(slots, np.float32),
+            index_B=np.arange(slots, dtype=np.int32),
             stops_BE=np.full((slots, 4), -1, np.int32),
+            rules=Rules(np.ones(slots, np.float32), np.ones(slots, np.float32)),
         )
-        cache, drawn = decode(params, config, window, cache, prefixes, state)
+        plan = plans.plan_of([seats], scheduler, shapes.plan(slots), lambda i: PROMPTS[i] > 64)
+        grouped.append(int(plan.visits[0]))
+        pool, drawn = decode(params, pool, sent, plan)
+        scheduler.window_done()
         found.append(np.asarray(drawn.logp_WB))
+    assert [seat.request for seat in seats] == list(range(slots)) and min(grouped) > 0
     logits_TBV = np.concatenate(found)
     return [logits_TBV[: PLACES - n + 1, i] for i, n in enumerate(PROMPTS)]
 
@@ -197,15 +215,17 @@ def test_every_product_of_float32_weights_and_no_other_asks_an_accelerator_for_f
     name = "qwen3-gqa8-tied"
     config, params = model_config(name, dtype), our_params(name, dtype)
     rows = likelihood.to_rows([((1, 2), (3,))] * 2, 4)
-    prefixes, cache = programs.empty_cache(config, 4, 4), programs.empty_cache(config, 4, 8)
-    slots = programs.Slots(**engine._empty_table(4))
+    mesh = make_mesh(MeshConfig())
+    shapes = EngineConfig(slots=4, window=2, page=4, prompt_places=4, prefill_rows=2)
+    sizes = shapes_of(shapes, mesh, 8)
+    layout = programs.Layout(mesh, config, 2, sizes.plan(4).tile)
+    pool = programs.empty_pool(config, sizes.pages, sizes.page)
+    sent = abstract.abstract_rows(4), abstract.abstract_plan(sizes, 4)
     traced = {
         "prefill": jax.make_jaxpr(programs.prefill, static_argnums=1)(
-            params, config, prefixes, rows.tokens_BT, np.arange(2)
+            params, layout, pool, rows.tokens_BT, np.zeros((1, len(rows.tokens_BT), 1), np.int32)
         ),
-        "decode_window": jax.make_jaxpr(programs.decode_window, static_argnums=(1, 2))(
-            params, config, 2, cache, prefixes, slots
-        ),
+        "decode_window": jax.make_jaxpr(programs.decode_window, static_argnums=1)(params, layout, pool, *sent),
         "scorer and its gradient": jax.make_jaxpr(
             jax.grad(lambda p: likelihood.answer_logprobs(p, config, rows)[0].sum())
         )(params),

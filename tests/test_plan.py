@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import math
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +14,19 @@ import numpy as np
 import pytest
 
 from rlvr_limit import planning
-from rlvr_limit.engine import Engine, EngineConfig, engine
+from rlvr_limit.engine import Engine, EngineConfig, Request
+from rlvr_limit.engine import programs as device
 from rlvr_limit.jobs import plan as job
 from rlvr_limit.jobs import settings
 from rlvr_limit.jobs.experiment import Settings
-from rlvr_limit.mesh import MeshConfig
+from rlvr_limit.mesh import MeshConfig, make_mesh, parameter_shardings
 from rlvr_limit.model import ModelConfig, init_params, parameter_specs
 from rlvr_limit.planning import compiling, estimate, fitting, hlo, programs, targets
-from rlvr_limit.types import UserError
+from rlvr_limit.types import SamplingParams, UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 TINY = ModelConfig(vocab_size=64, width=32, layers=1, heads=4, kv_heads=2, head_width=8, ffn_width=64)
-SLOTS = EngineConfig(slots=16, window=4, prompt_places=8, prefill_rows=2, prefix_rows=3)
+SLOTS = EngineConfig(slots=16, window=4, page=4, prompt_places=8, prefill_rows=2, prefix_rows=3)
 STUDY = planning.Study(
     (planning.Benchmark("a", 10, 4), planning.Benchmark("b", 5, 8)), 2, 12, 6, 4, scored=2, score_tokens=80
 )
@@ -42,7 +44,14 @@ def case(model: ModelConfig, devices: int, memory: int, slots: int = 16) -> fitt
     """A case on an abstract mesh: everything but compiling."""
     mesh = programs.make_mesh(programs.mesh_for(model, devices, MeshConfig()), ())
     shapes = EngineConfig(slots=slots, window=16, prompt_places=512, prefill_rows=8, prefix_rows=16)
-    return fitting.Case(model, shapes, planning.Study((), 2, 16_384, 1024, 128), mesh, memory)
+    return fitting.Case(
+        model, shapes, planning.Study((planning.Benchmark("a", 10, 128),), 2, 16_384, 1024, 128), mesh, memory
+    )
+
+
+def given(case: fitting.Case, tokens: int) -> fitting.Case:
+    """The case with a cache of so many tokens."""
+    return case._replace(engine=dataclasses.replace(case.engine, cache_tokens=tokens))
 
 
 def growing(case: fitting.Case, share: float, refuse: bool = False) -> fitting.Compile:
@@ -50,7 +59,7 @@ def growing(case: fitting.Case, share: float, refuse: bool = False) -> fitting.C
 
     def compiled(program: programs.Program, _: int) -> compiling.Compiled:
         slots = int(program.name.split()[2])
-        alone = int(case.weight_bytes + case.prefix_bytes + (1 + share) * slots * case.slot_bytes)
+        alone = int(case.fixed_bytes + (1 + share) * slots * case.slot_bytes)
         if refuse and alone > case.memory:
             return compiling.Compiled(program.name, True, 1.0, 0, refused=True)
         return compiling.Compiled(program.name, True, 1.0, 0, alone, int(share * slots * case.slot_bytes))
@@ -90,9 +99,34 @@ def test_mesh_of_the_config_wins_and_must_have_the_targets_devices() -> None:
 
 
 def test_a_slot_of_qwen_7b_takes_57344_bytes_a_token() -> None:
+    """16,384 tokens are 1,024 windows, the last of which is not filed: 512 pages, and one for the window it is at."""
     alone = case(QWEN_7B, 1, 0)
-    assert alone.slot_bytes == 57_344 * (512 + 16_384)
+    assert alone.slot_bytes == 57_344 * 32 * (512 + 1)
     assert case(QWEN_7B, 8, 0).slot_bytes == alone.slot_bytes / 8
+
+
+def test_pages_for_prompts_are_taken_before_the_first_slot() -> None:
+    """17 prompts of 512 tokens, and the page that nobody reads; each of two shards has them all, cut over four."""
+    alone = case(QWEN_7B, 1, 0)
+    assert alone.fixed_bytes - alone.weight_bytes == 57_344 * 32 * (17 * 16 + 1)
+    split = case(QWEN_7B, 8, 0)
+    assert split.fixed_bytes - split.weight_bytes == 57_344 * 32 * (17 * 16 + 1) / 4
+
+
+def test_a_cache_of_given_tokens_takes_those_whatever_the_slots() -> None:
+    some = given(case(QWEN_7B, 1, 10**12), 1_000_000)
+    assert some.sizes.pages == 1_000_000 // 32 and some.slot_bytes == 0
+    assert some.fixed_bytes - some.weight_bytes == some.cache_bytes == 57_344 * 1_000_000
+
+
+def test_samples_that_pages_hold_are_counted_with_their_prompts() -> None:
+    """2 problems x 2 shards, 100 answers each: a shard's 1,000 pages hold samples of 10 pages, prompts of 4 pages."""
+    study = planning.Study((planning.Benchmark("a", 4, 100),), 1, 16_384, 320, 128)
+    some = given(case(QWEN_7B, 8, 0)._replace(study=study), 2 * 32 * 1001)
+    held = some.held(320)
+    taken = lambda samples: 10 * samples // 2 + 4 * math.ceil(samples / 100)  # noqa: E731
+    assert taken(held) <= 1000 < taken(held + 2)
+    assert given(some, 2 * 32 * 500).held(16_384) == 0
 
 
 def test_decoder_of_qwen_7b_by_hand() -> None:
@@ -104,13 +138,20 @@ def test_decoder_of_qwen_7b_by_hand() -> None:
 
 
 def test_step_time_equals_a_hand_calculation() -> None:
-    """4 devices: 2 replicas of 2. Each device: 3 rows x (2 x 500 + 10 x 7 FLOP) and 1000 + 3 x 10 x 2.5 bytes."""
+    """4 devices: 2 replicas of 2. Each device: 3 rows x (2 x 500 + 10 x 7 FLOP); 1000 bytes of weights, and 2.5 for
+    each of 3 x 6 own tokens and 2 x 4 of the prompts."""
     decoder = estimate.Decoder(matmul_params=1000, weight_bytes=2000, kv_bytes=5, attention_flops=14)
     machine = estimate.Machine(replicas=2, weight_shards=2, kv_shards=2, bandwidth=50.0, flops=100.0)
-    seconds = (3 * (1000 + 70)) / 100 + (1000 + 75) / 50
-    assert estimate.step_seconds(decoder, machine, 6, 10) == pytest.approx(seconds, rel=1e-12)
-    assert estimate.tokens_per_second(decoder, machine, 6, 10) == pytest.approx(6 / seconds, rel=1e-12)
+    batch = estimate.Batch(rows=6, prompts=2, shared=4, own=6)
+    seconds = (3 * (1000 + 70)) / 100 + (1000 + 2.5 * (18 + 8)) / 50
+    assert estimate.step_seconds(decoder, machine, batch) == pytest.approx(seconds, rel=1e-12)
+    assert estimate.tokens_per_second(decoder, machine, batch) == pytest.approx(6 / seconds, rel=1e-12)
     assert estimate.scoring_seconds(decoder, machine, 4, 10) == pytest.approx(4 * 10 * (2000 + 140) / 400, rel=1e-12)
+
+
+def test_a_replica_reads_no_more_prompts_than_it_has_samples() -> None:
+    decoder, machine = estimate.Decoder(0, 0, 1, 0), estimate.Machine(2, 1, 1, 1.0, 1.0)
+    assert estimate.step_seconds(decoder, machine, estimate.Batch(6, 6, 10, 0)) == 3 * 10
 
 
 def test_roofline_of_qwen_7b_on_an_h200_is_the_published_one() -> None:
@@ -118,12 +159,12 @@ def test_roofline_of_qwen_7b_on_an_h200_is_the_published_one() -> None:
     target = planning.find("h200")
     machine = estimate.Machine(1, 1, 1, target.bandwidth, target.flops)
     decoder = programs.decoder(QWEN_7B)
-    many = 10**9
-    at_0 = 1 / estimate.tokens_per_second(decoder, machine, many, 0)
+    at_0 = 1 / estimate.tokens_per_second(decoder, machine, estimate.Batch(10**9, 0, 0, 0))
     assert at_0 == pytest.approx(17.9e-6, rel=2e-3)
     read = estimate.Decoder(0, 0, decoder.kv_bytes, 0)
-    assert estimate.step_seconds(read, machine, 1, 1) == pytest.approx(13.3e-9, rel=3e-3)
-    assert estimate.tokens_per_second(decoder, machine, 1600, 2048) == pytest.approx(21_500, rel=0.04)
+    assert estimate.step_seconds(read, machine, estimate.Batch(1, 0, 0, 1)) == pytest.approx(13.3e-9, rel=3e-3)
+    batch = estimate.Batch(1600, 0, 0, 2048)
+    assert estimate.tokens_per_second(decoder, machine, batch) == pytest.approx(21_500, rel=0.04)
 
 
 def test_answers_and_scorings_are_counted() -> None:
@@ -146,7 +187,7 @@ def test_search_finds_nearly_the_most_slots(share: float, refuse: bool) -> None:
     for slots in (16, 80, 256):
         some = case(QWEN_7B, 1, 140 * 10**9, slots)
         fit = fitting.fit_slots(some, growing(some, share, refuse), PREFILL)
-        most = (some.memory - some.weight_bytes - some.prefix_bytes) / (some.slot_bytes * (1 + share))
+        most = (some.memory - some.fixed_bytes) / (some.slot_bytes * (1 + share))
         assert fit.slots <= most
         assert fit.slots >= most / (1 + fitting.CLOSE) - some.step
 
@@ -161,29 +202,102 @@ def test_what_does_not_fit_says_what_would() -> None:
     some = case(QWEN_32B, 1, 80 * 10**9, 64)
     lines = fitting.advice(some, fitting.fit_slots(some, growing(some, 0.0), PREFILL), ())
     assert "no 8 slots fit at 16,384 new tokens" in lines[0]
-    found = int(lines[1].split("fit ")[1].split()[0])
+    # 262,144 bytes a token; what is left of 80 GB, in pages of 32.
+    tokens = int((80e9 - some.weight_bytes) / (262_144 * 32)) * 32
+    mean = given(some, tokens).held(1024)
+    assert lines[1] == (
+        f"64 slots would fit with config.engine.cache_tokens = {tokens:,}, which holds {mean} samples of 1,024 tokens "
+        "(arithmetic)"
+    )
+    found = int(lines[2].split("fit ")[1].split()[0])
     larger = case(QWEN_32B, found, some.memory, 64)
     smaller = case(QWEN_32B, found // 2, some.memory, 64)
-    assert larger.weight_bytes + larger.prefix_bytes + larger.cache_bytes <= some.memory
-    assert smaller.weight_bytes + smaller.prefix_bytes + smaller.cache_bytes > some.memory
-    # 80 GB less weights and prompts over 64 slots of 262,144 bytes a token.
-    room = (80e9 - some.weight_bytes - some.prefix_bytes) / (64 * 262_144)
-    assert lines[2] == f"64 slots would fit here at {int(room) - 512:,} new tokens (arithmetic)"
+    assert larger.weight_bytes + larger.cache_bytes <= some.memory
+    assert smaller.weight_bytes + smaller.cache_bytes > some.memory
+    shorter = int(lines[3].removesuffix(" new tokens (arithmetic)").split()[-1].replace(",", ""))
+    assert lines[3].startswith("64 slots would fit here at")
+    fits, not_quite = (
+        some._replace(study=dataclasses.replace(some.study, max_tokens=n)) for n in (shorter, shorter + 1)
+    )
+    assert fits.weight_bytes + fits.cache_bytes <= some.memory < not_quite.weight_bytes + not_quite.cache_bytes
 
 
-def test_slots_are_what_the_engine_sends() -> None:
-    table = engine._empty_table(16)
-    abstract = programs.abstract_slots(16)
-    assert {name: (x.shape, x.dtype) for name, x in table.items()} == {
-        name: (x.shape, x.dtype) for name, x in abstract._asdict().items()
+def test_a_given_cache_limits_nothing_else_and_says_what_it_is_too_small_for() -> None:
+    some = given(case(QWEN_7B, 1, 140 * 10**9, 64), 100_000)
+    wide = compiling.Compiled("decode_window", True, 1.0, 0, int(some.fixed_bytes) + 10**9, 10**9)
+    fit = fitting.fit_slots(some, lambda *_: wide, PREFILL)
+    assert (fit.slots, fit.most) == (64, wide) and fitting.advice(some, fit, ()) == []
+    large = given(some, 10**7)
+    lines = fitting.advice(large, fitting.fit_slots(large, growing(large, 0.0), PREFILL), ())
+    assert lines[0] == "no 8 slots fit with config.engine.cache_tokens = 10,000,000"
+    tokens = int((140e9 - some.weight_bytes) / (57_344 * 32)) * 32
+    assert f"cache_tokens = {tokens:,}" in lines[1]
+    small = given(some, 3200)
+    (line,) = fitting.advice(small, fit, ())
+    assert line.startswith("config.engine.cache_tokens = 3,200 holds no sample of 16,384 tokens")
+    least = int(line.split(": ")[1].split()[0].replace(",", ""))
+    assert given(some, least).held(16_384) == 1 and given(some, least - 1).held(16_384) == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2)])
+def test_windows_are_planned_with_the_shapes_and_places_that_the_engine_sends(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Window, prefill, and what moves pages; one sample is set back for want of pages."""
+    config = dataclasses.replace(SLOTS, slots=4, cache_tokens=shape[0] * 4 * 6, buckets=(2,))
+    mesh = make_mesh(MeshConfig(data=shape[0], tensor=shape[1]))
+    params = jax.device_put(init_params(TINY, jax.random.key(0)), parameter_shardings(parameter_specs(TINY), mesh))
+    sent: dict[str, list] = {}
+
+    def recorded(name: str) -> Any:
+        real = getattr(device, name)
+
+        def call(*args: Any) -> Any:
+            sent.setdefault(name, []).append(jax.tree.map(described, args))
+            return real(*args)
+
+        return call
+
+    for name in ("decode_window", "prefill", "read_pages", "write_pages"):
+        monkeypatch.setattr(device, name, recorded(name))
+    made = Engine(params, TINY, config, 12)
+    requests = [Request("a", (1, 2, 3, 4, 5, 6), (1, 2), tuple(range(4)), SamplingParams(1.0, 1.0, 12, ()))]
+    assert len(list(made.generate(requests))) == 4
+    planned = {
+        "decode_window": [programs.decode_window(TINY, made.shapes, mesh, rows) for rows in made.shapes.buckets],
+        "prefill": [programs.prefill(TINY, config, made.shapes, mesh, n) for n in made.shapes.prefills],
     }
+    planned["read_pages"], planned["write_pages"] = ([p] for p in programs.moved_pages(TINY, made.shapes, mesh))
+    for name, found in planned.items():
+        monkeypatch.setattr(device, name, Shown())
+        known = [jax.tree.map(described, program.trace()) for program in found]
+        assert sent[name] and all(args in known for args in sent[name]), name
 
 
-def test_planned_caches_are_those_of_the_engine() -> None:
-    made = Engine(init_params(TINY, jax.random.key(0)), TINY, SLOTS, 10)
+class Shown:
+    """Stands where a jitted program does, and shows what it would be traced with."""
+
+    def trace(self, *args: Any) -> Any:
+        return args
+
+
+def described(x: Any) -> Any:
+    """An array's shape, dtype and place (None where that is left to the program); anything else as it is."""
+    return (x.shape, x.dtype, getattr(x, "sharding", None)) if hasattr(x, "shape") else x
+
+
+def test_pages_are_not_copied_by_prefill_or_by_what_moves_them() -> None:
+    """Twice the pages, the same temporaries."""
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
-    filed = programs.cache(TINY, SLOTS, mesh, 10)
-    assert programs.device_bytes(filed) == 2 * 16 * 2 * 8 * made._places * 4
+    target = planning.find("cpu")
+
+    def needs(tokens: int) -> list[int]:
+        config = dataclasses.replace(SLOTS, page=8, cache_tokens=tokens, prompt_places=256)
+        some = fitting.Case(TINY, config, STUDY, mesh, 10**9)
+        assert len(some.sizes.prefills) == 2
+        return [p.temporaries for p in some.helpers(lambda p, big: compiling.compile_program(p, target, True, big))]
+
+    assert needs(8_000) == needs(16_000)
 
 
 SUM = """\
@@ -250,6 +364,7 @@ ENTRY %main (c: bf16[8,16]) -> bf16[8,16] {{
 def test_loop_report_counts_what_runs_in_a_step() -> None:
     """The inner loop's all-reduce runs 31 times; an update in place is no new array, a copy in a fusion is one."""
     found = hlo.token_loop(PROGRAM, window=4, big=8 * 16 * 2)
+    assert found.turns == 4
     assert found.collectives == (("all-gather", 1.0), ("all-reduce", 31.0))
     assert found.sent == 31 * 16 + 64
     assert (found.big_writes_step, found.big_writes_window) == (1.0, 1)
@@ -261,6 +376,20 @@ def test_unrolled_loop_counts_the_same_a_step() -> None:
     found = hlo.token_loop(PROGRAM, window=8, big=256)
     assert found.collectives == (("all-gather", 0.5), ("all-reduce", 15.5))
     assert found.big_writes_step == 0.5
+
+
+def test_a_loop_that_ends_when_the_data_says_so_has_no_known_length() -> None:
+    text = PROGRAM.replace("%steps = s32[] constant(4)", "%steps = s32[] get-tuple-element(%b.1), index=0")
+    found = hlo.token_loop(text, window=4, big=256)
+    assert found.turns is None and found.collectives == (("all-gather", 1.0), ("all-reduce", 31.0))
+
+
+def test_windows_of_data_parallel_shards_send_nothing_in_their_token_loop() -> None:
+    mesh = programs.make_mesh(MeshConfig(data=2), jax.devices()[:2])
+    some = fitting.Case(TINY, SLOTS, STUDY, mesh, 10**9)
+    found = some.window(16, lambda p, big: compiling.compile_program(p, planning.find("cpu"), True, big))
+    assert (found.loop.turns, found.loop.collectives, found.loop.sent) == (SLOTS.window, (), 0)
+    assert found.loop.big_writes_step == 0
 
 
 def test_token_loop_of_a_real_program_sends_sums_over_tensor(cpu_plan: planning.Plan) -> None:

@@ -296,6 +296,7 @@ def check(s: Settings) -> None:
     for name, arm in s.arms.items():
         _check_arm(s, name, arm)
     _check_sampling(s)
+    _check_engine(s)
 
 
 def _check_arm(s: Settings, name: str, arm: Arm) -> None:
@@ -331,3 +332,24 @@ def _check_sampling(s: Settings) -> None:
     most = max(counts.values())
     if not 0 <= s.report.k <= most:
         raise UserError(f"config.report.k: found {s.report.k}, sampling.n = {most} allows 1 to {most}, or 0")
+
+
+def _check_engine(s: Settings) -> None:
+    e = s.engine
+    for name in ("slots", "window", "page", "group_from", "prefill_rows", "prefix_rows"):
+        if getattr(e, name) < 1:
+            raise UserError(f"config.engine.{name}: found {getattr(e, name)}, 1 or more is right")
+    if e.prompt_places < 0:
+        raise UserError(
+            f"config.engine.prompt_places: found {e.prompt_places}, 1 or more, or 0 for the prompts', is right"
+        )
+    for rows in e.buckets:
+        if not 1 <= rows <= e.slots:
+            raise UserError(f"config.engine.buckets: found {rows}, 1 to engine.slots = {e.slots} is right")
+    shards = s.mesh.data * s.mesh.fsdp
+    least = 2 * shards * -(-e.page // e.window) * e.window
+    if e.cache_tokens and e.cache_tokens < least:
+        raise UserError(
+            f"config.engine.cache_tokens: found {e.cache_tokens}, {least} or more (two pages on each of {shards} "
+            "shards) is right, or 0 for room for every slot's longest sample"
+        )

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from ml_collections import ConfigDict
 
 from rlvr_limit import records, report
+from rlvr_limit.engine import EngineConfig
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, benchmark_of
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.score import SOLVER
@@ -168,7 +169,7 @@ def _conditions(experiment: Experiment, entry: Evaluated, n: int) -> dict[str, s
         "stop tokens": " ".join(map(str, setup.stop_tokens)),
         "prompts": asked["prompts_sha256"][:12],
         "grader": experiment.task.version,
-        "engine": "reference" if engine.reference else f"{engine.slots} slots, windows of {engine.window}",
+        "engine": "reference" if engine.reference else _engine(engine),
         "dtype": setup.model.dtype,
     }
     if setup.model.context:
@@ -180,6 +181,11 @@ def _conditions(experiment: Experiment, entry: Evaluated, n: int) -> dict[str, s
         local = Path(arm.weights).expanduser().is_dir()
         conditions["weights"] = arm.weights if local else f"{arm.weights} {arm.revision}".strip()
     return conditions
+
+
+def _engine(engine: EngineConfig) -> str:
+    cache = f", {engine.cache_tokens:,} tokens of cache" if engine.cache_tokens else ""
+    return f"{engine.slots} slots, windows of {engine.window}, pages of {engine.page}{cache}"
 
 
 def _perplexities(experiment: Experiment, problems: set[str]) -> dict[tuple[str, str], np.ndarray]:

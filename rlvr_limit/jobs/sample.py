@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
 from rlvr_limit import records
-from rlvr_limit.engine import Engine
+from rlvr_limit.engine import Engine, Moment
 from rlvr_limit.grading.pool import GradingPool
 from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.prepare import prepare
@@ -79,6 +80,7 @@ def _sample(
     s, task, setup = experiment.settings, experiment.task, experiment.setups[entry.arm]
     total = sum(experiment.n(problem) for problem in setup.problems)
     done = total - sum(len(indices) for _, indices in work)
+    moments: deque[Moment] = deque(maxlen=1)
     drawn = rollout(
         engine,
         work,
@@ -87,7 +89,9 @@ def _sample(
         f"eval/{entry.name}",
         setup.tokenizer.decode,
         task.grade if task.inline else None,
+        moments.append,
     )
+    pages = engine.shapes.shards * (engine.shapes.pages - 1)
     solved: set[str] = set()
     waiting: list[Graded] = []
     tokens, truncated, began = 0, 0, time.monotonic()
@@ -119,7 +123,9 @@ def _sample(
                 _write(entry, task.version, waiting, late, samples, verdicts)
                 waiting, late, flushed = [], [], now
             speed = round(tokens / max(now - began, 1e-9))
-            progress.update(done, tokens_per_s=speed, live=engine.live, truncated=truncated, solved=len(solved))
+            now_live, held = moments[-1].live, f"{moments[-1].pages}/{pages}"
+            found = {"solved": len(solved), "truncated": truncated}
+            progress.update(done, tokens_per_s=speed, live=now_live, pages=held, **found)
         _write(entry, task.version, waiting, late, samples, verdicts)
         late = []
         take(wait=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from jax.sharding import AbstractMesh, Mesh
 
 from rlvr_limit.engine import EngineConfig
+from rlvr_limit.engine.shapes import Shapes, own_pages, shapes_of
 from rlvr_limit.mesh import MeshConfig
 from rlvr_limit.model import ModelConfig
 from rlvr_limit.planning import programs
@@ -47,14 +48,31 @@ class Case(NamedTuple):
         return math.lcm(self.mesh.size, SLOTS_STEP)
 
     @property
+    def sizes(self) -> Shapes:
+        """Pages and programs of the engine."""
+        return shapes_of(self.engine, self.mesh, self.study.max_tokens)
+
+    @property
     def cache_bytes(self) -> int:
-        """Bytes of a device that the cache of all slots takes."""
-        return programs.device_bytes(programs.cache(self.model, self.engine, self.mesh, self.study.max_tokens))
+        """Bytes of a device that all pages take."""
+        return programs.device_bytes(programs.pool(self.model, self.sizes, self.mesh))
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of a device that one page of each shard takes."""
+        return self.cache_bytes // self.sizes.pages
 
     @property
     def slot_bytes(self) -> float:
-        """Bytes of a device that one more slot on the whole mesh takes, on average."""
-        return self.with_slots(self.step).cache_bytes / self.step
+        """Bytes of a device that the pages of one more slot on the whole mesh take, on average; 0 where the config says
+        how large the cache is."""
+        some, more = (self.with_slots(slots).sizes for slots in (self.step, 2 * self.step))
+        return (more.pages - some.pages) * self.page_bytes / self.step
+
+    @property
+    def slot_pages(self) -> int:
+        """Pages that a slot's own tokens take at the limit."""
+        return own_pages(self.study.max_tokens, self.engine.window, self.sizes.page)
 
     @property
     def weight_bytes(self) -> int:
@@ -62,16 +80,44 @@ class Case(NamedTuple):
         return programs.device_bytes(programs.abstract_params(self.model, self.mesh))
 
     @property
-    def prefix_bytes(self) -> int:
-        """Bytes of a device that the store of prompts takes."""
-        return programs.device_bytes(programs.prefixes(self.model, self.engine, self.mesh))
+    def fixed_bytes(self) -> float:
+        """Bytes of a device that are taken before the first slot: parameters, and pages for prompts."""
+        one = self.with_slots(self.step)
+        return self.weight_bytes + one.cache_bytes - self.step * self.slot_bytes
 
     def window(self, slots: int, compiled: Compile) -> Compiled:
-        """The decode window of so many slots, compiled."""
+        """The decode window of so many slots, all of them alive, compiled."""
         case = self.with_slots(slots)
-        leaf = programs.cache(case.model, case.engine, case.mesh, case.study.max_tokens)[0][0]
-        program = programs.decode_window(case.model, case.engine, case.mesh, case.study.max_tokens)
-        return compiled(program, programs.device_bytes(leaf))
+        return case.windows(compiled, case.sizes.buckets[-1:])[0]
+
+    def windows(self, compiled: Compile, buckets: Sequence[int]) -> list[Compiled]:
+        """The decode windows of so many rows each, compiled."""
+        sizes = self.sizes
+        big = programs.device_bytes(programs.pool(self.model, sizes, self.mesh)[0][0])
+        return [compiled(programs.decode_window(self.model, sizes, self.mesh, rows), big) for rows in buckets]
+
+    def helpers(self, compiled: Compile) -> list[Compiled]:
+        """Every length of prefill, longest last; where samples can be set back, what moves their pages."""
+        sizes = self.sizes
+        found = [programs.prefill(self.model, self.engine, sizes, self.mesh, places) for places in sizes.prefills]
+        if self.engine.cache_tokens:
+            found = [*programs.moved_pages(self.model, sizes, self.mesh), *found]
+        return [compiled(program, 0) for program in found]
+
+    def held(self, tokens: int) -> int:
+        """Samples of so many tokens, and their prompts, that the pages of all shards hold together."""
+        sizes, room = self.sizes, self.sizes.pages - 1
+        own = max(1, own_pages(tokens, sizes.window, sizes.page))
+        prompt = -(-(self.study.prompt_tokens - 1) // sizes.page)
+
+        def taken(samples: int) -> int:
+            # A prompt lies on each shard once for all of its samples.
+            return samples * own + math.ceil(samples * sizes.shards / self.study.per_problem) * prompt
+
+        samples = room // own
+        while samples > 0 and taken(samples) > room:
+            samples -= max(1, (taken(samples) - room) // (own + prompt))
+        return max(0, samples) * sizes.shards
 
 
 @dataclass(frozen=True)
@@ -92,14 +138,17 @@ class Fit:
 def fit_slots(case: Case, compiled: Compile, prefill: Compiled) -> Fit:
     """The most slots whose decode window compiles into the memory, found in a few compilations.
 
-    Parameters, prompts and cache are known; temporaries are taken to grow with the slots, measured, and tried again.
+    Parameters and pages are known; temporaries are taken to grow with the slots, measured, and tried again. Where the
+    config says how large the cache is, more slots than it asks for are not looked for.
     """
-    fixed, wanted_slots = case.weight_bytes + case.prefix_bytes, case.engine.slots
+    fixed, wanted_slots = case.fixed_bytes, case.engine.slots
 
     def rounded(slots: float) -> int:
         return max(0, int(slots // case.step) * case.step)
 
-    bound = rounded((case.memory - fixed - (prefill.temporaries or 0)) / case.slot_bytes)
+    room = case.memory - fixed - (prefill.temporaries or 0)
+    slot_bytes = case.slot_bytes
+    bound = rounded(room / slot_bytes) if slot_bytes else wanted_slots * (room > 0)
     wanted = case.window(wanted_slots, compiled) if wanted_slots <= bound or not prefill.real else None
     tried = [wanted] if wanted else []
     if not prefill.real:
@@ -117,7 +166,7 @@ def fit_slots(case: Case, compiled: Compile, prefill: Compiled) -> Fit:
                 best, most = slots, last
         # A refusal may come without a number; then 15 % less is tried.
         grown = last.alone - fixed if last.alone else (case.memory - fixed) / 0.85
-        following = min(bound, rounded((case.memory - fixed) * slots / grown))
+        following = min(bound, rounded((case.memory - fixed) * slots / max(1, grown)))
         if last.refused:
             following = min(following, rounded(slots - 1))
         if following <= best * (1 + CLOSE):
@@ -151,27 +200,56 @@ def fit_scorer(case: Case, compiled: Compile) -> list[Compiled]:
 
 def advice(case: Case, fit: Fit, others: Sequence[Compiled]) -> list[str]:
     """What would fit, where something does not."""
-    found, slots = [], case.engine.slots
-    fixed = case.weight_bytes + case.prefix_bytes
-    alone = fit.most.alone if fit.most else None
-    slot_bytes = (alone - fixed) / fit.slots if alone else case.slot_bytes
-    if fit.slots < slots:
-        if fit.slots:
-            found.append(f"{slots} slots do not fit: config.engine.slots = {fit.slots} does")
-        else:
-            found.append(f"no {case.step} slots fit at {case.study.max_tokens:,} new tokens")
-        devices = _devices_for(case, slot_bytes / case.slot_bytes)
-        if devices:
-            found.append(f"{slots} slots would fit {devices} such devices in their default mesh (arithmetic)")
-        places = case.engine.prompt_places + case.study.max_tokens
-        shorter = int((case.memory - fixed) / (slots * slot_bytes) * places) - case.engine.prompt_places
-        if shorter > 0:
-            found.append(f"{slots} slots would fit here at {shorter:,} new tokens (arithmetic)")
+    found = _more_slots(case, fit) if fit.slots < case.engine.slots else []
+    longest = case.study.max_tokens
+    if case.engine.cache_tokens and not case.held(longest):
+        found.append(
+            f"config.engine.cache_tokens = {case.engine.cache_tokens:,} holds no sample of {longest:,} tokens: "
+            f"{_tokens_for(case, longest):,} would"
+        )
     for program in others:
         if program.fits(case.memory) is False:
             needs = f"{program.total / 1e9:.1f} GB" if program.total else "more"
             found.append(f"{program.name} does not fit: it needs {needs}, a device has {case.memory / 1e9:.1f} GB")
     return found
+
+
+def _more_slots(case: Case, fit: Fit) -> list[str]:
+    found, slots, sizes, fixed = [], case.engine.slots, case.sizes, case.fixed_bytes
+    if fit.slots:
+        found.append(f"{slots} slots do not fit: config.engine.slots = {fit.slots} does")
+    elif case.engine.cache_tokens:
+        found.append(f"no {case.step} slots fit with config.engine.cache_tokens = {case.engine.cache_tokens:,}")
+    else:
+        found.append(f"no {case.step} slots fit at {case.study.max_tokens:,} new tokens")
+    beside = fit.most.temporaries * slots / fit.slots if fit.most and fit.most.temporaries else 0
+    pages = int((case.memory - case.weight_bytes - beside) // case.page_bytes)
+    smaller = case._replace(engine=dataclasses.replace(case.engine, cache_tokens=pages * sizes.page * sizes.shards))
+    if pages > 1 and smaller.held(case.study.max_tokens):
+        found.append(
+            f"{slots} slots would fit with config.engine.cache_tokens = {smaller.engine.cache_tokens:,}, which holds "
+            f"{smaller.held(case.study.mean_tokens)} samples of {case.study.mean_tokens:,} tokens (arithmetic)"
+        )
+    alone = fit.most.alone if fit.most else None
+    slot_bytes = (alone - fixed) / fit.slots if alone else case.slot_bytes
+    if not case.slot_bytes:
+        return found
+    devices = _devices_for(case, slot_bytes / case.slot_bytes)
+    if devices:
+        found.append(f"{slots} slots would fit {devices} such devices in their default mesh (arithmetic)")
+    # Of a slot's pages one is for the window that it is at.
+    own = int((case.memory - fixed) / (slots * slot_bytes) * (case.slot_pages + 1)) - 1
+    shorter = own * sizes.page + sizes.window
+    if own >= 0:
+        found.append(f"{slots} slots would fit here at {shorter:,} new tokens (arithmetic)")
+    return found
+
+
+def _tokens_for(case: Case, tokens: int) -> int:
+    """The smallest engine.cache_tokens that holds a sample of so many tokens and its prompt on every shard."""
+    sizes = case.sizes
+    pages = own_pages(tokens, sizes.window, sizes.page) - (-(case.study.prompt_tokens - 1) // sizes.page)
+    return (pages + 1) * sizes.page * sizes.shards
 
 
 def _devices_for(case: Case, growth: float) -> int | None:
@@ -180,8 +258,7 @@ def _devices_for(case: Case, growth: float) -> int | None:
     while devices <= MOST_DEVICES:
         shape = programs.mesh_for(case.model, devices, MeshConfig())
         larger = case._replace(mesh=programs.make_mesh(shape, ()))
-        fixed = larger.weight_bytes + larger.prefix_bytes
-        if fixed + growth * larger.slot_bytes * case.engine.slots <= case.memory:
+        if larger.fixed_bytes + growth * larger.slot_bytes * case.engine.slots <= case.memory:
             return devices
         devices *= 2
     return None

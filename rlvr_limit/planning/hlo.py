@@ -45,10 +45,12 @@ class Module:
 class LoopReport:
     """What one step of a token loop does on each device.
 
+    turns: how often the loop runs in a window, None where the compiler does not know, 0 where it left no loop.
     collectives: (kind, number); sent: bytes they yield; big_writes: new arrays of at least the given size a step, and
     outside the loop a window.
     """
 
+    turns: int | None
     collectives: tuple[tuple[str, float], ...]
     sent: float
     big_writes_step: float
@@ -83,12 +85,15 @@ def token_loop(text: str, window: int, big: int) -> LoopReport:
     loop = max(loops, key=lambda line: _instructions(module, _body(line)), default=None)
     if loop is None:
         totals, writes, outside = _collectives(module, module.entry), _big_writes(module, module.entry, big), 0
-        return LoopReport(_scaled(totals[0], window), totals[1] / window, writes / window, outside)
-    turns = _trips(module, loop) / window
+        return LoopReport(0, _scaled(totals[0], window), totals[1] / window, writes / window, outside)
+    known = _known_trips(module, loop)
+    # A loop of unknown length is taken to have a turn a step.
+    trips = window if known is None else known
+    turns = trips / window
     inside, sent = _collectives(module, _body(loop))
     in_loop = _big_writes(module, _body(loop), big)
-    outside = _big_writes(module, module.entry, big) - in_loop * _trips(module, loop)
-    return LoopReport(_scaled(inside, 1 / turns), sent * turns, in_loop * turns, outside)
+    outside = _big_writes(module, module.entry, big) - in_loop * (known or 1)
+    return LoopReport(known, _scaled(inside, 1 / turns), sent * turns, in_loop * turns, outside)
 
 
 def _scaled(counts: Counter, divisor: float) -> tuple[tuple[str, float], ...]:
@@ -146,13 +151,17 @@ def _instructions(module: Module, name: str) -> int:
 
 
 def _trips(module: Module, loop: Instruction) -> int:
-    """How often a loop runs: as the compiler says, or the one constant its condition compares with; 1 if unknown."""
+    return _known_trips(module, loop) or 1
+
+
+def _known_trips(module: Module, loop: Instruction) -> int | None:
+    """How often a loop runs: as the compiler says, or the one constant its condition compares with."""
     known = _KNOWN_TRIPS.search(loop.rest)
     if known:
         return int(known[1])
     condition = re.search(r"\bcondition=%?([\w.\-]+)", loop.rest)[1]
     bounds = [line.rest for line in _reached(module, condition) if line.opcode == "constant"]
-    return int(bounds[0].partition(")")[0]) if len(bounds) == 1 and bounds[0].partition(")")[0].isdigit() else 1
+    return int(bounds[0].partition(")")[0]) if len(bounds) == 1 and bounds[0].partition(")")[0].isdigit() else None
 
 
 def _collectives(module: Module, name: str) -> tuple[Counter, float]:

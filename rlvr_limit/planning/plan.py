@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jax.sharding import AbstractMesh, Mesh
 
 from rlvr_limit.engine import EngineConfig
+from rlvr_limit.engine.shapes import Shapes
 from rlvr_limit.mesh import MeshConfig
 from rlvr_limit.model import ModelConfig, parameter_count
 from rlvr_limit.planning import compiling, estimate, fitting, programs
@@ -26,8 +28,10 @@ MorePrograms = Callable[[Mesh | AbstractMesh], Sequence[Program]]
 class Plan:
     """Bytes are of one device, except parameter_bytes.
 
-    slots is what would run: the config's number, or the most that fit if that is less (0 for none); cache_bytes is of
-    those. extra names what is to be installed where the programs were only lowered, None where they were compiled.
+    slots is what would run: the config's number, or the most that fit if that is less (0 for none); sizes and
+    cache_bytes are of those, slot_pages are those of one slot's longest answer; held_mean and held_longest are how many
+    samples of the study's mean and longest length all pages hold at once. extra names what is to be installed where the
+    programs were only lowered, None where they were compiled.
     """
 
     target: Target
@@ -41,12 +45,26 @@ class Plan:
     device_parameter_bytes: int
     slots: int
     cache_bytes: int
-    prefix_bytes: int
+    sizes: Shapes
+    slot_pages: int
+    held_mean: int
+    held_longest: int
     fit: fitting.Fit
     others: tuple[Compiled, ...]
     advice: tuple[str, ...]
     decoder: estimate.Decoder
     machine: estimate.Machine
+
+    @property
+    def batch(self) -> estimate.Batch:
+        """The live samples of a step on average, if all answers are equally long and no page is empty."""
+        live = min(self.slots, self.held_mean)
+        return estimate.Batch(
+            rows=live,
+            prompts=math.ceil(live / self.study.per_problem),
+            shared=self.study.prompt_tokens,
+            own=self.study.mean_tokens / 2,
+        )
 
     @property
     def window(self) -> Compiled | None:
@@ -81,11 +99,17 @@ def plan(
     def compiled(program: Program, big: int) -> Compiled:
         return compiling.compile_program(program, target, real, big)
 
-    prefill = compiled(programs.prefill(model, engine, case.mesh, study.max_tokens), 0)
-    fit = fitting.fit_slots(case, compiled, prefill)
+    # What these need beside the pages does not depend on how many there are.
+    smallest = case.with_slots(case.step)
+    helpers = smallest.helpers(compiled)
+    fit = fitting.fit_slots(case, compiled, helpers[-1])
     slots = min(engine.slots, fit.slots)
-    cache_bytes = case.with_slots(slots).cache_bytes if slots else 0
-    others = [dataclasses.replace(prefill, resident=cache_bytes), *fitting.fit_scorer(case, compiled)]
+    runs = case.with_slots(slots or case.step)
+    cache_bytes = runs.cache_bytes if slots else 0
+    beside = max(0, cache_bytes - smallest.cache_bytes)
+    others = [dataclasses.replace(program, resident=beside) for program in helpers]
+    others += runs.windows(compiled, runs.sizes.buckets[:-1]) if slots else []
+    others += fitting.fit_scorer(case, compiled)
     others += [compiled(program, 0) for program in (more(case.mesh) if more else ())]
     return Plan(
         target=target,
@@ -99,7 +123,10 @@ def plan(
         device_parameter_bytes=case.weight_bytes,
         slots=slots,
         cache_bytes=cache_bytes,
-        prefix_bytes=case.prefix_bytes,
+        sizes=runs.sizes,
+        slot_pages=case.slot_pages,
+        held_mean=runs.held(study.mean_tokens),
+        held_longest=runs.held(study.max_tokens),
         fit=fit,
         others=tuple(others),
         advice=tuple(fitting.advice(case, fit, others)),

@@ -11,12 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
+from kernels.decode_attention import Plan
 from rlvr_limit import likelihood, model
-from rlvr_limit.engine import EngineConfig, programs
-from rlvr_limit.engine.engine import STOP_TOKENS
+from rlvr_limit.engine import EngineConfig, plans, programs
+from rlvr_limit.engine.drawing import Rules
+from rlvr_limit.engine.engine import MOVED_PAGES
+from rlvr_limit.engine.requests import STOP_TOKENS
+from rlvr_limit.engine.shapes import Shapes
 from rlvr_limit.mesh import MeshConfig, everywhere, parameter_shardings, sharding
 from rlvr_limit.model import ModelConfig, Params, parameter_count
 from rlvr_limit.planning.estimate import Decoder
+from rlvr_limit.scheduler import Scheduler
 from rlvr_limit.types import UserError
 
 AXES = ("data", "fsdp", "tensor")
@@ -99,43 +104,75 @@ def decoder(config: ModelConfig) -> Decoder:
     )
 
 
-def cache(config: ModelConfig, engine: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> Any:
-    """The cache of an engine's slots, for a prompt and max_tokens new tokens in each."""
-    rows = engine.slots
-    places = engine.prompt_places + -(-max_tokens // engine.window) * engine.window
-    shapes = jax.eval_shape(lambda: programs.empty_cache(config, rows, places))
-    return placed(shapes, programs.places_on(mesh, config, rows).cache)
+def pool(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh) -> programs.Pool:
+    """All pages of the engine's cache, where they lie."""
+    lie = _layout(config, sizes, mesh, sizes.buckets[-1])
+    return [tuple(_on(lie, x, programs.KEYS) for x in pair) for pair in sizes.abstract_pool(config)]
 
 
-def prefixes(config: ModelConfig, engine: EngineConfig, mesh: Mesh | AbstractMesh) -> Any:
-    """The store of prompts' keys and values, with its one spare row."""
-    shapes = jax.eval_shape(lambda: programs.empty_cache(config, engine.prefix_rows + 1, engine.prompt_places))
-    return placed(shapes, programs.places_on(mesh, config, engine.slots).prefixes)
+def prefill(
+    config: ModelConfig, engine: EngineConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, places: int
+) -> Program:
+    """The engine's prefill of one batch of prompts that are padded to so many places."""
+    lie = _layout(config, sizes, mesh, sizes.buckets[-1])
+    tokens = jax.ShapeDtypeStruct((engine.prefill_rows, places), jnp.int32)
+    filed = jax.ShapeDtypeStruct((sizes.shards, engine.prefill_rows, places // sizes.page), jnp.int32)
+    args = abstract_params(config, mesh), lie, pool(config, sizes, mesh), tokens, _on(lie, filed, ("rows",))
+    return Program(f"prefill of {engine.prefill_rows} x {places:,} tokens", lambda: programs.prefill.trace(*args))
 
 
-def prefill(config: ModelConfig, engine: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> Program:
-    """The engine's prefill of one batch of prompts; the cache of all slots lies beside it."""
-    lie = programs.places_on(mesh, config, engine.slots)
-    jitted, _ = programs.compile_for(lie)
-    tokens = jax.ShapeDtypeStruct((engine.prefill_rows, engine.prompt_places), jnp.int32)
-    rows = jax.ShapeDtypeStruct((engine.prefill_rows,), jnp.int32)
-    store, params = prefixes(config, engine, mesh), abstract_params(config, mesh)
-    resident = device_bytes(cache(config, engine, mesh, max_tokens))
-    return Program("prefill", lambda: jitted.trace(params, config, store, tokens, rows), resident)
-
-
-def decode_window(config: ModelConfig, engine: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> Program:
-    """The engine's window of decode steps over all its slots."""
-    lie = programs.places_on(mesh, config, engine.slots)
-    _, jitted = programs.compile_for(lie)
-    slots = placed(abstract_slots(engine.slots), lie.slots)
-    store, params = prefixes(config, engine, mesh), abstract_params(config, mesh)
-    filed = cache(config, engine, mesh, max_tokens)
+def decode_window(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> Program:
+    """The engine's window of decode steps over so many rows of all shards."""
+    lie = _layout(config, sizes, mesh, rows)
+    sent = jax.tree.map(lambda x: _on(lie, x, ("rows",)), (abstract_rows(rows), abstract_plan(sizes, rows)))
+    args = abstract_params(config, mesh), lie, pool(config, sizes, mesh), *sent
     return Program(
-        f"decode_window of {engine.slots} slots",
-        lambda: jitted.trace(params, config, engine.window, filed, store, slots),
-        token_loop=engine.window,
+        f"decode_window of {rows} rows", lambda: programs.decode_window.trace(*args), token_loop=sizes.window
     )
+
+
+def moved_pages(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh) -> tuple[Program, Program]:
+    """What takes pages of a sample to the host, and what puts them back."""
+    lie = _layout(config, sizes, mesh, sizes.buckets[-1])
+    filed = pool(config, sizes, mesh)
+    at = jax.ShapeDtypeStruct((sizes.shards, MOVED_PAGES), jnp.int32)
+    saved = [tuple(jax.ShapeDtypeStruct((at.size, *x.shape[1:]), x.dtype) for x in pair) for pair in filed]
+    return (
+        Program(f"read_pages of {MOVED_PAGES}", lambda: programs.read_pages.trace(lie, filed, at)),
+        Program(f"write_pages of {MOVED_PAGES}", lambda: programs.write_pages.trace(lie, filed, at, saved)),
+    )
+
+
+def abstract_rows(rows: int) -> programs.Rows:
+    """What the engine tells a window of its rows: shapes and dtypes."""
+    i32, f32 = jax.ShapeDtypeStruct((rows,), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.float32)
+    return programs.Rows(
+        live_B=jax.ShapeDtypeStruct((rows,), bool),
+        token_B=i32,
+        length_B=i32,
+        generated_B=i32,
+        limit_B=i32,
+        page_B=i32,
+        offset_B=i32,
+        key_B2=jax.ShapeDtypeStruct((rows, 2), jnp.uint32),
+        index_B=i32,
+        stops_BE=jax.ShapeDtypeStruct((rows, STOP_TOKENS), jnp.int32),
+        rules=Rules(f32, f32),
+    )
+
+
+def abstract_plan(sizes: Shapes, rows: int) -> Plan:
+    """What the engine tells a window of pages: shapes and dtypes, those of a plan in which nobody sits."""
+    empty = plans.plan_of([()] * sizes.shards, Scheduler(sizes.scheduler, ()), sizes.plan(rows), lambda _: False)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), empty)
+
+
+def _layout(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> programs.Layout:
+    return programs.Layout(mesh, config, sizes.window, sizes.plan(rows).tile)
+
+
+def _on(lie: programs.Layout, x: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lie.place(x.shape, *axes))
 
 
 def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, places: int) -> Program:
@@ -148,27 +185,6 @@ def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, places: i
     params = abstract_params(config, mesh)
     name = f"scorer of {batch} x {places:,} tokens"
     return Program(name, lambda: likelihood.batch_logprobs.trace(params, config, rows))
-
-
-def abstract_slots(rows: int) -> programs.Slots:
-    """The engine's table of slots: shapes and dtypes."""
-    i32 = jax.ShapeDtypeStruct((rows,), jnp.int32)
-    f32 = jax.ShapeDtypeStruct((rows,), jnp.float32)
-    yes = jax.ShapeDtypeStruct((rows,), bool)
-    return programs.Slots(
-        live_B=yes,
-        admit_B=yes,
-        row_B=i32,
-        token_B=i32,
-        length_B=i32,
-        generated_B=i32,
-        limit_B=i32,
-        key_B2=jax.ShapeDtypeStruct((rows, 2), jnp.uint32),
-        index_B=i32,
-        temperature_B=f32,
-        top_p_B=f32,
-        stops_BE=jax.ShapeDtypeStruct((rows, STOP_TOKENS), jnp.int32),
-    )
 
 
 def replicated(tree: Any, mesh: Mesh | AbstractMesh) -> Any:

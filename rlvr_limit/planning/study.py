@@ -35,6 +35,11 @@ class Study:
         return self.arms * sum(b.problems * b.n for b in self.benchmarks)
 
     @property
+    def per_problem(self) -> float:
+        """Answers of an arm to a problem, on average."""
+        return self.answers / (self.arms * sum(b.problems for b in self.benchmarks))
+
+    @property
     def scorings(self) -> int:
         """Answers to score: each arm's under the base, and under the arm itself where it is not the base."""
         return (2 * self.arms - 1) * self.scored * sum(b.problems for b in self.benchmarks)

@@ -24,22 +24,39 @@ def _head(plan: Plan) -> list[str]:
 
 
 def _memory(plan: Plan) -> list[str]:
-    e, longest = plan.engine, plan.study.max_tokens
+    e, s, longest = plan.engine, plan.sizes, plan.study.max_tokens
+    tokens = f"{s.pages:,} pages of {s.page} tokens: {s.pages * s.page:,}" if plan.slots else ""
     lines = [
         "each device holds",
         f"  parameters   {_gb(plan.device_parameter_bytes):>10}",
-        f"  prompts      {_gb(plan.prefix_bytes):>10}   {e.prefix_rows + 1} of {e.prompt_places:,} tokens",
-        f"  KV cache     {_gb(plan.cache_bytes):>10}   its share of {plan.slots} slots of {e.prompt_places:,} + "
-        f"{longest:,} tokens",
+        f"  KV cache     {_gb(plan.cache_bytes):>10}   {tokens}".rstrip(),
     ]
     if plan.window and plan.window.temporaries is not None:
         lines.append(f"  temporaries  {_gb(plan.window.temporaries):>10}   of the decode window, by the compiler")
         lines.append(f"  together     {_gb(plan.window.total):>10}   of {_gb(plan.target.memory)}")
     elif plan.extra:
         lines.append("  temporaries     unknown   nothing was compiled")
+    if plan.slots:
+        lines += _pages(plan)
     how = "checked by compiling" if plan.fit.verified else "arithmetic without temporaries"
     lines.append(f"slots that fit at {longest:,} new tokens: {plan.fit.slots} ({how}); the config has {e.slots}")
     return lines
+
+
+def _pages(plan: Plan) -> list[str]:
+    e, s, study = plan.engine, plan.sizes, plan.study
+    whose = f"each of {s.shards} shards has pages of its own" if s.shards > 1 else "one shard has all pages"
+    room = "engine.cache_tokens says how many" if e.cache_tokens else f"with room for {e.prefix_rows} prompts beside it"
+    return [
+        f"a slot takes {plan.slot_pages * s.page:,} tokens at its limit; {whose}, {room}",
+        f"the pages hold {plan.held_mean:,} samples of {study.mean_tokens:,} tokens or {plan.held_longest:,} of "
+        f"{study.max_tokens:,}, and their prompts of {study.prompt_tokens}",
+        f"rows compiled: {', '.join(map(str, s.buckets))}; prompts padded to {_list(s.prefills)} tokens",
+    ]
+
+
+def _list(numbers: tuple[int, ...]) -> str:
+    return " or ".join(f"{number:,}" for number in numbers)
 
 
 def _programs(plan: Plan) -> list[str]:
@@ -50,10 +67,12 @@ def _programs(plan: Plan) -> list[str]:
     loop = plan.window.loop if plan.window else None
     if loop:
         kinds = ", ".join(f"{count:g} {kind}" for kind, count in loop.collectives) or "nothing"
+        turns = "of unknown length to the compiler" if loop.turns is None else f"of {loop.turns} turns"
         lines += [
+            f"token loop: {turns if loop.turns != 0 else 'unrolled'}, a window is {plan.engine.window} steps",
             f"between devices, a decode step: {kinds}; {loop.sent / 1e6:.2f} MB a device",
             f"arrays as large as a layer's keys that are written anew: {loop.big_writes_step:g} a decode step and "
-            f"{loop.big_writes_window:g} a window of {plan.engine.window}; the cache has {2 * plan.model.layers}",
+            f"{loop.big_writes_window:g} a window; the cache has {2 * plan.model.layers}",
         ]
     return lines
 
@@ -75,17 +94,14 @@ def _speed(plan: Plan) -> list[str]:
         f"the study: {s.arms} arms, {counts}: {s.answers:,} answers",
         f"assumed of them: {s.mean_tokens:,} tokens after {s.prompt_tokens} of prompt, {tokens / 1e6:,.1f} M to draw",
     ]
-    if not plan.slots:
+    if not plan.batch.rows:
         return [*lines, "no slot fits, so there is no speed to give"]
-    for context, meaning in (
-        (estimate.mean_context(s.prompt_tokens, s.mean_tokens), "places a live sample has on average are read"),
-        (plan.engine.prompt_places + s.max_tokens, "places are read, live or not, as decode_window does"),
-    ):
-        speed = estimate.tokens_per_second(plan.decoder, plan.machine, plan.slots, context)
-        lines.append(
-            f"roofline, {plan.slots} live slots, {context:,.0f} {meaning}: {speed:,.0f} tokens/s, "
-            f"{tokens / speed / 3600:,.1f} hours"
-        )
+    batch = plan.batch
+    speed = estimate.tokens_per_second(plan.decoder, plan.machine, batch)
+    lines.append(
+        f"roofline, {batch.rows} live samples of {batch.own:,.0f} tokens on average, their {batch.prompts} prompts of "
+        f"{batch.shared} read once a step: {speed:,.0f} tokens/s, {tokens / speed / 3600:,.1f} hours"
+    )
     places = 1 << (s.prompt_tokens + s.mean_tokens - 1).bit_length()
     seconds = estimate.scoring_seconds(plan.decoder, plan.machine, s.scorings, places)
     lines.append(
