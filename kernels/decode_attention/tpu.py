@@ -37,6 +37,9 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
     part = heads // cores
     page_bytes = part * h * width * (k_PKHC.dtype.itemsize + v_PKCH.dtype.itemsize)
     pages = max(1, min(MOST_PAGES, STEP_BYTES // page_bytes))
+    # XLA lays values of narrow heads out with tokens in the lanes; asked for in any other order, it would copy the pool.
+    turned = h < LANES
+    values = jnp.swapaxes(v_PKCH, 2, 3) if turned else v_PKCH
     rows, group = -(-b // tile) * tile, -(-g // SUBLANES) * SUBLANES
     q = jnp.pad(q_BKGH.astype(jnp.float32), ((0, rows - b), (0, 0), (0, group - g), (0, 0)))
     prompt_BL = jnp.broadcast_to(jnp.pad(plan.prompt_B, (0, rows - b))[:, None], (rows, width))
@@ -63,7 +66,7 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
 
     state = rows * part * group * (2 * h + 2 * LANES) * 4 + rows * width * 4
     out, top, total = pl.pallas_call(
-        partial(_kernel, pages=pages, tile=tile, scale=h**-0.5),
+        partial(_kernel, pages=pages, tile=tile, turned=turned),
         out_shape=[
             jax.ShapeDtypeStruct((rows, heads, group, lanes), jnp.float32) for lanes in (h, LANES, LANES)
         ],
@@ -74,7 +77,7 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
                 pl.BlockSpec((rows, part, group, h), whole),
                 pl.BlockSpec((rows, width), lambda core, step, *lists: (0, 0)),
                 *page_specs(h, width),
-                *page_specs(width, h),
+                *page_specs(*values.shape[2:]),
             ],
             out_specs=[pl.BlockSpec((rows, part, group, lanes), whole) for lanes in (h, LANES, LANES)],
         ),
@@ -83,7 +86,7 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
             vmem_limit_bytes=2 * (state + pages * page_bytes) + 2**24,
         ),
         name="decode_attention",
-    )(counts, *own, *shared, q, prompt_BL, *[k_PKHC] * pages, *[v_PKCH] * pages)
+    )(counts, *own, *shared, q, prompt_BL, *[k_PKHC] * pages, *[values] * pages)
     return Partial(out[:b, :, :g], top[:b, :, :g, 0], total[:b, :, :g, 0])
 
 
@@ -94,11 +97,11 @@ def _within(count: jax.Array, *lists: jax.Array) -> list[jax.Array]:
 
 
 def _kernel(counts, page_I, row_I, tokens_I, shared_S, tile_S, prompt_S, shared_tokens_S, q_BKGH, prompt_BL, *rest,
-            pages: int, tile: int, scale: float):
+            pages: int, tile: int, turned: bool):
     k_refs, v_refs, sums = rest[:pages], rest[pages : 2 * pages], rest[2 * pages :]
     step = pl.program_id(1)
     own_steps, items, visits = counts[0], counts[1], counts[2]
-    attend = partial(_attend, scale=scale)
+    attend = partial(_attend, turned=turned)
 
     @pl.when(step == 0)
     def _():
@@ -139,21 +142,21 @@ def _kernel(counts, page_I, row_I, tokens_I, shared_S, tile_S, prompt_S, shared_
                 x[rows, head] = new.reshape(tile, group, -1)
 
 
-def _attend(q_KMH: jax.Array, k_KHC: jax.Array, v_KCH: jax.Array, seen: jax.Array, scale: float) -> tuple:
+def _attend(q_KMH: jax.Array, k_KHC: jax.Array, v: jax.Array, seen: jax.Array, turned: bool) -> tuple:
     """(sum e v, max score, sum e) of M queries a head over one page; e = exp(score - max)."""
-    scores = _product(q_KMH.astype(k_KHC.dtype), k_KHC) * scale
+    scores = _product(q_KMH.astype(k_KHC.dtype), k_KHC, 1) * q_KMH.shape[-1] ** -0.5
     scores = jnp.where(seen, scores, EMPTY)
     top = jnp.max(scores, axis=-1, keepdims=True)
     e = jnp.where(seen, jnp.exp(scores - top), 0.0)
-    return _product(e.astype(v_KCH.dtype), v_KCH), top, jnp.sum(e, axis=-1, keepdims=True)
+    return _product(e.astype(v.dtype), v, 2 if turned else 1), top, jnp.sum(e, axis=-1, keepdims=True)
 
 
-def _product(a_KMN: jax.Array, b_KNO: jax.Array) -> jax.Array:
+def _product(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
+    """a [K, M, N] times b, which has N at `axis`, a head at a time: float32 [K, M, O]."""
     # By default, a TPU rounds float32 factors to bfloat16.
-    precision = jax.lax.Precision.HIGHEST if b_KNO.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
-    return jax.lax.dot_general(
-        a_KMN, b_KNO, (((2,), (1,)), ((0,), (0,))), precision=precision, preferred_element_type=jnp.float32
-    )
+    precision = jax.lax.Precision.HIGHEST if b.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+    axes = (((2,), (axis,)), ((0,), (0,)))
+    return jax.lax.dot_general(a, b, axes, precision=precision, preferred_element_type=jnp.float32)
 
 
 def _join(old: list[jax.Array], fresh: tuple) -> tuple[jax.Array, ...]:
