@@ -54,15 +54,15 @@ def programs(sharding: Any = None) -> Iterator[tuple[str, Callable, tuple, int]]
     a = shapes(sharding)
     for name, heads in HEADS.items():
         arguments = attention_arguments(a, heads)
-        # A kernel gets by without any copy of the pool, in whole or in part.
+        # The pool is of one layer: a copy of it, or of its keys or values, would be more than that.
         pool = 2 * arguments[1].size * arguments[1].dtype.itemsize
-        yield f"decode_attention {name}", partial(decode_attention, tile=TILE), arguments, pool // 20
+        yield f"decode_attention {name}", partial(decode_attention, tile=TILE), arguments, pool // 5
     for name, vocab in VOCABULARIES.items():
         arguments = (a(ROWS, vocab), a(ROWS))
-        yield f"top_p {name}", top_p_mask, arguments, 2 * ROWS * vocab * 4
+        yield f"top_p {name}", top_p_mask, arguments, ROWS * vocab * 4 // 10
         hidden, weights = a(8192, 3584, dtype=jnp.bfloat16), a(3584, vocab, dtype=jnp.bfloat16)
         arguments = (hidden, weights, a(8192, dtype=jnp.int32))
-        yield f"token_logprob {name}", partial(token_logprob, chunk=1024), arguments, 8192 * vocab * 4 // 20
+        yield f"token_logprob {name}", partial(token_logprob, chunk=1024), arguments, 8192 * vocab * 4 // 50
 
 
 def compiled(function: Callable, arguments: tuple) -> tuple[jax.stages.Compiled, float]:

@@ -11,6 +11,8 @@ from kernels.top_p.reference import HALVINGS, LARGEST
 
 ROWS = 8
 LANES = 128
+SUMS = 4
+"""Sums kept side by side: each addition of one has to wait for the one before."""
 
 
 def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
@@ -32,16 +34,21 @@ def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
 
 
 def _kernel(p_BV, top_p_BL, low_BL):
-    top_p_B1 = top_p_BL[:, :1]
+    top_p_B1, vocab = top_p_BL[:, :1], p_BV.shape[1]
+    part = -(-vocab // (SUMS * LANES)) * LANES
 
     def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
         middle = low + ((high - low) >> 1)
-        p = p_BV[...]
-        likely = pltpu.bitcast(p, jnp.int32) >= middle
-        reaches = jnp.sum(jnp.where(likely, p, 0.0), axis=-1, keepdims=True) >= top_p_B1
+        mass = sum(_mass(p_BV[:, start : start + part], middle) for start in range(0, vocab, part))
+        reaches = mass >= top_p_B1
         return jnp.where(reaches, middle, low), jnp.where(reaches, high, middle)
 
     start = jnp.zeros((p_BV.shape[0], 1), jnp.int32)
     low, _ = jax.lax.fori_loop(0, HALVINGS, halve, (start, start + LARGEST + 1))
     low_BL[...] = jnp.broadcast_to(low, low_BL.shape)
+
+
+def _mass(p: jax.Array, threshold: jax.Array) -> jax.Array:
+    likely = pltpu.bitcast(p, jnp.int32) >= threshold
+    return jnp.sum(jnp.where(likely, p, 0.0), axis=-1, keepdims=True)
