@@ -6,6 +6,8 @@ Legend, beside the one of plan.py: N partial softmaxes, each over one page; E ro
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -13,11 +15,13 @@ from kernels.decode_attention.plan import EMPTY, Partial, Plan
 
 WIDTH = 16
 """Partials joined in one step of the tree over a row's pages."""
+Nth = Callable[[jax.Array, jax.Array], jax.Array]
+"""(number of a row's first partial, n) -> number of its n-th."""
 
 
 def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
     """As the reference; temporaries are a few times G / (2 C) of the pool, one softmax over each of its pages."""
-    return _join(_own(q_BKGH, k_PKHC, v_PKCH, plan), _shared(q_BKGH, k_PKHC, v_PKCH, plan, tile))
+    return join(_own(q_BKGH, k_PKHC, v_PKCH, plan), _shared(q_BKGH, k_PKHC, v_PKCH, plan, tile))
 
 
 def _own(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan) -> Partial:
@@ -32,7 +36,7 @@ def _own(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan) ->
     def nth(first_N: jax.Array, n: jax.Array) -> jax.Array:
         return page_I[jnp.minimum(first_N + n, page_I.shape[0] - 1)]
 
-    return _fold(of_page, nth, plan.first_B, plan.count_B, page_I.shape[0])
+    return _fold(of_page, nth, plan.first_B, plan.count_B, page_I.shape[0], page_I.shape[0])
 
 
 def _shared(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
@@ -57,7 +61,8 @@ def _shared(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan,
     def nth(first_N: jax.Array, n: jax.Array) -> jax.Array:
         return jnp.minimum(first_N + n * tile, visits * tile - 1)
 
-    return _fold(Partial(*map(one_row_each, of_visit)), nth, first_B * tile + row % tile, count_B, visits * tile)
+    of_row = Partial(*map(one_row_each, of_visit))
+    return _fold(of_row, nth, first_B * tile + row % tile, count_B, visits, visits * tile)
 
 
 def _softmax(q_NKMH: jax.Array, k_NKHC: jax.Array, v_NKCH: jax.Array, seen: jax.Array) -> Partial:
@@ -74,13 +79,13 @@ def _product(terms: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(terms, a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
-def _fold(parts: Partial, nth, first_B: jax.Array, count_B: jax.Array, most: int) -> Partial:
+def _fold(parts: Partial, nth: Nth, first_B: jax.Array, count_B: jax.Array, longest: int, most: int) -> Partial:
     """Joins each row's count_B partials, the n-th of which is number nth(first, n), by a tree of width W.
 
-    The tree is that of the row's own count: it starts at the row's first partial. `most`: the largest count there can
-    be, of one row and of all rows together.
+    The tree is that of the row's own count: it starts at the row's first partial. longest and most: the largest
+    counts there can be, of one row and of all rows together.
     """
-    rows, longest = first_B.shape[0], most
+    rows = first_B.shape[0]
     while True:
         blocks_B = -(-count_B // WIDTH)
         begin_B = jnp.cumsum(blocks_B) - blocks_B
@@ -115,7 +120,8 @@ def _join_many(parts_NW: Partial, exists_NW: jax.Array) -> Partial:
     return Partial(out, top, jnp.sum(parts_NW.total_BKG * weight_NW, axis=1))
 
 
-def _join(a: Partial, b: Partial) -> Partial:
+def join(a: Partial, b: Partial) -> Partial:
+    """Two partial softmaxes over different keys as one."""
     top = jnp.maximum(a.top_BKG, b.top_BKG)
     at_a, at_b = jnp.exp(a.top_BKG - top), jnp.exp(b.top_BKG - top)
     out = a.out_BKGH * at_a[..., None] + b.out_BKGH * at_b[..., None]
