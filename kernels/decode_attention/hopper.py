@@ -104,11 +104,10 @@ def _walk(q_NKMH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, walk: Walk, k
             plgpu.SMEM((QUERIES,), jnp.float32),
             plgpu.SMEM((QUERIES,), jnp.float32),
             plgpu.SMEM((QUERIES,), jnp.int32),
-            plgpu.Barrier(),
+            plgpu.Barrier(num_barriers=2),
             plgpu.Barrier(num_barriers=STAGES),
             plgpu.Barrier(num_barriers=STAGES),
         ],
-        name="decode_attention",
     )
     lists = [x.astype(jnp.int32) for x in walk]
     return Partial(*kernel(q_NKMH, k_PKHC, v_PKCH, *lists))
@@ -132,11 +131,13 @@ def _kernel(
         plgpu.copy_gmem_to_smem(k_PKHC.at[page, head], k_SHC.at[stage], k_there.at[stage])
         plgpu.copy_gmem_to_smem(v_PKCH.at[page, head], v_SCH.at[stage], v_there.at[stage])
 
-    plgpu.copy_gmem_to_smem(q_NKMH.at[block, head], q_MH, start)
+    plgpu.copy_gmem_to_smem(q_NKMH.at[block, head], q_MH, start.at[0])
+    plgpu.copy_gmem_to_smem(prompt_NM.at[block], prompt_M, start.at[1])
     for stage in range(STAGES):
         pl.when(stage < count)(partial(fetch, stage, stage))
-    plgpu.barrier_wait(start)
-    mine_M = plgpu.load(prompt_NM.at[block], (), layout=rows)
+    plgpu.barrier_wait(start.at[0])
+    plgpu.barrier_wait(start.at[1])
+    mine_M = plgpu.load(prompt_M, (), layout=rows)
 
     def add(n: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         out, top, total = sums
