@@ -137,7 +137,7 @@ def _kernel(
         pl.when(stage < count)(partial(fetch, stage, stage))
     plgpu.barrier_wait(start.at[0])
     plgpu.barrier_wait(start.at[1])
-    mine_M = plgpu.load(prompt_M, (), layout=rows)
+    mine_M = plgpu.layout_cast(prompt_M[...], rows)
 
     def add(n: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         out, top, total = sums
@@ -147,24 +147,15 @@ def _kernel(
         seen = token < jax.lax.broadcast_in_dim(tokens_M, token.shape, [0])
         plgpu.barrier_wait(k_there.at[stage])
 
-        def scores_of(scores: Any) -> jax.Array:
-            plgpu.wgmma(scores, q_MH, k_SHC.at[stage])
-            return scores[...]
-
-        scores = pl.run_scoped(scores_of, plgpu.ACC((QUERIES, width), jnp.float32)) * h**-0.5
+        scores = _product(q_MH, k_SHC.at[stage], width) * h**-0.5
         scores = jnp.where(seen, scores, EMPTY)
         new = jnp.maximum(top, scores.max(axis=1))
         e = jnp.where(seen, jnp.exp(scores - jax.lax.broadcast_in_dim(new, scores.shape, [0])), 0.0)
         keep = jnp.exp(top - new)
         total = total * keep + e.sum(axis=1)
-        out *= jax.lax.broadcast_in_dim(keep, out.shape, [0])
         weights = e.astype(jnp.bfloat16)
         plgpu.barrier_wait(v_there.at[stage])
-
-        def values_of(out: Any) -> None:
-            plgpu.wgmma(out, weights, v_SCH.at[stage])
-
-        out = pl.run_state(values_of)(plgpu.ACC.init(out))
+        out = out * jax.lax.broadcast_in_dim(keep, out.shape, [0]) + _product(weights, v_SCH.at[stage], h)
         pl.when(n + STAGES < count)(lambda: fetch(n + STAGES, stage))
         return out, new, total
 
@@ -177,3 +168,11 @@ def _kernel(
     for x, y in ((out_MH, out_NKMH), (top_M, top_NKM), (total_M, total_NKM)):
         plgpu.copy_smem_to_gmem(x.at[some], y.at[block, head])
     plgpu.wait_smem_to_gmem(0)
+
+
+def _product(a_MN: Any, b_NO: Any, size: int) -> jax.Array:
+    def multiply(found: Any) -> jax.Array:
+        plgpu.wgmma(found, a_MN, b_NO)
+        return found[...]
+
+    return pl.run_scoped(multiply, plgpu.ACC((QUERIES, size), jnp.float32))
