@@ -107,6 +107,7 @@ def _walk(q_NKMH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, walk: Walk, k
             plgpu.Barrier(num_barriers=2),
             plgpu.Barrier(num_barriers=STAGES),
             plgpu.Barrier(num_barriers=STAGES),
+            plgpu.Barrier(),
         ],
     )
     lists = [x.astype(jnp.int32) for x in walk]
@@ -119,7 +120,7 @@ def _tiled(*shape: int) -> Any:
 
 def _kernel(
     q_NKMH, k_PKHC, v_PKCH, page_I, tokens_I, prompt_I, first_N, count_N, prompt_NM, out_NKMH, top_NKM, total_NKM,
-    q_MH, k_SHC, v_SCH, out_MH, top_M, total_M, prompt_M, start, k_there, v_there, *, kept: int,
+    q_MH, k_SHC, v_SCH, out_MH, top_M, total_M, prompt_M, start, k_there, v_there, spent, *, kept: int,
 ):
     block, head = jax.lax.axis_index("block"), jax.lax.axis_index("head")
     first, count = first_N[block], count_N[block]
@@ -156,6 +157,9 @@ def _kernel(
         weights = e.astype(jnp.bfloat16)
         plgpu.barrier_wait(v_there.at[stage])
         out = out * jax.lax.broadcast_in_dim(keep, out.shape, [0]) + _product(weights, v_SCH.at[stage], h)
+        # No warp may still read the pages that are about to be overwritten.
+        plgpu.barrier_arrive(spent)
+        plgpu.barrier_wait(spent)
         pl.when(n + STAGES < count)(lambda: fetch(n + STAGES, stage))
         return out, new, total
 
