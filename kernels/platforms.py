@@ -8,18 +8,18 @@ from typing import Any
 import jax
 
 
-def by_platform(*args: Any, default: Callable, tpu: Callable, cuda: Callable, **others: Callable) -> Any:
-    """What the implementation for the platform makes of args; `default` serves all others, and whatever XLA has to cut.
+def by_platform(*args: Any, default: Callable, tpu: Callable, cuda: Callable, cpu: Callable | None = None) -> Any:
+    """What the implementation for the platform makes of args; `default` serves all others.
 
-    XLA cannot cut a Pallas kernel over the devices of a mesh: where args lie on several, only code inside shard_map,
-    which sees one device's part, gets tpu and cuda.
+    XLA cannot cut a Pallas kernel over the devices of a mesh. Where args lie on several, tpu and cuda are taken only
+    inside shard_map, whose code sees one device's part, and elsewhere default.
     """
-    if any(_cut_by_xla(x) for x in jax.tree.leaves(args)):
-        return default(*args)
-    return jax.lax.platform_dependent(*args, default=default, tpu=tpu, cuda=cuda, **others)
+    cut = any(_cut_by_xla(x) for x in jax.tree.leaves(args))
+    kernels = {} if cut else {"tpu": tpu, "cuda": cuda}
+    kernels |= {"cpu": cpu} if cpu else {}
+    return jax.lax.platform_dependent(*args, default=default, **kernels) if kernels else default(*args)
 
 
 def _cut_by_xla(x: Any) -> bool:
     mesh = jax.typeof(x).sharding.mesh
-    automatic = (size for name, size in mesh.shape.items() if name not in mesh.manual_axes)
-    return any(size > 1 for size in automatic)
+    return any(size > 1 and name not in mesh.manual_axes for name, size in mesh.shape.items())

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.decode_attention import EMPTY, Plan
+from kernels.decode_attention import EMPTY, GROUP, Plan
 
 
 class Case(NamedTuple):
@@ -61,7 +61,7 @@ def make(
         (t, at, prompt, n)
         for t in range(-(-rows // tile))
         for prompt in sorted({*prompts[t * tile : (t + 1) * tile]} & of_prompt.keys())
-        for at, n in of_prompt[prompt]
+        for at, n in (*of_prompt[prompt], *[(0, 0)] * (-len(of_prompt[prompt]) % GROUP))
     ]
     count = np.array([len(pages) for pages in of_row])
     page_I, row_I, tokens_I = (np.array([*column, 10**6, -7], np.int32) for column in _columns(items, 3))
@@ -73,6 +73,7 @@ def make(
         np.int32(len(items)),
         (np.cumsum(count) - count).astype(np.int32),
         count.astype(np.int32),
+        np.argsort(-count, kind="stable").astype(np.int32),
         np.array(prompts, np.int32),
         tile_S,
         shared_S,
@@ -95,11 +96,11 @@ def brute_force(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     out, top, total = np.zeros((b, heads, g, h)), np.full((b, heads, g), EMPTY), np.zeros((b, heads, g))
     for row in range(b):
         pages = [
-            (plan.page_I[i], plan.tokens_I[i])
-            for i in range(plan.first_B[row], plan.first_B[row] + plan.count_B[row])
+            (plan.page_I[i], plan.tokens_I[i]) for i in range(plan.first_B[row], plan.first_B[row] + plan.count_B[row])
         ]
         for s in range(int(plan.visits)):
-            if plan.tile_S[s] == row // tile and plan.prompt_S[s] == plan.prompt_B[row]:
+            mine = plan.tile_S[s] == row // tile and plan.prompt_S[s] == plan.prompt_B[row]
+            if mine and plan.shared_tokens_S[s]:
                 pages.append((plan.shared_S[s], plan.shared_tokens_S[s]))
         if not pages:
             continue

@@ -43,7 +43,7 @@ def attention_arguments(a: Callable, heads: tuple, rows: int = ROWS, pages: int 
     k, g, h, dtype = heads
     i = partial(a, dtype=jnp.int32)
     visits = 16 * -(-rows // tile)
-    lists, of_rows, shared = [i(pages)] * 3, [i(rows)] * 3, [i(visits)] * 4
+    lists, of_rows, shared = [i(pages)] * 3, [i(rows)] * 4, [i(visits)] * 4
     plan = Plan(*lists, i(), *of_rows, *shared, i())
     pools = a(pages, k, h, PAGE, dtype=dtype), a(pages, k, PAGE, h, dtype=dtype)
     return a(rows, k, g, h, dtype=dtype), *pools, plan

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from kernels.decode_attention.plan import EMPTY, Partial, Plan
+from kernels.decode_attention.plan import EMPTY, Partial, Plan, join
 
 WIDTH = 16
 """Partials joined in one step of the tree over a row's pages."""
@@ -118,11 +118,3 @@ def _join_many(parts_NW: Partial, exists_NW: jax.Array) -> Partial:
     weight_NW = jnp.where(exists, jnp.exp(top_NW - top[:, None]), 0.0)
     out = jnp.sum(parts_NW.out_BKGH * weight_NW[..., None], axis=1)
     return Partial(out, top, jnp.sum(parts_NW.total_BKG * weight_NW, axis=1))
-
-
-def join(a: Partial, b: Partial) -> Partial:
-    """Two partial softmaxes over different keys as one."""
-    top = jnp.maximum(a.top_BKG, b.top_BKG)
-    at_a, at_b = jnp.exp(a.top_BKG - top), jnp.exp(b.top_BKG - top)
-    out = a.out_BKGH * at_a[..., None] + b.out_BKGH * at_b[..., None]
-    return Partial(out, top, a.total_BKG * at_a + b.total_BKG * at_b)

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from kernels.decode_attention.gpu import join
-from kernels.decode_attention.plan import EMPTY, Partial, Plan
+from kernels.decode_attention.plan import EMPTY, Partial, Plan, join
 
 QUERIES = 64
 """The rows of a Hopper matrix product; a block's queries are filled up to them."""
@@ -36,21 +35,24 @@ class Walk(NamedTuple):
 
 
 def takes(q_BKGH: jax.Array, k_PKHC: jax.Array, tile: int) -> bool:
-    """Whether the kernel is made for arrays of these shapes and this type."""
+    """Whether the kernel is made for arrays of these shapes and this type, and for this machine's GPU, if it has one.
+
+    A machine without one compiles for others; the kernel's matrix products exist on Hopper alone.
+    """
+    if jax.default_backend() == "gpu" and not jax.devices()[0].compute_capability.startswith("9."):
+        return False
     g, h = q_BKGH.shape[2:]
     same = q_BKGH.dtype == k_PKHC.dtype == jnp.bfloat16
     return same and g <= GROUP and h in (64, 128) and k_PKHC.shape[-1] == 128 and tile % GROUP == 0
 
 
 def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
-    """As the reference, where `takes` says so. A row's pages are added one after the other, in the order of its list."""
+    """As the reference, where `takes` allows. A row's pages are added one after the other, in the order of its list."""
     b, heads, g, h = q_BKGH.shape
     rows = -(-b // tile) * tile
     q = jnp.pad(q_BKGH, ((0, rows - b), (0, 0), (0, GROUP - g), (0, 0)))
     any_I = jnp.zeros_like(plan.page_I)
-    alone = Walk(
-        plan.page_I, plan.tokens_I, any_I, plan.first_B, plan.count_B, jnp.zeros((b, QUERIES), jnp.int32)
-    )
+    alone = Walk(plan.page_I, plan.tokens_I, any_I, plan.first_B, plan.count_B, jnp.zeros((b, QUERIES), jnp.int32))
     q_alone = jnp.pad(q[:b], ((0, 0), (0, 0), (0, QUERIES - GROUP), (0, 0)))
     own = _walk(q_alone, k_PKHC, v_PKCH, alone, GROUP)
 
@@ -119,8 +121,31 @@ def _tiled(*shape: int) -> Any:
 
 
 def _kernel(
-    q_NKMH, k_PKHC, v_PKCH, page_I, tokens_I, prompt_I, first_N, count_N, prompt_NM, out_NKMH, top_NKM, total_NKM,
-    q_MH, k_SHC, v_SCH, out_MH, top_M, total_M, prompt_M, start, k_there, v_there, spent, *, kept: int,
+    q_NKMH,
+    k_PKHC,
+    v_PKCH,
+    page_I,
+    tokens_I,
+    prompt_I,
+    first_N,
+    count_N,
+    prompt_NM,
+    out_NKMH,
+    top_NKM,
+    total_NKM,
+    q_MH,
+    k_SHC,
+    v_SCH,
+    out_MH,
+    top_M,
+    total_M,
+    prompt_M,
+    start,
+    k_there,
+    v_there,
+    spent,
+    *,
+    kept: int,
 ):
     block, head = jax.lax.axis_index("block"), jax.lax.axis_index("head")
     first, count = first_N[block], count_N[block]

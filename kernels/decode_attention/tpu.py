@@ -31,13 +31,15 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
     b, heads, g, h = q_BKGH.shape
     width = k_PKHC.shape[-1]
     if width % LANES or h > LANES:
-        raise ValueError(f"decode_attention: pages of {width} tokens and heads of width {h}, a TPU takes multiples of"
-                         f" {LANES} and at most {LANES}")
+        raise ValueError(
+            f"decode_attention: pages of {width} tokens and heads of width {h}, a TPU takes multiples of"
+            f" {LANES} and at most {LANES}"
+        )
     cores = 1 if heads % 2 else 2  # Chips with two cores give each half of the heads; others take them in turn.
     part = heads // cores
     page_bytes = part * h * width * (k_PKHC.dtype.itemsize + v_PKCH.dtype.itemsize)
     pages = max(1, min(MOST_PAGES, STEP_BYTES // page_bytes))
-    # XLA lays values of narrow heads out with tokens in the lanes; asked for in any other order, it would copy the pool.
+    # XLA lays values of narrow heads out with tokens in the lanes; asked for another order, it would copy the pool.
     turned = h < LANES
     values = jnp.swapaxes(v_PKCH, 2, 3) if turned else v_PKCH
     rows, group = -(-b // tile) * tile, -(-g // SUBLANES) * SUBLANES
@@ -67,9 +69,7 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
     state = rows * part * group * (2 * h + 2 * LANES) * 4 + rows * width * 4
     out, top, total = pl.pallas_call(
         partial(_kernel, pages=pages, tile=tile, turned=turned),
-        out_shape=[
-            jax.ShapeDtypeStruct((rows, heads, group, lanes), jnp.float32) for lanes in (h, LANES, LANES)
-        ],
+        out_shape=[jax.ShapeDtypeStruct((rows, heads, group, lanes), jnp.float32) for lanes in (h, LANES, LANES)],
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=8,
             grid=(cores, steps),
@@ -96,8 +96,22 @@ def _within(count: jax.Array, *lists: jax.Array) -> list[jax.Array]:
     return [jnp.where(jnp.arange(x.shape[0]) < count, x, 0) for x in at_least_one]
 
 
-def _kernel(counts, page_I, row_I, tokens_I, shared_S, tile_S, prompt_S, shared_tokens_S, q_BKGH, prompt_BL, *rest,
-            pages: int, tile: int, turned: bool):
+def _kernel(
+    counts,
+    page_I,
+    row_I,
+    tokens_I,
+    shared_S,
+    tile_S,
+    prompt_S,
+    shared_tokens_S,
+    q_BKGH,
+    prompt_BL,
+    *rest,
+    pages: int,
+    tile: int,
+    turned: bool,
+):
     k_refs, v_refs, sums = rest[:pages], rest[pages : 2 * pages], rest[2 * pages :]
     step = pl.program_id(1)
     own_steps, items, visits = counts[0], counts[1], counts[2]
@@ -122,9 +136,10 @@ def _kernel(counts, page_I, row_I, tokens_I, shared_S, tile_S, prompt_S, shared_
             for x, new in zip(sums, _join([x[row] for x in sums], fresh), strict=True):
                 x[row] = new
 
-    @pl.when((step >= own_steps) & (step < own_steps + visits))
+    visit = jnp.clip(step - own_steps, 0, tile_S.shape[0] - 1)
+
+    @pl.when((step >= own_steps) & (step < own_steps + visits) & (shared_tokens_S[visit] > 0))
     def _():
-        visit = step - own_steps
         rows = pl.ds(tile_S[visit] * tile, tile)
         k_PKHC, v_PKCH = k_refs[0], v_refs[0]
         group, width = q_BKGH.shape[2], k_PKHC.shape[-1]

@@ -52,8 +52,9 @@ def token_logprob(
     return logp_RL[:, 0], entropy_RL[:, 0]
 
 
-def _kernel(hidden_rd, unembedding_dv, target_rL, logp_rL, entropy_rL, logits_rv, top_rL, s_rL, t_rL, picked_rL, *,
-            vocab: int):
+def _kernel(
+    hidden_rd, unembedding_dv, target_rL, logp_rL, entropy_rL, logits_rv, top_rL, s_rL, t_rL, picked_rL, *, vocab: int
+):
     j, k = pl.program_id(1), pl.program_id(2)
     h, w = hidden_rd[...], unembedding_dv[...]
     # By default, a TPU rounds float32 factors to bfloat16.
