@@ -23,8 +23,10 @@ STAGES = 2
 
 
 class Walk(NamedTuple):
-    """Block n of a head visits entries first_N[n] to first_N[n] + count_N[n] - 1 of the lists; an entry counts for those
-    queries whose prompt_NM is the entry's prompt."""
+    """Block n of a head visits entries first_N[n] to first_N[n] + count_N[n] - 1 of the lists.
+
+    An entry counts for those of its queries whose prompt_NM is the entry's prompt.
+    """
 
     page_I: Any
     tokens_I: Any
