@@ -1,21 +1,31 @@
 """Attention of one new token a row over keys and values that lie in pages, own and shared."""
 
+from __future__ import annotations
+
+from functools import partial
+
 import jax
 
-from kernels.decode_attention import cpu, reference
+from kernels.decode_attention import cpu, gpu, hopper, reference, tpu
 from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, join
+from kernels.platforms import by_platform
+
+__all__ = ["EMPTY", "GROUP", "Partial", "Plan", "decode_attention", "join"]
 
 
 def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
-    """reference.decode_attention, by what is fast on the platform that the program is compiled for."""
-    return jax.lax.platform_dependent(
+    """reference.decode_attention, by what is fast on the platform that the program is compiled for.
+
+    On a TPU, C is a multiple of 128 and H at most 128, or ValueError is raised.
+    """
+    on_gpu = hopper if hopper.takes(q_BKGH, k_PKHC, tile) else gpu
+    return by_platform(
         q_BKGH,
         k_PKHC,
         v_PKCH,
         plan,
-        cpu=lambda *args: cpu.decode_attention(*args, tile),
-        default=lambda *args: reference.decode_attention(*args, tile),
+        default=partial(reference.decode_attention, tile=tile),
+        cpu=partial(cpu.decode_attention, tile=tile),
+        tpu=partial(tpu.decode_attention, tile=tile),
+        cuda=partial(on_gpu.decode_attention, tile=tile),
     )
-
-
-__all__ = ["EMPTY", "GROUP", "Partial", "Plan", "decode_attention", "join"]

@@ -1,5 +1,43 @@
 """Log-probabilities of given tokens without holding the whole vocabulary for every position."""
 
-from kernels.token_logprob.reference import token_logprob
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+
+from kernels.platforms import by_platform
+from kernels.token_logprob import gpu, reference, tpu
 
 __all__ = ["token_logprob"]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def token_logprob(
+    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int
+) -> tuple[jax.Array, jax.Array]:
+    """(log-prob of each target, entropy of each row's distribution), float32 [R], in nats.
+
+    At most [chunk, V] logits live at a time. R must divide by chunk, or ValueError is raised. Under differentiation,
+    both passes are the reference's.
+    """
+    return by_platform(
+        hidden_RD,
+        unembedding_DV,
+        targets_R,
+        default=partial(reference.token_logprob, chunk=chunk),
+        tpu=partial(tpu.token_logprob, chunk=chunk),
+        cuda=partial(gpu.token_logprob, chunk=chunk),
+    )
+
+
+def _forward(hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int) -> tuple[Any, Any]:
+    return jax.vjp(lambda h, w: reference.token_logprob(h, w, targets_R, chunk), hidden_RD, unembedding_DV)
+
+
+def _backward(chunk: int, pull: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, None]:
+    return *pull(cotangents), None
+
+
+token_logprob.defvjp(_forward, _backward)

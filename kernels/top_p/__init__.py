@@ -1,13 +1,22 @@
 """top-p truncation of next-token distributions."""
 
+from __future__ import annotations
+
 import jax
 
-from kernels.top_p import cpu, reference
+from kernels.platforms import by_platform
+from kernels.top_p import cpu, gpu, reference, tpu
+
+__all__ = ["top_p_mask"]
 
 
 def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
     """reference.top_p_mask, by what is fast on the platform that the program is compiled for."""
-    return jax.lax.platform_dependent(p_BV, top_p_B, cpu=cpu.top_p_mask, default=reference.top_p_mask)
-
-
-__all__ = ["top_p_mask"]
+    return by_platform(
+        p_BV,
+        top_p_B,
+        default=reference.top_p_mask,
+        cpu=cpu.top_p_mask,
+        tpu=tpu.top_p_mask,
+        cuda=gpu.top_p_mask,
+    )

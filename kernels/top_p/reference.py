@@ -5,6 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+LARGEST = 0x3F800000
+"""The bits of 1.0, the largest threshold there can be."""
+HALVINGS = 31
+
 
 def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
     """The smallest set of most likely tokens whose mass reaches top_p, with every token tied with the last one kept.
@@ -22,6 +26,6 @@ def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
         return jnp.where(reaches, middle, low), jnp.where(reaches, high, middle)
 
     low = jnp.zeros(p_BV.shape[0], jnp.int32)
-    high = jnp.full(p_BV.shape[0], 0x3F800001, jnp.int32)
-    low, _ = jax.lax.fori_loop(0, 31, halve, (low, high))
+    high = jnp.full(p_BV.shape[0], LARGEST + 1, jnp.int32)
+    low, _ = jax.lax.fori_loop(0, HALVINGS, halve, (low, high))
     return bits_BV >= low[:, None]

@@ -1,0 +1,25 @@
+"""Which implementation of a kernel a program gets: by the platform it is lowered for, not by the machine that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def by_platform(*args: Any, default: Callable, tpu: Callable, cuda: Callable, cpu: Callable | None = None) -> Any:
+    """What the implementation for the platform makes of args; `default` serves all others.
+
+    XLA cannot cut a Pallas kernel over the devices of a mesh. Where args lie on several, tpu and cuda are taken only
+    inside shard_map, whose code sees one device's part, and elsewhere default.
+    """
+    cut = any(_cut_by_xla(x) for x in jax.tree.leaves(args))
+    kernels = {} if cut else {"tpu": tpu, "cuda": cuda}
+    kernels |= {"cpu": cpu} if cpu else {}
+    return jax.lax.platform_dependent(*args, default=default, **kernels) if kernels else default(*args)
+
+
+def _cut_by_xla(x: Any) -> bool:
+    mesh = jax.typeof(x).sharding.mesh
+    return any(size > 1 and name not in mesh.manual_axes for name, size in mesh.shape.items())

@@ -1,0 +1,96 @@
+"""Each kernel as this machine's accelerator computes it, against its reference, on one small input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kernels import decode_attention, token_logprob, top_p
+
+TILE = 8
+
+
+def check() -> None:
+    """To be called once before a run on an accelerator; on a CPU it does nothing.
+
+    Raises RuntimeError that names the kernel and its largest deviation where one is out of its tolerance.
+    """
+    if jax.default_backend() != "cpu":
+        for name, kernel, reference, arguments, tolerance in cases():
+            compare(name, kernel, reference, arguments, tolerance)
+
+
+def compare(name: str, kernel: Callable, reference: Callable, arguments: tuple, tolerance: float) -> None:
+    """Raises RuntimeError where kernel and reference are further apart than tolerance, or one is not a number."""
+    found = jax.tree.leaves(jax.jit(kernel)(*arguments))
+    with jax.default_matmul_precision("highest"):
+        expected = jax.tree.leaves(jax.jit(reference)(*arguments))
+    apart = max(
+        float(np.max(np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64))))
+        for x, y in zip(found, expected, strict=True)
+    )
+    if not apart <= tolerance:
+        raise RuntimeError(
+            f"kernels/{name} deviates from its reference by {apart:.3g} on {jax.default_backend()}, more than"
+            f" {tolerance:.3g}: this machine would not compute what the project describes"
+        )
+
+
+def cases() -> Iterator[tuple[str, Callable, Callable, tuple, float]]:
+    """(kernel's folder, public function, reference, arguments, largest deviation that rounding explains)."""
+    # Masses of 1/4096 add without rounding in any order, so that the masks are equal.
+    counts = np.random.default_rng(0).multinomial(4096, np.full(1000, 1e-3), size=16)
+    p_BV, top_p_B = jnp.asarray(counts / 4096, jnp.float32), jnp.linspace(0.1, 1.0, 16)
+    yield "top_p", top_p.top_p_mask, top_p.reference.top_p_mask, (p_BV, top_p_B), 0.0
+
+    # Logits of size 1 to 5. bfloat16 factors multiply exactly into float32: only the order of sums is left.
+    for dtype, tolerance in ((jnp.bfloat16, 1e-4), (jnp.float32, 1e-4)):
+        hidden, weights = _normal(1, (32, 256), dtype), _normal(2, (256, 1900), dtype) / 8
+        arguments = (hidden, weights, jnp.arange(32) * 59)
+        kernel = partial(token_logprob.token_logprob, chunk=16)
+        yield "token_logprob", kernel, partial(token_logprob.reference.token_logprob, chunk=16), arguments, tolerance
+
+    # Sums of 300 weights up to 1 times values up to 4: each weight is rounded to 8 bits where values are bfloat16.
+    for dtype, tolerance in ((jnp.bfloat16, 0.25), (jnp.float32, 1e-3)):
+        q_BKGH = _normal(3, (2 * TILE, 2, 7, 128), dtype)
+        k_PKHC, v_PKCH = _normal(4, (40, 2, 128, 128), dtype), _normal(5, (40, 2, 128, 128), dtype)
+        kernel = partial(decode_attention.decode_attention, tile=TILE)
+        reference = partial(decode_attention.reference.decode_attention, tile=TILE)
+        yield "decode_attention", kernel, reference, (q_BKGH, k_PKHC, v_PKCH, plan()), tolerance
+
+
+def plan() -> decode_attention.Plan:
+    """16 rows of 0 to 2 pages, the last ones partly filled, and two prompts of 128 + 50 tokens in both tiles."""
+    count_B = np.arange(2 * TILE) % 3
+    row_I = np.repeat(np.arange(2 * TILE), count_B)
+    items = len(row_I)
+    first_B = np.cumsum(count_B) - count_B
+    last = np.arange(items) == (first_B + count_B - 1)[row_I]
+    group = decode_attention.GROUP
+    # In each tile, prompt 0 then prompt 1, each in one group of visits of which two have tokens.
+    visit = np.arange(4 * group)
+    place, prompt = visit % group, visit // group % 2
+    lists = decode_attention.Plan(
+        page_I=np.arange(items)[::-1] + 2,
+        row_I=row_I,
+        tokens_I=np.where(last, 1 + 41 * np.arange(items) % 128, 128),
+        items=items,
+        first_B=first_B,
+        count_B=count_B,
+        order_B=np.argsort(-count_B, kind="stable"),
+        prompt_B=np.arange(2 * TILE) // 3 % 3,
+        tile_S=visit // (2 * group),
+        shared_S=np.where(place < 2, 30 + 2 * prompt + place, 0),
+        prompt_S=prompt,
+        shared_tokens_S=np.select([place == 0, place == 1], [128, 50], 0),
+        visits=len(visit),
+    )
+    return decode_attention.Plan(*(jnp.asarray(x, jnp.int32) for x in lists))
+
+
+def _normal(seed: int, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
