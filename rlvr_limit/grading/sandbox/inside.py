@@ -13,6 +13,7 @@ Few imports: they cost every program its start.
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import marshal
 import os
@@ -26,7 +27,7 @@ from rlvr_limit.grading.sandbox import kernel, program
 
 TICK_SECONDS, BUSY_SECONDS = 0.1, 0.01
 STACK_BYTES, DESCRIPTORS = 120 << 20, 64
-CHUNK, DETAIL_BYTES, BROKEN = 1 << 16, 200, 117
+CHUNK, DETAIL_BYTES, BROKEN = 1 << 20, 200, 117
 SIGKILL, SIGXCPU = 9, 24
 
 
@@ -101,6 +102,7 @@ def _confine(job: dict) -> list[str]:
 def _supervise_calls(job: dict) -> None:
     cpu = [min(seconds, job["total_cpu_seconds"]) for seconds in job["cpu_seconds"]] or [job["total_cpu_seconds"]]
     reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, CHUNK)
     nothing = os.open("/dev/null", os.O_RDWR)
 
     def run() -> int:
@@ -140,8 +142,9 @@ def _watched(
 ) -> tuple[int, int, float, str]:
     """Forks, confines and runs the program on the descriptors `kept`, and watches it until it has ended.
 
-    Returns its exit code, the signal that ended it, its CPU seconds, and why it was ended: "" if it was not. It is killed when the parent is gone, when it has sent too much, and when it idles: when so many looks at it in a
-    row find no progress of its CPU clock. On a busy machine the looks come late as well, so that waiting for a
+    Returns its exit code, the signal that ended it, its CPU seconds, and why it was ended: "" if it was not. It is
+    killed when the parent is gone, when it has sent or stored too much, and when it idles: when so many looks at it in
+    a row find no progress of its CPU clock. On a busy machine the looks come late as well, so that waiting for a
     processor is no idling. least, most: the least and the greatest of its limits in CPU seconds.
     """
     pid = os.fork()

@@ -22,16 +22,15 @@ FAILED = 1
 
 
 def call_function(prelude: str, program: str, entry: str, inputs: list[bytes], results: int, cpu: list[float]) -> int:
-    """Calls `entry` (a name, or Class.method of a fresh object) on each input; one line of JSON for each to the descriptor `results`.
+    """Calls `entry` (a name, or Class.method of a fresh object) on each input; writes a line for each to `results`.
 
-    An input is the arguments, as marshal has them (they come from the parent). Lines are [index, value, CPU seconds] or [index, null, CPU seconds, what was raised]; index -1 is loading the
-    program. cpu[i] is the limit of input i in CPU seconds, after which the kernel sends SIGXCPU.
+    An input is the arguments, as marshal has them (they come from the parent). A line is `index seconds v JSON` or
+    `index seconds x JSON of what was raised`; index -1 is loading the program. cpu[i] is the limit of input i in CPU
+    seconds, after which the kernel sends SIGXCPU.
     """
 
-    def send(index: int, began: float, value: str, detail: str = "") -> None:
-        seconds = round(_cpu() - began, 4)
-        text = f", {plain.dumps(detail[:DETAIL_LENGTH])}" if detail else ""
-        view = memoryview(f"[{index}, {value}, {seconds}{text}]\n".encode())
+    def send(index: int, began: float, kind: str, text: str) -> None:
+        view = memoryview(f"{index} {_cpu() - began:.4f} {kind} {text}\n".encode())
         while view:
             view = view[os.write(results, view) :]
 
@@ -44,17 +43,17 @@ def call_function(prelude: str, program: str, entry: str, inputs: list[bytes], r
         function = getattr(module, name)
         function = getattr(function(), method) if method else function
     except BaseException as error:
-        send(-1, began, "null", _describe(error))
+        send(-1, began, "x", _describe(error))
         return FAILED
     for index, line in enumerate(inputs):
         arguments = marshal.loads(line)
         began = _start_clock(cpu[index])
         try:
-            value = plain.dumps(function(*arguments))
+            text = plain.dumps_or_digest(function(*arguments))
         except BaseException as error:
-            send(index, began, "null", _describe(error))
+            send(index, began, "x", _describe(error))
         else:
-            send(index, began, value)
+            send(index, began, "v", text)
     return 0
 
 
@@ -73,7 +72,7 @@ def run_script(prelude: str, program: str, cpu: float) -> int:
         pass
     except BaseException as error:
         code = FAILED
-        os.write(2, _describe(error).encode(errors="replace"))
+        os.write(2, _describe(error).encode())
     # As at the end of any script: other threads finish, atexit's functions run, what is buffered is written.
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
@@ -105,7 +104,9 @@ def _start_clock(seconds: float) -> float:
 
 
 def _describe(error: BaseException) -> str:
+    """JSON of the exception's name and text."""
     try:
-        return f"{type(error).__name__}: {error}"[:DETAIL_LENGTH]
+        text = f"{type(error).__name__}: {error}"
     except BaseException:  # the program's own exception, whose text it has made to fail
-        return type(error).__name__
+        text = type(error).__name__
+    return plain.dumps(text[:DETAIL_LENGTH])

@@ -20,7 +20,7 @@ def loads(text: str | bytes) -> Any:
 
 
 def as_set(items: Iterable[Any]) -> set[Any]:
-    """set(items); raises Unreadable where so many differ but hash alike that a set of them would take quadratic time."""
+    """set(items); raises Unreadable where so many differ but hash alike that a set would take quadratic time."""
     kept = list(items)
     first: dict[int, Any] = {}
     clashes = 0
@@ -34,7 +34,7 @@ def as_set(items: Iterable[Any]) -> set[Any]:
 
 def _decode(data: Any) -> Any:
     if isinstance(data, list):
-        return [_decode(item) for item in data]
+        return data if {list, dict}.isdisjoint(map(type, data)) else [_decode(item) for item in data]
     if not isinstance(data, dict):
         return data
     ((name, content),) = data.items()

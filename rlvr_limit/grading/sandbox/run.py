@@ -10,6 +10,7 @@ import functools
 import logging
 import marshal
 import os
+import re
 import select
 import struct
 import subprocess
@@ -21,9 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
-
-from rlvr_limit.grading.sandbox import plain, reading
 
 ROOT = Path(__file__).resolve().parents[3]
 START = "import sys; sys.path.insert(0, sys.argv[1]); from rlvr_limit.grading.sandbox.inside import main; main()"
@@ -86,11 +84,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one input; index -1: of loading the program. cpu_seconds as the program's own process saw it."""
+    """What became of one input; index -1: of loading the program. cpu_seconds as the program's own process saw it.
+
+    data is what a script wrote, or what a function returned in the form of plain.dumps, not checked (reading.loads).
+    """
 
     index: int
     kind: Kind
-    value: Any = None
+    data: bytes = b""
     detail: str = ""
     cpu_seconds: float = 0.0
 
@@ -147,10 +148,15 @@ def warn_of_missing_protection() -> None:
 
 
 def _results(job: Job, frames: Iterator[tuple[str, bytes]]) -> Iterator[Result]:
-    rest, done, output = b"", 0, b""
+    unfinished: list[bytes] = []
+    done, output = 0, b""
     for kind, content in frames:
         if kind == "v":
-            *lines, rest = (rest + content).split(b"\n") if b"\n" in content else (rest + content,)
+            unfinished.append(content)
+            if b"\n" not in content:
+                continue
+            *lines, rest = b"".join(unfinished).split(b"\n")
+            unfinished = [rest]
             for line in lines:
                 result = _returned(line, done)
                 yield result
@@ -174,21 +180,19 @@ CAUSES = {
     "output": "too much output",
     "disk": "too much on disk",
 }
+LINE = re.compile(rb"(-1|[0-9]{1,9}) ([0-9]{1,9}\.[0-9]{4}) ([vx]) (.*)", re.DOTALL)
 FORGED = "results that are not the sandbox's"
 
 
-def _returned(line: bytes, index: int) -> Result:
+def _returned(line: bytes, done: int) -> Result:
     """A line of call_function, or of a program that pretends to be it."""
-    try:
-        found = reading.loads(line)
-    except plain.Unreadable:
-        found = None
-    match found:
-        case [int(number), _, float() | int() as cpu, str(detail)] if number in (index, -1):
-            return Result(number, Kind.RAISED, detail=detail, cpu_seconds=cpu)
-        case [int(number), value, float() | int() as cpu] if number == index:
-            return Result(index, Kind.VALUE, value, cpu_seconds=cpu)
-    return Result(index, Kind.RAISED, detail=FORGED)
+    match = LINE.fullmatch(line)
+    if not match or int(match[1]) not in (done, -1):
+        return Result(done, Kind.RAISED, detail=FORGED)
+    index, cpu = int(match[1]), float(match[2])
+    if match[3] == b"v":
+        return Result(index, Kind.VALUE, match[4], cpu_seconds=cpu)
+    return Result(index, Kind.RAISED, detail=match[4][:400].decode(errors="replace").strip('"'), cpu_seconds=cpu)
 
 
 def _ended(job: Job, fields: list[str], output: bytes, done: int) -> Result | None:
@@ -204,7 +208,7 @@ def _ended(job: Job, fields: list[str], output: bytes, done: int) -> Result | No
         return Result(index, Kind.RAISED, detail=f"killed by signal {number}", cpu_seconds=cpu)
     if job.entry or code:
         return Result(index, Kind.RAISED, detail=detail or f"exit with code {code}", cpu_seconds=cpu)
-    return Result(index, Kind.OUTPUT, output.decode(errors="replace"), cpu_seconds=cpu)
+    return Result(index, Kind.OUTPUT, output, cpu_seconds=cpu)
 
 
 def _names(content: bytes) -> tuple[str, ...]:
