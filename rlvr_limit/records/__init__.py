@@ -1,11 +1,11 @@
 """The run folder: samples, verdicts and scores that survive whatever happens to the run. One process writes, any reads.
 
-    open_run(root, conditions, info)            start a folder, or go on with one made under equal conditions
-    with Writer(root, "samples") as samples:    rows are safe from kill -9 when append returns
-        samples.append(rows)
-    read(root, "samples", where={"arm": "base"})
-    existing(root, "samples", arm="base")       what a resumed run need not draw again
-    compact(root, "samples")                    many small parts into one
+open_run(root, conditions, info)            start a folder, or go on with one made under equal conditions
+with Writer(root, "samples") as samples:    rows are safe from kill -9 when append returns
+    samples.append(rows)
+read(root, "samples", where={"arm": "base"})
+existing(root, "samples", arm="base")       what a resumed run need not draw again
+compact(root, "samples")                    many small parts into one
 """
 
 from rlvr_limit.records.compaction import compact

@@ -63,8 +63,19 @@ def curves(study: Study, found: Findings, narrow: bool) -> Figure:
         marks = [j for j in range(len(k_K)) if (j + 1).bit_count() == 1 and (len(k_K) < 32 or (j + 1).bit_length() % 2)]
         front = 3 if arm.name == study.base else 2
         ax.fill_between(k_K, curve.low_K, curve.high_K, color=style.color, alpha=0.13, linewidth=0)
-        ax.plot(k_K, curve.mean_K, color=style.color, linestyle=style.dash, linewidth=style.width, marker=style.marker,
-                markevery=marks, markersize=5.5, label=arm.label, zorder=front + i / 100, clip_on=False)
+        ax.plot(
+            k_K,
+            curve.mean_K,
+            color=style.color,
+            linestyle=style.dash,
+            linewidth=style.width,
+            marker=style.marker,
+            markevery=marks,
+            markersize=5.5,
+            label=arm.label,
+            zorder=front + i / 100,
+            clip_on=False,
+        )
         ends.append((k_K[-1], curve.mean_K[-1], arm.label, style))
     if found.guess_K is not None:
         k_K = np.arange(1, len(found.guess_K) + 1)
@@ -91,8 +102,17 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, ArmStyle]], k_
     hook, start, end, text = (max(k_max, 2) * 2 ** (octaves * x) for x in (0.015, 0.035, 0.08, 0.09))
     for (k, y, _, style), label, at in zip(ends, labels, placed, strict=True):
         ax.plot([k, hook, start], [y, y, at], color=style.color, linewidth=0.7, clip_on=False)
-        ax.plot([start, (start * end) ** 0.5, end], [at] * 3, color=style.color, linestyle=style.dash, clip_on=False,
-                linewidth=style.width, marker=style.marker, markevery=[1], markersize=5.5)
+        ax.plot(
+            [start, (start * end) ** 0.5, end],
+            [at] * 3,
+            color=style.color,
+            linestyle=style.dash,
+            clip_on=False,
+            linewidth=style.width,
+            marker=style.marker,
+            markevery=[1],
+            markersize=5.5,
+        )
         ax.text(text, at, label, va="center", ha="left", linespacing=1.0)
 
 
@@ -134,9 +154,16 @@ def histograms(study: Study, found: Findings, narrow: bool) -> Figure:
     x_B = np.concatenate([[-0.12], np.arange(10) / 10 + 0.05])
     for ax, arm in zip(axes, others, strict=True):
         for side, (shown, hatch) in enumerate(((base, None), (arm, "////"))):
-            ax.bar(x_B + (side - 0.5) * 0.04, histogram(shown.n_M, shown.c_M), width=0.038, hatch=hatch,
-                   color=styles[shown.name].color, edgecolor=LIGHT.paper if hatch else "none", linewidth=0.0,
-                   label=shown.label)
+            ax.bar(
+                x_B + (side - 0.5) * 0.04,
+                histogram(shown.n_M, shown.c_M),
+                width=0.038,
+                hatch=hatch,
+                color=styles[shown.name].color,
+                edgecolor=LIGHT.paper if hatch else "none",
+                linewidth=0.0,
+                label=shown.label,
+            )
         ax.set_xticks([-0.12, 0, 0.2, 0.4, 0.6, 0.8, 1.0], ["none", "0", ".2", ".4", ".6", ".8", "1"])
         ax.grid(False, axis="x")
         ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -157,10 +184,19 @@ def perplexities(study: Study, found: Findings, narrow: bool) -> Figure:
         p5, q1, middle, q3, p95 = np.percentile(study.perplexity[pair], (5, 25, 50, 75, 95))
         color = styles[text].color if text in styles else LIGHT.faint
         box = {"whislo": p5, "q1": q1, "med": middle, "q3": q3, "whishi": p95, "fliers": []}
-        ax.bxp([box], positions=[row], orientation="horizontal", widths=0.6, showfliers=False, patch_artist=True,
-               boxprops={"facecolor": color, "alpha": 0.55, "edgecolor": LIGHT.ink, "linewidth": 0.8},
-               medianprops={"color": LIGHT.ink, "linewidth": 2.0}, whiskerprops={"color": LIGHT.faint},
-               capprops={"color": LIGHT.faint}, manage_ticks=False)
+        ax.bxp(
+            [box],
+            positions=[row],
+            orientation="horizontal",
+            widths=0.6,
+            showfliers=False,
+            patch_artist=True,
+            boxprops={"facecolor": color, "alpha": 0.55, "edgecolor": LIGHT.ink, "linewidth": 0.8},
+            medianprops={"color": LIGHT.ink, "linewidth": 2.0},
+            whiskerprops={"color": LIGHT.faint},
+            capprops={"color": LIGHT.faint},
+            manage_ticks=False,
+        )
         ax.annotate(f"{middle:#.3g}", (p95, row), (4, 0), textcoords="offset points", va="center", fontsize=9)
     labels = [f"text by {study.label(text)}\nread by {study.label(model)}" for model, text in pairs]
     ax.set_yticks(range(len(pairs)), labels)

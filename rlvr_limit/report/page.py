@@ -30,18 +30,28 @@ QUARTERS = (("both", "both"), ("base_only", "first"), ("rl_only", "second"), ("n
 def build(study: Study, found: Findings, images: Images, files: dict[str, str]) -> str:
     """The whole page. images: a data URI per figure and (dark, narrow); files: what lies beside the page."""
     make = {
-        "curves": _curves, "differences": _differences, "histograms": _histograms, "support": _support,
-        "problems": _problems, "perplexity": _perplexity, "efficiency": _efficiency, "training": _training,
+        "curves": _curves,
+        "differences": _differences,
+        "histograms": _histograms,
+        "support": _support,
+        "problems": _problems,
+        "perplexity": _perplexity,
+        "efficiency": _efficiency,
+        "training": _training,
     }
     body = [
         f"<header><h1>{escape(study.title)}</h1>",
         html.paragraph(study.purpose, "purpose"),
         "</header>",
-        html.section("found", "What was found", [
-            html.paragraph(" ".join(words.summary(study, found)), "lead"),
-            html.paragraph(" ".join(words.other_arms(study, found))),
-            html.paragraph(study.caveat, "caveat"),
-        ]),
+        html.section(
+            "found",
+            "What was found",
+            [
+                html.paragraph(" ".join(words.summary(study, found)), "lead"),
+                html.paragraph(" ".join(words.other_arms(study, found))),
+                html.paragraph(study.caveat, "caveat"),
+            ],
+        ),
         html.section("unresolved", "What is not resolved", [html.items(words.not_resolved(study, found))], "box"),
         "<nav>" + "".join(html.link(f"#{anchor}", title) for anchor, title in SECTIONS.items()) + "</nav>",
         *(html.section(name, SECTIONS[name], draw(study, found, images)) for name, draw in make.items()),
@@ -65,7 +75,9 @@ def _curves(study: Study, found: Findings, images: Images) -> list[str]:
         html.table(head, rows, "Below each number: its 95 % population band, percent."),
         html.paragraph(
             "Guess-corrected: (pass@k \u2212 guessing) / (1 \u2212 guessing). Crossing: the least k from which the "
-            "base stays level or ahead, with its 95 % interval, where the data resolve it.", "note"),
+            "base stays level or ahead, with its 95 % interval, where the data resolve it.",
+            "note",
+        ),
     ]
 
 
@@ -98,14 +110,17 @@ def _support(study: Study, found: Findings, images: Images) -> list[str]:
     names = {"both": "both", "base_only": f"{base} only", "rl_only": "the other arm only", "neither": "neither"}
     keys = "".join(f'<span class="key {kind}"></span>{escape(names[field])}' for field, kind in QUARTERS)
     parts = [
-        html.paragraph(f"A problem counts as solved where at least one sample is right; {words.size(study)}. "
-                       "The lists fold open; each name leads to the problem and its samples."),
+        html.paragraph(
+            f"A problem counts as solved where at least one sample is right; {words.size(study)}. "
+            "The lists fold open; each name leads to the problem and its samples."
+        ),
         html.table(head, rows),
         html.paragraph(
             f"SRR = both / all that {base} solves: how much is kept. NDR = arm only / all that the arm solves: how "
             "much is new. SDS: the harmonic mean of the two. NSCR = (arm only \u2212 base only) / solved by either: "
             "net gain. 0/0 is called undefined. A problem solved once may be missed in new samples, and the reverse.",
-            "note"),
+            "note",
+        ),
         f'<p class="note">{keys}</p>',
     ]
     for name, beside in found.against_base.items():
@@ -116,11 +131,15 @@ def _support(study: Study, found: Findings, images: Images) -> list[str]:
         lists = {field: getattr(beside.support, field) for field, _ in QUARTERS}
         label = {**names, "rl_only": f"{study.label(name)} only"}
         parts.append(html.bar([(label[field], kind, len(lists[field])) for field, kind in QUARTERS]))
-        parts.append(html.side_by_side(
-            html.details(f"{escape(label[field])}: {len(places)}",
-                         [html.links((f"#problem-{i}", ids[i]) for i in places) if places else "<p>None.</p>"])
-            for field, places in lists.items()
-        ))
+        parts.append(
+            html.side_by_side(
+                html.details(
+                    f"{escape(label[field])}: {len(places)}",
+                    [html.links((f"#problem-{i}", ids[i]) for i in places) if places else "<p>None.</p>"],
+                )
+                for field, places in lists.items()
+            )
+        )
     return parts
 
 
@@ -136,12 +155,17 @@ def _problems(study: Study, found: Findings, images: Images) -> list[str]:
         rows.append([(html.link(f"#problem-{i}", name), name), rate, *scores])
         counts = words.join(f"{arm.label}: {score}" for arm, (score, _) in zip(study.arms, scores, strict=True))
         short = question if len(question) <= 80 else question[:79] + "\u2026"
-        cards.append(html.details(
-            f"<strong>{escape(name)}</strong> {escape(short)}",
-            [html.preformatted(question), html.paragraph(f"Right answers of samples. {counts}.", "note"),
-             *_samples(study, examples[name])],
-            anchor=f"problem-{i}",
-        ))
+        cards.append(
+            html.details(
+                f"<strong>{escape(name)}</strong> {escape(short)}",
+                [
+                    html.preformatted(question),
+                    html.paragraph(f"Right answers of samples. {counts}.", "note"),
+                    *_samples(study, examples[name]),
+                ],
+                anchor=f"problem-{i}",
+            )
+        )
     return [
         html.paragraph("A click on a column's name sorts by it. Each problem folds open to its question and samples."),
         html.sortable(head, rows),
@@ -188,7 +212,8 @@ def _efficiency(study: Study, found: Findings, images: Images) -> list[str]:
     return [
         html.paragraph(
             "\u0394SE is the gap between what the base can reach with many samples and what the trained model reaches "
-            f"with one. Lower is better; 0 would mean that one sample does as well as {k} of the base.{note}"),
+            f"with one. Lower is better; 0 would mean that one sample does as well as {k} of the base.{note}"
+        ),
         html.table(head, rows),
     ]
 
@@ -204,8 +229,11 @@ def _training(study: Study, found: Findings, images: Images) -> list[str]:
             "their own."
         )
         parts.append(html.picture(images["training"], "training dynamics", caption))
-    names = {run: list(dict.fromkeys(name for row in rows for name in row if name != "step"))
-             for run, rows in study.training.items() if rows}
+    names = {
+        run: list(dict.fromkeys(name for row in rows for name in row if name != "step"))
+        for run, rows in study.training.items()
+        if rows
+    }
     lines = []
     for run, recorded in names.items():
         unseen = [name for name in recorded if name not in METRICS]
@@ -219,9 +247,7 @@ def _training(study: Study, found: Findings, images: Images) -> list[str]:
 
 def _no_run(study: Study, arm: Arm) -> bool:
     """A run belongs to the arms whose names begin with its name; the base may go by its stage's name instead."""
-    return arm.name != study.base and not any(
-        arm.name.startswith(run) for run, rows in study.training.items() if rows
-    )
+    return arm.name != study.base and not any(arm.name.startswith(run) for run, rows in study.training.items() if rows)
 
 
 def _rates(study: Study) -> list[str]:
@@ -231,7 +257,9 @@ def _rates(study: Study) -> list[str]:
             "Truncated: stopped by the length limit. No answer: nothing that the verifier could read. No verdict: the "
             "verifier ran out of time or failed. All count as not right in pass@k, and none is the same as wrong. "
             "Duplicates: samples equal to an earlier one of the "
-            "same problem. Entropy: mean of \u2212log p under the model at temperature 1.", "note"),
+            "same problem. Entropy: mean of \u2212log p under the model at temperature 1.",
+            "note",
+        ),
     ]
 
 
@@ -252,11 +280,12 @@ def _reproduce(study: Study, files: dict[str, str]) -> list[str]:
         html.items(study.notes) if study.notes else "",
         html.heading("Versions"),
         html.table(["what", "version"], [[name, version] for name, version in study.versions.items()])
-        if study.versions else html.paragraph("Missing: no versions were recorded."),
+        if study.versions
+        else html.paragraph("Missing: no versions were recorded."),
         html.heading("Time taken"),
         html.table(["stage", "seconds"], [*timings, ["together", f"{total:,.1f}"]])
-        if timings else html.paragraph("Missing: no timings were recorded."),
+        if timings
+        else html.paragraph("Missing: no timings were recorded."),
         html.heading("Files beside this page"),
         "<ul>" + "".join(f"<li>{html.link(name, name)}: {escape(what)}</li>" for name, what in files.items()) + "</ul>",
     ]
-

@@ -58,8 +58,13 @@ def write_numbers(study: Study, found: Findings, folder: Path) -> dict[str, str]
         _csv(folder / "perplexity.csv", ("model", "text_arm", "perplexity"), scored)
         files["perplexity.csv"] = "perplexity of every scored answer"
     if any(study.training.values()):
-        rows = [(run, row["step"], name, value) for run, rows in study.training.items() for row in rows
-                for name, value in row.items() if name != "step"]
+        rows = [
+            (run, row["step"], name, value)
+            for run, rows in study.training.items()
+            for row in rows
+            for name, value in row.items()
+            if name != "step"
+        ]
         _csv(folder / "training.csv", ("run", "step", "name", "value"), rows)
         files["training.csv"] = "everything the training runs recorded"
     return files
@@ -111,8 +116,9 @@ def _summary(study: Study, found: Findings) -> dict[str, Any]:
             "label": arm.label,
             "group": arm.group,
             "samples": share.samples,
-            "pass@k": {str(k): dict(zip(("value", "low", "high"), _at(band, k), strict=True))
-                       for k in found.ks(arm.name)},
+            "pass@k": {
+                str(k): dict(zip(("value", "low", "high"), _at(band, k), strict=True)) for k in found.ks(arm.name)
+            },
             "truncated": share.truncated,
             "no_answer": share.no_answer,
             "ungraded": share.ungraded,
@@ -142,9 +148,15 @@ def _summary(study: Study, found: Findings) -> dict[str, Any]:
         "guess": guess,
         "arms": arms,
         "differences": [
-            {"first": comparison.first, "second": comparison.second, "level": comparison.difference.level,
-             "k": {str(k): dict(zip(("value", "low", "high"), _at(comparison.difference, k), strict=True))
-                   for k in found.ks(comparison.first, comparison.second)}}
+            {
+                "first": comparison.first,
+                "second": comparison.second,
+                "level": comparison.difference.level,
+                "k": {
+                    str(k): dict(zip(("value", "low", "high"), _at(comparison.difference, k), strict=True))
+                    for k in found.ks(comparison.first, comparison.second)
+                },
+            }
             for comparison in found.comparisons
         ],
         "command": study.command,
@@ -165,8 +177,10 @@ def headline_rows(study: Study, found: Findings) -> tuple[list[str], list[list[s
     head = ["arm", *(f"pass@{k}" for k in ks), f"guess-corrected pass@{ks[-1]}", f"crossing {study.label(study.base)}"]
     rows = []
     for arm in study.arms:
-        cells = [f"{percent(v)}\n{100 * low:.1f}\u2013{100 * high:.1f}"
-                 for v, low, high in (_at(found.curves[arm.name], k) for k in ks)]
+        cells = [
+            f"{percent(v)}\n{100 * low:.1f}\u2013{100 * high:.1f}"
+            for v, low, high in (_at(found.curves[arm.name], k) for k in ks)
+        ]
         corrected = percent(found.guess_corrected[arm.name][ks[-1] - 1]) if found.guess_corrected else "no guess rate"
         crossing = "\u2013"
         if arm.name in found.against_base:
@@ -208,8 +222,10 @@ def support_rows(study: Study, found: Findings) -> tuple[list[str], list[list[st
         if beside.support is not None:
             s = beside.support
             cells = [str(len(group)) for group in (s.both, s.base_only, s.rl_only, s.neither)]
-            cells += [UNDEFINED if ratio is None else f"{ratio:.3f}".replace("-", "\u2212")
-                      for ratio in (s.srr, s.ndr, s.sds, s.nscr)]
+            cells += [
+                UNDEFINED if ratio is None else f"{ratio:.3f}".replace("-", "\u2212")
+                for ratio in (s.srr, s.ndr, s.sds, s.nscr)
+            ]
         rows.append([study.label(name), *cells])
     return head, rows
 
@@ -227,13 +243,16 @@ def rate_rows(study: Study) -> tuple[list[str], list[list[str]]]:
     rows = []
     for arm in study.arms:
         share = shares(study)[arm.name]
-        rows.append([
-            arm.label, f"{share.samples:,}",
-            *(percent(value) for value in (share.truncated, share.no_answer, share.ungraded)),
-            MISSING if arm.mean_tokens is None else f"{arm.mean_tokens:.1f}",
-            MISSING if arm.duplicate_rate is None else percent(arm.duplicate_rate),
-            MISSING if arm.entropy is None else f"{arm.entropy:.3f}",
-        ])
+        rows.append(
+            [
+                arm.label,
+                f"{share.samples:,}",
+                *(percent(value) for value in (share.truncated, share.no_answer, share.ungraded)),
+                MISSING if arm.mean_tokens is None else f"{arm.mean_tokens:.1f}",
+                MISSING if arm.duplicate_rate is None else percent(arm.duplicate_rate),
+                MISSING if arm.entropy is None else f"{arm.entropy:.3f}",
+            ]
+        )
     return head, rows
 
 
@@ -241,8 +260,10 @@ def condition_rows(study: Study) -> tuple[list[str], list[list[str]], list[bool]
     """One row per condition, and whether the arms differ in it; the weights' hash last, shortened."""
     fields = condition_fields(study)
     differs = [field_differs(study, field) for field in fields]
-    rows = [[(UNLIKE if unlike else "") + field, *(arm.conditions.get(field, MISSING) for arm in study.arms)]
-            for field, unlike in zip(fields, differs, strict=True)]
+    rows = [
+        [(UNLIKE if unlike else "") + field, *(arm.conditions.get(field, MISSING) for arm in study.arms)]
+        for field, unlike in zip(fields, differs, strict=True)
+    ]
     hashes = [arm.weights_sha256[:12] or MISSING for arm in study.arms]
     unlike = len({arm.weights_sha256 for arm in study.arms}) > 1
     rows.append([(UNLIKE if unlike else "") + "weights SHA-256 (first 12)", *hashes])
