@@ -25,7 +25,7 @@ import time
 
 from rlvr_limit.grading.sandbox import kernel, program
 
-TICK_SECONDS, BUSY_SECONDS = 0.1, 0.01
+TICK_SECONDS, BUSY_SECONDS, SLACK_SECONDS = 0.1, 0.01, 2.0
 STACK_BYTES, DESCRIPTORS = 120 << 20, 64
 CHUNK, DETAIL_BYTES, BROKEN = 1 << 20, 200, 117
 SIGKILL, SIGXCPU = 9, 24
@@ -108,7 +108,7 @@ def _supervise_calls(job: dict) -> None:
     def run() -> int:
         return program.call_function(job["prelude"], job["program"], job["entry"], job["inputs"], writing, cpu)
 
-    ended = _watched(job, run, (nothing, nothing, nothing, writing), min(cpu), job["total_cpu_seconds"], reading)
+    ended = _watched(job, run, (nothing, nothing, nothing, writing), cpu, job["total_cpu_seconds"], reading)
     _end(0, *ended)
 
 
@@ -124,7 +124,7 @@ def _supervise_scripts(job: dict) -> None:
         def run(cpu: float = seconds) -> int:
             return program.run_script(job["prelude"], job["program"], cpu)
 
-        code, number, used, cause = _watched(job, run, (given, written, errors), seconds, seconds + 2)
+        code, number, used, cause = _watched(job, run, (given, written, errors), [seconds], seconds + 2)
         _send("o", os.pread(written, job["output_bytes"], 0))
         size = os.fstat(errors).st_size
         _end(index, code, number, used, cause, os.pread(errors, DETAIL_BYTES, max(0, size - DETAIL_BYTES)))
@@ -138,18 +138,19 @@ def _end(index: int, code: int, number: int, used: float, cause: str, detail: by
 
 
 def _watched(
-    job: dict, run: object, kept: tuple[int, ...], least: float, most: float, results: int = -1
+    job: dict, run: object, kept: tuple[int, ...], limits: list[float], total: float, results: int = -1
 ) -> tuple[int, int, float, str]:
     """Forks, confines and runs the program on the descriptors `kept`, and watches it until it has ended.
 
     Returns its exit code, the signal that ended it, its CPU seconds, and why it was ended: "" if it was not. It is
     killed when the parent is gone, when it has sent or stored too much, and when it idles: when so many looks at it in
     a row find no progress of its CPU clock. On a busy machine the looks come late as well, so that waiting for a
-    processor is no idling. least, most: the least and the greatest of its limits in CPU seconds.
+    processor is no idling. limits: the CPU seconds of its inputs, which the kernel holds it to; where it evades that,
+    so many without a result end it here. total: of all together.
     """
     pid = os.fork()
     if not pid:
-        _become_program(job, run, kept, most)
+        _become_program(job, run, kept, total)
     watch, clock = os.pidfd_open(pid), ((~pid) << 3) | 2
     if results >= 0:
         os.close(kept[-1])
@@ -158,7 +159,7 @@ def _watched(
     poll.register(watch, select.POLLIN)
     if results >= 0:
         poll.register(results, select.POLLIN)
-    cause, sent, seen, looks = "", 0, 0.0, 0
+    cause, sent, seen, looks, last_result = "", 0, 0.0, 0, 0.0
     while True:
         events = dict(poll.poll(TICK_SECONDS * 1000))
         if 0 in events:
@@ -172,6 +173,8 @@ def _watched(
                 cause = "output"
             else:
                 _send("v", data)
+                if b"\n" in data:
+                    last_result = time.clock_gettime(clock)
                 continue
         if not events:
             used = time.clock_gettime(clock)
@@ -179,6 +182,8 @@ def _watched(
             seen = used if not looks else seen
             if looks * TICK_SECONDS >= job["idle_seconds"]:
                 cause = "idle"
+            elif used - last_result > max(limits) + SLACK_SECONDS:
+                cause = "cpu"
             elif job["file_rules"] and _bytes_below(job["folder"]) > job["disk_bytes"]:
                 cause = "disk"
         if cause or watch in events:
@@ -190,7 +195,7 @@ def _watched(
     used = usage.ru_utime + usage.ru_stime
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
-    if not cause and number in (SIGXCPU, SIGKILL) and used > 0.9 * least:
+    if not cause and number in (SIGXCPU, SIGKILL) and used > 0.9 * min(limits):
         cause = "cpu"
     if code == BROKEN:
         raise OSError("the program's process could not be confined")
