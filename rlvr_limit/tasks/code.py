@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 from rlvr_limit.grading.code import evalplus_rows, livecodebench
@@ -22,7 +21,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 class Benchmark:
     """Where a benchmark's rows are: the hub's data set and its files, or local files named `stems` + a suffix.
 
-    first and last bound the days on which problems were released, both included; None: no window.
+    first and last bound the days on which problems were released, both included; "": no window.
     """
 
     name: str
@@ -30,8 +29,8 @@ class Benchmark:
     hub_files: str
     stems: tuple[str, ...]
     rows: int
-    first: date | None = None
-    last: date | None = None
+    first: str = ""
+    last: str = ""
 
 
 # Hub names and files were not checked against the hub itself.
@@ -42,8 +41,8 @@ HUB_TEST = "data/test-*.parquet"
 BENCHMARKS = (
     Benchmark("humanevalplus", "evalplus/humanevalplus", HUB_TEST, ("humanevalplus*", "humanevalplus*/*"), 164),
     Benchmark("mbppplus", "evalplus/mbppplus", HUB_TEST, ("mbppplus*", "mbppplus*/*"), 378),
-    Benchmark("livecodebench_v5", *LIVECODEBENCH, 279, date(2024, 8, 1), date(2025, 1, 31)),
-    Benchmark("livecodebench_v5_all", *LIVECODEBENCH, 880, date(2023, 5, 1), date(2025, 1, 31)),
+    Benchmark("livecodebench_v5", *LIVECODEBENCH, 279, "2024-08-01", "2025-01-31"),
+    Benchmark("livecodebench_v5_all", *LIVECODEBENCH, 880, "2023-05-01", "2025-01-31"),
 )  # fmt: skip
 
 
@@ -85,11 +84,11 @@ def load(name: str, data_dir: str | Path | None = None) -> tuple[Question, ...]:
 
 def _question(benchmark: Benchmark, row: dict, place: str) -> Question | None:
     """None where the problem lies outside the benchmark's window."""
-    if benchmark.first is None:
+    if not benchmark.first:
         text, tests = evalplus_rows.from_row(row, place)
         return Question(f"{benchmark.name}/{tests.task_id.rpartition('/')[2]}", text, tests)
     found = livecodebench.from_row(row, place)
-    if not benchmark.first <= found.day <= benchmark.last:
+    if not benchmark.first <= found.day.isoformat() <= benchmark.last:
         return None
     name = found.tests.question_id.replace("/", "_")
     return Question(f"{benchmark.name}/{name}", found.question, found.tests, found.starter_code)

@@ -125,11 +125,10 @@ def hostile(tests: list[EvalPlusTests], workers: int, before: Callable[[], int])
     seconds = time.monotonic() - began
     right = Counter((i < HONEST, o.correct) for i, o in zip(order, found, strict=True))
     states = Counter(o.status for o in found)
-    print(
-        f"{HONEST} honest: {right[True, True]} accepted; {BAD} hostile: {right[False, False]} refused; "
-        f"{seconds:.0f} s on {workers} workers; {', '.join(f'{n} {status}' for status, n in states.items())}; "
-        f"processes and folders left: {before() - there}; largest process {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10} MiB"
-    )
+    said = ", ".join(f"{n} {status}" for status, n in states.items())
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+    print(f"{HONEST} honest: {right[True, True]} accepted; {BAD} hostile: {right[False, False]} refused; {said}")
+    print(f"{seconds:.0f} s on {workers} workers; left over: {before() - there}; largest process {largest} MiB")
     for i, o in zip(order, found, strict=True):
         if (i < HONEST) != o.correct or o.status == Status.ERROR:
             print(f"  {i}: {o}")

@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
 START = "import sys; sys.path.insert(0, sys.argv[1]); from rlvr_limit.grading.sandbox.inside import main; main()"
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 FIRST_UID = 2_000_000_000
@@ -227,7 +226,7 @@ def _frames(
     data = marshal.dumps(sent)
     process = subprocess.Popen(
         # Isolated from the environment, but for a hash seed that makes verdicts repeatable.
-        [sys.executable, "-S", "-P", "-s", "-X", "utf8", "-c", START, str(ROOT)],
+        [sys.executable, "-S", "-P", "-s", "-X", "utf8", "-c", START, str(Path(__file__).resolve().parents[3])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
