@@ -3,6 +3,7 @@
 import marshal
 import os
 import sys
+import tempfile
 import time
 from collections import Counter, OrderedDict
 from decimal import Decimal
@@ -82,16 +83,14 @@ def _descends_from_here(entry):
     return False
 
 
-def leftovers():
-    return [p.name for p in Path("/tmp").glob("program-*")] + [p.name for p in Path("/tmp").glob("rlvr_limit_was_here")]
-
-
 @pytest.fixture(autouse=True)
-def nothing_is_left():
-    before = leftovers()
+def nothing_is_left(tmp_path, monkeypatch):
+    # Folders of other runs on this machine are none of ours.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield
     assert not processes()
-    assert leftovers() == before
+    assert not list(tmp_path.iterdir())
+    assert not Path("/tmp/rlvr_limit_was_here").exists()
 
 
 def test_honest_program_passes():
