@@ -56,7 +56,8 @@ class Arm:
     """A model to compare: given weights, or one of three recipes. group is base, rl, distilled, control or other.
 
     weights is a folder or a hub name, of which revision is taken. The rest is for such weights: prompt names a template
-    of tasks/prompts.py, stop adds tokens (by their text) that end an answer to those of generation_config.json.
+    of tasks/prompts.py, prompt_of[benchmark] another one for a benchmark, stop adds tokens (by their text) that end an
+    answer to those of generation_config.json.
     """
 
     label: str
@@ -64,6 +65,7 @@ class Arm:
     weights: str = ""
     revision: str = ""
     prompt: str = ""
+    prompt_of: dict[str, str] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
     pretrain: Supervised | None = None
     sft: Supervised | None = None

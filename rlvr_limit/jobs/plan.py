@@ -21,10 +21,13 @@ from rlvr_limit.mesh import sharding
 from rlvr_limit.model import ModelConfig
 from rlvr_limit.planning import Benchmark, Program, Study
 from rlvr_limit.planning import programs as abstract
-from rlvr_limit.tasks import countdown, math
+from rlvr_limit.tasks import code, countdown, math
 from rlvr_limit.types import UserError
 
-PROBLEMS = {benchmark.name: benchmark.rows for benchmark in math.BENCHMARKS} | {"omni_train": 2000, "omni_test": 821}
+PROBLEMS = {benchmark.name: benchmark.rows for benchmark in (*math.BENCHMARKS, *code.BENCHMARKS)} | {
+    "omni_train": 2000,
+    "omni_test": 821,
+}
 """Problems of each benchmark, as published: a plan reads no data."""
 
 PROMPT_PLACES = 1344

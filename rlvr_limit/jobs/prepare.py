@@ -17,16 +17,19 @@ from ml_collections import ConfigDict
 from rlvr_limit import checkpoint, records
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.grading import countdown as countdown_grading
+from rlvr_limit.grading.code import grade as code_grading
 from rlvr_limit.grading.named import grader_named
+from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
 from rlvr_limit.jobs import settings
 from rlvr_limit.jobs.experiment import Arm, Experiment, Settings, Setup, Task, answer_limit, benchmark_of, check
 from rlvr_limit.mesh import machine, make_mesh
 from rlvr_limit.model import ModelConfig
-from rlvr_limit.tasks import countdown, files, math, prompts
+from rlvr_limit.tasks import code, countdown, files, math, prompts
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import Problem, UserError
 
 OMNI_PARTS = ("omni_train", "omni_test")
+CODE = tuple(benchmark.name for benchmark in code.BENCHMARKS)
 
 PLACES = 64
 """Prompt places are rounded up to a multiple of this where a config leaves them to the prompts."""
@@ -78,17 +81,31 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
         questions += found[: s.limit or None]
         notes += [note] if note else []
     setups = {name: _setup(s, name, arm, questions) for name, arm in s.arms.items()}
+    if any(isinstance(q, code.Question) for q in questions):
+        return _code_task(s, questions), setups
     named = grader_named(s.grading.grader)
     return Task(named.grade, named.version, inline=False, shorten=named.shorten, notes=tuple(notes)), setups
 
 
-def _questions(s: Settings, name: str) -> tuple[tuple[math.Question, ...], str]:
+def _code_task(s: Settings, questions: list[math.Question | code.Question]) -> Task:
+    if not all(isinstance(q, code.Question) for q in questions):
+        raise UserError(f"config.benchmarks: {', '.join(s.benchmarks)} mix code and mathematics, one of them is right")
+    try:
+        warn_of_missing_protection()
+    except SandboxError as error:
+        raise UserError(str(error)) from error
+    return Task(code_grading.grade, code_grading.VERSION, inline=False, shorten=code_grading.shorten)
+
+
+def _questions(s: Settings, name: str) -> tuple[tuple[math.Question | code.Question, ...], str]:
     """A benchmark's questions and what must be said of them; omni_train and omni_test are parts of omni_math.
 
     A name that ends like a file is a file of one's own problems.
     """
     if name.endswith(files.SUFFIXES):
         return math.load_file(name), f"{Path(name).name}: problems of one's own."
+    if name in CODE:
+        return code.load(name, s.data_dir), ""
     if name not in OMNI_PARTS:
         return math.load(name, s.data_dir), ""
     split = math.split_omni_math(math.load("omni_math", s.data_dir), s.data_dir, s.seed)
@@ -97,14 +114,15 @@ def _questions(s: Settings, name: str) -> tuple[tuple[math.Question, ...], str]:
     return renamed, f"{name}: {len(part)} problems, {split.label}."
 
 
-def _setup(s: Settings, name: str, arm: Arm, questions: list[math.Question]) -> Setup:
+def _setup(s: Settings, name: str, arm: Arm, questions: list[math.Question | code.Question]) -> Setup:
     folder = checkpoint.resolve(arm.weights, arm.revision, with_weights=False)
     model = checkpoint.read_model_config(folder, s.dtype)
     words = load_tokenizer(folder)
     checkpoint.check_vocabulary(model, words.vocab_size, f"config.arms.{name}")
     problems = []
     for q in questions:
-        prompt = prompts.render(arm.prompt, q.question, words)
+        template = arm.prompt_of.get(benchmark_of(q.id), arm.prompt)
+        prompt = prompts.render(template, q.question, words, q.starter_code if isinstance(q, code.Question) else "")
         problems.append(Problem(q.id, q.question, prompt, words.encode(prompt), q.answer))
     stops = tuple(dict.fromkeys((*checkpoint.stop_tokens(folder), *(words.token_id(text) for text in arm.stop))))
     if not stops:

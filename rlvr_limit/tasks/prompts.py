@@ -49,6 +49,13 @@ def _livecodebench(what: str, code: str) -> str:
     )
 
 
+def _livecodebench_user(what: str, code: str) -> str:
+    return (
+        "You will be given a question (problem specification) and will generate a correct Python program that matches "
+        f"the specification and passes all tests.\n\nQuestion: {QUESTION}\n\n{what}\n```python\n{code}\n```\n\n"
+    )
+
+
 BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
 
 QWEN_BOXED = PromptTemplate(
@@ -121,19 +128,19 @@ HUMANEVAL_PLUS = PromptTemplate(
     "question as in EvalPlus).",
     strips=True,
 )
+SCRIPT = (
+    "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the sample "
+    "inputs). Enclose your code within delimiters as follows. Ensure that when the python program runs, it reads the "
+    "inputs, runs the algorithm and writes output to STDOUT."
+)
+FUNCTION = (
+    "You will use the following starter code to write the solution to the problem and enclose your code within "
+    "delimiters."
+)
 LIVECODEBENCH = PromptTemplate(
     "livecodebench",
-    _livecodebench(
-        "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the "
-        "sample inputs). Enclose your code within delimiters as follows. Ensure that when the python program runs, it "
-        "reads the inputs, runs the algorithm and writes output to STDOUT.",
-        "# YOUR CODE HERE",
-    ),
-    with_starter=_livecodebench(
-        "You will use the following starter code to write the solution to the problem and enclose your code within "
-        "delimiters.",
-        STARTER,
-    ),
+    _livecodebench(SCRIPT, "# YOUR CODE HERE"),
+    with_starter=_livecodebench(FUNCTION, STARTER),
     arms="Qwen2.5-7B-Instruct-1M and CodeR1-Zero on LiveCodeBench (App. E, Fig. 24: the benchmark's own prompt for "
     "Qwen2.5, with ```python appended). Bytes of the benchmark's code at 28fef95, where the figure differs.",
 )
@@ -146,7 +153,18 @@ ANSWER_ONLY = PromptTemplate(
     arms="Guess control: an arm of the base's weights asked so gives each problem's rate without a chain of thought "
     "(the filter of Fig. 12; the paper does not print its wording, this one is ours).",
 )
-TEMPLATES = (QWEN_BOXED, OAT, DAPO, VERL_R1, SIMPLERL_LLAMA, CHAT, CODE_R1, HUMANEVAL_PLUS, LIVECODEBENCH, ANSWER_ONLY)
+LIVECODEBENCH_CHAT = PromptTemplate(
+    "livecodebench_chat",
+    _livecodebench_user(SCRIPT, "# YOUR CODE HERE"),
+    with_starter=_livecodebench_user(FUNCTION, STARTER),
+    arms="DeepSeek-R1-Distill-Qwen-14B and DeepCoder-14B-Preview on LiveCodeBench: the words of the benchmark's own "
+    "prompt for DeepSeek-R1 in the user's turn of the models' chat template (App. E gives no prompt for them).",
+    chat=True,
+)
+TEMPLATES = (
+    QWEN_BOXED, OAT, DAPO, VERL_R1, SIMPLERL_LLAMA, CHAT, CODE_R1, HUMANEVAL_PLUS, LIVECODEBENCH, LIVECODEBENCH_CHAT,
+    ANSWER_ONLY,
+)  # fmt: skip
 
 
 def template(name: str) -> PromptTemplate:

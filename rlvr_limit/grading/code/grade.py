@@ -1,0 +1,54 @@
+"""The program verifier: the program of a response on its problem's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rlvr_limit.grading.code import evalplus, livecodebench
+from rlvr_limit.grading.code.evalplus import EvalPlusTests
+from rlvr_limit.grading.code.extract import definitions, extract
+from rlvr_limit.grading.code.livecodebench import LiveCodeTests
+from rlvr_limit.grading.code.verdicts import Outcome
+from rlvr_limit.grading.sandbox.run import SandboxError
+from rlvr_limit.types import Problem, Status, Verdict
+
+VERSION = "code-1"
+LONGEST_PROGRAM = 200_000
+
+Tests = EvalPlusTests | LiveCodeTests
+
+
+def grade(problem: Problem, text: str) -> Verdict:
+    """Verdict on a response; problem.answer is the problem's tests. Runs the program until its first failure.
+
+    NO_ANSWER where there is no program, TIMEOUT where a test ran out of time, ERROR where the sandbox failed.
+    """
+    short = shorten(problem, text)
+    if isinstance(short, Verdict):
+        return short
+    program = extract(short)
+    found = check(problem.answer, program)
+    return Verdict(found.correct, found.status, program, found.detail)
+
+
+def shorten(problem: Problem, text: str) -> Verdict | str:
+    """The verdict where there is no program to run, otherwise the program alone, fenced, which `grade` judges alike."""
+    program = extract(text, problem.prompt)
+    if isinstance(problem.answer, EvalPlusTests):
+        program = definitions(program, problem.answer.entry)
+    if not program.strip():
+        return Verdict(False, Status.NO_ANSWER, detail="no closed block of code")
+    if len(program) > LONGEST_PROGRAM:
+        return Verdict(False, Status.GRADED, program[:LONGEST_PROGRAM], f"a program of {len(program)} signs")
+    return f"```python\n{program}\n```"
+
+
+def check(tests: Tests, program: str, all_tests: bool = False, stopped: Callable[[], bool] = lambda: False) -> Outcome:
+    """Runs a program as it is; ERROR where the sandbox fails. Raises InterruptedError when stopped() becomes true."""
+    module = evalplus if isinstance(tests, EvalPlusTests) else livecodebench
+    try:
+        return module.check(tests, program, all_tests, stopped)
+    except (SandboxError, OSError) as error:
+        if isinstance(error, InterruptedError):
+            raise
+        return Outcome(False, Status.ERROR, detail=str(error))

@@ -1,0 +1,142 @@
+"""LiveCodeBench's code generation as its own evaluator judges it (Jain et al. 2024, arXiv 2403.07974; code at 28fef95).
+
+Two kinds of tests: scripts read standard input and write standard output; functions (Solution.name, or a plain name)
+get JSON values, one a line, and return one.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import marshal
+import pickle
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from rlvr_limit.grading.code.verdicts import Outcome, outcome
+from rlvr_limit.grading.sandbox import reading
+from rlvr_limit.grading.sandbox.run import Job, Limits
+from rlvr_limit.types import UserError
+
+CPU_SECONDS = 6.0
+# What the evaluator puts before every program, and what is imported once for all tests of one.
+STARRED = (
+    "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
+    "functools", "operator", "io", "sys", "json", "builtins", "typing",
+)  # fmt: skip
+PRELUDE = (
+    "".join(f"from {name} import *\n" for name in STARRED)
+    + "".join(f"import {name}\n" for name in STARRED if name not in ("builtins", "typing"))
+    + "sys.setrecursionlimit(50000)\n"
+)
+
+
+@dataclass(frozen=True)
+class LiveCodeTests:
+    """The tests of one problem: packed (input, output) texts (`pack`). entry is "" for scripts, else a function."""
+
+    question_id: str
+    entry: str
+    packed: bytes
+
+    def __str__(self) -> str:
+        return f"{len(marshal.loads(zlib.decompress(self.packed)))} tests"
+
+
+def pack(tests: Sequence[tuple[str, str]]) -> bytes:
+    """Pairs of input and output as LiveCodeTests.packed."""
+    return zlib.compress(marshal.dumps(list(tests)))
+
+
+def check(
+    tests: LiveCodeTests, program: str, all_tests: bool = False, stopped: Callable[[], bool] = lambda: False
+) -> Outcome:
+    """Runs a program on all tests. Failed ones are called "test i", counted from 0, the public ones first.
+
+    Raises SandboxError where the sandbox fails.
+    """
+    pairs = marshal.loads(zlib.decompress(tests.packed))
+    if tests.entry:
+        inputs = tuple(marshal.dumps([json.loads(line) for line in text.split("\n")]) for text, _ in pairs)
+        entry = f"Solution.{tests.entry}" if "class Solution" in program else tests.entry
+    else:
+        inputs, entry = tuple(text.encode() for text, _ in pairs), ""
+
+    def right(index: int, data: bytes) -> str:
+        wanted = pairs[index][1]
+        agrees = _same_value(data, wanted) if entry else same_output(data.decode(errors="replace"), wanted)
+        return "" if agrees else ("another value" if entry else "other output")
+
+    job = Job(program, entry, inputs, (CPU_SECONDS,) * len(inputs), PRELUDE, STARRED)
+    limits = Limits(total_cpu_seconds=CPU_SECONDS * (1 + len(inputs)))
+    return outcome(job, limits, [f"test {i}" for i in range(len(pairs))], right, all_tests, stopped)
+
+
+def same_output(written: str, wanted: str) -> bool:
+    """Line by line, white space at the ends of lines and of the whole aside; numbers may be written in any way."""
+    lines, references = ([line.strip() for line in text.strip().split("\n")] for text in (written, wanted))
+    return len(lines) == len(references) and all(map(_same_line, lines, references))
+
+
+def _same_line(line: str, reference: str) -> bool:
+    if line == reference:
+        return True
+    try:
+        numbers, references = ([Decimal(word) for word in text.split()] for text in (line, reference))
+        return numbers == references
+    except InvalidOperation:
+        return False
+
+
+def _same_value(data: bytes, wanted: str) -> bool:
+    value = reading.loads(data)
+    return (list(value) if isinstance(value, tuple) else value) == json.loads(wanted)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One problem: its question, the starter code of a function ("" for scripts), its day, and its tests."""
+
+    question: str
+    starter_code: str
+    day: date
+    tests: LiveCodeTests
+
+
+def from_row(row: dict[str, Any], place: str) -> Row:
+    """A row of livecodebench/code_generation or code_generation_lite. Raises UserError naming place and field."""
+    for name in ("question_id", "question_content", "contest_date", "public_test_cases", "private_test_cases"):
+        if not isinstance(row.get(name), str):
+            raise UserError(f"{place}: field {name!r} is missing or no text; there are {', '.join(row) or 'none'}")
+    try:
+        cases = json.loads(row["public_test_cases"]) + _private(row["private_test_cases"])
+        pairs = [(case["input"], case["output"]) for case in cases]
+        entry = json.loads(row.get("metadata") or "{}").get("func_name") or ""
+        for text, wanted in pairs if entry else ():
+            json.loads(wanted), [json.loads(line) for line in text.split("\n")]
+        day = date.fromisoformat(row["contest_date"][:10])
+    except (ValueError, TypeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError, zlib.error) as error:
+        raise UserError(f"{place}: no problem of LiveCodeBench ({type(error).__name__}: {error})") from error
+    if not pairs:
+        raise UserError(f"{place}: no tests; a program that does nothing would pass")
+    tests = LiveCodeTests(row["question_id"], entry, pack(pairs))
+    return Row(row["question_content"], row.get("starter_code") or "", day, tests)
+
+
+def _private(text: str) -> list[dict[str, str]]:
+    """JSON, or JSON that was pickled, compressed and written in base 64."""
+    if text.lstrip().startswith("["):
+        return json.loads(text)
+    return json.loads(_TextOnly(io.BytesIO(zlib.decompress(base64.b64decode(text)))).load())
+
+
+class _TextOnly(pickle.Unpickler):
+    """A text needs no class, so that none is ever looked up."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name} in a pickled text")

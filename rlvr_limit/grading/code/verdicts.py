@@ -1,0 +1,70 @@
+"""What all code benchmarks share: running a program on its tests and saying which of them it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rlvr_limit.grading.sandbox.run import Job, Kind, Limits, Result, execute
+from rlvr_limit.types import Status
+
+Right = Callable[[int, bytes], str]
+"""(test, Result.data) -> "" where it is right, else what is wrong."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Whether a program passed all of its tests. failed names those that it failed, in order.
+
+    not_run counts tests after one that timed out, after the program's end, or after the first failure where that was
+    asked for. detail is of the first failure.
+    """
+
+    correct: bool
+    status: Status
+    failed: tuple[str, ...] = ()
+    not_run: int = 0
+    detail: str = ""
+
+
+def outcome(
+    job: Job,
+    limits: Limits,
+    names: Sequence[str],
+    right: Right,
+    all_tests: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Runs the job and judges each result; names[i] is the name of test i. Without all_tests the first failure ends it.
+
+    Raises SandboxError where the sandbox fails, InterruptedError when stopped() becomes true.
+    """
+    failed: list[str] = []
+    status, detail, seen = Status.GRADED, "", 0
+    results = execute(job, limits, stopped)
+    try:
+        for result in results:
+            wrong = _wrong(result, right)
+            seen = max(seen, result.index + 1)
+            if wrong:
+                failed.append(names[result.index] if result.index >= 0 else "loading")
+                detail = detail or f"{failed[-1]}: {wrong}"
+                status = Status.TIMEOUT if result.kind == Kind.TIMEOUT else status
+                if not all_tests:
+                    break
+    finally:
+        results.close()
+    missing = len(names) - seen
+    if missing and not failed:
+        detail = f"{names[seen]}: no result"
+    return Outcome(not failed and not missing, status, tuple(failed), missing, detail)
+
+
+def _wrong(result: Result, right: Right) -> str:
+    if result.kind in (Kind.RAISED, Kind.TIMEOUT):
+        return result.detail or "failed"
+    try:
+        return right(result.index, result.data)
+    except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
+        # What a hostile or a foolish program returns may be comparable with nothing.
+        return f"cannot be compared ({type(error).__name__})"

@@ -1,0 +1,166 @@
+"""What the program verifier accepts and refuses on real benchmarks, and how fast.
+
+    python -m tests.benchmarks.code_verdicts --data HumanEvalPlus.jsonl.gz MbppPlus.jsonl.gz [--only references]
+
+references: every reference solution on all of its inputs. mutations: ten kinds on a fixed sample of 60 of them, how
+many of each kind are refused. hostile: 500 hostile programs (tests/code_programs.py) among 5,000 references.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import random
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rlvr_limit.grading.code import evalplus
+from rlvr_limit.grading.code.command import load_tests
+from rlvr_limit.grading.code.evalplus import EvalPlusTests
+from rlvr_limit.grading.code.grade import check
+from rlvr_limit.grading.code.verdicts import Outcome
+from rlvr_limit.grading.sandbox.run import missing_protection
+from rlvr_limit.types import Status
+from tests.code_programs import HOSTILE, RETURN
+
+SAMPLE, HONEST, BAD = 60, 5000, 500
+COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+               ast.In: ast.NotIn, ast.NotIn: ast.In}  # fmt: skip
+OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+             ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult}  # fmt: skip
+KINDS = ("operator", "comparison", "off by one", "condition negated", "branches swapped", "early return",
+         "argument for result",
+         "statement left out", "exception", "infinite loop")  # fmt: skip
+
+
+def mutate(kind: str, tests: EvalPlusTests) -> str:
+    """The reference with one change in its entry function; "" where there is nothing of that kind to change."""
+    tree = ast.parse(tests.reference)
+    function = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == tests.entry)
+    return ast.unparse(ast.fix_missing_locations(tree)) if _change(kind, function) else ""
+
+
+def _change(kind: str, function: ast.FunctionDef) -> bool:
+    first = 1 if isinstance(function.body[0], ast.Expr) and len(function.body) > 1 else 0
+    match kind:
+        case "early return":
+            function.body.insert(first, ast.Return(ast.Constant(None)))
+            return True
+        case "exception":
+            function.body[first:first] = ast.parse("raise ValueError('mutation')").body
+            return True
+        case "infinite loop":
+            function.body[first:first] = ast.parse("while True: pass").body
+            return True
+        case "argument for result":
+            function.body.insert(first, ast.Return(ast.Name(function.args.args[0].arg)) if function.args.args else None)
+            return bool(function.args.args)
+    for node in ast.walk(function):
+        if kind == "operator" and isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+            node.op = OPERATORS[type(node.op)]()
+        elif kind == "comparison" and isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARISONS:
+            node.ops[0] = COMPARISONS[type(node.ops[0])]()
+        elif kind == "off by one" and isinstance(node, ast.Constant) and type(node.value) is int:
+            node.value += 1
+        elif kind == "condition negated" and isinstance(node, ast.If):
+            node.test = ast.UnaryOp(ast.Not(), node.test)
+        elif kind == "branches swapped" and isinstance(node, ast.If | ast.IfExp) and node.orelse:
+            node.body, node.orelse = node.orelse, node.body
+        elif kind == "statement left out" and isinstance(node, ast.For | ast.While | ast.If):
+            node.body[-1] = ast.Pass()
+        else:
+            continue
+        return True
+    return False
+
+
+def judge_all(items: Iterable[tuple[EvalPlusTests, str]], workers: int) -> list[Outcome]:
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(lambda item: check(*item), items))
+
+
+def references(tests: list[EvalPlusTests], workers: int) -> None:
+    began = time.monotonic()
+    found = judge_all(((t, t.reference) for t in tests), workers)
+    for t, outcome in zip(tests, found, strict=True):
+        if not outcome.correct:
+            print(f"  {t.task_id}: {outcome.status}, {outcome.detail}")
+    print(f"references: {sum(o.correct for o in found)} of {len(found)} pass, {time.monotonic() - began:.0f} s")
+
+
+def mutations(tests: list[EvalPlusTests], workers: int) -> None:
+    sample = random.Random(0).sample(quick(tests), SAMPLE)
+    for kind in KINDS:
+        changed = [(t, program) for t in sample if (program := mutate(kind, t))]
+        began = time.monotonic()
+        found = judge_all(changed, workers)
+        alive = [t.task_id for (t, _), o in zip(changed, found, strict=True) if o.correct]
+        states = ", ".join(f"{n} {status}" for status, n in Counter(str(o.status) for o in found).items())
+        print(
+            f"{kind:20} {len(found) - len(alive):3} of {len(found):3} refused ({states}), "
+            f"{time.monotonic() - began:.0f} s"
+            f"{'; accepted: ' if alive else ''}{', '.join(alive)}",
+            flush=True,
+        )
+
+
+def quick(tests: list[EvalPlusTests]) -> list[EvalPlusTests]:
+    """Problems with few inputs, so that the time goes into starting programs."""
+    return [t for t in tests if len(t.packed) < 4000]
+
+
+def hostile(tests: list[EvalPlusTests], workers: int, before: Callable[[], int]) -> None:
+    easy = EvalPlusTests("HumanEval/0", "f", RETURN, 0, evalplus.pack([[1]], []))
+    chosen = sorted(quick(tests), key=lambda t: len(t.packed))[:100]
+    items = [(chosen[i % len(chosen)], chosen[i % len(chosen)].reference) for i in range(HONEST)]
+    names = list(HOSTILE)
+    items += [(easy, HOSTILE[names[i % len(names)]][0]) for i in range(BAD)]
+    order = random.Random(0).sample(range(len(items)), len(items))
+    there, began = before(), time.monotonic()
+    found = judge_all((items[i] for i in order), workers)
+    seconds = time.monotonic() - began
+    right = Counter((i < HONEST, o.correct) for i, o in zip(order, found, strict=True))
+    states = Counter(o.status for o in found)
+    said = ", ".join(f"{n} {status}" for status, n in states.items())
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+    print(f"{HONEST} honest: {right[True, True]} accepted; {BAD} hostile: {right[False, False]} refused; {said}")
+    print(f"{seconds:.0f} s on {workers} workers; left over: {before() - there}; largest process {largest} MiB")
+    for i, o in zip(order, found, strict=True):
+        if (i < HONEST) != o.correct or o.status == Status.ERROR:
+            print(f"  {i}: {o}")
+
+
+def left_over() -> int:
+    folders = len(list(Path("/tmp").glob("program-*")))
+    return folders + sum(b"sandbox.inside" in _command(p) for p in Path("/proc").glob("[0-9]*/cmdline"))
+
+
+def _command(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", choices=("references", "mutations", "hostile"))
+    options = parser.parse_args()
+    tests = [t for path in options.data for t in load_tests(path).values() if isinstance(t, EvalPlusTests)]
+    print(f"{len(tests)} problems; protection missing: {', '.join(missing_protection()) or 'none'}")
+    if options.only in (None, "references"):
+        references(tests, options.workers)
+    if options.only in (None, "mutations"):
+        mutations(tests, options.workers)
+    if options.only in (None, "hostile"):
+        hostile(tests, options.workers, left_over)
+
+
+if __name__ == "__main__":
+    main()
