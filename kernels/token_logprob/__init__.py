@@ -13,7 +13,6 @@ from kernels.token_logprob import gpu, reference, tpu
 __all__ = ["token_logprob"]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def token_logprob(
     hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int
 ) -> tuple[jax.Array, jax.Array]:
@@ -22,22 +21,23 @@ def token_logprob(
     At most [chunk, V] logits live at a time. R must divide by chunk, or ValueError is raised. Under differentiation,
     both passes are the reference's.
     """
-    return by_platform(
-        hidden_RD,
-        unembedding_DV,
-        targets_R,
-        default=partial(reference.token_logprob, chunk=chunk),
-        tpu=partial(tpu.token_logprob, chunk=chunk),
-        cuda=partial(gpu.token_logprob, chunk=chunk),
-    )
 
+    @jax.custom_vjp
+    def found(hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return by_platform(
+            hidden_RD,
+            unembedding_DV,
+            targets_R,
+            default=partial(reference.token_logprob, chunk=chunk),
+            tpu=partial(tpu.token_logprob, chunk=chunk),
+            cuda=partial(gpu.token_logprob, chunk=chunk),
+        )
 
-def _forward(hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int) -> tuple[Any, Any]:
-    return jax.vjp(lambda h, w: reference.token_logprob(h, w, targets_R, chunk), hidden_RD, unembedding_DV)
+    def forward(hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array) -> tuple[Any, Any]:
+        return jax.vjp(lambda h, w: reference.token_logprob(h, w, targets_R, chunk), hidden_RD, unembedding_DV)
 
+    def backward(pull: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, None]:
+        return *pull(cotangents), None
 
-def _backward(chunk: int, pull: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, None]:
-    return *pull(cotangents), None
-
-
-token_logprob.defvjp(_forward, _backward)
+    found.defvjp(forward, backward)
+    return found(hidden_RD, unembedding_DV, targets_R)
