@@ -21,7 +21,7 @@ from rlvr_limit.jobs import settings
 from rlvr_limit.jobs.experiment import Settings
 from rlvr_limit.mesh import MeshConfig, make_mesh, parameter_shardings
 from rlvr_limit.model import ModelConfig, init_params, parameter_specs
-from rlvr_limit.planning import compiling, estimate, fitting, hlo, programs, targets
+from rlvr_limit.planning import compiling, estimate, fitting, programs, targets
 from rlvr_limit.types import SamplingParams, UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -298,90 +298,6 @@ def test_pages_are_not_copied_by_prefill_or_by_what_moves_them() -> None:
         return [p.temporaries for p in some.helpers(lambda p, big: compiling.compile_program(p, target, True, big))]
 
     assert needs(8_000) == needs(16_000)
-
-
-SUM = """\
-  %add = f32[] add(%x, %y)
-}
-"""
-PROGRAM = f"""HloModule jit_decode_window
-
-%sum (x: f32[], y: f32[]) -> f32[] {{
-  %x = f32[] parameter(0)
-  %y = f32[] parameter(1)
-{SUM}
-%fused_copy (p: bf16[8,16]) -> bf16[8,16] {{
-  %p = bf16[8,16]{{1,0}} parameter(0)
-  ROOT %c = bf16[8,16]{{0,1}} copy(%p)
-}}
-
-%fused_update (p.1: bf16[8,16], q: bf16[1,16], i.1: s32[]) -> bf16[8,16] {{
-  %p.1 = bf16[8,16]{{1,0}} parameter(0)
-  %q = bf16[1,16]{{1,0}} parameter(1)
-  %i.1 = s32[] parameter(2)
-  ROOT %u = bf16[8,16]{{1,0}} dynamic-update-slice(%p.1, %q, %i.1, %i.1)
-}}
-
-%inner_body (a: (s32[], f32[4])) -> (s32[], f32[4]) {{
-  %a = (s32[], f32[4]{{0}}) parameter(0)
-  %g = f32[4]{{0}} get-tuple-element(%a), index=1
-  %r = f32[4]{{0}} all-reduce(%g), replica_groups={{}}, to_apply=%sum
-  ROOT %t = (s32[], f32[4]{{0}}) tuple(%n, %r)
-}}
-
-%inner_condition (a.1: (s32[], f32[4])) -> pred[] {{
-  %a.1 = (s32[], f32[4]{{0}}) parameter(0)
-  %bound = s32[]{{:T(128)}} constant(31)
-  ROOT %less = pred[] compare(%i, %bound), direction=LT
-}}
-
-%body (b: (s32[], bf16[8,16], f32[4])) -> (s32[], bf16[8,16], f32[4]) {{
-  %b = (s32[], bf16[8,16]{{1,0:T(8,128)(2,1)}}, /*index=2*/f32[4]{{0}}) parameter(0)
-  %cache = bf16[8,16]{{1,0}} get-tuple-element(%b), index=1
-  %copied = bf16[8,16]{{0,1}} fusion(%cache), kind=kLoop, calls=%fused_copy
-  %updated = bf16[8,16]{{1,0}} fusion(%cache, %row, %n.1), kind=kLoop, calls=%fused_update
-  %start = (f32[4]{{0}}, f32[16]{{0}}) all-gather-start(%v), dimensions={{0}}
-  %done = f32[16]{{0}} all-gather-done(%start)
-  %inner = (s32[], f32[4]{{0}}) while(%z), condition=%inner_condition, body=%inner_body
-  ROOT %out = (s32[], bf16[8,16]{{1,0}}, f32[4]{{0}}) tuple(%n.1, %updated, %v)
-}}
-
-%condition (b.1: (s32[], bf16[8,16], f32[4])) -> pred[] {{
-  %b.1 = (s32[], bf16[8,16]{{1,0}}, f32[4]{{0}}) parameter(0)
-  %steps = s32[] constant(4)
-  ROOT %before = pred[] compare(%j, %steps), direction=LT
-}}
-
-ENTRY %main (c: bf16[8,16]) -> bf16[8,16] {{
-  %c.1 = bf16[8,16]{{1,0}} parameter(0)
-  %first = bf16[8,16]{{1,0}} copy(%c.1)
-  %loop = (s32[], bf16[8,16]{{1,0}}, f32[4]{{0}}) while(%s), condition=%condition, body=%body
-  ROOT %end = bf16[8,16]{{1,0}} get-tuple-element(%loop), index=1
-}}
-"""
-
-
-def test_loop_report_counts_what_runs_in_a_step() -> None:
-    """The inner loop's all-reduce runs 31 times; an update in place is no new array, a copy in a fusion is one."""
-    found = hlo.token_loop(PROGRAM, window=4, big=8 * 16 * 2)
-    assert found.turns == 4
-    assert found.collectives == (("all-gather", 1.0), ("all-reduce", 31.0))
-    assert found.sent == 31 * 16 + 64
-    assert (found.big_writes_step, found.big_writes_window) == (1.0, 1)
-    assert hlo.token_loop(PROGRAM, window=4, big=8 * 16 * 2 + 1).big_writes_step == 0
-
-
-def test_unrolled_loop_counts_the_same_a_step() -> None:
-    """Two steps a turn: a loop of 4 turns is a window of 8."""
-    found = hlo.token_loop(PROGRAM, window=8, big=256)
-    assert found.collectives == (("all-gather", 0.5), ("all-reduce", 15.5))
-    assert found.big_writes_step == 0.5
-
-
-def test_a_loop_that_ends_when_the_data_says_so_has_no_known_length() -> None:
-    text = PROGRAM.replace("%steps = s32[] constant(4)", "%steps = s32[] get-tuple-element(%b.1), index=0")
-    found = hlo.token_loop(text, window=4, big=256)
-    assert found.turns is None and found.collectives == (("all-gather", 1.0), ("all-reduce", 31.0))
 
 
 def test_windows_of_data_parallel_shards_send_nothing_in_their_token_loop() -> None:
