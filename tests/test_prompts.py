@@ -95,6 +95,24 @@ inputs, runs the algorithm and writes output to STDOUT.
 <|im_end|>
 <|im_start|>assistant
 ```python""",
+    "livecodebench_chat": """<|im_start|>system
+You help.<|im_end|>
+<|im_start|>user
+You will be given a question (problem specification) and will generate a correct Python program that matches the \
+specification and passes all tests.
+
+Question: {}
+
+Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the sample \
+inputs). Enclose your code within delimiters as follows. Ensure that when the python program runs, it reads the \
+inputs, runs the algorithm and writes output to STDOUT.
+```python
+# YOUR CODE HERE
+```
+
+<|im_end|>
+<|im_start|>assistant
+""",
     "answer_only": (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{}\n"
         "Do not reason. Reply with nothing but the final answer within \\boxed{{}}.<|im_end|>\n<|im_start|>assistant\n"

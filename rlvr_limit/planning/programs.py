@@ -157,7 +157,7 @@ def abstract_rows(rows: int) -> programs.Rows:
         key_B2=jax.ShapeDtypeStruct((rows, 2), jnp.uint32),
         index_B=i32,
         stops_BE=jax.ShapeDtypeStruct((rows, STOP_TOKENS), jnp.int32),
-        rules=Rules(f32, f32),
+        rules=Rules(f32, f32, i32, f32),
     )
 
 
