@@ -256,6 +256,7 @@ def test_windows_are_planned_with_the_shapes_and_places_that_the_engine_sends(
             sent.setdefault(name, []).append(jax.tree.map(described, args))
             return real(*args)
 
+        call.lower = real.lower
         return call
 
     for name in ("decode_window", "prefill", "read_pages", "write_pages"):

@@ -108,9 +108,7 @@ inputs). Enclose your code within delimiters as follows. Ensure that when the py
 inputs, runs the algorithm and writes output to STDOUT.
 ```python
 # YOUR CODE HERE
-```
-
-<|im_end|>
+```<|im_end|>
 <|im_start|>assistant
 """,
     "answer_only": (
@@ -177,7 +175,7 @@ def test_hand_written_prompts_start_with_what_the_model_s_tokenizer_puts_first_a
     llama = load_tokenizer(
         write_qwen2(tmp_path, add_bos_token=True, bos_token="<|endoftext|>", chat_template="{{ bos_token }}chat")
     )
-    for name in EXPECTED.keys() - {"chat"}:
+    for name in EXPECTED.keys() - {"chat", "livecodebench_chat"}:
         assert render(name, QUESTION, llama) == "<|endoftext|>" + EXPECTED[name].format(QUESTION)
     assert render("chat", QUESTION, llama) == "<|endoftext|>chat"
 

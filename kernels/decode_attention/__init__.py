@@ -16,8 +16,9 @@ __all__ = ["EMPTY", "GROUP", "Partial", "Plan", "decode_attention", "join"]
 def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
     """reference.decode_attention, by what is fast on the platform that the program is compiled for.
 
-    On a TPU, C is a multiple of 128 and H at most 128, or ValueError is raised.
+    The kernels proper take pages of whole tiles (tpu.takes, hopper.takes); for others both get plain XLA.
     """
+    on_tpu = tpu if tpu.takes(q_BKGH, k_PKHC) else gpu
     on_gpu = hopper if hopper.takes(q_BKGH, k_PKHC, tile) else gpu
     return by_platform(
         q_BKGH,
@@ -26,6 +27,6 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
         plan,
         default=partial(reference.decode_attention, tile=tile),
         cpu=partial(cpu.decode_attention, tile=tile),
-        tpu=partial(tpu.decode_attention, tile=tile),
+        tpu=partial(on_tpu.decode_attention, tile=tile),
         cuda=partial(on_gpu.decode_attention, tile=tile),
     )

@@ -21,6 +21,11 @@ STEP_BYTES = 2**20
 MOST_PAGES = 8
 
 
+def takes(q_BKGH: jax.Array, k_PKHC: jax.Array) -> bool:
+    """Whether pages are whole tiles of the TPU and heads no wider than one."""
+    return k_PKHC.shape[-1] % LANES == 0 and q_BKGH.shape[-1] <= LANES
+
+
 def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
     """As the reference; C a multiple of 128, the lanes of a register, and H at most that.
 
@@ -30,11 +35,6 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
     """
     b, heads, g, h = q_BKGH.shape
     width = k_PKHC.shape[-1]
-    if width % LANES or h > LANES:
-        raise ValueError(
-            f"decode_attention: pages of {width} tokens and heads of width {h}, a TPU takes multiples of"
-            f" {LANES} and at most {LANES}"
-        )
     cores = 1 if heads % 2 else 2  # Chips with two cores give each half of the heads; others take them in turn.
     part = heads // cores
     page_bytes = part * h * width * (k_PKHC.dtype.itemsize + v_PKCH.dtype.itemsize)
