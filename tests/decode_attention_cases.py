@@ -65,7 +65,9 @@ def make(
     ]
     count = np.array([len(pages) for pages in of_row])
     page_I, row_I, tokens_I = (np.array([*column, 10**6, -7], np.int32) for column in _columns(items, 3))
-    tile_S, shared_S, prompt_S, tokens_S = (np.array([*column, -3], np.int32) for column in _columns(visits, 4))
+    tile_S, shared_S, prompt_S, tokens_S = (
+        np.array([*column, *[-3] * GROUP], np.int32) for column in _columns(visits, 4)
+    )
     plan = Plan(
         page_I,
         row_I,

@@ -23,7 +23,7 @@ def test_decode_attention_lowers_for_every_platform(heads, platform, call):
     text = jax.export.export(jax.jit(attend), platforms=[platform], disabled_checks=allowed)(*arguments).mlir_module()
     # The Hopper kernel is for bfloat16 alone.
     assert (call in text) == (platform == "tpu" or "bf16" in heads)
-    assert "while" not in text
+    assert "stablehlo.while" not in text
 
 
 @pytest.mark.parametrize("cut", [True, False])

@@ -48,9 +48,9 @@ def test_attention_over_own_and_shared_pages_equals_brute_force(name):
 
 
 @EVERY_ATTENTION
-@pytest.mark.parametrize(("own", "shared"), [([0] * 5, {}), ([0] * 5, {0: 5}), ([1, 0, 129, 0, 0], {})])
+@pytest.mark.parametrize(("own", "shared"), [([0] * 8, {}), ([0] * 8, {0: 5}), ([1, 0, 129, 0, 0, 0, 0, 2], {})])
 def test_rows_without_any_key_give_nothing(name, own, shared):
-    case = make(own, [0] * 5, shared, **SMALL)
+    case = make(own, [0] * 8, shared, **SMALL)
     found = attend(name, case)
     check(found, case, 1e-5)
     idle = [row for row, tokens in enumerate(own) if not tokens and not shared]

@@ -90,7 +90,7 @@ def _fold(parts: Partial, nth: Nth, first_B: jax.Array, count_B: jax.Array, long
         blocks_B = -(-count_B // WIDTH)
         begin_B = jnp.cumsum(blocks_B) - blocks_B
         size = most // WIDTH + rows
-        row_N = jnp.searchsorted(begin_B, jnp.arange(size), side="right") - 1
+        row_N = jnp.searchsorted(begin_B, jnp.arange(size), side="right", method="compare_all") - 1
         n_NW = (jnp.arange(size) - begin_B[row_N])[:, None] * WIDTH + jnp.arange(WIDTH)
         exists_NW = n_NW < count_B[row_N][:, None]
         at_NW = jnp.clip(nth(first_B[row_N][:, None], n_NW), 0, parts.top_BKG.shape[0] - 1)
