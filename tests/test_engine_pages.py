@@ -22,7 +22,7 @@ from tests.reference_engine import draw as reference_draw
 
 MODEL = ModelConfig(vocab_size=20, width=32, layers=2, heads=4, kv_heads=2, head_width=8, ffn_width=64)
 LONGEST = 22
-CONFIG = EngineConfig(slots=16, window=4, page=4, group_from=12, prompt_places=40, prefill_rows=4)
+CONFIG = EngineConfig(slots=16, window=4, page=16, group_from=12, prompt_places=40, prefill_rows=4)
 CLOSE = 1e-5
 
 
@@ -108,9 +108,10 @@ def hold_within_rounding(drawn: Drawn, references: dict[tuple[str, int], Referen
 CHANGES = [
     {},
     {"buckets": (1, 4), "window": 3, "page": 5},
+    pytest.param({"page": 4}, marks=pytest.mark.slow),
     pytest.param({"group_from": 1000}, marks=pytest.mark.slow),
     pytest.param({"group_from": 1, "page": 8}, marks=pytest.mark.slow),
-    pytest.param({"window": 8, "page": 16}, marks=pytest.mark.slow),
+    pytest.param({"window": 8, "page": 32}, marks=pytest.mark.slow),
 ]
 
 
@@ -134,9 +135,8 @@ def test_the_reference_draws_what_its_distribution_says():
 
 def test_the_order_of_requests_and_indices_changes_no_bit(ample: Engine, drawn: Drawn):
     rng, requests = np.random.default_rng(0), asked()
-    shuffled = [
-        replace(requests[i], indices=tuple(rng.permutation(4).tolist())) for i in rng.permutation(len(requests))
-    ]
+    mixed = [replace(r, indices=tuple(rng.permutation(r.indices).tolist())) for r in requests]
+    shuffled = [mixed[i] for i in rng.permutation(len(mixed))]
     assert draw(ample, shuffled)[0] == drawn
 
 
@@ -151,10 +151,10 @@ def test_where_pages_lie_changes_no_bit(ample: Engine, drawn: Drawn, monkeypatch
 
     monkeypatch.setattr(Scheduler, "_get", any_pages)
     assert draw(ample, asked())[0] == drawn
-    assert len(set(taken)) > 0.9 * (ample.shapes.pages - 1)
+    assert taken != sorted(taken) and max(taken) > 0.9 * ample.shapes.pages
 
 
-@pytest.mark.parametrize("tokens", [68, 100, 200])
+@pytest.mark.parametrize("tokens", [96, 160, 320])
 def test_a_pool_too_small_for_all_slots_gives_the_same_samples_to_the_bit(params, drawn: Drawn, tokens: int):
     tight = Engine(params, MODEL, replace(CONFIG, cache_tokens=tokens), LONGEST)
     found, moments = draw(tight, asked())
@@ -176,7 +176,7 @@ def test_on_two_shards_a_pool_too_small_gives_the_same_samples_to_the_bit(params
     mesh = make_mesh(MeshConfig(data=2))
     spread = jax.device_put(params, parameter_shardings(parameter_specs(MODEL), mesh))
     plenty, _ = draw(Engine(spread, MODEL, CONFIG, LONGEST), asked())
-    found, moments = draw(Engine(spread, MODEL, replace(CONFIG, cache_tokens=200), LONGEST), asked())
+    found, moments = draw(Engine(spread, MODEL, replace(CONFIG, cache_tokens=224), LONGEST), asked())
     assert found == plenty
     assert moments[-1].set_back > 0
 
@@ -203,7 +203,7 @@ def compilations() -> Iterator[list[str]]:
 def test_nothing_is_compiled_after_the_first_window():
     # Weights of its own, so that no other test has compiled anything for it.
     other = replace(MODEL, vocab_size=21, layers=1)
-    config = replace(CONFIG, buckets=(1, 4), cache_tokens=30 * 4, prompt_places=300, prefill_rows=2)
+    config = replace(CONFIG, buckets=(1, 4), cache_tokens=144, prompt_places=300, prefill_rows=2)
     engine = Engine(jax.tree.map(jnp.asarray, random_params(other)), other, config, LONGEST)
     long = tuple(i % 20 for i in range(80))
     requests = [*asked(), replace(asked()[0], problem_id="long", prompt_ids=long, indices=(0,))]
