@@ -13,7 +13,6 @@ from kernels.token_logprob import gpu, reference, tpu
 __all__ = ["token_logprob"]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def token_logprob(
     hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int
 ) -> tuple[jax.Array, jax.Array]:
@@ -22,6 +21,14 @@ def token_logprob(
     At most [chunk, V] logits live at a time. R must divide by chunk, or ValueError is raised. Under differentiation,
     both passes are the reference's.
     """
+    score = jax.custom_vjp(partial(_score, chunk=chunk))
+    score.defvjp(partial(_forward, chunk=chunk), _backward)
+    return score(hidden_RD, unembedding_DV, targets_R)
+
+
+def _score(
+    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int
+) -> tuple[jax.Array, jax.Array]:
     return by_platform(
         hidden_RD,
         unembedding_DV,
@@ -36,8 +43,5 @@ def _forward(hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Arr
     return jax.vjp(lambda h, w: reference.token_logprob(h, w, targets_R, chunk), hidden_RD, unembedding_DV)
 
 
-def _backward(chunk: int, pull: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, None]:
+def _backward(pull: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, None]:
     return *pull(cotangents), None
-
-
-token_logprob.defvjp(_forward, _backward)
