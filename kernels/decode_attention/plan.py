@@ -17,10 +17,11 @@ class Plan(NamedTuple):
     Own pages are listed row by row, each row's in the order of its tokens: those of row b are items first_B[b] to
     first_B[b] + count_B[b] - 1, and item i is page page_I[i], of row row_I[i], with tokens_I[i] of its C tokens in use.
     order_B are the rows, those with most items first.
-    Shared pages are visited by tiles of `tile` neighbouring rows. Visit s is that of rows tile_S[s] * tile onwards to
-    page shared_S[s], with shared_tokens_S[s] tokens in use; it counts only for those rows b of the tile with
-    prompt_B[b] == prompt_S[s]. Visits are sorted by tile, those of one tile by prompt, those of one prompt by page.
-    Those of one tile and prompt come in multiples of GROUP, the last ones perhaps with no token in use.
+    Shared pages are visited by tiles of `tile` neighbouring rows, of which B is a multiple. Visit s is that of rows
+    tile_S[s] * tile onwards to page shared_S[s], with shared_tokens_S[s] tokens in use; it counts only for those rows b
+    of the tile with prompt_B[b] == prompt_S[s]. Visits are sorted by tile, those of one tile by prompt, those of one
+    prompt by where its tokens stand. Those of one tile and prompt come in multiples of GROUP, the last ones perhaps
+    with no token in use.
     """
 
     page_I: Any

@@ -21,23 +21,27 @@ def token_logprob(
     At most [chunk, V] logits live at a time. R must divide by chunk, or ValueError is raised. Under differentiation,
     both passes are the reference's.
     """
+    score = jax.custom_vjp(partial(_score, chunk=chunk))
+    score.defvjp(partial(_forward, chunk=chunk), _backward)
+    return score(hidden_RD, unembedding_DV, targets_R)
 
-    @jax.custom_vjp
-    def found(hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return by_platform(
-            hidden_RD,
-            unembedding_DV,
-            targets_R,
-            default=partial(reference.token_logprob, chunk=chunk),
-            tpu=partial(tpu.token_logprob, chunk=chunk),
-            cuda=partial(gpu.token_logprob, chunk=chunk),
-        )
 
-    def forward(hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array) -> tuple[Any, Any]:
-        return jax.vjp(lambda h, w: reference.token_logprob(h, w, targets_R, chunk), hidden_RD, unembedding_DV)
+def _score(
+    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int
+) -> tuple[jax.Array, jax.Array]:
+    return by_platform(
+        hidden_RD,
+        unembedding_DV,
+        targets_R,
+        default=partial(reference.token_logprob, chunk=chunk),
+        tpu=partial(tpu.token_logprob, chunk=chunk),
+        cuda=partial(gpu.token_logprob, chunk=chunk),
+    )
 
-    def backward(pull: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, None]:
-        return *pull(cotangents), None
 
-    found.defvjp(forward, backward)
-    return found(hidden_RD, unembedding_DV, targets_R)
+def _forward(hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int) -> tuple[Any, Any]:
+    return jax.vjp(lambda h, w: reference.token_logprob(h, w, targets_R, chunk), hidden_RD, unembedding_DV)
+
+
+def _backward(pull: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, None]:
+    return *pull(cotangents), None

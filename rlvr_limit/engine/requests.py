@@ -20,8 +20,8 @@ class EngineConfig:
 
     slots samples are alive at once; a window is the number of steps between two looks of the host; prompts hold at
     most prompt_places tokens and are prefilled prefill_rows at a time.
-    Keys and values lie in pages of `page` tokens (rounded up to whole windows). cache_tokens is what all pages hold;
-    0 leaves room for every slot's longest sample and for prefix_rows prompts.
+    Keys and values lie in pages of `page` tokens (16 or more, rounded up to whole windows). cache_tokens is what all
+    pages hold; 0 leaves room for every slot's longest sample and for prefix_rows prompts.
     buckets are the numbers of rows that programs are compiled for, the smallest that holds all live samples is taken;
     () means one of all slots. Prompts of group_from tokens or more are attended to by all of their rows together.
     reference mode always runs tiles of 64 rows, so that samples are bitwise the same for any number of slots.

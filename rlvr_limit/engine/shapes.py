@@ -14,6 +14,8 @@ from rlvr_limit.model import ModelConfig
 
 REFERENCE_ROWS = 64
 SHORTEST_PREFILL = 64
+LEAST_PAGE = 16
+"""On pages shorter than a vector of a CPU, XLA rounds a row's sums otherwise for other numbers of rows."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def own_pages(max_tokens: int, window: int, page: int) -> int:
 def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> Shapes:
     """The sizes of an engine for answers of up to max_tokens."""
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    page = -(-config.page // config.window) * config.window
+    page = -(-max(config.page, LEAST_PAGE) // config.window) * config.window
     slots = -(-config.slots // shards)
     buckets = (REFERENCE_ROWS,) if config.reference else (*config.buckets, config.slots)
     rounded = sorted({-(-rows // shards) * shards for rows in buckets if rows <= config.slots or config.reference})
