@@ -10,7 +10,7 @@ import pytest
 
 from kernels.decode_attention import GROUP, Partial, Plan, cpu, reference
 
-K, G, H, C = 2, 3, 8, 8
+K, G, H, C = 2, 3, 8, 16
 PROMPTS = {0: 37, 1: 8, 2: 61}
 """Tokens of each prompt that rows visit together."""
 
