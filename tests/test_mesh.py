@@ -138,12 +138,12 @@ def test_one_device_adds_no_constraint_to_any_program(wide: object) -> None:
 
 
 def test_pages_are_cut_by_rows_and_heads(wide: object) -> None:
-    engine = Engine(placed(wide, WIDE, (2, 2, 2)), WIDE, EngineConfig(slots=16, page=8, prompt_places=4), 8)
+    engine = Engine(placed(wide, WIDE, (2, 2, 2)), WIDE, EngineConfig(slots=16, page=16, prompt_places=4), 8)
     shapes, layout = engine.shapes, engine.layout(16)
     assert (shapes.shards, shapes.slots, layout.tile) == (4, 4, 4)
     k, v = (x.shape for x in shapes.abstract_pool(WIDE)[0])
-    assert layout.place(k, *programs.KEYS).shard_shape(k) == (shapes.pages, 4, 8, 8)
-    assert layout.place(v, *programs.KEYS).shard_shape(v) == (shapes.pages, 4, 8, 8)
+    assert layout.place(k, *programs.KEYS).shard_shape(k) == (shapes.pages, 4, 8, 16)
+    assert layout.place(v, *programs.KEYS).shard_shape(v) == (shapes.pages, 4, 16, 8)
     assert layout.place((16,), "rows").shard_shape((16,)) == (4,)
 
 

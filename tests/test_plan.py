@@ -244,7 +244,7 @@ def test_windows_are_planned_with_the_shapes_and_places_that_the_engine_sends(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Window, prefill, and what moves pages; one sample is set back for want of pages."""
-    config = dataclasses.replace(SLOTS, slots=4, cache_tokens=shape[0] * 4 * 6, buckets=(2,))
+    config = dataclasses.replace(SLOTS, slots=4, cache_tokens=shape[0] * 16 * 5, buckets=(2,))
     mesh = make_mesh(MeshConfig(data=shape[0], tensor=shape[1]))
     params = jax.device_put(init_params(TINY, jax.random.key(0)), parameter_shardings(parameter_specs(TINY), mesh))
     sent: dict[str, list] = {}
@@ -261,8 +261,8 @@ def test_windows_are_planned_with_the_shapes_and_places_that_the_engine_sends(
 
     for name in ("decode_window", "prefill", "read_pages", "write_pages"):
         monkeypatch.setattr(device, name, recorded(name))
-    made = Engine(params, TINY, config, 12)
-    requests = [Request("a", (1, 2, 3, 4, 5, 6), (1, 2), tuple(range(4)), SamplingParams(1.0, 1.0, 12, ()))]
+    made = Engine(params, TINY, config, 40)
+    requests = [Request("a", (1, 2, 3, 4, 5, 6), (1, 2), tuple(range(4)), SamplingParams(1.0, 1.0, 40, ()))]
     assert len(list(made.generate(requests))) == 4
     planned = {
         "decode_window": [programs.decode_window(TINY, made.shapes, mesh, rows) for rows in made.shapes.buckets],
