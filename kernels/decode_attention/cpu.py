@@ -59,14 +59,17 @@ def _own_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Pl
 
     def column(j: jax.Array, state: Partial) -> Partial:
         wide, at = jnp.sum(count > j), jnp.int32(0)
-        for size in sizes:
+        for size in sizes[1:]:
             # A last block that would be more than half full is taken whole.
             turns = (jnp.maximum(wide - at, 0) + (SMALL - 1 if size == SMALL else size // 2 - 1)) // size
             state = lax.fori_loop(0, turns, partial(turn, size, at, j), state)
             at += turns * size
         return state
 
-    state = lax.fori_loop(0, jnp.max(plan.count_B), column, _nothing(q))
+    # Columns in which more than half of the rows have a page take all rows, in a loop that holds no other.
+    full = count[len(count) // 2] if sizes[1:] else jnp.max(count)
+    state = lax.fori_loop(0, full, lambda j, state: turn(sizes[0], jnp.int32(0), j, jnp.int32(0), state), _nothing(q))
+    state = lax.fori_loop(full, jnp.max(count), column, state)
     back = jnp.zeros(b, jnp.int32).at[plan.order_B].set(jnp.arange(b))
     return Partial(*(_take(x, back) for x in state))
 
@@ -102,32 +105,43 @@ def _nothing(q: jax.Array) -> Partial:
 
 
 def _shared_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
-    """Tiles of rows against GROUP pages of one prompt at a time: matrix products with tile * G rows."""
+    """All tiles of rows side by side, each against GROUP of its pages at a time: products with tile * G rows.
+
+    Legend: N tiles, X = tile * G queries of a tile and key head, J = GROUP pages, S = J * C keys.
+    """
     b, k, g, h = q_BKGH.shape
-    width = k_PKHC.shape[-1]
-    q_KXH = q_BKGH.transpose(1, 0, 2, 3).reshape(k, b * g, h)
+    width, tiles = k_PKHC.shape[-1], b // tile
+    listed = jnp.arange(len(plan.tile_S)) < plan.visits
+    visits_N = jnp.sum((plan.tile_S == jnp.arange(tiles)[:, None]) & listed, axis=1)
+    first_N = jnp.cumsum(visits_N) - visits_N
+    prompt_NX = jnp.repeat(plan.prompt_B.reshape(tiles, tile), g, axis=1)
+    q_NKXH = q_BKGH.reshape(tiles, tile, k, g, h).transpose(0, 2, 1, 3, 4).reshape(tiles, k, tile * g, h)
 
-    def turn(i: jax.Array, state: tuple) -> tuple:
-        at = plan.tile_S[i * GROUP] * tile
-        pages = lax.dynamic_slice_in_dim(plan.shared_S, i * GROUP, GROUP)
-        tokens = lax.dynamic_slice_in_dim(plan.shared_tokens_S, i * GROUP, GROUP)
-        keys = _take(k_PKHC, pages).transpose(1, 2, 0, 3).reshape(k, h, GROUP * width)
-        values = _take(v_PKCH, pages).transpose(1, 0, 2, 3).reshape(k, GROUP * width, h)
-        mine = lax.dynamic_slice_in_dim(plan.prompt_B, at, tile) == plan.prompt_S[i * GROUP]
-        seen = (jnp.arange(width) < tokens[:, None]).reshape(-1) & jnp.repeat(mine, g)[:, None]
-
-        def rows(x: jax.Array) -> jax.Array:
-            return lax.dynamic_slice_in_dim(x, at * g, tile * g, 1)
-
-        out, top, total = (rows(x) for x in state)
-        scores = jnp.einsum("kxh,khs->kxs", rows(q_KXH), keys, preferred_element_type=jnp.float32) * h**-0.5
+    def turn(i: jax.Array, state: Partial) -> Partial:
+        at_NJ = (first_N + i * GROUP)[:, None] + jnp.arange(GROUP)
+        page_NJ, tokens_NJ, prompt_NJ = (
+            jnp.take(x, at_NJ, mode="clip") for x in (plan.shared_S, plan.shared_tokens_S, plan.prompt_S)
+        )
+        tokens_NJ = jnp.where((i * GROUP < visits_N)[:, None], tokens_NJ, 0)
+        pages = page_NJ.reshape(-1)
+        keys = _take(k_PKHC, pages).reshape(tiles, GROUP, k, h, width).transpose(0, 2, 3, 1, 4)
+        values = _take(v_PKCH, pages).reshape(tiles, GROUP, k, width, h).transpose(0, 2, 1, 3, 4)
+        keys, values = keys.reshape(tiles, k, h, -1), values.reshape(tiles, k, -1, h)
+        used_NS = (jnp.arange(width) < tokens_NJ[:, :, None]).reshape(tiles, -1)
+        seen = (used_NS[:, None] & (prompt_NX == prompt_NJ[:, :1])[:, :, None])[:, None]
+        scores = jnp.einsum("nkxh,nkhs->nkxs", q_NKXH, keys, preferred_element_type=jnp.float32) * h**-0.5
         scores = jnp.where(seen, scores, EMPTY)
-        higher = jnp.maximum(top, jnp.max(scores, axis=-1))
-        e = jnp.where(seen, jnp.exp(scores - higher[..., None]), 0.0)
-        kept = jnp.exp(top - higher)
-        mixed = jnp.einsum("kxs,ksh->kxh", e.astype(values.dtype), values, preferred_element_type=jnp.float32)
-        new = (out * kept[..., None] + mixed, higher, total * kept + jnp.sum(e, axis=-1))
-        return tuple(lax.dynamic_update_slice_in_dim(x, part, at * g, 1) for x, part in zip(state, new, strict=True))
+        top = jnp.maximum(state.top_BKG, jnp.max(scores, axis=-1))
+        e = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
+        kept = jnp.exp(state.top_BKG - top)
+        mixed = jnp.einsum("nkxs,nksh->nkxh", e.astype(values.dtype), values, preferred_element_type=jnp.float32)
+        total = state.total_BKG * kept + jnp.sum(e, axis=-1)
+        return Partial(state.out_BKGH * kept[..., None] + mixed, top, total)
 
-    state = lax.fori_loop(0, plan.visits // GROUP, turn, tuple(_nothing(q_KXH)))
-    return Partial(*(x.reshape(k, b, g, *x.shape[2:]).swapaxes(0, 1) for x in state))
+    state = lax.fori_loop(0, jnp.max(visits_N) // GROUP, turn, _nothing(q_NKXH))
+
+    def by_row(x: jax.Array) -> jax.Array:
+        x = x.reshape(tiles, k, tile, g, *x.shape[3:])
+        return jnp.moveaxis(x, 1, 2).reshape(b, k, g, *x.shape[4:])
+
+    return Partial(*(by_row(x) for x in state))
