@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
+from kernels.selfcheck import check
 from rlvr_limit import records
 from rlvr_limit.engine import Engine, Moment
 from rlvr_limit.grading.pool import GradingPool
@@ -35,6 +36,7 @@ def sample_missing(experiment: Experiment) -> None:
     """Samples arm by arm; arms of one shape share an engine, only the weights change between them."""
     engine: Engine | None = None
     shape: ModelConfig | None = None
+    check()
     with records.Writer(experiment.root, "samples") as samples, records.Writer(experiment.root, "verdicts") as verdicts:
         for entry, work in _lacking(experiment):
             model = experiment.setups[entry.arm].model
