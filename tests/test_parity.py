@@ -143,7 +143,7 @@ def decoded_logits(name: str, patch: pytest.MonkeyPatch, dtype: str = "float32",
             key_B2=np.zeros((slots, 2), np.uint32),
             index_B=np.arange(slots, dtype=np.int32),
             stops_BE=np.full((slots, 4), -1, np.int32),
-            rules=Rules(np.ones(slots, np.float32), np.ones(slots, np.float32)),
+            rules=Rules(*(np.full(slots, x, t) for x, t in ((1, "f"), (1, "f"), (0, "i"), (0, "f")))),
         )
         plan = plans.plan_of([seats], scheduler, shapes.plan(slots), lambda i: PROMPTS[i] > 64)
         grouped.append(int(plan.visits[0]))
@@ -223,7 +223,7 @@ def test_every_product_of_float32_weights_and_no_other_asks_an_accelerator_for_f
     sent = abstract.abstract_rows(4), abstract.abstract_plan(sizes, 4)
     traced = {
         "prefill": jax.make_jaxpr(programs.prefill, static_argnums=1)(
-            params, layout, pool, rows.tokens_BT, np.zeros((1, len(rows.tokens_BT), 1), np.int32)
+            params, layout, pool, np.zeros((2, sizes.page), np.int32), np.zeros((1, 2, 1), np.int32)
         ),
         "decode_window": jax.make_jaxpr(programs.decode_window, static_argnums=1)(params, layout, pool, *sent),
         "scorer and its gradient": jax.make_jaxpr(
