@@ -21,7 +21,8 @@ ATTENTION = {
     "tpu": (tpu, pltpu.force_tpu_interpret_mode),
 }
 EVERY_ATTENTION = pytest.mark.parametrize("name", ATTENTION)
-OWN, PROMPTS, SHARED = [300, 0, 128, 1, 5, 0, 0, 257, 640], [0, 0, 1, 1, 0, 2, -1, 2, 0], {0: 200, 1: 128, 2: 130}
+OWN = [300, 0, 128, 1, 5, 0, 0, 257, 640, 0, 3, 0]
+PROMPTS, SHARED = [0, 0, 1, 1, 0, 2, -1, 2, 0, -1, 1, -1], {0: 200, 1: 128, 2: 130}
 SMALL = {"heads": 2, "group": 3, "head_width": 16}
 
 
@@ -83,14 +84,16 @@ def test_attention_does_not_depend_on_where_pages_lie(name):
 @pytest.mark.parametrize("name", ["gpu", "tpu"])
 def test_attention_does_not_depend_on_batch_mates(name):
     alone = [0, 2, 8]
-    own = [OWN[row] if row in alone else tokens for row, tokens in enumerate([9, 400, 0, 0, 700, 1, 130, 2, 9])]
-    prompts = [PROMPTS[row] if row in alone else prompt for row, prompt in enumerate([9, 1, 9, 0, 3, 3, 0, 3, 9])]
+    mates, theirs = [9, 400, 0, 0, 700, 1, 130, 2, 9, 5, 0, 7], [9, 1, 9, 0, 3, 3, 0, 3, 9, 1, 2, 0]
+    own = [OWN[row] if row in alone else tokens for row, tokens in enumerate(mates)]
+    prompts = [PROMPTS[row] if row in alone else prompt for row, prompt in enumerate(theirs)]
     first = attend(name, make(OWN, PROMPTS, SHARED, **SMALL))
     second = attend(name, make(own, prompts, {**SHARED, 3: 300}, **SMALL))
     for row in alone:
         jax.tree.map(lambda x, y, row=row: np.testing.assert_array_equal(x[row], y[row]), first, second)
 
 
+@pytest.mark.slow
 def test_trees_of_any_width_join_all_pages(monkeypatch):
     monkeypatch.setattr(gpu, "WIDTH", 2)
     case = make([100, 0, 9, 77], [0, 0, 1, 1], {0: 30, 1: 8}, page=8, **SMALL)
