@@ -107,7 +107,7 @@ def hold_within_rounding(drawn: Drawn, references: dict[tuple[str, int], Referen
 
 CHANGES = [
     {},
-    {"buckets": (1, 4), "window": 3, "page": 5},
+    pytest.param({"buckets": (1, 4), "window": 3, "page": 5}, marks=pytest.mark.slow),
     pytest.param({"page": 4}, marks=pytest.mark.slow),
     pytest.param({"group_from": 1000}, marks=pytest.mark.slow),
     pytest.param({"group_from": 1, "page": 8}, marks=pytest.mark.slow),

@@ -239,7 +239,7 @@ def test_a_given_cache_limits_nothing_else_and_says_what_it_is_too_small_for() -
     assert given(some, least).held(16_384) == 1 and given(some, least - 1).held(16_384) == 0
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("shape", [pytest.param((1, 1), marks=pytest.mark.slow), (2, 2)])
 def test_windows_are_planned_with_the_shapes_and_places_that_the_engine_sends(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
