@@ -226,5 +226,5 @@ def test_nothing_is_compiled_after_the_first_window():
     assert len(names) == first[0]
     buckets, lengths = len(engine.shapes.buckets), len(engine.shapes.prefills)
     assert lengths == 2
-    programs = {"decode_window": buckets, "prefill": lengths, "read_pages": 1, "write_pages": 1, "empty_pool": 1}
+    programs = {"decode_window": buckets, "prefill": lengths, "read_pages": 1, "write_pages": 1, "new_pool": 1}
     assert counted == {f"jit({name})": n for name, n in programs.items()}
