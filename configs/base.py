@@ -25,7 +25,7 @@ def defaults() -> ConfigDict:
             "engine": {
                 "slots": 512,
                 "window": 9,
-                "page": 9,
+                "page": 18,
                 "cache_tokens": 0,
                 "buckets": (),
                 "group_from": 64,

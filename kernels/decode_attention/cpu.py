@@ -1,9 +1,8 @@
 """For XLA:CPU: loops of as many turns as there are pages in use.
 
 Own pages are taken column by column (first every row's first page, then the second ones, ...), rows with many pages
-first, so that a block is a run of neighbouring rows. Products are sums of elementwise products, which XLA:CPU turns
-into one pass over the pages at the speed of memory, where its batched matrix products of few rows are slower. What
-may not be needed is a loop of no turns and not a branch: XLA:CPU runs branches on one core.
+first, so that a block is a run of neighbouring rows. What may not be needed is a loop of no turns and not a branch:
+XLA:CPU runs branches on one core.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from jax import lax
 
 from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, join
 
-BLOCK_BYTES = 1 << 19
 SMALL = 4
+"""Rows of the smallest block of own pages; each larger one is about four times as long, up to all rows."""
 
 
 def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:

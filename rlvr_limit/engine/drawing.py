@@ -44,7 +44,6 @@ def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules) -> tuple[jax.Array,
     shifted = logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)
     normaliser_B = jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
     p = jax.nn.softmax(shifted / jnp.where(greedy_B, 1.0, rules.temperature_B)[:, None], axis=-1)
-
     p = _truncated(p, rules)
     token = jnp.where(greedy_B, jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), inverse_cdf(p, u_B))
 

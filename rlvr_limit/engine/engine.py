@@ -70,7 +70,6 @@ class Engine:
         self.model, self.config, self.max_tokens = model, config, max_tokens
         self._mesh = mesh_of(jax.tree.map(jnp.asarray, params))
         self.shapes: Shapes = shapes_of(config, self._mesh, max_tokens)
-        self.live = 0
         self._is_compiled = False
         self._layout = self.layout(self.shapes.buckets[-1])
         self.load(params)
@@ -93,7 +92,6 @@ class Engine:
             run.next_round()
             if watch and run.scheduler.live:
                 watch(run.moment())
-            self.live = run.scheduler.live
             flights = run.dispatch()
             for landed in behind:
                 yield from run.finish(landed)
