@@ -24,6 +24,14 @@ settings.register_profile("deterministic", derandomize=True, deadline=None, data
 settings.load_profile("deterministic")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests stay on one worker; all that start whole runs share one, first, since they are the longest chain."""
+    for item in items:
+        whole_runs = "smoke_runs" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("whole runs" if whole_runs else item.path.name))
+    items.sort(key=lambda item: "smoke_runs" not in item.fixturenames)
+
+
 @pytest.fixture(scope="session")
 def smoke_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where all smoke runs of a test session lie, so that they share what was compiled."""

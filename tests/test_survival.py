@@ -63,7 +63,8 @@ def battered(smoke_run: Path, smoke_runs: Path) -> Battered:
     resumed_at = []
     for _ in range(KILLS):
         goal = trained(root) + rng.randint(1, 25)
-        smoke.kill_when(smoke_runs, lambda _, goal=goal: trained(root) >= goal, rng.uniform(0, 0.2), where)
+        ready = lambda _, goal=goal: trained(root) >= goal  # noqa: E731
+        smoke.kill_when(smoke_runs, ready, rng.uniform(0, 0.2), where, "job=train")
         steps = [int(path.name) for path in root.glob("train/*/states/*") if path.name.isdigit()]
         resumed_at.append((trained(root), max(steps, default=0)))
     finish(smoke_runs, where, "job=train")
