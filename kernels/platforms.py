@@ -7,6 +7,13 @@ from typing import Any
 
 import jax
 
+SAME_BITS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+"""Compiler options of programs in which a row's bits must not depend on how many rows are computed beside it.
+
+XLA:CPU hands large elementwise operations and sums, and not small ones, to a library that rounds otherwise on some
+processors (seen on AMD Zen 4). Products stay with it. Other platforms' compilers take no notice.
+"""
+
 
 def by_platform(*args: Any, default: Callable, tpu: Callable, cuda: Callable, cpu: Callable | None = None) -> Any:
     """What the implementation for the platform makes of args; `default` serves all others.

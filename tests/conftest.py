@@ -25,7 +25,7 @@ settings.load_profile("deterministic")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay on one worker; all that start whole runs share one, first, since they are the longest chain."""
+    """A file's tests stay on one worker; all that start whole runs share one, and go first: the longest chain."""
     for item in items:
         whole_runs = "smoke_runs" in item.fixturenames
         item.add_marker(pytest.mark.xdist_group("whole runs" if whole_runs else item.path.name))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kernels.decode_attention import GROUP, Partial, Plan, cpu, reference
+from kernels.platforms import SAME_BITS
 
 K, G, H, C = 2, 3, 8, 16
 PROMPTS = {0: 37, 1: 8, 2: 61}
@@ -65,7 +66,7 @@ def read_by(own_tokens: list[int], prompt_B: np.ndarray, at: dict) -> list[list[
     return [[*pages, *in_pages("own", row, own_tokens[row], at)] for row, pages in enumerate(shared)]
 
 
-@partial(jax.jit, static_argnames=("tile", "f"))
+@partial(jax.jit, static_argnames=("tile", "f"), compiler_options=SAME_BITS)
 def run(q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan, tile: int, f=cpu.decode_attention) -> Partial:
     return f(q, k, v, plan, tile)
 

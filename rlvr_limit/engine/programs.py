@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from kernels.decode_attention import Partial, Plan, decode_attention, join
+from kernels.platforms import SAME_BITS
 from rlvr_limit import model
 from rlvr_limit.engine.drawing import Rules, draw, uniforms
 from rlvr_limit.mesh import Part, constrain, everywhere, on_each_device, partition, sharding
@@ -87,7 +88,7 @@ def new_pool(layout: Layout, pages: int, page: int) -> Pool:
     return _placed(layout, empty_pool(layout.model, pages, page))
 
 
-@partial(jax.jit, static_argnums=1, donate_argnums=2)
+@partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=SAME_BITS)
 def prefill(params: Params, layout: Layout, pool: Pool, tokens_RT: jax.Array, pages_SRJ: jax.Array) -> Pool:
     """Writes the keys and values of R prompts into pages: one list of pages a prompt and shard.
 
@@ -112,7 +113,7 @@ def prefill(params: Params, layout: Layout, pool: Pool, tokens_RT: jax.Array, pa
     return _placed(layout, written)
 
 
-@partial(jax.jit, static_argnums=1, donate_argnums=2)
+@partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=SAME_BITS)
 def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: Plan) -> tuple[Pool, Drawn]:
     """Draws `window` tokens in every row and files the keys and values of what it was fed."""
     b, window = rows.token_B.shape[0], layout.window

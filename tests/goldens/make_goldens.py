@@ -16,7 +16,7 @@ import transformers
 from tests.goldens import families
 
 
-def reference_logits(name: str, weights: str, compute: str) -> np.ndarray:
+def reference_logits(name: str, weights: str, compute: str, row: int = 0) -> np.ndarray:
     """Logits [T, V] of transformers, float32: weights rounded to one dtype, then computed in another."""
     config = transformers.AutoConfig.for_model(**families.FAMILIES[name])
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
@@ -28,7 +28,7 @@ def reference_logits(name: str, weights: str, compute: str) -> np.ndarray:
     # from_pretrained keeps the frequencies in float32, .to does not: they are made again.
     model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
     with torch.no_grad():
-        return model.eval()(torch.from_numpy(families.tokens(name)).long()[None]).logits[0].float().numpy()
+        return model.eval()(torch.from_numpy(families.tokens(name, row)).long()[None]).logits[0].float().numpy()
 
 
 def main() -> None:
