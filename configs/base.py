@@ -20,6 +20,7 @@ def defaults() -> ConfigDict:
             "run_dir": "",
             "checkpoint_seconds": 10.0,
             "flush_seconds": 1.0,
+            "wandb": "",
             "dtype": "float32",
             "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
             "engine": {

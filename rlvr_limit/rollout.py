@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rlvr_limit.engine import Engine, Moment, Request, prompt_key
+from rlvr_limit.grading.pool import GradingPool
 from rlvr_limit.types import Grader, Problem, Sample, SamplingParams, Verdict
 
 
@@ -46,6 +48,22 @@ def rollout(
     for sample in engine.generate(requests(), watch):
         text = decode(sample.tokens)
         yield Graded(sample, text, grader(known[sample.problem_id], text) if grader else None)
+
+
+def graded_beside(drawn: Iterable[Graded], problems: Mapping[str, Problem], pool: GradingPool) -> Iterator[Graded]:
+    """Samples with the verdicts of worker processes that grade while the next ones are drawn, in no order."""
+    waiting: dict[tuple[str, int], Graded] = {}
+
+    def finished(wait: bool) -> Iterator[Graded]:
+        for tag, verdict in pool.finished(wait):
+            yield dataclasses.replace(waiting.pop(tag), verdict=verdict)
+
+    for graded in drawn:
+        tag = (graded.sample.problem_id, graded.sample.index)
+        waiting[tag] = graded
+        pool.submit(tag, problems[tag[0]], graded.text)
+        yield from finished(wait=False)
+    yield from finished(wait=True)
 
 
 def missing(

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from rlvr_limit import model, rl
-from rlvr_limit.jobs import reinforce, settings, train
+from rlvr_limit.jobs import metrics, reinforce, settings, train
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.types import UserError
@@ -76,7 +76,7 @@ def refused(config: Any, rows: int = 0) -> str:
     with pytest.raises(UserError) as error:
         train.train_missing(experiment)
     assert "\n" not in str(error.value)
-    assert len(train.training_rows(experiment.root, "arm")) == rows
+    assert len(metrics.training_rows(experiment.root, "arm")) == rows
     return str(error.value)
 
 
@@ -89,7 +89,7 @@ def from_base(trained: Experiment, runs: Path, reward: str = "verdict", **change
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_algorithm_trains_logs_each_step_and_begins_it_on_policy(trained: Experiment, arm: str) -> None:
-    rows = train.training_rows(trained.root, arm)
+    rows = metrics.training_rows(trained.root, arm)
     assert [row["step"] for row in rows] == [1, STEPS]
     for row in rows:
         assert all(math.isfinite(value) for value in row.values())
@@ -101,13 +101,13 @@ def test_every_algorithm_trains_logs_each_step_and_begins_it_on_policy(trained: 
 
 
 def test_what_only_some_algorithms_do_is_logged_by_these_alone(trained: Experiment) -> None:
-    rows = {arm: train.training_rows(trained.root, arm)[0] for arm in ARMS}
+    rows = {arm: metrics.training_rows(trained.root, arm)[0] for arm in ARMS}
     assert {arm for arm, row in rows.items() if "value_loss" in row} == {"ppo"}
     assert {arm for arm, row in rows.items() if "greedy" in row} == {"remax"}
     assert {arm for arm, row in rows.items() if "kl_reference" in row} == {"reinforcepp", "grpo_kl"}
     # Before the first update the policy is its own reference.
     assert rows["grpo_kl"]["kl_reference"] == pytest.approx(0, abs=1e-6)
-    assert train.training_rows(trained.root, "grpo_kl")[1]["kl_reference"] > 1e-6
+    assert metrics.training_rows(trained.root, "grpo_kl")[1]["kl_reference"] > 1e-6
     drawn = {arm: row["samples"] for arm, row in rows.items()}
     assert drawn["remax"] == PROMPTS * ANSWERS + PROMPTS
     assert drawn["dapo"] == rows["dapo"]["rounds"] * PROMPTS * ANSWERS and rows["dapo"]["rounds"] > 1
@@ -125,7 +125,7 @@ def test_run_that_lost_its_last_step_ends_with_bitwise_the_same_weights(
     # The manifest remembers the hash of the weights and refuses others.
     train.train_missing(replace(trained, root=root))
     assert all(folder.is_dir() for folder in lost)
-    assert train.training_rows(root, arm) == train.training_rows(trained.root, arm)
+    assert metrics.training_rows(root, arm) == metrics.training_rows(trained.root, arm)
 
 
 Caught = list[tuple[rl.PolicyBatch, rl.Objective]]
@@ -287,7 +287,7 @@ def test_a_reward_of_ones_own_is_what_is_learnt_from_and_part_of_the_conditions(
 ) -> None:
     experiment = prepare(from_base(trained, tmp_path, "tests.reward_functions:words", steps=1, save_at=(1,)))
     train.train_missing(experiment)
-    (row,) = train.training_rows(experiment.root, "arm")
+    (row,) = metrics.training_rows(experiment.root, "arm")
     assert row["reward"] == pytest.approx(row["length"], abs=1.0) and row["mixed_groups"] > 0.9
     conditions = json.loads((experiment.root / "manifest.json").read_text())["conditions"]
     assert len(conditions["rewards"]["arm"]) == 8
@@ -355,7 +355,7 @@ def test_loss_that_is_no_number_stops_a_run_and_the_last_good_state_is_kept(
     assert not (root / "weights" / "arm-3").exists()
     monkeypatch.undo()
     train.train_missing(prepare(config))
-    assert [row["step"] for row in train.training_rows(root, "arm")] == [1, 2, 3]
+    assert [row["step"] for row in metrics.training_rows(root, "arm")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -9,23 +9,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlvr_limit.engine import Engine
+from rlvr_limit.grading.pool import GradingPool
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.recipes import Reinforced
 from rlvr_limit.jobs.rewards import Reward, called
 from rlvr_limit.rl import overlong_penalty
-from rlvr_limit.rollout import Graded, rollout
+from rlvr_limit.rollout import Graded, graded_beside, rollout
 from rlvr_limit.types import Problem, Sample, SamplingParams, Stop, UserError
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a run's answers come from; reward None is the verdict's."""
+    """Where a run's answers come from; reward None is the verdict's, by pool where there is one."""
 
     experiment: Experiment
     arm: str
     recipe: Reinforced
     engine: Engine
     reward: Reward | None
+    pool: GradingPool | None
 
     @property
     def where(self) -> str:
@@ -82,7 +84,7 @@ def draw(source: Source, number: int) -> Drawn:
     where not one group is mixed. Random streams derive from arm, step and round.
     """
     experiment, recipe, rounds = source.experiment, source.recipe, source.recipe.row.rounds
-    training = experiment.task.training
+    training = experiment.setups[source.arm].training
     rng = random.Random(f"{experiment.settings.seed}/{source.arm}/{number}")
     chosen = rng.sample(training, min(rounds * recipe.prompts, len(training)))
     groups: list[Group] = []
@@ -118,12 +120,13 @@ def _groups(source: Source, problems: list[Problem], answers: int, stream: str, 
         return replace(asked, temperature=temperature, top_p=1.0, top_k=0, min_p=0.0)
 
     asked = ((problem, range(answers)) for problem in problems)
-    grade = experiment.task.grade if source.reward is None else None
+    judged = source.reward is None
+    grade = experiment.task.grade if judged and not source.pool else None
     seed, decode = experiment.settings.seed, setup.tokenizer.decode
-    found = {
-        (g.sample.problem_id, g.sample.index): g
-        for g in rollout(source.engine, asked, sampling, seed, stream, decode, grade)
-    }
+    drawn = rollout(source.engine, asked, sampling, seed, stream, decode, grade)
+    if judged and source.pool:
+        drawn = graded_beside(drawn, {problem.id: problem for problem in problems}, source.pool)
+    found = {(g.sample.problem_id, g.sample.index): g for g in drawn}
     return [_group(source, problem, [found[problem.id, i] for i in range(answers)]) for problem in problems]
 
 

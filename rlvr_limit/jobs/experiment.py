@@ -114,6 +114,7 @@ class Settings:
     """A whole config, frozen. Either task (Countdown) or benchmarks says what the problems are.
 
     data_dir holds the benchmarks' files ("": the hub's); limit takes the first problems of each (0: all).
+    wandb names a Weights & Biases project that training reports to ("": none).
     """
 
     name: str
@@ -140,6 +141,7 @@ class Settings:
     data_dir: str = ""
     limit: int = 0
     target: str = ""
+    wandb: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,15 +161,14 @@ class Task:
 
     shorten gives a verdict at once, or a shorter answer that the grader judges alike (grading/pool.py).
 
-    training and demonstrate ((problems, share of right ones, rng) -> endless pairs) are for tasks that teach; notes are
-    what a reader of the page must know of the problems.
+    demonstrate ((problems, share of right ones, rng) -> endless pairs) is for tasks that teach; notes are what a reader
+    of the page must know of the problems.
     """
 
     grade: Grader
     version: str
     inline: bool
     shorten: Callable[[Problem, str], Verdict | str] | None = None
-    training: tuple[Problem, ...] = ()
     demonstrate: Callable[[Sequence[Problem], float, Random], Iterator[Pair]] | None = None
     notes: tuple[str, ...] = ()
 
@@ -177,7 +178,8 @@ class Setup:
     """How an arm is asked: its decoder, its tokenizer, its rendered problems, and the tokens that end an answer.
 
     vocabulary and variant are digests of the tokenizer and of the prompts. folder holds config.json and tokenizer files
-    where the weights are Hugging Face's.
+    where the weights are Hugging Face's. A recipe learns from training, problems that nobody is compared on, or from
+    the pairs of shown.
     """
 
     model: ModelConfig
@@ -187,6 +189,8 @@ class Setup:
     problems: tuple[Problem, ...]
     stop_tokens: tuple[int, ...]
     folder: Path | None = None
+    training: tuple[Problem, ...] = ()
+    shown: tuple[Pair, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -278,9 +282,7 @@ def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     if arm.group not in ORDER:
         raise UserError(f"{where}.group: found {arm.group!r}, but one of {', '.join(ORDER)} is right")
     if s.benchmarks and not arm.weights and s.job != "plan":
-        raise UserError(
-            f"{where}.weights: found nothing, but a folder or a hub name is right (recipes: Countdown only)"
-        )
+        _check_released_recipe(s, where, arm)
     if s.task and sum(r is not None for r in (arm.pretrain, arm.sft, arm.rl)) != 1 and not arm.weights:
         raise UserError(f"{where}: give weights, or exactly one of pretrain, sft and rl")
     start = arm.recipe.start if arm.recipe and not arm.weights else ""
@@ -289,6 +291,29 @@ def _check_arm(s: Settings, name: str, arm: Arm) -> None:
         raise UserError(f"{where}: starts from {start!r}, but one of {usable} is right")
     if arm.rl:
         check_reinforced(f"{where}.rl", arm.rl, s.sampling.max_tokens)
+
+
+def _check_released_recipe(s: Settings, where: str, arm: Arm) -> None:
+    """A recipe of a config with benchmarks starts, in the end, from weights that are given, and names its data."""
+    if not arm.recipe:
+        raise UserError(f"{where}.weights: found nothing, but a folder or a hub name, or a recipe sft or rl, is right")
+    if arm.pretrain:
+        raise UserError(f"{where}.pretrain: released models are not trained from nothing; sft or rl is right")
+    kind = "rl" if arm.rl else "sft"
+    if not arm.recipe.data:
+        raise UserError(f"{where}.{kind}.data: found nothing, but the names or files of what it learns from are right")
+    origin(s.arms, where.rpartition(".")[2])
+
+
+def origin(arms: dict[str, Arm], name: str) -> Arm:
+    """The arm whose given weights a recipe starts from in the end. UserError where there is none."""
+    path = [name]
+    while not arms[path[-1]].weights:
+        recipe = arms[path[-1]].recipe
+        path.append(recipe.start if recipe else "")
+        if path[-1] not in arms or path[-1] in path[:-1]:
+            raise UserError(f"config.arms.{name}: {' starts from '.join(path)}: an arm with weights must come last")
+    return arms[path[-1]]
 
 
 def _check_sampling(s: Settings) -> None:

@@ -21,12 +21,23 @@ from rlvr_limit.grading.code import grade as code_grading
 from rlvr_limit.grading.named import grader_named
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
 from rlvr_limit.jobs import settings
-from rlvr_limit.jobs.experiment import Arm, Experiment, Settings, Setup, Task, answer_limit, benchmark_of, check
+from rlvr_limit.jobs.experiment import (
+    Arm,
+    Experiment,
+    Pair,
+    Settings,
+    Setup,
+    Task,
+    answer_limit,
+    benchmark_of,
+    check,
+    origin,
+)
 from rlvr_limit.jobs.rewards import reward_named, source_digest
 from rlvr_limit.mesh import machine, make_mesh
 from rlvr_limit.model import ModelConfig
-from rlvr_limit.tasks import code, countdown, files, math, prompts
-from rlvr_limit.tokenizer import load_tokenizer
+from rlvr_limit.tasks import code, countdown, demonstrations, files, math, prompts
+from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
 from rlvr_limit.types import Problem, UserError
 
 OMNI_PARTS = ("omni_train", "omni_test")
@@ -64,12 +75,19 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
     words = countdown.tokenizer(s.task)
     shape = settings.to_jsonable(s.model) | {"vocab_size": len(words.vocabulary)}
     vocabulary = settings.digest(words.vocabulary)
-    setup = Setup(ModelConfig(**shape, dtype=s.dtype), words, vocabulary, "countdown", tuple(problems), (words.eos_id,))
+    setup = Setup(
+        ModelConfig(**shape, dtype=s.dtype),
+        words,
+        vocabulary,
+        "countdown",
+        tuple(problems),
+        (words.eos_id,),
+        training=tuple(training),
+    )
     task = Task(
         countdown_grading.grade,
         countdown_grading.VERSION,
         inline=True,
-        training=tuple(training),
         demonstrate=partial(countdown.demonstrations, rules),
     )
     return task, dict.fromkeys(s.arms, setup)
@@ -116,22 +134,38 @@ def _questions(s: Settings, name: str) -> tuple[tuple[math.Question | code.Quest
 
 
 def _setup(s: Settings, name: str, arm: Arm, questions: list[math.Question | code.Question]) -> Setup:
-    folder = checkpoint.resolve(arm.weights, arm.revision, with_weights=False)
+    """An arm that is trained here is asked as it says itself, with the tokenizer of the weights it starts from."""
+    given = origin(s.arms, name)
+    folder = checkpoint.resolve(given.weights, given.revision, with_weights=False)
     model = checkpoint.read_model_config(folder, s.dtype)
     words = load_tokenizer(folder)
     checkpoint.check_vocabulary(model, words.vocab_size, f"config.arms.{name}")
-    problems = []
-    for q in questions:
-        template = arm.prompt_of.get(benchmark_of(q.id), arm.prompt)
-        prompt = prompts.render(template, q.question, words, q.starter_code if isinstance(q, code.Question) else "")
-        problems.append(Problem(q.id, q.question, prompt, words.encode(prompt), q.answer))
+    problems = [_asked(arm, q, words) for q in questions]
     stops = tuple(dict.fromkeys((*checkpoint.stop_tokens(folder), *(words.token_id(text) for text in arm.stop))))
     if not stops:
-        raise UserError(f"config.arms.{name}.stop: {arm.weights} names no token that ends an answer, so give one here")
+        raise UserError(f"config.arms.{name}.stop: {given.weights} names no token that ends an answer; give one here")
     variant = f"{arm.prompt}-{settings.digest([[p.id, p.prompt, p.prompt_ids] for p in problems])}"
     vocabulary = settings.digest(words.backend.to_str())
     words = dataclasses.replace(words, stop_ids=stops)
-    return Setup(model, words, vocabulary, variant, tuple(problems), stops, folder)
+    training, shown = _lessons(s, arm, words)
+    return Setup(model, words, vocabulary, variant, tuple(problems), stops, folder, training, shown)
+
+
+def _asked(arm: Arm, q: math.Question | code.Question, words: TextTokenizer) -> Problem:
+    template = arm.prompt_of.get(benchmark_of(q.id), arm.prompt)
+    prompt = prompts.render(template, q.question, words, q.starter_code if isinstance(q, code.Question) else "")
+    return Problem(q.id, q.question, prompt, words.encode(prompt), q.answer)
+
+
+def _lessons(s: Settings, arm: Arm, words: TextTokenizer) -> tuple[tuple[Problem, ...], tuple[Pair, ...]]:
+    """What an arm that is trained here learns from: problems to answer, or answers to repeat, an end token behind."""
+    if arm.weights:
+        return (), ()
+    if arm.rl:
+        asked = [_asked(arm, q, words) for name in arm.rl.data for q in _questions(s, name)[0]]
+        return tuple(asked), ()
+    pairs = [pair for path in arm.sft.data for pair in demonstrations.load(path)]
+    return (), tuple((words.encode(prompt), (*words.encode(response), words.stop_ids[0])) for prompt, response in pairs)
 
 
 def _check_prompts(s: Settings, name: str, setup: Setup) -> None:
@@ -164,14 +198,14 @@ def _engine(s: Settings, setups: dict[str, Setup]) -> EngineConfig:
     """prompt_places = 0 means: as many as the longest prompt of any arm needs."""
     if s.engine.prompt_places:
         return s.engine
-    longest = max(len(p.prompt_ids) for setup in setups.values() for p in setup.problems)
+    longest = max(len(p.prompt_ids) for setup in setups.values() for p in (*setup.problems, *setup.training))
     return dataclasses.replace(s.engine, prompt_places=-(-longest // PLACES) * PLACES)
 
 
 def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, Any]:
     """All that decides what a sample is; n may grow, and how many are scored may change, in the same folder."""
     free = {"job", "target", "title", "purpose", "caveat", "runs", "run_dir", "data_dir", "grading", "score", "report"}
-    free |= {"checkpoint_seconds", "flush_seconds"}
+    free |= {"checkpoint_seconds", "flush_seconds", "wandb"}
     conditions = {name: value for name, value in settings.to_jsonable(s).items() if name not in free}
     del conditions["sampling"]["n"], conditions["sampling"]["n_of"]
     asked = {
@@ -181,10 +215,16 @@ def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, 
             "stop_tokens": list(setup.stop_tokens),
             "model": settings.to_jsonable(setup.model),
             "shortest_limit": min(answer_limit(s.sampling, setup.model, p) for p in setup.problems),
+            **({"learns_from": _lesson_sha256(setup)} if setup.folder and (setup.training or setup.shown) else {}),
         }
         for name, setup in setups.items()
     }
     return conditions | {"asked": asked, "notes": list(task.notes)} | _rewards(s)
+
+
+def _lesson_sha256(setup: Setup) -> str:
+    lessons = [[p.prompt_ids, str(p.answer)] for p in setup.training] + [list(pair) for pair in setup.shown]
+    return settings.digest(lessons)
 
 
 def _rewards(s: Settings) -> dict[str, Any]:

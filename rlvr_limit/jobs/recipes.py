@@ -10,13 +10,18 @@ from rlvr_limit.types import UserError
 
 @dataclass(frozen=True)
 class Supervised:
-    """Training on demonstrations of which a share `right` reach the target. start names an arm, "" a fresh model."""
+    """Training on demonstrations. start names an arm, "" a fresh model.
+
+    Of Countdown's own demonstrations a share `right` reach the target. Released models learn from the files of data:
+    {"prompt": text, "response": text} a line.
+    """
 
     steps: int
     batch: int
-    right: float
     optimizer: rl.OptimizerConfig
+    right: float = 1.0
     start: str = ""
+    data: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Limits:
 class Reinforced:
     """Reinforcement: `prompts` problems a step, `answers` samples each, split into `minibatches` updates.
 
-    The weights after each step in save_at are arms of their own, evaluated like the others. algorithm is a row of
+    The weights after each step in save_at are arms of their own, evaluated like the others. data names training sets
+    (gsm8k_train, math_train, omni_train) or files of one's own problems; Countdown has its own. algorithm is a row of
     rl/algorithms.py; "" or 0 in the fields that follow it leaves what the row says. The ratio is clipped to [1 - clip,
     1 + clip_high] (0: the row's, or clip). kl is the coefficient of the penalty towards `start`. importance_cap bounds
     P_trainer / P_sampler (0: not weighed by it).
@@ -71,6 +77,7 @@ class Reinforced:
     value_clip: float = 0.5
     reward: str = "verdict"
     limits: Limits = Limits()
+    data: tuple[str, ...] = ()
 
     @property
     def row(self) -> rl.Algorithm:

@@ -10,8 +10,10 @@ import optax
 
 from rlvr_limit import likelihood, rl
 from rlvr_limit.engine import Engine
+from rlvr_limit.grading.pool import GradingPool
 from rlvr_limit.jobs.answers import Drawn, Source, check_data, draw
 from rlvr_limit.jobs.experiment import Experiment
+from rlvr_limit.jobs.metrics import SAMPLES_EVERY, write_samples
 from rlvr_limit.jobs.recipes import Reinforced
 from rlvr_limit.jobs.rewards import reward_named
 from rlvr_limit.likelihood import Rows
@@ -22,20 +24,28 @@ from rlvr_limit.types import Stop
 State = rl.TrainState | rl.ActorCritic
 Step = Callable[[int, State], tuple[State, dict[str, float]]]
 
+KEPT = 4
+"""Answers kept as text, each the first of its group."""
+
 FIRST = ("kl_sampler", "max_delta_logp", "ratio", "entropy")
 """Of the first minibatch, the only one whose log-probs should still be the sampler's own."""
 
 MEAN = ("loss", "grad_norm", "clipped")
 
 
-def begin(experiment: Experiment, arm: str, recipe: Reinforced, start: Params) -> tuple[Step, State]:
-    """The step of a run and the state it begins from. The start's weights are kept only where KL needs a reference."""
+def begin(
+    experiment: Experiment, arm: str, recipe: Reinforced, start: Params, pool: GradingPool | None
+) -> tuple[Step, State]:
+    """The step of a run and the state it begins from. The start's weights are kept only where KL needs a reference.
+
+    pool grades where the task's grader is not to be called inline.
+    """
     s, model = experiment.settings, experiment.setups[arm].model
     where = f"config.arms.{arm}.rl"
-    check_data(where, recipe, experiment.task.training, experiment.engine.prompt_places)
+    check_data(where, recipe, experiment.setups[arm].training, experiment.engine.prompt_places)
     engine = Engine(start, model, experiment.engine, s.sampling.max_tokens)
     engine.load(None)
-    source = Source(experiment, arm, recipe, engine, reward_named(recipe.reward, f"{where}.reward"))
+    source = Source(experiment, arm, recipe, engine, reward_named(recipe.reward, f"{where}.reward"), pool)
     updates = recipe.steps * recipe.minibatches
     tx = rl.optimizer(recipe.optimizer, updates)
     state: State = rl.init_state(start, tx)
@@ -56,6 +66,8 @@ def _step(
         policy, value = (state.policy, state.value) if value_tx else (state, None)
         source.engine.load(policy.params)
         drawn = draw(source, number)
+        if number % SAMPLES_EVERY == 1:
+            _keep_samples(source, number, drawn)
         batch, kept_B, row = _batch(source, drawn, policy.params, value, reference)
         seen: list[dict[str, jax.Array]] = []
         for part in np.split(np.random.default_rng(number).permutation(len(kept_B)), recipe.minibatches):
@@ -71,6 +83,21 @@ def _step(
         return rl.ActorCritic(policy, value) if value_tx else policy, drawn.row | row
 
     return step
+
+
+def _keep_samples(source: Source, number: int, drawn: Drawn) -> None:
+    decode = source.experiment.setups[source.arm].tokenizer.decode
+    rows = [
+        {
+            "problem_id": group.problem.id,
+            "answer": str(group.problem.answer),
+            "reward": float(group.reward_G[0]),
+            "stop": group.samples[0].stop.value,
+            "text": decode(group.samples[0].tokens),
+        }
+        for group in drawn.groups[:KEPT]
+    ]
+    write_samples(source.experiment.root, source.arm, number, rows)
 
 
 def _batch(

@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from rlvr_limit import records, report
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, benchmark_of
+from rlvr_limit.jobs.metrics import training_rows
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.score import SOLVER
-from rlvr_limit.jobs.train import training_rows
 from rlvr_limit.likelihood import perplexity
 from rlvr_limit.types import Problem, Status, Stop, UserError
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import math
-import os
 import random
 import time
 from pathlib import Path
@@ -15,8 +14,10 @@ import jax
 from ml_collections import ConfigDict
 
 from rlvr_limit import checkpoint, likelihood, records, rl
+from rlvr_limit.grading.pool import GradingPool
 from rlvr_limit.jobs import reinforce
-from rlvr_limit.jobs.experiment import Evaluated, Experiment
+from rlvr_limit.jobs.experiment import Evaluated, Experiment, Setup
+from rlvr_limit.jobs.metrics import Metrics
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.jobs.recipes import Limits, Reinforced, Supervised
@@ -24,6 +25,9 @@ from rlvr_limit.jobs.reinforce import State, Step
 from rlvr_limit.mesh import parameter_shardings, rows_sharding
 from rlvr_limit.model import Params, init_params, parameter_specs
 from rlvr_limit.types import UserError
+
+SHOWN = ("loss", "reward", "length", "entropy", "kl_sampler", "truncated")
+"""What the progress bar shows of a step."""
 
 
 def run(config: ConfigDict) -> None:
@@ -44,21 +48,15 @@ def train_missing(experiment: Experiment) -> None:
 def load(experiment: Experiment, entry: Evaluated) -> Params:
     """The weights of an arm; their hash is noted in the manifest, which refuses others under the same name."""
     arm, setup = experiment.settings.arms[entry.arm], experiment.setups[entry.arm]
-    if setup.folder:
-        folder = checkpoint.resolve(arm.weights, arm.revision, with_weights=True)
-        params = checkpoint.load_hf(folder, setup.model, experiment.mesh)
+    if not arm.weights:
+        folder = experiment.weights(entry)
     else:
-        folder = Path(arm.weights) if arm.weights else experiment.weights(entry)
-        params = checkpoint.load_params(folder, setup.model, experiment.mesh)
+        folder = checkpoint.resolve(arm.weights, arm.revision, with_weights=True) if setup.folder else Path(arm.weights)
+    read = checkpoint.load_hf if setup.folder else checkpoint.load_params
+    params = read(folder, setup.model, experiment.mesh)
     digest = checkpoint.weights_sha256(params)
     records.update_manifest(experiment.root, f"arms.{entry.name}.weights_sha256", digest)
     return params
-
-
-def training_rows(root: Path, arm: str) -> list[dict[str, Any]]:
-    """The metrics of an arm's training run, one row a step; empty where there was none."""
-    path = root / "train" / arm / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _is_given(experiment: Experiment, entry: Evaluated) -> bool:
@@ -72,11 +70,17 @@ def _train(experiment: Experiment, arm: str) -> None:
     _run_steps(experiment, arm, recipe, save)
 
 
-def _begin(experiment: Experiment, arm: str, recipe: Supervised | Reinforced) -> tuple[Step, State]:
+def _begin(
+    experiment: Experiment, arm: str, recipe: Supervised | Reinforced, stack: contextlib.ExitStack
+) -> tuple[Step, State]:
     """The step of a run and the state it begins from; the weights it starts from are let go of here."""
     start = _start(experiment, arm, recipe.start)
     if isinstance(recipe, Reinforced):
-        return reinforce.begin(experiment, arm, recipe, start)
+        task, grading = experiment.task, experiment.settings.grading
+        pool = None
+        if not task.inline:
+            pool = stack.enter_context(GradingPool(task.grade, grading.workers, grading.seconds, task.shorten))
+        return reinforce.begin(experiment, arm, recipe, start, pool)
     tx = rl.optimizer(recipe.optimizer, recipe.steps)
     return _supervised_step(experiment, arm, recipe, tx), rl.init_state(start, tx)
 
@@ -97,30 +101,37 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
 
     Raises UserError, one line, where training went wrong; the last good state stays.
     """
-    step, state = _begin(experiment, arm, recipe)
     folder = experiment.root / "train" / arm
-    with contextlib.closing(checkpoint.TrainStates(folder / "states")) as states:
+    with contextlib.ExitStack() as stack:
+        step, state = _begin(experiment, arm, recipe, stack)
+        states = stack.enter_context(contextlib.closing(checkpoint.TrainStates(folder / "states")))
         done, state = states.restore(state)
-        _rewrite(folder / "metrics.jsonl", [r for r in training_rows(experiment.root, arm) if r["step"] <= done])
-        kept, saved = done, time.monotonic()
-        with (
-            Progress(experiment.root, f"train {arm}", recipe.steps, "steps", done) as progress,
-            (folder / "metrics.jsonl").open("a") as metrics,
-        ):
-            for number in range(done + 1, recipe.steps + 1):
-                state, row = step(number, state)
-                metrics.write(json.dumps({"step": number, **row}) + "\n")
-                metrics.flush()
-                trouble = _trouble(recipe, row)
-                if trouble:
-                    raise UserError(f"arm {arm}, step {number}: {trouble}; {_kept(folder, kept)}")
-                progress.update(number, **{k: v for k, v in row.items() if k in ("loss", "reward", "entropy")})
-                target = experiment.root / "weights" / save[number] if number in save else None
-                if target is not None and not target.is_dir():
-                    checkpoint.save_params(target, state.params)
-                if target is not None or time.monotonic() - saved > experiment.settings.checkpoint_seconds:
-                    states.save(number, state)
-                    kept, saved = number, time.monotonic()
+        metrics = stack.enter_context(Metrics(experiment.root, arm, done, experiment.settings.wandb))
+        progress = stack.enter_context(Progress(experiment.root, f"train {arm}", recipe.steps, "steps", done))
+        kept = done
+        saved = began = time.monotonic()
+        for number in range(done + 1, recipe.steps + 1):
+            state, row = step(number, state)
+            began, seconds = time.monotonic(), time.monotonic() - began
+            metrics.append(number, row, seconds)
+            trouble = _trouble(recipe, row)
+            if trouble:
+                raise UserError(f"arm {arm}, step {number}: {trouble}; {_kept(folder, kept)}")
+            progress.update(number, **{name: row[name] for name in SHOWN if name in row})
+            target = experiment.root / "weights" / save[number] if number in save else None
+            if target is not None and not target.is_dir():
+                _export(experiment.setups[arm], target, state.params)
+            if target is not None or time.monotonic() - saved > experiment.settings.checkpoint_seconds:
+                states.save(number, state)
+                kept, saved = number, time.monotonic()
+
+
+def _export(setup: Setup, target: Path, params: Params) -> None:
+    """Weights that started from a Hugging Face folder end in one, which transformers and vLLM open too."""
+    if setup.folder:
+        checkpoint.export_hf(target, params, setup.model, setup.folder)
+    else:
+        checkpoint.save_params(target, params)
 
 
 def _trouble(recipe: Supervised | Reinforced, row: dict[str, float]) -> str:
@@ -140,23 +151,25 @@ def _kept(folder: Path, step: int) -> str:
     return f"the state after step {step} is kept in {folder / 'states'}" if step else "no state was kept yet"
 
 
-def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Drops the rows of steps that are about to be run again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(fresh, path)
-
-
 def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, tx: Any) -> Step:
-    task, model = experiment.task, experiment.setups[arm].model
-    if not task.training:
-        raise UserError(f"arm {arm}: there are no training problems to show, 1 or more are needed")
+    task, setup = experiment.task, experiment.setups[arm]
+    model = setup.model
+    if not setup.training and not setup.shown:
+        raise UserError(f"arm {arm}: there is nothing to learn from, 1 training problem or demonstration is needed")
+    for prompt, answer in setup.shown:
+        if len(prompt) + len(answer) > experiment.row_places:
+            raise UserError(
+                f"arm {arm}: a demonstration has {len(prompt)} + {len(answer)} tokens, engine.prompt_places + "
+                f"sampling.max_tokens = {experiment.row_places} is the most"
+            )
 
     def step(number: int, state: rl.TrainState) -> tuple[rl.TrainState, dict[str, float]]:
         rng = random.Random(f"{experiment.settings.seed}/{arm}/{number}")
-        stream = task.demonstrate(task.training, recipe.right, rng)
-        rows = likelihood.to_rows([next(stream) for _ in range(recipe.batch)], experiment.row_places)
+        if setup.shown:
+            pairs = rng.choices(setup.shown, k=recipe.batch)
+        else:
+            pairs = list(itertools.islice(task.demonstrate(setup.training, recipe.right, rng), recipe.batch))
+        rows = likelihood.to_rows(pairs, experiment.row_places)
         rows = jax.device_put(rows, rows_sharding(experiment.mesh))
         state, metrics = rl.supervised_update(state, model, tx, rows)
         return state, _floats(metrics)

@@ -1,0 +1,80 @@
+"""What is kept of every training step: JSON lines, TensorBoard's events, and Weights & Biases where asked."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from rlvr_limit.types import UserError
+
+SAMPLES_EVERY = 10
+"""Steps between those of which a few answers are kept as text."""
+
+
+def training_rows(root: Path, arm: str) -> list[dict[str, Any]]:
+    """The metrics of an arm's training run, one row a step; empty where there was none."""
+    path = root / "train" / arm / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class Metrics:
+    """Writes one row a step to metrics.jsonl and to the events of tensorboard/ in train/<arm>; a context manager.
+
+    Rows after step `done` are dropped: those steps are about to be run again. project names a Weights & Biases project
+    ("": none); UserError where its package is not installed.
+    """
+
+    def __init__(self, root: Path, arm: str, done: int, project: str = ""):
+        folder = root / "train" / arm
+        folder.mkdir(parents=True, exist_ok=True)
+        path, fresh = folder / "metrics.jsonl", folder / "metrics.tmp"
+        rows = [row for row in training_rows(root, arm) if row["step"] <= done]
+        fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        os.replace(fresh, path)
+        self._run = _wandb_run(project, folder) if project else None
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1, write_to_disk=True)
+        self._file = path.open("a")
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        self._board.close()
+        if self._run:
+            self._run.finish()
+
+    def append(self, step: int, row: dict[str, float], seconds: float) -> None:
+        """The row of a step. Its seconds go to the boards only: a run that was killed has the same rows as another."""
+        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        self._file.flush()
+        timed = {**row, "seconds": seconds}
+        if "length" in row:
+            timed["tokens_per_s"] = row["length"] * row["samples"] / seconds
+        for name, value in timed.items():
+            self._board.add_scalar(name, value, step)
+        if self._run:
+            self._run.log(timed, step=step)
+
+
+def write_samples(root: Path, arm: str, step: int, rows: list[dict[str, Any]]) -> None:
+    """A few answers of a step with what they earned, one JSON line each, as train/<arm>/samples/<step>.jsonl."""
+    folder = root / "train" / arm / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{step:06}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _wandb_run(project: str, folder: Path) -> Any:
+    try:
+        wandb = importlib.import_module("wandb")
+    except ImportError as error:
+        raise UserError(f"config.wandb: found {project!r}, but its package is missing: pip install wandb") from error
+    # The same name after a kill continues the same run.
+    name = f"{folder.parents[1].name}-{folder.name}"
+    return wandb.init(project=project, id=name, name=name, resume="allow", dir=str(folder))
