@@ -40,11 +40,13 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 def config_of(runs: Path, arms: dict[str, dict[str, Any]]) -> Any:
-    """The smoke config with these reinforced arms from its base, which learns for fewer steps."""
+    """The smoke config with these reinforced arms from its base."""
     path = REPOSITORY / "configs" / "countdown_smoke.py"
     config = settings.parse_command_line(["main.py", f"--config={path}", f"--config.runs={runs}"], path)
     config.unlock()
     usual = {"prompts": PROMPTS, "answers": ANSWERS, "minibatches": MINIBATCHES, "steps": STEPS, "save_at": (1, STEPS)}
+    # A base that is right often enough for groups of eight to be mixed.
+    config.arms.base.pretrain.update({"right": 1.0, "steps": 100})
     recipe = {k: v for k, v in config.arms.grpo.rl.to_dict().items() if k != "algorithm"} | usual
     optimizer = config.arms.grpo.rl.optimizer.to_dict() | {"warmup": 0}
     for name in ("grpo", "distilled", "control"):
