@@ -108,6 +108,24 @@ def reinforced(start: str, steps: int, save_at: tuple, optimizer: dict, **change
         "pass_k": 0,
         "reward": "verdict",
         "limits": {"entropy": (), "length": (), "reward": ()},
+        "data": (),
         "optimizer": optimizer,
         **changes,
     }
+
+
+def adam(learning_rate: float, warmup: int, decay: str = "constant") -> dict:
+    """Optimizer fields."""
+    return {
+        "learning_rate": learning_rate,
+        "warmup": warmup,
+        "decay": decay,
+        "weight_decay": 0.0,
+        "b2": 0.95,
+        "clip_norm": 1.0,
+    }
+
+
+def trained(label: str, prompt: str, recipe: dict, stop: tuple = QWEN_STOPS) -> dict:
+    """An arm that is trained here by reinforcement; its tokenizer is that of the weights it starts from."""
+    return {"label": label, "group": "rl", "weights": "", "prompt": prompt, "stop": stop, "rl": recipe}

@@ -11,6 +11,7 @@ exactly) succeeds at most once in 250 plays. The base learns from demonstrations
 from ml_collections import ConfigDict
 
 from configs import base
+from configs.base import adam
 
 
 def get_config() -> ConfigDict:
@@ -64,15 +65,3 @@ def get_config() -> ConfigDict:
 def further(right: float) -> dict:
     """More supervised steps from the base; the two arms that take them differ in the share of right answers only."""
     return {"start": "base", "steps": 160, "batch": 64, "right": right, "optimizer": adam(1e-3, 20, "cosine")}
-
-
-def adam(learning_rate: float, warmup: int, decay: str) -> dict:
-    """Optimizer fields."""
-    return {
-        "learning_rate": learning_rate,
-        "warmup": warmup,
-        "decay": decay,
-        "weight_decay": 0.0,
-        "b2": 0.95,
-        "clip_norm": 1.0,
-    }

@@ -11,7 +11,7 @@ Expected: not known; no run of this config is on record.
 from ml_collections import ConfigDict
 
 from configs import base, countdown
-from configs.countdown import adam
+from configs.base import adam
 
 LABELS = {
     "grpo": "GRPO",

@@ -2,7 +2,7 @@
 
 
 def shape(layers: int, width: int, heads: int, kv_heads: int, ffn_width: int, vocab_size: int, context: int) -> dict:
-    """Fields of config.model; every one of these models has heads of width 128 and untied embeddings."""
+    """Fields of config.model; most of these models have heads of width 128 and untied embeddings."""
     return {
         "layers": layers,
         "width": width,
@@ -17,6 +17,11 @@ def shape(layers: int, width: int, heads: int, kv_heads: int, ffn_width: int, vo
     }
 
 
+QWEN25_05B = {
+    **shape(24, 896, 14, 2, 4864, 151_936, 32_768),
+    "head_width": 64,
+    "tied_embedding": True,
+}
 QWEN25_7B = shape(28, 3584, 28, 4, 18_944, 152_064, 131_072)
 QWEN25_MATH_7B = {**QWEN25_7B, "context": 4096}
 QWEN25_14B = shape(48, 5120, 40, 8, 13_824, 152_064, 131_072)

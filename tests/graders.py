@@ -1,0 +1,8 @@
+"""A grader of one's own, as a config names it: module:function."""
+
+from rlvr_limit.types import Problem, Status, Verdict
+
+
+def even(problem: Problem, text: str) -> Verdict:
+    """An answer of an even number of characters is right."""
+    return Verdict(len(text) % 2 == 0, Status.GRADED)

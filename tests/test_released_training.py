@@ -1,0 +1,195 @@
+"""Training that starts from Hugging Face folders: real prompts' path, verdicts of the pool, exports, resume, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from rlvr_limit import checkpoint
+from rlvr_limit.jobs import metrics, settings, train
+from rlvr_limit.jobs.experiment import Experiment
+from rlvr_limit.jobs.prepare import prepare
+from rlvr_limit.model import ModelConfig, init_params
+from rlvr_limit.tokenizer import load_tokenizer
+from rlvr_limit.types import UserError
+from tests.smoke import REPOSITORY
+from tests.tokenizer_files import write_qwen2
+
+pytestmark = pytest.mark.usefixtures("compilation_cache")
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of random weights, a training set, a benchmark, and demonstrations."""
+    root = tmp_path_factory.mktemp("released-training")
+    size = load_tokenizer(write_qwen2(root / "tokenizer")).vocab_size
+    shape = ModelConfig(size, width=32, layers=1, heads=4, kv_heads=2, head_width=8, ffn_width=48, context=300)
+    params = init_params(shape, jax.random.key(0))
+    checkpoint.export_hf(root / "base", params, shape, root / "tokenizer")
+    (root / "data").mkdir()
+    rows = {
+        "gsm8k_train": [{"question": f"What is {a} + {a}?", "answer": f"It is #### {2 * a}"} for a in range(9)],
+        "gsm8k_test": [{"question": f"What is {a} - {a}?", "answer": "#### 0"} for a in range(2)],
+        "shown": [{"prompt": f"What is {a}?", "response": f"\\boxed{{{a}}}"} for a in range(4)],
+    }
+    for name, lines in rows.items():
+        (root / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    return root
+
+
+def prepared(folders: Path, runs: Path, *overrides: str) -> Experiment:
+    """The 0.5B config on the tiny checkpoint."""
+    changed = [
+        f"data_dir={folders / 'data'}",
+        f"arms.base.weights={folders / 'base'}",
+        f"runs={runs}",
+        "dtype=float32",
+        "benchmarks=('gsm8k',)",
+        "grading.grader=tests.graders:even",
+        "sampling.n=2",
+        "sampling.max_tokens=8",
+        "engine.slots=16",
+        "engine.window=4",
+        "engine.page=16",
+        "arms.grpo.rl.prompts=4",
+        "arms.grpo.rl.answers=4",
+        "arms.grpo.rl.minibatches=2",
+        f"arms.grpo.rl.steps={STEPS}",
+        f"arms.grpo.rl.save_at=(2,{STEPS})",
+        "arms.grpo.rl.optimizer.learning_rate=0.01",
+        "arms.grpo.rl.optimizer.warmup=0",
+        *overrides,
+    ]
+    config = REPOSITORY / "configs" / "qwen05b_gsm8k_grpo.py"
+    line = ["main.py", f"--config={config}", *(f"--config.{word}" for word in changed)]
+    return prepare(settings.parse_command_line(line, config))
+
+
+@pytest.fixture(scope="module")
+def trained(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    before = jax.config.jax_compilation_cache_dir
+    experiment = prepared(folders, tmp_path_factory.mktemp("runs"))
+    train.train_missing(experiment)
+    jax.config.update("jax_compilation_cache_dir", before)
+    return experiment
+
+
+def test_verdicts_of_the_pool_are_the_rewards_and_the_first_update_is_on_policy(trained: Experiment) -> None:
+    rows = metrics.training_rows(trained.root, "grpo")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert any(0 < row["reward"] < 1 and row["grad_norm"] > 0 for row in rows)
+    for row in rows:
+        assert abs(row["ratio"] - 1) < 1e-5 and abs(row["kl_sampler"]) < 1e-6
+    kept = [json.loads(line) for line in (trained.root / "train/grpo/samples/000001.jsonl").read_text().splitlines()]
+    assert len(kept) == 4 and all(row["reward"] == float(len(row["text"]) % 2 == 0) for row in kept)
+    assert {row["problem_id"].split("/")[0] for row in kept} == {"gsm8k_train"}
+
+
+def test_saved_steps_are_folders_in_the_format_they_came_in(trained: Experiment, folders: Path) -> None:
+    model = trained.setups["grpo"].model
+    found = [checkpoint.load_hf(trained.root / "weights" / f"grpo-{n}", model, trained.mesh) for n in (2, STEPS)]
+    base = checkpoint.load_hf(folders / "base", model, trained.mesh)
+    for a, b in ((base, found[0]), (found[0], found[1])):
+        moved = jax.tree.map(lambda x, y: bool(np.any(np.asarray(x) != np.asarray(y))), a, b)
+        assert any(jax.tree.leaves(moved))
+    words = load_tokenizer(trained.root / "weights" / "grpo-2")
+    assert words.encode("What is 1?") == trained.setups["base"].tokenizer.encode("What is 1?")
+
+
+def test_events_for_tensorboard_are_there(trained: Experiment) -> None:
+    (events,) = (trained.root / "train/grpo/tensorboard").glob("events.*")
+    assert b"kl_sampler" in events.read_bytes() and b"tokens_per_s" in events.read_bytes()
+
+
+def test_a_run_stopped_between_steps_ends_with_the_same_bits(
+    trained: Experiment, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = prepared(folders, tmp_path, "checkpoint_seconds=0.0")
+    append = metrics.Metrics.append
+
+    def stopped(self: metrics.Metrics, step: int, *rest: object) -> None:
+        if step == STEPS:
+            raise KeyboardInterrupt
+        append(self, step, *rest)
+
+    monkeypatch.setattr(metrics.Metrics, "append", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train.train_missing(experiment)
+    monkeypatch.undo()
+    train.train_missing(prepared(folders, tmp_path, "checkpoint_seconds=0.0"))
+    assert metrics.training_rows(experiment.root, "grpo") == metrics.training_rows(trained.root, "grpo")
+    names = ("model.safetensors",)
+    for name in names:
+        here, there = ((e.root / "weights" / f"grpo-{STEPS}" / name).read_bytes() for e in (experiment, trained))
+        assert here == there
+
+
+def test_other_training_problems_are_other_conditions(trained: Experiment, folders: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps({"problem": f"Say {a}.", "answer": a}) + "\n" for a in range(5)))
+    other = prepared(folders, tmp_path, f"arms.grpo.rl.data=('{own}',)")
+    assert other.root.name != trained.root.name
+    assert [p.id for p in other.setups["grpo"].training] == [f"own/{a}" for a in range(5)]
+
+
+def with_sft(folders: Path, runs: Path, data: Path) -> Experiment:
+    config = REPOSITORY / "configs" / "qwen05b_gsm8k_grpo.py"
+    made = settings.parse_command_line(["main.py", f"--config={config}"], config).unlock()
+    optimizer = made.arms.grpo.rl.optimizer.to_dict() | {"learning_rate": 0.01, "warmup": 0}
+    made.update({"data_dir": str(folders / "data"), "runs": str(runs), "dtype": "float32", "benchmarks": ("gsm8k",)})
+    made.engine.update({"slots": 16, "window": 4, "page": 16})
+    made.sampling.update({"n": 2, "max_tokens": 16, "n_of": {}})
+    made.arms.base.weights = str(folders / "base")
+    recipe = {"steps": 4, "batch": 4, "start": "base", "data": (str(data),), "optimizer": optimizer}
+    copied = {"label": "copied", "group": "distilled", "weights": "", "prompt": "qwen_boxed", "stop": ("<|im_end|>",)}
+    del made.arms["grpo"]
+    made.arms.copied = copied | {"sft": recipe}
+    return prepare(made)
+
+
+def test_demonstrations_of_a_file_are_learnt_with_an_end_token_behind(folders: Path, tmp_path: Path) -> None:
+    experiment = with_sft(folders, tmp_path, folders / "data" / "shown.jsonl")
+    setup = experiment.setups["copied"]
+    prompt, answer = setup.shown[2]
+    assert setup.tokenizer.decode(prompt) == "What is 2?" and answer[-1] in setup.stop_tokens
+    assert setup.tokenizer.decode(answer[:-1]) == "\\boxed{2}"
+    train.train_missing(experiment)
+    rows = metrics.training_rows(experiment.root, "copied")
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"prompt": "a"}, "shown.jsonl:2: field 'response' is None"),
+        ({"prompt": " ", "response": "b"}, "shown.jsonl:2: field 'prompt' is ' '"),
+    ],
+)
+def test_a_demonstration_without_text_is_named(folders: Path, tmp_path: Path, line: dict, said: str) -> None:
+    path = tmp_path / "shown.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "response": "b"}) + "\n" + json.dumps(line) + "\n")
+    with pytest.raises(UserError, match=said.replace(".", "\\.")):
+        with_sft(folders, tmp_path, path)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("arms.grpo.rl.data=()", "config.arms.grpo.rl.data: found nothing"),
+        ("arms.grpo.rl.data=('nothing',)", "benchmark: found 'nothing'"),
+        ("arms.grpo.rl.start=grpo", "config.arms.grpo: grpo starts from grpo: an arm with weights must come last"),
+        ("arms.grpo.rl.prompts=10", "found 10, but there are 9 training problems"),
+        ("engine.prompt_places=16", "its prompt has"),
+        ("wandb=project", "pip install wandb"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_said_in_one_line(folders: Path, tmp_path: Path, override: str, said: str) -> None:
+    with pytest.raises(UserError) as raised:
+        train.train_missing(prepared(folders, tmp_path, override))
+    assert said in str(raised.value) and "\n" not in str(raised.value)
