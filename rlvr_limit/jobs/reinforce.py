@@ -79,7 +79,7 @@ def _step(
             policy, found = rl.policy_update(policy, model, tx, objective, minibatch)
             seen.append(found | value_loss)
         row |= {name: float(seen[0][name]) for name in FIRST}
-        row |= {name: float(np.mean([m[name] for m in seen])) for name in (*MEAN, *value_loss)}
+        row |= {name: float(np.mean([float(m[name]) for m in seen])) for name in (*MEAN, *value_loss)}
         return rl.ActorCritic(policy, value) if value_tx else policy, drawn.row | row
 
     return step
