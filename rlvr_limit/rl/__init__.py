@@ -1,23 +1,34 @@
 """Advantages, losses and updates of supervised and reinforcement learning."""
 
-from rlvr_limit.rl.losses import grpo_advantages
+from rlvr_limit.rl.algorithms import ALGORITHMS, OVERLONG, Algorithm, Rewards, advantage
+from rlvr_limit.rl.batch import Objective, PolicyBatch
 from rlvr_limit.rl.update import (
     OptimizerConfig,
-    PolicyBatch,
     TrainState,
     init_state,
     optimizer,
     policy_update,
     supervised_update,
 )
+from rlvr_limit.rl.value import ActorCritic, ValueState, answer_values, init_value, value_update
 
 __all__ = [
+    "ALGORITHMS",
+    "OVERLONG",
+    "ActorCritic",
+    "Algorithm",
+    "Objective",
     "OptimizerConfig",
     "PolicyBatch",
+    "Rewards",
     "TrainState",
-    "grpo_advantages",
+    "ValueState",
+    "advantage",
+    "answer_values",
     "init_state",
+    "init_value",
     "optimizer",
     "policy_update",
     "supervised_update",
+    "value_update",
 ]

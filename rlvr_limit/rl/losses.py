@@ -1,34 +1,72 @@
-"""Advantages and losses as pure functions. Legend: P prompts, G answers a prompt, B = P * G rows, T tokens."""
+"""Losses as pure functions: what a token adds to the loss, and how much each token weighs. Legend: advantages.py.
+
+A loss is sum_t weight_t * token_objective_t; the weights of one optimizer step add up to 1 or less.
+"""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from rlvr_limit.rl.batch import Objective, PolicyBatch
 
 
-def grpo_advantages(reward_PG: jax.Array, eps: float = 1e-6) -> jax.Array:
-    """A = (r - mean_g r) / (std_g r + eps), [P, G] float32 (Shao et al. 2024, arXiv 2402.03300, sec. 4.1.2).
+def token_objective(logp_BT: jax.Array, batch: PolicyBatch, objective: Objective) -> jax.Array:
+    """-rho min(w A, clip(w, 1 - low, 1 + high) A) + kl (exp(d) - d - 1) of each token, [B, T], to be made small.
 
-    A group whose rewards are all equal has advantage 0 and teaches nothing.
+    w = exp(logp - proximal) and d = reference - logp: eq. 7 of Schulman et al. 2017 (arXiv 1707.06347), where low and
+    high differ eq. 10 of Yu et al. 2025 (arXiv 2503.14476), and k3 as in eqs. 3 and 4 of Shao et al. 2024 (arXiv
+    2402.03300). rho = min(exp(proximal - behaviour), cap) is truncated importance sampling (Espeholt et al. 2018, arXiv
+    1802.01561), since the sampler's rounding is not the trainer's. Without a proximal policy of its own a batch takes
+    the behaviour for it.
     """
-    assert reward_PG.ndim == 2 and reward_PG.dtype == jnp.float32
-    centred = reward_PG - jnp.mean(reward_PG, axis=1, keepdims=True)
-    return centred / (jnp.std(reward_PG, axis=1, keepdims=True) + eps)
+    assert logp_BT.ndim == 2 and logp_BT.dtype in (jnp.float32, jnp.float64)
+    proximal_BT = batch.behaviour_BT if batch.proximal_BT is None else batch.proximal_BT
+    assert logp_BT.shape == proximal_BT.shape == batch.advantage_BT.shape
+    ratio = jnp.exp(logp_BT - proximal_BT)
+    bounded = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)
+    gain = jnp.minimum(ratio * batch.advantage_BT, bounded * batch.advantage_BT)
+    if objective.importance_cap:
+        gain *= jnp.minimum(jnp.exp(proximal_BT - batch.behaviour_BT), objective.importance_cap)
+    return -gain if batch.reference_BT is None else objective.kl * k3(logp_BT, batch.reference_BT) - gain
 
 
-def clipped_surrogate(
-    logp_BT: jax.Array, behaviour_BT: jax.Array, advantage_B: jax.Array, answer_BT: jax.Array, clip: float
-) -> jax.Array:
-    """-mean over answers of mean over their tokens of min(w A, clip(w, 1 - e, 1 + e) A), w = exp(logp - behaviour).
+def k3(logp: jax.Array, reference: jax.Array) -> jax.Array:
+    """exp(d) - d - 1, d = reference - logp: estimates KL(policy || reference) of tokens that the policy drew, and is
+    never below 0 (Schulman 2020, "Approximating KL divergence")."""
+    d = reference - logp
+    return jnp.expm1(d) - d
 
-    Equation 3 of Shao et al. 2024 (arXiv 2402.03300) without its KL term; a float32 scalar.
+
+def value_objective(value_BT: jax.Array, batch: PolicyBatch, objective: Objective) -> jax.Array:
+    """c max((V - R)^2, (V_old + clip(V - V_old, -e, e) - R)^2) of each token, [B, T]: the value head's loss (Huang et
+    al. 2022, "The 37 implementation details of PPO", detail 9); c = value_coefficient, e = value_clip, 0: no clip."""
+    assert value_BT.ndim == 2 and value_BT.dtype in (jnp.float32, jnp.float64)
+    assert value_BT.shape == batch.value_BT.shape == batch.return_BT.shape
+    error = jnp.square(value_BT - batch.return_BT)
+    if objective.value_clip:
+        moved = jnp.clip(value_BT - batch.value_BT, -objective.value_clip, objective.value_clip)
+        error = jnp.maximum(error, jnp.square(batch.value_BT + moved - batch.return_BT))
+    return objective.value_coefficient * error
+
+
+def token_weights(answer_BT: np.ndarray, kept_B: np.ndarray, aggregation: str, max_tokens: int) -> np.ndarray:
+    """What each token counts in the loss of one optimizer step, [B, T] float32; 0 outside answers and in rows not kept.
+
+    "answer": mean over an answer's tokens, then over the answers kept (eq. 3 of GRPO). "token": mean over all tokens
+    kept (eq. 8 of DAPO). "constant": sum over tokens by max_tokens, mean over all answers (Dr.GRPO's listing 1).
     """
-    assert logp_BT.ndim == 2 and advantage_B.ndim == 1 and logp_BT.dtype == jnp.float32
-    ratio = jnp.exp(logp_BT - behaviour_BT)
-    a = advantage_B[:, None]
-    gain = jnp.minimum(ratio * a, jnp.clip(ratio, 1 - clip, 1 + clip) * a)
-    per_answer = jnp.sum(jnp.where(answer_BT, gain, 0.0), axis=1) / jnp.maximum(jnp.sum(answer_BT, axis=1), 1)
-    return -jnp.mean(per_answer)
+    assert answer_BT.dtype == kept_B.dtype == bool and answer_BT.ndim == 2 and kept_B.shape == answer_BT.shape[:1]
+    counted = (answer_BT & kept_B[:, None]).astype(np.float64)
+    if aggregation == "answer":
+        per_row = np.maximum(counted.sum(axis=1, keepdims=True), 1) * max(kept_B.sum(), 1)
+    elif aggregation == "token":
+        per_row = max(counted.sum(), 1.0)
+    else:
+        assert aggregation == "constant"
+        per_row = float(max_tokens * len(answer_BT))
+    return (counted / per_row).astype(np.float32)
 
 
 def negative_log_likelihood(logp_BT: jax.Array, answer_BT: jax.Array) -> jax.Array:

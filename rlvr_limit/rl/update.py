@@ -16,6 +16,7 @@ from rlvr_limit.likelihood import Rows, answer_logprobs
 from rlvr_limit.mesh import constrain, everywhere, mesh_of
 from rlvr_limit.model import ModelConfig, ParameterSpec, Params, parameter_specs
 from rlvr_limit.rl import losses
+from rlvr_limit.rl.batch import Objective, PolicyBatch
 from rlvr_limit.types import UserError
 
 
@@ -37,14 +38,6 @@ class TrainState(flax.struct.PyTreeNode):
     params: Params
     opt_state: Any
     step: jax.Array
-
-
-class PolicyBatch(flax.struct.PyTreeNode):
-    """Answers of one rollout: rows, the log-probs they were drawn with [B, T], and advantages [B]."""
-
-    rows: Rows
-    behaviour_BT: jax.Array
-    advantage_B: jax.Array
 
 
 def optimizer(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:
@@ -113,17 +106,17 @@ def supervised_update(
 
 @partial(jax.jit, static_argnums=(1, 2, 3), donate_argnums=0)
 def policy_update(
-    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, clip: float, batch: PolicyBatch
+    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, objective: Objective, batch: PolicyBatch
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One GRPO step. Metrics: loss, grad_norm, entropy (nats a token, of the whole distribution), kl_sampler (k3
-    estimate of KL(sampler || trainer), Schulman 2020), max_delta_logp and clipped (share of tokens outside the clip).
-    """
+    """One policy-gradient step. Metrics: loss, grad_norm, entropy (nats a token, of the whole distribution), kl_sampler
+    (k3 estimate of KL(sampler || trainer), Schulman 2020), max_delta_logp, ratio (mean over tokens, 1 on policy) and
+    clipped (share of tokens outside the clip)."""
     answer = batch.rows.answer_BT
     count = jnp.maximum(jnp.sum(answer), 1)
 
     def loss_of(params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         logp, entropy = answer_logprobs(params, config, batch.rows)
-        loss = losses.clipped_surrogate(logp, batch.behaviour_BT, batch.advantage_B, answer, clip)
+        loss = jnp.sum(batch.weight_BT * losses.token_objective(logp, batch, objective))
         return loss, (jax.lax.stop_gradient(logp), jnp.sum(entropy) / count)
 
     (loss, (logp, entropy)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -135,5 +128,6 @@ def policy_update(
         "entropy": entropy,
         "kl_sampler": jnp.sum(jnp.exp(delta) - 1 - delta) / count,
         "max_delta_logp": jnp.max(jnp.abs(delta)),
-        "clipped": jnp.sum(jnp.abs(jnp.exp(delta) - 1) > clip) / count,
+        "ratio": jnp.sum(jnp.where(answer, jnp.exp(delta), 0.0)) / count,
+        "clipped": jnp.sum((delta < jnp.log1p(-objective.clip_low)) | (delta > jnp.log1p(objective.clip_high))) / count,
     }

@@ -1,0 +1,107 @@
+"""An algorithm is a row of arguments: how rewards become advantages, how tokens are summed, what is drawn.
+
+| name        | advantage of a token                       | mean over    | KL, if on | clip     | besides            |
+|-------------|--------------------------------------------|--------------|-----------|----------|--------------------|
+| grpo        | (r - group mean) / group deviation         | each answer  | loss, k3  | e        |                    |
+| dr_grpo     | r - group mean                             | max_tokens   | loss, k3  | e        |                    |
+| rloo        | r - mean of the group's others             | tokens       | reward    | e        |                    |
+| reinforcepp | reward to go, whitened over the batch      | tokens       | reward    | e        | groups of 1 will do|
+| remax       | reward to go - reward of the greedy answer | tokens       | reward    | e        | a greedy rollout   |
+| ppo         | GAE with a value head, whitened            | tokens       | reward    | e        | a value head       |
+| dapo        | as grpo                                    | tokens       | loss, k3  | e, 0.28  | mixed groups only, |
+|             |                                            |              |           |          | overlong shaping   |
+| pass_at_k   | of the group's pass@k                      | each answer  | loss, k3  | e        | rewards 0 or 1     |
+
+All share PPO's clipped ratio, and most the mean over a batch's tokens, as in the framework that Yue et al. 2025 (sec.
+4.3, app. A.1) trained with. The papers of RLOO and ReMax clip nothing and sum over an answer's tokens: with one update
+a rollout the clip does nothing, and the mean over tokens weighs every token alike, as the sum does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlvr_limit.rl import advantages
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One row. aggregation: see losses.token_weights. kl_in is "loss" or "reward". clip_high 0: as below.
+
+    rounds: in how many draws of fresh prompts groups that are neither all right nor all wrong are looked for; 1 takes
+    all groups. overlong is "keep"; "shape" for a penalty on long answers; "mask" leaves truncated ones out of the loss.
+    """
+
+    advantage: str
+    aggregation: str
+    kl_in: str
+    clip_high: float = 0.0
+    rounds: int = 1
+    overlong: str = "keep"
+
+    @property
+    def compares(self) -> bool:
+        """Whether answers are held against others to the same prompt, of which there must be at least two."""
+        return self.advantage in ("group", "centred", "others", "pass_at_k")
+
+
+ALGORITHMS = {
+    "grpo": Algorithm("group", "answer", "loss"),
+    "dr_grpo": Algorithm("centred", "constant", "loss"),
+    "rloo": Algorithm("others", "token", "reward"),
+    "reinforcepp": Algorithm("batch", "token", "reward"),
+    "remax": Algorithm("greedy", "token", "reward"),
+    "ppo": Algorithm("value", "token", "reward"),
+    "dapo": Algorithm("group", "token", "loss", clip_high=0.28, rounds=10, overlong="shape"),
+    "pass_at_k": Algorithm("pass_at_k", "answer", "loss"),
+}
+
+OVERLONG = ("keep", "shape", "mask")
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What a rollout earned, float64. reward_PG is the verifier's, shaped; log_ratio_BT is log pi - log pi_ref of the
+    tokens (None: no KL in the reward); greedy_P are rewards of greedy answers, value_BT predictions of the value head.
+    """
+
+    reward_PG: np.ndarray
+    answer_BT: np.ndarray
+    log_ratio_BT: np.ndarray | None = None
+    greedy_P: np.ndarray | None = None
+    value_BT: np.ndarray | None = None
+
+
+def advantage(
+    algorithm: Algorithm, rewards: Rewards, kl: float = 0.0, pass_k: int = 1, gamma: float = 1.0, lam: float = 1.0
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(advantage of every token, targets of the value head or None), float64 [B, T]; 0 outside answers.
+
+    kl is the coefficient of the penalty in the reward; it must be 0 where the algorithm puts it into the loss.
+    """
+    assert algorithm.kl_in == "reward" or rewards.log_ratio_BT is None
+    reward_PG, answer_BT = rewards.reward_PG, rewards.answer_BT
+    reward_BT = advantages.token_rewards(reward_PG.reshape(-1), answer_BT, rewards.log_ratio_BT, kl)
+    to_go_BT = advantages.to_go(reward_BT, answer_BT)
+    match algorithm.advantage:
+        case "group":
+            whole_PG = advantages.grpo(reward_PG)
+        case "centred":
+            whole_PG = advantages.dr_grpo(reward_PG)
+        case "others":
+            whole_PG = advantages.rloo(reward_BT.sum(axis=1).reshape(reward_PG.shape))
+        case "pass_at_k":
+            whole_PG = advantages.pass_at_k(reward_PG, pass_k)
+        case "batch":
+            return advantages.whitened(to_go_BT, answer_BT), None
+        case "greedy":
+            greedy_B = np.repeat(rewards.greedy_P, reward_PG.shape[1])
+            return advantages.remax(to_go_BT, greedy_B, answer_BT), None
+        case "value":
+            found_BT, return_BT = advantages.gae(reward_BT, rewards.value_BT, answer_BT, gamma, lam)
+            return advantages.whitened(found_BT, answer_BT), return_BT
+        case other:
+            raise AssertionError(f"no advantage is named {other!r}")
+    return np.where(answer_BT, whole_PG.reshape(-1, 1), 0.0), None

@@ -1,0 +1,53 @@
+"""What an update is given: the answers of one optimizer step as arrays, and which loss is taken of them.
+
+Legend: B rows, T tokens of a row; all arrays lie as likelihood.Rows do, and count where answer_BT marks a token. Every
+loss is a sum over tokens, loss = sum_t weight_t * token_objective_t (losses.py). The weights of a whole step are made
+on the host before it is cut into microbatches, so neither packing nor accumulation can change the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import flax.struct
+import jax
+
+from rlvr_limit.likelihood import Rows
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Which loss a token has; static under jit.
+
+    The ratio to the policy that answered is clipped to [1 - clip_low, 1 + clip_high]. kl is the coefficient of the k3
+    penalty towards the reference policy (0: none). The value head's squared error has coefficient value_coefficient,
+    and its prediction moves at most value_clip per rollout (0: freely). importance_cap truncates the weight
+    P_trainer / P_sampler (0: no such weight).
+    """
+
+    clip_low: float
+    clip_high: float
+    kl: float = 0.0
+    value_coefficient: float = 0.5
+    value_clip: float = 0.0
+    importance_cap: float = 0.0
+
+
+class PolicyBatch(flax.struct.PyTreeNode):
+    """Answers of a rollout, float32 [B, T] beside their rows; what an algorithm has no use for is None.
+
+    behaviour_BT: log-probs under the sampler at temperature 1. advantage_BT: advantage of each token. weight_BT: what a
+    token's objective counts in the loss, 0 outside answers and in masked ones. reference_BT: log-probs under the
+    reference policy. value_BT, return_BT: the value head's predictions at the time of the rollout, and its targets.
+    proximal_BT: log-probs under the trainer before the first update on this rollout, for which behaviour_BT stands
+    where it is None.
+    """
+
+    rows: Rows
+    behaviour_BT: jax.Array
+    advantage_BT: jax.Array
+    weight_BT: jax.Array
+    reference_BT: jax.Array | None = None
+    value_BT: jax.Array | None = None
+    return_BT: jax.Array | None = None
+    proximal_BT: jax.Array | None = None

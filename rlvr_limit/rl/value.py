@@ -1,0 +1,81 @@
+"""PPO's value head: a linear map of the decoder's last hidden state, with parameters and an optimizer of its own.
+
+The decoder is not trained through it. Legend: model.py.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlvr_limit import model
+from rlvr_limit.likelihood import Rows
+from rlvr_limit.mesh import everywhere, mesh_of
+from rlvr_limit.model import ModelConfig, Params
+from rlvr_limit.rl import losses
+from rlvr_limit.rl.batch import Objective, PolicyBatch
+from rlvr_limit.rl.update import TrainState
+
+
+class ValueState(flax.struct.PyTreeNode):
+    """weight_D and bias, float32, and their optimizer's state."""
+
+    head: dict[str, jax.Array]
+    opt_state: Any
+
+
+class ActorCritic(flax.struct.PyTreeNode):
+    """What PPO trains: a policy as the other algorithms, and its value head."""
+
+    policy: TrainState
+    value: ValueState
+
+    @property
+    def params(self) -> Params:
+        """The policy's parameters, as of a TrainState."""
+        return self.policy.params
+
+
+def init_value(config: ModelConfig, params: Params, tx: optax.GradientTransformation) -> ValueState:
+    """A head that predicts 0 everywhere, on every device of the mesh of params."""
+    head = {"weight_D": jnp.zeros(config.width, jnp.float32), "bias": jnp.zeros((), jnp.float32)}
+    return jax.device_put(ValueState(head, tx.init(head)), everywhere(mesh_of(params)))
+
+
+@partial(jax.jit, static_argnums=2)
+def answer_values(params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: Rows) -> jax.Array:
+    """V of each answer token's state, which is all that stands before the token: [B, T] float32, 0 elsewhere."""
+    return _values(params, head, config, rows)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4), donate_argnums=0)
+def value_update(
+    state: ValueState,
+    params: Params,
+    config: ModelConfig,
+    tx: optax.GradientTransformation,
+    objective: Objective,
+    batch: PolicyBatch,
+) -> tuple[ValueState, jax.Array]:
+    """One step of the head on sum_t weight_t * value_objective_t; the second result is that loss."""
+
+    def loss_of(head: dict[str, jax.Array]) -> jax.Array:
+        value_BT = _values(params, head, config, batch.rows)
+        return jnp.sum(batch.weight_BT * losses.value_objective(value_BT, batch, objective))
+
+    loss, grads = jax.value_and_grad(loss_of)(state.head)
+    changes, opt_state = tx.update(grads, state.opt_state, state.head)
+    return ValueState(optax.apply_updates(state.head, changes), opt_state), loss
+
+
+def _values(params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: Rows) -> jax.Array:
+    hidden_BTD, _ = model.causal(params, config, rows.tokens_BT)
+    hidden_BTD = jax.lax.stop_gradient(hidden_BTD).astype(jnp.float32)
+    with model.matmul_precision(jnp.float32):
+        value_BT = hidden_BTD @ head["weight_D"] + head["bias"]
+    return jnp.where(rows.answer_BT, jnp.roll(value_BT, 1, axis=1), 0.0)
