@@ -85,3 +85,28 @@ def arm(label: str, group: str, weights: str, prompt: str, stop: tuple = QWEN_ST
         "prompt": prompt,
         "stop": stop,
     }
+
+
+def reinforced(start: str, steps: int, save_at: tuple, optimizer: dict, **changes) -> dict:
+    """A recipe of reinforcement with all fields that a command line may override; changes are those that differ."""
+    return {
+        "start": start,
+        "algorithm": "grpo",
+        "steps": steps,
+        "save_at": save_at,
+        "prompts": 64,
+        "answers": 32,
+        "minibatches": 4,
+        "clip": 0.2,
+        "clip_high": 0.0,
+        "kl": 0.0,
+        "importance_cap": 0.0,
+        "rounds": 0,
+        "overlong": "",
+        "overlong_cache": 0,
+        "pass_k": 0,
+        "reward": "verdict",
+        "limits": {"entropy": (), "length": (), "reward": ()},
+        "optimizer": optimizer,
+        **changes,
+    }

@@ -10,9 +10,9 @@ from random import Random
 from jax.sharding import Mesh
 
 from rlvr_limit.engine import EngineConfig
+from rlvr_limit.jobs.recipes import Reinforced, Supervised, check_reinforced
 from rlvr_limit.mesh import MeshConfig
 from rlvr_limit.model import ModelConfig
-from rlvr_limit.rl import OptimizerConfig
 from rlvr_limit.tasks.countdown import CountdownConfig
 from rlvr_limit.tokenizer import TextTokenizer, WordTokenizer
 from rlvr_limit.types import Grader, Problem, SamplingParams, UserError, Verdict
@@ -21,34 +21,6 @@ Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """Token ids of a prompt and of an answer to it."""
 
 ORDER = ("base", "rl", "distilled", "control", "other")
-
-
-@dataclass(frozen=True)
-class Supervised:
-    """Training on demonstrations of which a share `right` reach the target. start names an arm, "" a fresh model."""
-
-    steps: int
-    batch: int
-    right: float
-    optimizer: OptimizerConfig
-    start: str = ""
-
-
-@dataclass(frozen=True)
-class Reinforced:
-    """GRPO: `prompts` problems a step, `answers` samples each, split into `minibatches` updates with ratio clip `clip`.
-
-    The weights after each step in save_at are arms of their own, evaluated like the others.
-    """
-
-    start: str
-    steps: int
-    save_at: tuple[int, ...]
-    prompts: int
-    answers: int
-    minibatches: int
-    clip: float
-    optimizer: OptimizerConfig
 
 
 @dataclass(frozen=True)
@@ -315,10 +287,8 @@ def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     if start and (start not in s.arms or s.arms[start].rl):
         usable = ", ".join(other for other, a in s.arms.items() if not a.rl and other != name)
         raise UserError(f"{where}: starts from {start!r}, but one of {usable} is right")
-    if arm.rl and (not arm.rl.save_at or max(arm.rl.save_at) > arm.rl.steps):
-        raise UserError(f"{where}.rl.save_at: found {arm.rl.save_at}, steps from 1 to {arm.rl.steps} are right")
-    if arm.rl and arm.rl.prompts * arm.rl.answers % arm.rl.minibatches:
-        raise UserError(f"{where}.rl.minibatches: {arm.rl.minibatches} does not divide prompts x answers")
+    if arm.rl:
+        check_reinforced(f"{where}.rl", arm.rl, s.sampling.max_tokens)
 
 
 def _check_sampling(s: Settings) -> None:

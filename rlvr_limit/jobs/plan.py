@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from rlvr_limit import planning, rl
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.jobs import settings
-from rlvr_limit.jobs.experiment import Reinforced, Settings, Supervised, check, expand
+from rlvr_limit.jobs.experiment import Settings, check, expand
+from rlvr_limit.jobs.recipes import Reinforced, Supervised
 from rlvr_limit.likelihood import Rows
 from rlvr_limit.mesh import sharding
 from rlvr_limit.model import ModelConfig
@@ -106,9 +107,7 @@ def updates(s: Settings, model: ModelConfig, engine: EngineConfig, mesh: Mesh | 
             tx = rl.optimizer(recipe.optimizer, recipe.steps)
             program = _supervised(model, mesh, tx, recipe.batch, places)
         elif isinstance(recipe, Reinforced):
-            tx = rl.optimizer(recipe.optimizer, recipe.steps * recipe.minibatches)
-            batch = recipe.prompts * recipe.answers // recipe.minibatches
-            program = _reinforced(model, mesh, tx, recipe.clip, batch, places)
+            program = _reinforced(model, mesh, recipe, places)
         else:
             continue
         found.setdefault(program.name, program)
@@ -127,24 +126,19 @@ def _supervised(
     )
 
 
-def _reinforced(
-    model: ModelConfig,
-    mesh: Mesh | AbstractMesh,
-    tx: optax.GradientTransformation,
-    clip: float,
-    batch: int,
-    places: int,
-) -> Program:
+def _reinforced(model: ModelConfig, mesh: Mesh | AbstractMesh, recipe: Reinforced, places: int) -> Program:
+    tx = rl.optimizer(recipe.optimizer, recipe.steps * recipe.minibatches)
+    batch = recipe.prompts * recipe.answers // recipe.minibatches
     state, rows = _state(model, mesh, tx), _rows(mesh, batch, places)
     lie = sharding(mesh, (batch,), ("rows",))
-    behaviour = jax.ShapeDtypeStruct((batch, places), jnp.float32, sharding=lie)
-    advantage = jax.ShapeDtypeStruct((batch,), jnp.float32, sharding=lie)
-    answers = rl.PolicyBatch(rows, behaviour, advantage)
+    number = jax.ShapeDtypeStruct((batch, places), jnp.float32, sharding=lie)
+    reference = number if recipe.objective.kl else None
+    answers = rl.PolicyBatch(rows, number, number, number, reference)
     return Program(
-        f"policy update of {batch} x {places:,} tokens",
-        lambda: rl.policy_update.trace(state, model, tx, clip, answers),
-        # The weights that the run started from are still there.
-        abstract.device_bytes(state.params),
+        f"policy update of {batch} x {places:,} tokens" + (", with a reference policy" if recipe.kl else ""),
+        lambda: rl.policy_update.trace(state, model, tx, recipe.objective, answers),
+        # The weights that the run started from are there only as the reference policy.
+        abstract.device_bytes(state.params) if recipe.kl else 0,
     )
 
 

@@ -22,6 +22,7 @@ from rlvr_limit.grading.named import grader_named
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
 from rlvr_limit.jobs import settings
 from rlvr_limit.jobs.experiment import Arm, Experiment, Settings, Setup, Task, answer_limit, benchmark_of, check
+from rlvr_limit.jobs.rewards import reward_named, source_digest
 from rlvr_limit.mesh import machine, make_mesh
 from rlvr_limit.model import ModelConfig
 from rlvr_limit.tasks import code, countdown, files, math, prompts
@@ -183,7 +184,15 @@ def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, 
         }
         for name, setup in setups.items()
     }
-    return conditions | {"asked": asked, "notes": list(task.notes)}
+    return conditions | {"asked": asked, "notes": list(task.notes)} | _rewards(s)
+
+
+def _rewards(s: Settings) -> dict[str, Any]:
+    """The source of reward functions of one's own, where an arm is trained on one. UserError where there is none."""
+    named = {name: arm.rl.reward for name, arm in s.arms.items() if arm.rl and not arm.weights}
+    found = {name: reward_named(reward, f"config.arms.{name}.rl.reward") for name, reward in named.items()}
+    digests = {name: source_digest(reward) for name, reward in found.items() if reward}
+    return {"rewards": digests} if digests else {}
 
 
 def _info(config: ConfigDict) -> dict[str, Any]:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import random
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from rlvr_limit import checkpoint, likelihood, records, rl
-from rlvr_limit.engine import Engine
-from rlvr_limit.jobs.experiment import Evaluated, Experiment, Reinforced, Supervised
+from rlvr_limit.jobs import reinforce
+from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
-from rlvr_limit.likelihood import Rows
+from rlvr_limit.jobs.recipes import Limits, Reinforced, Supervised
+from rlvr_limit.jobs.reinforce import State, Step
 from rlvr_limit.mesh import parameter_shardings, rows_sharding
 from rlvr_limit.model import Params, init_params, parameter_specs
-from rlvr_limit.rollout import Graded, rollout
-from rlvr_limit.types import Problem, SamplingParams
-
-Step = Callable[[int, rl.TrainState], tuple[rl.TrainState, dict[str, float]]]
+from rlvr_limit.types import UserError
 
 
 def run(config: ConfigDict) -> None:
@@ -71,16 +67,18 @@ def _is_given(experiment: Experiment, entry: Evaluated) -> bool:
 
 def _train(experiment: Experiment, arm: str) -> None:
     recipe = experiment.settings.arms[arm].recipe
+    saved = recipe.save_at if isinstance(recipe, Reinforced) else (recipe.steps,)
+    save = {at: f"{arm}-{at}" if isinstance(recipe, Reinforced) else arm for at in saved}
+    _run_steps(experiment, arm, recipe, save)
+
+
+def _begin(experiment: Experiment, arm: str, recipe: Supervised | Reinforced) -> tuple[Step, State]:
+    """The step of a run and the state it begins from; the weights it starts from are let go of here."""
     start = _start(experiment, arm, recipe.start)
     if isinstance(recipe, Reinforced):
-        tx = rl.optimizer(recipe.optimizer, recipe.steps * recipe.minibatches)
-        step = _reinforced_step(experiment, arm, recipe, tx, start)
-        save = {at: f"{arm}-{at}" for at in recipe.save_at}
-    else:
-        tx = rl.optimizer(recipe.optimizer, recipe.steps)
-        step = _supervised_step(experiment, arm, recipe, tx)
-        save = {recipe.steps: arm}
-    _run_steps(experiment, arm, recipe.steps, step, rl.init_state(start, tx), save)
+        return reinforce.begin(experiment, arm, recipe, start)
+    tx = rl.optimizer(recipe.optimizer, recipe.steps)
+    return _supervised_step(experiment, arm, recipe, tx), rl.init_state(start, tx)
 
 
 def _start(experiment: Experiment, arm: str, name: str) -> Params:
@@ -94,30 +92,52 @@ def _start(experiment: Experiment, arm: str, name: str) -> Params:
     return load(experiment, entry)
 
 
-def _run_steps(
-    experiment: Experiment, arm: str, steps: int, step: Step, state: rl.TrainState, save: dict[int, str]
-) -> None:
-    """Runs steps from the last kept state on, keeps a state every checkpoint_seconds, and exports weights."""
+def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced, save: dict[int, str]) -> None:
+    """Runs steps from the last kept state on, keeps a state every checkpoint_seconds, and exports weights.
+
+    Raises UserError, one line, where training went wrong; the last good state stays.
+    """
+    step, state = _begin(experiment, arm, recipe)
     folder = experiment.root / "train" / arm
-    states = checkpoint.TrainStates(folder / "states")
-    done, state = states.restore(state)
-    kept = [row for row in training_rows(experiment.root, arm) if row["step"] <= done]
-    _rewrite(folder / "metrics.jsonl", kept)
-    saved = time.monotonic()
-    with Progress(experiment.root, f"train {arm}", steps, "steps", done) as progress:
-        with (folder / "metrics.jsonl").open("a") as metrics:
-            for number in range(done + 1, steps + 1):
+    with contextlib.closing(checkpoint.TrainStates(folder / "states")) as states:
+        done, state = states.restore(state)
+        _rewrite(folder / "metrics.jsonl", [r for r in training_rows(experiment.root, arm) if r["step"] <= done])
+        kept, saved = done, time.monotonic()
+        with (
+            Progress(experiment.root, f"train {arm}", recipe.steps, "steps", done) as progress,
+            (folder / "metrics.jsonl").open("a") as metrics,
+        ):
+            for number in range(done + 1, recipe.steps + 1):
                 state, row = step(number, state)
                 metrics.write(json.dumps({"step": number, **row}) + "\n")
                 metrics.flush()
+                trouble = _trouble(recipe, row)
+                if trouble:
+                    raise UserError(f"arm {arm}, step {number}: {trouble}; {_kept(folder, kept)}")
                 progress.update(number, **{k: v for k, v in row.items() if k in ("loss", "reward", "entropy")})
                 target = experiment.root / "weights" / save[number] if number in save else None
                 if target is not None and not target.is_dir():
                     checkpoint.save_params(target, state.params)
                 if target is not None or time.monotonic() - saved > experiment.settings.checkpoint_seconds:
                     states.save(number, state)
-                    saved = time.monotonic()
-    states.close()
+                    kept, saved = number, time.monotonic()
+
+
+def _trouble(recipe: Supervised | Reinforced, row: dict[str, float]) -> str:
+    """What makes it useless to go on: a loss or gradient that is no number, or a collapsed policy; "" if nothing."""
+    for name in ("loss", "grad_norm"):
+        if not math.isfinite(row[name]):
+            return f"{name} is {row[name]}"
+    limits = recipe.limits if isinstance(recipe, Reinforced) else Limits()
+    for name in ("entropy", "length", "reward"):
+        limit = getattr(limits, name)
+        if limit and not limit[0] <= row[name] <= limit[1]:
+            return f"{name} is {row[name]:.4g}, outside rl.limits.{name} = {limit[0]:g} to {limit[1]:g}"
+    return ""
+
+
+def _kept(folder: Path, step: int) -> str:
+    return f"the state after step {step} is kept in {folder / 'states'}" if step else "no state was kept yet"
 
 
 def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -130,6 +150,8 @@ def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, tx: Any) -> Step:
     task, model = experiment.task, experiment.setups[arm].model
+    if not task.training:
+        raise UserError(f"arm {arm}: there are no training problems to show, 1 or more are needed")
 
     def step(number: int, state: rl.TrainState) -> tuple[rl.TrainState, dict[str, float]]:
         rng = random.Random(f"{experiment.settings.seed}/{arm}/{number}")
@@ -140,60 +162,6 @@ def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, tx: A
         return state, _floats(metrics)
 
     return step
-
-
-def _reinforced_step(experiment: Experiment, arm: str, recipe: Reinforced, tx: Any, start: Params) -> Step:
-    s, task, setup = experiment.settings, experiment.task, experiment.setups[arm]
-    engine = Engine(start, setup.model, experiment.engine, s.sampling.max_tokens)
-
-    def sampling(problem: Problem) -> SamplingParams:
-        # Rollouts are drawn from the policy itself (no truncation), whatever the evaluation samples at.
-        return replace(experiment.sampling_params(setup, problem), temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
-
-    def step(number: int, state: rl.TrainState) -> tuple[rl.TrainState, dict[str, float]]:
-        rng = random.Random(f"{s.seed}/{arm}/{number}")
-        chosen = rng.sample(task.training, recipe.prompts)
-        engine.load(state.params)
-        stream = f"train/{arm}/{number}"
-        asked = ((problem, range(recipe.answers)) for problem in chosen)
-        drawn = rollout(engine, asked, sampling, s.seed, stream, setup.tokenizer.decode, task.grade)
-        found = {(g.sample.problem_id, g.sample.index): g for g in drawn}
-        graded = [found[problem.id, i] for problem in chosen for i in range(recipe.answers)]
-        batch, row = _policy_batch(experiment, recipe, {p.id: p.prompt_ids for p in chosen}, graded)
-        order = np.random.default_rng(number).permutation(len(graded))
-        metrics = []
-        for part in np.split(order, recipe.minibatches):
-            minibatch = jax.tree.map(lambda x, part=part: x[part], batch)
-            minibatch = jax.device_put(minibatch, rows_sharding(experiment.mesh))
-            state, found_now = rl.policy_update(state, setup.model, tx, recipe.clip, minibatch)
-            metrics.append(_floats(found_now))
-        # The first minibatch is the only one whose log-probs should still be the sampler's own.
-        for name in ("kl_sampler", "max_delta_logp", "entropy"):
-            row[name] = metrics[0][name]
-        for name in ("loss", "grad_norm", "clipped"):
-            row[name] = float(np.mean([m[name] for m in metrics]))
-        return state, row
-
-    return step
-
-
-def _policy_batch(
-    experiment: Experiment, recipe: Reinforced, prompts: dict[str, tuple[int, ...]], graded: list[Graded]
-) -> tuple[rl.PolicyBatch, dict[str, float]]:
-    """A rollout as arrays, and what is worth watching of it."""
-    samples = [g.sample for g in graded]
-    reward_PG = np.array([g.verdict.correct for g in graded], np.float32).reshape(-1, recipe.answers)
-    advantage = np.asarray(rl.grpo_advantages(jnp.asarray(reward_PG))).reshape(-1)
-    rows = likelihood.to_rows([(prompts[s.problem_id], s.tokens) for s in samples], experiment.row_places)
-    behaviour = np.zeros(rows.tokens_BT.shape, np.float32)
-    behaviour[rows.answer_BT] = np.concatenate([s.logp_model for s in samples])
-    row = {
-        "reward": float(reward_PG.mean()),
-        "mixed_groups": float(np.mean(reward_PG.std(axis=1) > 0)),
-        "length": float(np.mean([len(s.tokens) for s in samples])),
-        "truncated": float(np.mean([s.stop == "length" for s in samples])),
-    }
-    return rl.PolicyBatch(Rows(*rows), behaviour, advantage), row
 
 
 def _floats(metrics: dict[str, jax.Array]) -> dict[str, float]:

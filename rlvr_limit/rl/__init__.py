@@ -1,7 +1,9 @@
 """Advantages, losses and updates of supervised and reinforcement learning."""
 
+from rlvr_limit.rl.advantages import overlong_penalty
 from rlvr_limit.rl.algorithms import ALGORITHMS, OVERLONG, Algorithm, Rewards, advantage
 from rlvr_limit.rl.batch import Objective, PolicyBatch
+from rlvr_limit.rl.losses import k3, token_weights
 from rlvr_limit.rl.update import (
     OptimizerConfig,
     TrainState,
@@ -27,8 +29,11 @@ __all__ = [
     "answer_values",
     "init_state",
     "init_value",
+    "k3",
     "optimizer",
+    "overlong_penalty",
     "policy_update",
     "supervised_update",
+    "token_weights",
     "value_update",
 ]

@@ -75,11 +75,11 @@ class Rewards:
 
 
 def advantage(
-    algorithm: Algorithm, rewards: Rewards, kl: float = 0.0, pass_k: int = 1, gamma: float = 1.0, lam: float = 1.0
+    algorithm: Algorithm, rewards: Rewards, kl: float = 0.0, pass_k: int = 1, lam: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(advantage of every token, targets of the value head or None), float64 [B, T]; 0 outside answers.
 
-    kl is the coefficient of the penalty in the reward; it must be 0 where the algorithm puts it into the loss.
+    kl is the coefficient of the penalty in the reward, if there is one. Rewards are not discounted.
     """
     assert algorithm.kl_in == "reward" or rewards.log_ratio_BT is None
     reward_PG, answer_BT = rewards.reward_PG, rewards.answer_BT
@@ -100,7 +100,7 @@ def advantage(
             greedy_B = np.repeat(rewards.greedy_P, reward_PG.shape[1])
             return advantages.remax(to_go_BT, greedy_B, answer_BT), None
         case "value":
-            found_BT, return_BT = advantages.gae(reward_BT, rewards.value_BT, answer_BT, gamma, lam)
+            found_BT, return_BT = advantages.gae(reward_BT, rewards.value_BT, answer_BT, 1.0, lam)
             return advantages.whitened(found_BT, answer_BT), return_BT
         case other:
             raise AssertionError(f"no advantage is named {other!r}")

@@ -1,0 +1,153 @@
+"""What a step of reinforcement learns from: fresh prompts, answers drawn from the policy, and their rewards."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rlvr_limit.engine import Engine
+from rlvr_limit.jobs.experiment import Experiment
+from rlvr_limit.jobs.recipes import Reinforced
+from rlvr_limit.jobs.rewards import Reward, called
+from rlvr_limit.rl import overlong_penalty
+from rlvr_limit.rollout import Graded, rollout
+from rlvr_limit.types import Problem, Sample, SamplingParams, Stop, UserError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run's answers come from; reward None is the verdict's."""
+
+    experiment: Experiment
+    arm: str
+    recipe: Reinforced
+    engine: Engine
+    reward: Reward | None
+
+    @property
+    def where(self) -> str:
+        """The recipe's dotted path."""
+        return f"config.arms.{self.arm}.rl"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Answers to one prompt. earned_G are their rewards, reward_G the same with what overlong answers lose."""
+
+    problem: Problem
+    samples: tuple[Sample, ...]
+    earned_G: np.ndarray
+    reward_G: np.ndarray
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some answers earned more than others."""
+        return bool(np.ptp(self.earned_G) > 0)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """`prompts` groups; only those of learn_P are learnt from. greedy_P are rewards of greedy answers, if asked for.
+
+    row is what is worth watching of all answers that were drawn, those left out included.
+    """
+
+    groups: tuple[Group, ...]
+    learn_P: np.ndarray
+    greedy_P: np.ndarray | None
+    row: dict[str, float]
+
+
+def check_data(where: str, recipe: Reinforced, problems: Iterable[Problem], prompt_places: int) -> None:
+    """Raises UserError where the training problems are too few, or a prompt is longer than there are places for."""
+    problems = tuple(problems)
+    if len(problems) < recipe.prompts:
+        raise UserError(f"{where}.prompts: found {recipe.prompts}, but there are {len(problems)} training problems")
+    for problem in problems:
+        if len(problem.prompt_ids) > prompt_places:
+            raise UserError(
+                f"training problem {problem.id}: its prompt has {len(problem.prompt_ids)} tokens, "
+                f"config.engine.prompt_places = {prompt_places} is the most"
+            )
+
+
+def draw(source: Source, number: int) -> Drawn:
+    """The answers of step `number`, under the weights the engine holds now.
+
+    With more than one round, fresh prompts are drawn until `prompts` groups are mixed (Yu et al. 2025, arXiv
+    2503.14476, sec. 3.2); where the rounds end before, the others fill the batch and are not learnt from. UserError
+    where not one group is mixed. Random streams derive from arm, step and round.
+    """
+    experiment, recipe, rounds = source.experiment, source.recipe, source.recipe.row.rounds
+    training = experiment.task.training
+    rng = random.Random(f"{experiment.settings.seed}/{source.arm}/{number}")
+    chosen = rng.sample(training, min(rounds * recipe.prompts, len(training)))
+    groups: list[Group] = []
+    used = 0
+    for start in range(0, len(chosen), recipe.prompts):
+        stream = f"train/{source.arm}/{number}" + (f"/{used}" if used else "")
+        groups += _groups(source, chosen[start : start + recipe.prompts], recipe.answers, stream, 1.0)
+        used += 1
+        if rounds == 1 or sum(group.is_mixed for group in groups) >= recipe.prompts:
+            break
+    kept = sorted(groups, key=lambda group: not group.is_mixed)[: recipe.prompts] if rounds > 1 else groups
+    if rounds > 1 and not kept[0].is_mixed:
+        raise UserError(
+            f"{source.where}.rounds: step {number} drew {len(groups)} prompts in {used} rounds, and answers to one "
+            "prompt always earned the same: easier or harder problems, or another start, would be right"
+        )
+    learn_P = np.array([rounds == 1 or group.is_mixed for group in kept])
+    row = _watched(groups) | {"rounds": used, "groups": int(learn_P.sum())}
+    greedy_P = None
+    if recipe.row.advantage == "greedy":
+        best = _groups(source, [group.problem for group in kept], 1, f"train/{source.arm}/{number}/greedy", 0.0)
+        greedy_P = np.array([group.reward_G[0] for group in best])
+        row |= {"samples": row["samples"] + len(best), "greedy": float(greedy_P.mean())}
+    return Drawn(tuple(kept), learn_P, greedy_P, row)
+
+
+def _groups(source: Source, problems: list[Problem], answers: int, stream: str, temperature: float) -> list[Group]:
+    experiment, setup = source.experiment, source.experiment.setups[source.arm]
+
+    def sampling(problem: Problem) -> SamplingParams:
+        # Rollouts are drawn from the policy itself (no truncation), whatever the evaluation samples at.
+        asked = experiment.sampling_params(setup, problem)
+        return replace(asked, temperature=temperature, top_p=1.0, top_k=0, min_p=0.0)
+
+    asked = ((problem, range(answers)) for problem in problems)
+    grade = experiment.task.grade if source.reward is None else None
+    seed, decode = experiment.settings.seed, setup.tokenizer.decode
+    found = {
+        (g.sample.problem_id, g.sample.index): g
+        for g in rollout(source.engine, asked, sampling, seed, stream, decode, grade)
+    }
+    return [_group(source, problem, [found[problem.id, i] for i in range(answers)]) for problem in problems]
+
+
+def _group(source: Source, problem: Problem, answers: list[Graded]) -> Group:
+    recipe, samples = source.recipe, tuple(g.sample for g in answers)
+    if source.reward is None:
+        earned = [float(g.verdict.correct) for g in answers]
+    else:
+        earned = called(source.reward, f"{source.where}.reward", problem, [g.text for g in answers])
+    earned_G = reward_G = np.array(earned, np.float64)
+    if recipe.row.overlong == "shape":
+        length_G = np.array([len(s.tokens) for s in samples])
+        cut_G = np.array([s.stop == Stop.LENGTH for s in samples])
+        most = source.experiment.settings.sampling.max_tokens
+        reward_G = earned_G + overlong_penalty(length_G, cut_G, most, recipe.overlong_cache)
+    return Group(problem, samples, earned_G, reward_G)
+
+
+def _watched(groups: list[Group]) -> dict[str, float]:
+    samples = [sample for group in groups for sample in group.samples]
+    return {
+        "reward": float(np.mean([group.earned_G for group in groups])),
+        "mixed_groups": float(np.mean([group.is_mixed for group in groups])),
+        "length": float(np.mean([len(s.tokens) for s in samples])),
+        "truncated": float(np.mean([s.stop == Stop.LENGTH for s in samples])),
+        "samples": len(samples),
+    }

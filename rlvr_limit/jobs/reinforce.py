@@ -1,0 +1,137 @@
+"""One step of reinforcement: answers from the policy as it is, their advantages, and the updates they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import jax
+import numpy as np
+import optax
+
+from rlvr_limit import likelihood, rl
+from rlvr_limit.engine import Engine
+from rlvr_limit.jobs.answers import Drawn, Source, check_data, draw
+from rlvr_limit.jobs.experiment import Experiment
+from rlvr_limit.jobs.recipes import Reinforced
+from rlvr_limit.jobs.rewards import reward_named
+from rlvr_limit.likelihood import Rows
+from rlvr_limit.mesh import rows_sharding
+from rlvr_limit.model import ModelConfig, Params
+from rlvr_limit.types import Stop
+
+State = rl.TrainState | rl.ActorCritic
+Step = Callable[[int, State], tuple[State, dict[str, float]]]
+
+FIRST = ("kl_sampler", "max_delta_logp", "ratio", "entropy")
+"""Of the first minibatch, the only one whose log-probs should still be the sampler's own."""
+
+MEAN = ("loss", "grad_norm", "clipped")
+
+
+def begin(experiment: Experiment, arm: str, recipe: Reinforced, start: Params) -> tuple[Step, State]:
+    """The step of a run and the state it begins from. The start's weights are kept only where KL needs a reference."""
+    s, model = experiment.settings, experiment.setups[arm].model
+    where = f"config.arms.{arm}.rl"
+    check_data(where, recipe, experiment.task.training, experiment.engine.prompt_places)
+    engine = Engine(start, model, experiment.engine, s.sampling.max_tokens)
+    engine.load(None)
+    source = Source(experiment, arm, recipe, engine, reward_named(recipe.reward, f"{where}.reward"))
+    updates = recipe.steps * recipe.minibatches
+    tx = rl.optimizer(recipe.optimizer, updates)
+    state: State = rl.init_state(start, tx)
+    value_tx = None
+    if recipe.value_optimizer:
+        value_tx = rl.optimizer(recipe.value_optimizer, updates)
+        state = rl.ActorCritic(state, rl.init_value(model, start, value_tx))
+    return _step(source, tx, value_tx, start if recipe.kl else None), state
+
+
+def _step(
+    source: Source, tx: optax.GradientTransformation, value_tx: optax.GradientTransformation | None, reference: Params
+) -> Step:
+    recipe, model = source.recipe, source.experiment.setups[source.arm].model
+    objective, lie = recipe.objective, rows_sharding(source.experiment.mesh)
+
+    def step(number: int, state: State) -> tuple[State, dict[str, float]]:
+        policy, value = (state.policy, state.value) if value_tx else (state, None)
+        source.engine.load(policy.params)
+        drawn = draw(source, number)
+        batch, kept_B, row = _batch(source, drawn, policy.params, value, reference)
+        seen: list[dict[str, jax.Array]] = []
+        for part in np.split(np.random.default_rng(number).permutation(len(kept_B)), recipe.minibatches):
+            minibatch = jax.device_put(_minibatch(source, batch, kept_B, part), lie)
+            value_loss = {}
+            if value_tx:
+                value, loss = rl.value_update(value, policy.params, model, value_tx, objective, minibatch)
+                value_loss["value_loss"] = loss
+            policy, found = rl.policy_update(policy, model, tx, objective, minibatch)
+            seen.append(found | value_loss)
+        row |= {name: float(seen[0][name]) for name in FIRST}
+        row |= {name: float(np.mean([m[name] for m in seen])) for name in (*MEAN, *value_loss)}
+        return rl.ActorCritic(policy, value) if value_tx else policy, drawn.row | row
+
+    return step
+
+
+def _batch(
+    source: Source, drawn: Drawn, params: Params, value: rl.ValueState | None, reference: Params | None
+) -> tuple[rl.PolicyBatch, np.ndarray, dict[str, float]]:
+    """(a rollout as arrays on the host, without weights; which rows count [B]; what is worth watching of it)."""
+    experiment, recipe = source.experiment, source.recipe
+    row, model = recipe.row, experiment.setups[source.arm].model
+    samples = [sample for group in drawn.groups for sample in group.samples]
+    pairs = [(group.problem.prompt_ids, sample.tokens) for group in drawn.groups for sample in group.samples]
+    rows = likelihood.to_rows(pairs, experiment.row_places)
+    part = len(pairs) // recipe.minibatches
+
+    def placed(per_answer: Iterable[tuple[float, ...]]) -> np.ndarray:
+        found = np.zeros(rows.tokens_BT.shape, np.float32)
+        found[rows.answer_BT] = np.concatenate(list(per_answer))
+        return found
+
+    def scored(under: Params) -> np.ndarray:
+        return placed(likelihood.score(under, model, pairs, experiment.row_places, part))
+
+    behaviour_BT = placed(sample.logp_model for sample in samples)
+    reference_BT = None if reference is None else scored(reference)
+    value_BT = None if value is None else _values(params, value, model, rows, part)
+    in_reward = reference_BT is not None and row.kl_in == "reward"
+    rewards = rl.Rewards(
+        reward_PG=np.stack([group.reward_G for group in drawn.groups]),
+        answer_BT=rows.answer_BT,
+        log_ratio_BT=behaviour_BT.astype(np.float64) - reference_BT if in_reward else None,
+        greedy_P=drawn.greedy_P,
+        value_BT=None if value_BT is None else value_BT.astype(np.float64),
+    )
+    advantage_BT, return_BT = rl.advantage(row, rewards, recipe.kl, recipe.pass_k, recipe.gae_lambda)
+    kept_B = np.repeat(drawn.learn_P, recipe.answers)
+    if row.overlong == "mask":
+        kept_B &= np.array([sample.stop != Stop.LENGTH for sample in samples])
+    batch = rl.PolicyBatch(
+        rows,
+        behaviour_BT,
+        advantage_BT.astype(np.float32),
+        weight_BT=np.zeros_like(behaviour_BT),
+        reference_BT=None if in_reward else reference_BT,
+        value_BT=value_BT,
+        return_BT=None if return_BT is None else return_BT.astype(np.float32),
+        proximal_BT=scored(params) if recipe.importance_cap else None,
+    )
+    found = {}
+    if reference_BT is not None:
+        found["kl_reference"] = float(np.mean(rl.k3(behaviour_BT, reference_BT)[rows.answer_BT]))
+    return batch, kept_B, found
+
+
+def _minibatch(source: Source, batch: rl.PolicyBatch, kept_B: np.ndarray, part: np.ndarray) -> rl.PolicyBatch:
+    """The rows of one optimizer step, with what each of their tokens counts in its loss."""
+    most, how = source.experiment.settings.sampling.max_tokens, source.recipe.row.aggregation
+    found = jax.tree.map(lambda x: x[part], batch)
+    return found.replace(weight_BT=rl.token_weights(found.rows.answer_BT, kept_B[part], how, most))
+
+
+def _values(params: Params, value: rl.ValueState, model: ModelConfig, rows: Rows, part: int) -> np.ndarray:
+    """The value head's predictions, `part` rows at a time."""
+    starts = range(0, len(rows.tokens_BT), part)
+    parts = (Rows(*(x[start : start + part] for x in rows)) for start in starts)
+    return np.concatenate([rl.answer_values(params, value.head, model, rows) for rows in parts])

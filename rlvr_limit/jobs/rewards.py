@@ -1,0 +1,54 @@
+"""What a trained policy is rewarded for: the verdict, or a function of one's own, checked at every call."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Sequence
+
+from rlvr_limit.types import Problem, UserError
+
+Reward = Callable[[Problem, Sequence[str]], Sequence[float]]
+"""Rewards of some answers to one problem, one a text."""
+
+VERDICT = "verdict"
+
+
+def reward_named(name: str, where: str) -> Reward | None:
+    """The function that "module:function" names; None for "verdict". UserError, naming the field `where`, if none."""
+    if name == VERDICT:
+        return None
+    module_name, colon, function_name = name.partition(":")
+    if not (colon and module_name and function_name.isidentifier()):
+        raise UserError(f"{where}: found {name!r}, but verdict or module:function is right")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name, None)
+    except ImportError as error:
+        raise UserError(f"{where}: {module_name} cannot be imported ({error})") from error
+    if not inspect.isfunction(function):
+        raise UserError(f"{where}: {module_name} has no function {function_name!r}")
+    return function
+
+
+def source_digest(reward: Reward) -> str:
+    """First 8 hex characters of the SHA-256 of the module's source: another source is another condition of a run."""
+    return hashlib.sha256(inspect.getsource(inspect.getmodule(reward)).encode()).hexdigest()[:8]
+
+
+def called(reward: Reward, where: str, problem: Problem, texts: Sequence[str]) -> list[float]:
+    """reward(problem, texts) as floats. UserError, one line, where it raises or returns what no reward can be."""
+    here = f"{where}: problem {problem.id}"
+    try:
+        found = list(reward(problem, texts))
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{here}: the reward function raised {said}") from error
+    if len(found) != len(texts):
+        raise UserError(f"{here}: the reward function returned {len(found)} rewards for {len(texts)} answers")
+    for i, value in enumerate(found):
+        # Booleans, NumPy's numbers and JAX's scalars are numbers too; text that float() could read is not.
+        if isinstance(value, str) or not hasattr(value, "__float__") or not math.isfinite(float(value)):
+            raise UserError(f"{here}: the reward of answer {i} is {value!r}, a finite number is right")
+    return [float(value) for value in found]
