@@ -237,8 +237,8 @@ def causal_attention(
 def project(x: jax.Array, w: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     """x [B, T, *in] times w [*in, *out] plus bias [*out], summed in float32 and rounded once: [B, T, *out].
 
-    w is rounded to the dtype of x. One matrix product over all tokens: left in three dimensions, XLA:CPU computes the weight's gradient about twice
-    as slowly.
+    w is rounded to the dtype of x. One matrix product over all tokens: left in three dimensions, XLA:CPU computes the
+    weight's gradient about twice as slowly.
     """
     inputs = x.ndim - 2
     size = math.prod(w.shape[:inputs])
