@@ -61,7 +61,7 @@ def test_packed_rows_hold_every_taught_sequence_once_with_its_numbers_beside_it(
     expected = []
     for i, (prompt, answer) in enumerate(pairs):
         inside = range(len(prompt) + len(answer)) if answer else ()
-        leaves = (batch.rows.tokens_BT, batch.rows.answer_BT, batch.behaviour_BT, batch.advantage_BT, batch.weight_BT)
+        leaves = (*batch.rows[:2], batch.behaviour_BT, batch.advantage_BT, batch.weight_BT)
         expected += [tuple(tuple(x[i, inside].tolist()) for x in leaves)] if answer else []
     assert sorted(found) == sorted(expected)
 
@@ -133,12 +133,14 @@ DEEP = replace(GROUPED, layers=5, width=8, heads=2, kv_heads=1, head_width=4, ff
 def test_what_is_kept_of_a_layer_changes_no_gradient_and_takes_less_memory():
     params, (_, batch) = random_params(DEEP), batch_of([(8, 24)] * 8, 32, DEEP.vocab_size)
     gradient = jax.jit(jax.grad(mixed), static_argnums=(1, 3))
-    compiled = {remat: gradient.lower(params, DEEP, batch, remat).compile() for remat in model.REMAT}
+    # By default XLA:CPU runs whatever is ready, and makes all layers again before the first of them is needed.
+    by_memory = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+    compiled = {kept: gradient.lower(params, DEEP, batch, kept).compile(by_memory) for kept in model.REMAT}
     plain, *others = (jax.tree.leaves(program(params, batch)) for program in compiled.values())
     for other in others:
         for found, expected in zip(other, plain, strict=True):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     everything, products, layers = (c.memory_analysis().temp_size_in_bytes for c in compiled.values())
-    assert layers < products < everything and layers < 0.7 * everything
+    assert layers < 0.6 * products and products < 0.7 * everything
     with pytest.raises(UserError, match="remat is 'all', but one of none, products, layers is right"):
         scored(params, DEEP, batch.rows, "all")
