@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
@@ -92,7 +91,7 @@ class TrainStates:
         if step in self._manager.all_steps():
             return
         try:
-            self._manager.save(step, args=ocp.args.StandardSave(jax.tree.map(_detached, state)))
+            self._manager.save(step, args=ocp.args.StandardSave(state))
         except Exception as error:
             raise self._unwritten(error) from error
 
@@ -140,12 +139,6 @@ class TrainStates:
         whole = [int(path.name) for path in self._folder.iterdir() if path.name.isdigit()]
         last = f"the state after step {max(whole)} is kept" if whole else "none was kept yet"
         return UserError(f"{self._folder}: a training state could not be written, {last}: {_line(error)}")
-
-
-def _detached(x: jax.Array) -> jax.Array:
-    # On a CPU Orbax writes arrays from where they lie, while the next update already gives their memory away.
-    on_cpu = all(device.platform == "cpu" for device in x.sharding.device_set)
-    return jnp.copy(x) if on_cpu else x
 
 
 def _line(error: Exception) -> str:
