@@ -252,7 +252,10 @@ def expand(arms: dict[str, Arm]) -> list[Evaluated]:
     found = []
     for name, arm in sorted(arms.items(), key=lambda item: (ORDER.index(item[1].group), item[0])):
         if arm.rl and not arm.weights:
-            found += [Evaluated(f"{name}-{s}", f"{arm.label}, step {s}", arm.group, name, s) for s in arm.rl.save_at]
+            several = len(arm.rl.save_at) > 1
+            for step in arm.rl.save_at:
+                label = f"{arm.label}, step {step}" if several else arm.label
+                found.append(Evaluated(f"{name}-{step}", label, arm.group, name, step))
         else:
             found.append(Evaluated(name, arm.label, arm.group, name))
     return found

@@ -37,11 +37,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class AgainstBase:
-    """One arm beside the base: where the curves cross, who solves what (None: n differs), and Delta_SE at this k."""
+    """One arm beside the base: where the curves cross, who solves what (None: n differs), and Delta_SE at this k.
+
+    delta_se_band has one column: its interval over problems, the same ones drawn for both arms.
+    """
 
     crossover: passk.Crossover
     support: passk.Support | None
     delta_se: float
+    delta_se_band: passk.Band
     delta_se_k: int
 
 
@@ -120,6 +124,7 @@ def _against_base(study: Study, values: dict[str, np.ndarray], name: str) -> Aga
         crossover=passk.crossover(*_same_k(values[study.base], values[name]), names=(base.label, arm.label)),
         support=passk.support(base.n_M, base.c_M, arm.n_M, arm.c_M) if same_n else None,
         delta_se=passk.delta_se(base.n_M, base.c_M, arm.n_M, arm.c_M, k),
+        delta_se_band=passk.paired_band(values[study.base][:, k - 1 : k], values[name][:, :1]),
         delta_se_k=k,
     )
 

@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from rlvr_limit.passk import Crossover
 from rlvr_limit.report.analysis import Findings, histogram
-from rlvr_limit.report.study import Study
+from rlvr_limit.report.study import Study, is_of_run
 from rlvr_limit.report.style import (
     LIGHT,
     TEXT_PT,
@@ -47,6 +47,9 @@ METRICS = {
     "truncated": "truncated answers, share",
     "no_answer": "answers without a result, share",
 }
+RUNS_IN_A_PANEL = 4
+"""More runs than these are named once above the figure, since their names would hide the lines."""
+
 Draw = Callable[[Study, Findings, bool], Figure]
 
 
@@ -203,7 +206,7 @@ def training(study: Study, found: Findings, narrow: bool) -> Figure:
     figure, axes = panels(narrow, len(shown), 1 if narrow else 2, 1.75)
     styles = arm_styles(study)
     last_first = list(reversed(styles))
-    hue = {run: next((styles[n].color for n in last_first if n.startswith(run)), LIGHT.ink) for run in study.training}
+    hue = {run: next((styles[n].color for n in last_first if is_of_run(n, run)), LIGHT.ink) for run in study.training}
     for ax, (metric, runs) in zip(axes, shown, strict=True):
         for i, run in enumerate(runs):
             rows = [row for row in study.training[run] if _is_number(row.get(metric))]
@@ -216,8 +219,13 @@ def training(study: Study, found: Findings, narrow: bool) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(4))
         ax.margins(x=0.01)
-        ax.legend(loc="best", handlelength=2.2)
     figure.supxlabel("training step", fontsize=TEXT_PT)
+    if max((len(runs) for _, runs in shown), default=0) <= RUNS_IN_A_PANEL:
+        for ax in axes:
+            ax.legend(loc="best", handlelength=2.2)
+    else:
+        lines = {line.get_label(): line for ax in axes for line in ax.get_lines() if line.get_label() in hue}
+        figure.legend(lines.values(), lines, loc="outside upper center", ncols=2 if narrow else 4, handlelength=2.2)
     return figure
 
 

@@ -8,7 +8,7 @@ from html import escape
 from rlvr_limit.report import html, tables, words
 from rlvr_limit.report.analysis import Findings
 from rlvr_limit.report.figures import METRICS, training_panels
-from rlvr_limit.report.study import Arm, Example, Study
+from rlvr_limit.report.study import Arm, Example, Study, is_of_run
 
 Images = dict[str, dict[tuple[bool, bool], str]]
 SECTIONS = {
@@ -191,7 +191,7 @@ def _efficiency(study: Study, found: Findings, images: Images) -> list[str]:
         html.paragraph(
             "\u0394SE is the gap between what the base can reach with many samples and what the trained model reaches "
             f"with one. Lower is better; 0 would mean that one sample does as well as {k} of the base.{note}"),
-        html.table(head, rows),
+        html.table(head, rows, "Below each number: its 95 % population band; below \u0394SE: its 95 % paired band."),
     ]
 
 
@@ -220,10 +220,8 @@ def _training(study: Study, found: Findings, images: Images) -> list[str]:
 
 
 def _no_run(study: Study, arm: Arm) -> bool:
-    """A run belongs to the arms whose names begin with its name; the base may go by its stage's name instead."""
-    return arm.name != study.base and not any(
-        arm.name.startswith(run) for run, rows in study.training.items() if rows
-    )
+    """Whether no run is the arm's; the base may go by its stage's name instead."""
+    return arm.name != study.base and not any(is_of_run(arm.name, run) for run, rows in study.training.items() if rows)
 
 
 def _rates(study: Study) -> list[str]:

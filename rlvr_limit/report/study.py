@@ -89,6 +89,11 @@ class Study:
         return next((arm.label for arm in self.arms if arm.name == name), name)
 
 
+def is_of_run(arm: str, run: str) -> bool:
+    """Whether an arm bears a training run's name, alone or with a step: "grpo-40" is of "grpo", "grpo_kl-40" is not."""
+    return run in (arm, arm.rpartition("-")[0])
+
+
 def check(study: Study) -> None:
     """Raise UserError with one line where the records contradict themselves."""
     names = [arm.name for arm in study.arms]

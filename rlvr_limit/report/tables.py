@@ -128,7 +128,9 @@ def _summary(study: Study, found: Findings) -> dict[str, Any]:
         if arm.name in found.against_base:
             beside = found.against_base[arm.name]
             entry["crossover"] = dataclasses.asdict(beside.crossover)
-            entry["delta_se"] = {"value": beside.delta_se, "k": beside.delta_se_k, "direction": "lower is better"}
+            _, low, high = _at(beside.delta_se_band, 1)
+            entry["delta_se"] = {"value": beside.delta_se, "low": low, "high": high, "k": beside.delta_se_k,
+                                 "direction": "lower is better"}
         arms[arm.name] = entry
     guess = None if found.guess_K is None else {str(k): float(found.guess_K[k - 1]) for k in found.ks(*found.curves)}
     return {
@@ -167,8 +169,7 @@ def headline_rows(study: Study, found: Findings) -> tuple[list[str], list[list[s
     head = ["arm", *(f"pass@{k}" for k in ks), *known, f"crossing {study.label(study.base)}"]
     rows = []
     for arm in study.arms:
-        cells = [f"{percent(v)}\n{100 * low:.1f}\u2013{100 * high:.1f}"
-                 for v, low, high in (_at(found.curves[arm.name], k) for k in ks)]
+        cells = [_with_band(found.curves[arm.name], k) for k in ks]
         corrected = [percent(found.guess_corrected[arm.name][ks[-1] - 1])] if found.guess_corrected else []
         crossing = "\u2013"
         if arm.name in found.against_base:
@@ -217,9 +218,25 @@ def support_rows(study: Study, found: Findings) -> tuple[list[str], list[list[st
 
 
 def delta_se_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
+    """pass@1, pass@k and Delta_SE of every arm, as in Table 2 and Fig. 8 of Yue et al. 2025; the base first."""
     k = next(iter(found.against_base.values())).delta_se_k
-    rows = [[study.label(name), points(beside.delta_se)] for name, beside in found.against_base.items()]
-    return ["arm", f"pass@{k} of {study.label(study.base)} minus pass@1 of the arm, points (lower is better)"], rows
+    rows = []
+    for arm in study.arms:
+        curve = found.curves[arm.name]
+        cells = [_with_band(curve, at) if at <= len(curve.mean_K) else "\u2013" for at in (1, k)]
+        gap = "\u2013"
+        if arm.name in found.against_base:
+            beside = found.against_base[arm.name]
+            _, low, high = _at(beside.delta_se_band, 1)
+            gap = f"{points(beside.delta_se)}\n{points(low)} to {points(high)}"
+        rows.append([arm.label, *cells, gap])
+    gap = f"\u0394SE: pass@{k} of {study.label(study.base)} minus pass@1 of the arm, points (lower is better)"
+    return ["arm", "pass@1", f"pass@{k}", gap], rows
+
+
+def _with_band(band: passk.Band, k: int) -> str:
+    value, low, high = _at(band, k)
+    return f"{percent(value)}\n{100 * low:.1f}\u2013{100 * high:.1f}"
 
 
 def rate_rows(study: Study) -> tuple[list[str], list[list[str]]]:
