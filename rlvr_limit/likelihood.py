@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.token_logprob import token_logprob
 from rlvr_limit import model
-from rlvr_limit.mesh import mesh_of, row_parts, row_shards
+from rlvr_limit.mesh import mesh_of, row_parts, row_shards, shards_of
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.types import UserError
 
@@ -21,10 +21,16 @@ HELD_LOGITS = 2**27
 
 
 class Rows(NamedTuple):
-    """Prompts and answers side by side, padded on the right; answer marks the tokens that count."""
+    """Prompts and answers side by side; answer marks the tokens that count.
+
+    Either one pair a row, padded on the right, or several: then segment counts a row's pairs from 1 (0: padding), and
+    position a pair's tokens from 0.
+    """
 
     tokens_BT: jax.Array
     answer_BT: jax.Array
+    segment_BT: jax.Array | None = None
+    position_BT: jax.Array | None = None
 
 
 def to_rows(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], places: int) -> Rows:
@@ -41,15 +47,23 @@ def to_rows(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], places: int) -
 
 
 def answer_logprobs(
-    params: Params, config: ModelConfig, rows: Rows, chunk: int = 4096, packed: int | None = None
+    params: Params,
+    config: ModelConfig,
+    rows: Rows,
+    chunk: int = 4096,
+    packed: int | None = None,
+    held: int = HELD_LOGITS,
+    remat: str = "none",
 ) -> tuple[jax.Array, jax.Array]:
     """(log P(token | everything before it), entropy of that distribution) [B, T], nats; 0 outside the answers.
 
-    Logits are there for `chunk` positions of a device at a time, fewer where the vocabulary is large. packed: at how
-    many positions of a device they are computed, a result of packed_positions; None: at every one. Answer tokens that
-    find no place in it come out as NaN.
+    Logits are there for `chunk` positions of a device at a time, fewer where more than `held` would be there; in a
+    backward pass as many. packed: at how many positions of a device they are computed, a result of packed_positions;
+    None: at every one. Answer tokens that find no place in it come out as NaN. remat: one of model.REMAT.
     """
-    hidden, _ = model.causal(params, config, rows.tokens_BT)
+    hidden, _ = model.causal(
+        params, config, rows.tokens_BT, positions_BT=rows.position_BT, segment_BT=rows.segment_BT, remat=remat
+    )
     b, t = rows.tokens_BT.shape
     # On a mesh each device has its share of every chunk; cut across devices, all of them would work on each chunk.
     shards = row_shards(hidden, b)
@@ -57,7 +71,7 @@ def answer_logprobs(
     hidden_SPD = hidden.reshape(shards, positions, -1)
     targets_SP = jnp.roll(rows.tokens_BT, -1, axis=1).reshape(shards, positions)
     if packed is None:
-        chunk = min(chunk, max(1, HELD_LOGITS // config.vocab_size), positions)
+        chunk = min(chunk, max(1, held // config.vocab_size), positions)
         logp, entropy = _in_chunks(params, config, hidden_SPD, targets_SP, chunk)
     else:
         predicts_SP = jnp.roll(rows.answer_BT, -1, axis=1).reshape(shards, positions)
@@ -103,17 +117,19 @@ def _in_chunks(
     hidden_SPD = jnp.pad(hidden_SPD, ((0, 0), (0, rest), (0, 0)))
     targets_SP = jnp.pad(targets_SP, ((0, 0), (0, rest)))
     with model.matmul_precision(config.dtype):
-        logp, entropy = _per_shard(hidden_SPD, model.unembedding(params), targets_SP, chunk)
+        weights_DV = model.unembedding(params).astype(config.dtype)
+        logp, entropy = _per_shard(hidden_SPD, weights_DV, targets_SP, chunk)
     return logp[:, :positions], entropy[:, :positions]
 
 
 def _per_shard(
     hidden_SPD: jax.Array, unembedding_DV: jax.Array, targets_SP: jax.Array, chunk: int
 ) -> tuple[jax.Array, jax.Array]:
+    compute = partial(token_logprob, chunk=chunk, vocabulary_parts=shards_of(unembedding_DV, "vocab", 1))
     if len(hidden_SPD) == 1:
-        logp, entropy = token_logprob(hidden_SPD[0], unembedding_DV, targets_SP[0], chunk)
+        logp, entropy = compute(hidden_SPD[0], unembedding_DV, targets_SP[0])
         return logp[None], entropy[None]
-    return jax.vmap(token_logprob, in_axes=(0, None, 0, None))(hidden_SPD, unembedding_DV, targets_SP, chunk)
+    return jax.vmap(compute, in_axes=(0, None, 0))(hidden_SPD, unembedding_DV, targets_SP)
 
 
 @partial(jax.jit, static_argnums=(1, 3))

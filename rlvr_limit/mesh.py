@@ -126,9 +126,19 @@ def row_shards(x: jax.Array, rows: int) -> int:
     return 1 if mesh.empty else row_parts(mesh, rows)
 
 
+def shards_of(x: jax.Array, axis: str, dimension: int) -> int:
+    """Inside jit: into how many parts the mesh of x cuts a dimension of this logical axis."""
+    mesh = jax.typeof(x).sharding.mesh
+    return 1 if mesh.empty else _parts(mesh, x.shape[dimension], axis)
+
+
 def row_parts(mesh: Mesh | AbstractMesh, rows: int) -> int:
     """Into how many parts a mesh cuts this many rows."""
-    spec = partition(mesh, (rows,), ("rows",))
+    return _parts(mesh, rows, "rows")
+
+
+def _parts(mesh: Mesh | AbstractMesh, size: int, axis: str) -> int:
+    spec = partition(mesh, (size,), (axis,))
     names = np.atleast_1d(spec[0]) if len(spec) else ()
     return math.prod(mesh.shape[name] for name in names)
 

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlvr_limit.mesh import constrain
+from rlvr_limit.types import UserError
 
 Params = Any
 Attend = Callable[[int, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
@@ -28,6 +30,9 @@ Attend = Callable[[int, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 LONG_ROW = 1024
 QUERY_BLOCK = 512
+
+REMAT = ("none", "products", "layers")
+"""What a backward pass finds kept of a layer: everything, its products with weights, or its input alone."""
 
 
 @dataclass(frozen=True)
@@ -195,24 +200,35 @@ def grouped_attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, m
     return out.astype(q_BTNH.dtype).reshape(b, t, n, h)
 
 
-def causal_attention(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> jax.Array:
-    """grouped_attention where each token sees itself and those before it.
+def causal_attention(
+    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_BT: jax.Array | None = None
+) -> jax.Array:
+    """grouped_attention where each token sees itself and those before it, of its own segment only where there are any.
 
     Rows longer than LONG_ROW are attended QUERY_BLOCK tokens at a time, so that scores take memory in T and not in T^2;
     a backward pass makes each block's scores again.
     """
     b, t = q_BTNH.shape[:2]
-    if t <= LONG_ROW:
-        return grouped_attention(q_BTNH, k_BTKH, v_BTKH, jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool)), (b, t, t)))
+
+    def seen(first: jax.Array | int, count: int) -> jax.Array:
+        mask = jnp.arange(t)[None, :] <= first + jnp.arange(count)[:, None]
+        if segment_BT is None:
+            return jnp.broadcast_to(mask, (b, count, t))
+        mine = jax.lax.dynamic_slice_in_dim(padded_BT, first, count, axis=1)
+        return mask & (mine[:, :, None] == segment_BT[:, None, :])
+
     blocks = -(-t // QUERY_BLOCK)
-    q = jnp.pad(q_BTNH, ((0, 0), (0, blocks * QUERY_BLOCK - t), (0, 0), (0, 0)))
+    rest = (0, blocks * QUERY_BLOCK - t)
+    padded_BT = None if segment_BT is None else jnp.pad(segment_BT, ((0, 0), rest))
+    if t <= LONG_ROW:
+        return grouped_attention(q_BTNH, k_BTKH, v_BTKH, seen(0, t))
+    q = jnp.pad(q_BTNH, ((0, 0), rest, (0, 0), (0, 0)))
     q = jnp.moveaxis(q.reshape(b, blocks, QUERY_BLOCK, *q.shape[2:]), 1, 0)
 
     @jax.checkpoint
     def one(args: tuple[jax.Array, jax.Array]) -> jax.Array:
         block, first = args
-        seen = jnp.arange(t)[None, :] <= first + jnp.arange(QUERY_BLOCK)[:, None]
-        return grouped_attention(block, k_BTKH, v_BTKH, jnp.broadcast_to(seen, (b, *seen.shape)))
+        return grouped_attention(block, k_BTKH, v_BTKH, seen(first, QUERY_BLOCK))
 
     out = jax.lax.map(one, (q, QUERY_BLOCK * jnp.arange(blocks)))
     return jnp.moveaxis(out, 0, 1).reshape(b, -1, *out.shape[3:])[:, :t]
@@ -221,12 +237,12 @@ def causal_attention(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) ->
 def project(x: jax.Array, w: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     """x [B, T, *in] times w [*in, *out] plus bias [*out], summed in float32 and rounded once: [B, T, *out].
 
-    One matrix product over all tokens: left in three dimensions, XLA:CPU computes the weight's gradient about twice
-    as slowly.
+    w is rounded to the dtype of x. One matrix product over all tokens: left in three dimensions, XLA:CPU computes the
+    weight's gradient about twice as slowly.
     """
     inputs = x.ndim - 2
     size = math.prod(w.shape[:inputs])
-    y = jnp.matmul(x.reshape(-1, size), w.reshape(size, -1), preferred_element_type=jnp.float32)
+    y = jnp.matmul(x.reshape(-1, size), w.astype(x.dtype).reshape(size, -1), preferred_element_type=jnp.float32)
     y = y.reshape(*x.shape[:2], *w.shape[inputs:])
     return (y if bias is None else y + bias).astype(x.dtype)
 
@@ -238,33 +254,50 @@ def decode(
     positions_BT: jax.Array,
     attend: Attend,
     rows: str | None = "rows",
+    remat: str = "none",
 ) -> tuple[jax.Array, list[Any]]:
     """Runs all layers; attention is the caller's, so that training, prefill and decoding share every other line.
 
-    rows is the logical axis of B: "rows" spreads the batch over a mesh, None computes all of it everywhere.
+    rows is the logical axis of B: "rows" spreads the batch over a mesh, None computes all of it everywhere. remat is
+    one of REMAT. Products are in config.dtype, whatever the dtype of the parameters.
     Returns the normed hidden states [B, T, D] and what attend returned for each layer.
     """
     c = config
     cos, sin = rotation(constrain(positions_BT, rows, None), rope_frequencies(c))
+
+    def layer(i: int, p: Params, x: jax.Array) -> tuple[jax.Array, Any]:
+        y = rms_norm(x, p["attention_norm"], c.norm_eps)
+        q, k, v = (project(y, p[name], p.get(f"{name}_bias")) for name in "qkv")
+        if c.qk_norm:
+            q, k = rms_norm(q, p["q_norm"], c.norm_eps), rms_norm(k, p["k_norm"], c.norm_eps)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q = constrain(q, rows, None, "heads", None)
+        k, v = (constrain(part, rows, None, "kv_heads", None) for part in (k, v))
+        out, extra = attend(i, q, k, v)
+        x = x + project(constrain(out, rows, None, "heads", None), p["o"])
+        x = constrain(x, rows, None, None)
+        y = rms_norm(x, p["ffn_norm"], c.norm_eps)
+        x = x + project(constrain(_gated(project(y, p["gate"]), project(y, p["up"])), rows, None, "ffn"), p["down"])
+        return constrain(x, rows, None, None), extra
+
     extras = []
     with matmul_precision(c.dtype):
         x = _embed(params["embedding"], tokens_BT, rows).astype(c.dtype)
         for i, p in enumerate(params["layers"]):
-            y = rms_norm(x, p["attention_norm"], c.norm_eps)
-            q, k, v = (project(y, p[name], p.get(f"{name}_bias")) for name in "qkv")
-            if c.qk_norm:
-                q, k = rms_norm(q, p["q_norm"], c.norm_eps), rms_norm(k, p["k_norm"], c.norm_eps)
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-            q = constrain(q, rows, None, "heads", None)
-            k, v = (constrain(part, rows, None, "kv_heads", None) for part in (k, v))
-            out, extra = attend(i, q, k, v)
+            x, extra = _rematerialised(partial(layer, i), remat)(p, x)
             extras.append(extra)
-            x = x + project(constrain(out, rows, None, "heads", None), p["o"])
-            x = constrain(x, rows, None, None)
-            y = rms_norm(x, p["ffn_norm"], c.norm_eps)
-            x = x + project(constrain(_gated(project(y, p["gate"]), project(y, p["up"])), rows, None, "ffn"), p["down"])
-            x = constrain(x, rows, None, None)
     return rms_norm(x, params["final_norm"], c.norm_eps), extras
+
+
+def _rematerialised(layer: Callable, remat: str) -> Callable:
+    match remat:
+        case "none":
+            return layer
+        case "products":
+            return jax.checkpoint(layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+        case "layers":
+            return jax.checkpoint(layer)
+    raise UserError(f"remat is {remat!r}, but one of {', '.join(REMAT)} is right")
 
 
 def _embed(embedding_VD: jax.Array, tokens_BT: jax.Array, rows: str | None) -> jax.Array:
@@ -286,21 +319,29 @@ def unembedding(params: Params) -> jax.Array:
 def logits(params: Params, hidden: jax.Array) -> jax.Array:
     """Logits [..., V] in float32 from normed hidden states [..., D]."""
     with matmul_precision(hidden.dtype):
-        out = jnp.einsum("...d,dv->...v", hidden, unembedding(params), preferred_element_type=jnp.float32)
+        weights = unembedding(params).astype(hidden.dtype)
+        out = jnp.einsum("...d,dv->...v", hidden, weights, preferred_element_type=jnp.float32)
     return constrain(out, "rows", *[None] * (out.ndim - 2), "vocab")
 
 
 def causal(
-    params: Params, config: ModelConfig, tokens_BT: jax.Array, rows: str | None = "rows"
+    params: Params,
+    config: ModelConfig,
+    tokens_BT: jax.Array,
+    rows: str | None = "rows",
+    positions_BT: jax.Array | None = None,
+    segment_BT: jax.Array | None = None,
+    remat: str = "none",
 ) -> tuple[jax.Array, list]:
-    """Whole rows at once with causal attention: hidden [B, T, D] and each layer's (k, v). rows: see decode.
+    """Whole rows at once with causal attention: hidden [B, T, D] and each layer's (k, v). rows, remat: see decode.
 
-    Padding must stand on the right, where no earlier token can see it.
+    Without segments padding must stand on the right, where no earlier token can see it. With them a token sees those of
+    its own segment only, whose positions are counted from its start.
     """
-    b, t = tokens_BT.shape
-    positions = jnp.broadcast_to(jnp.arange(t), (b, t))
+    if positions_BT is None:
+        positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
 
     def attend(_: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
-        return causal_attention(q, k, v), (k, v)
+        return causal_attention(q, k, v, segment_BT), (k, v)
 
-    return decode(params, config, tokens_BT, positions, attend, rows)
+    return decode(params, config, tokens_BT, positions_BT, attend, rows, remat)

@@ -8,21 +8,21 @@ from typing import Any
 import jax
 
 from kernels.platforms import by_platform
-from kernels.token_logprob import gpu, reference, tpu
+from kernels.token_logprob import backward, gpu, reference, tpu
 
 __all__ = ["token_logprob"]
 
 
 def token_logprob(
-    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int
+    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int, vocabulary_parts: int = 1
 ) -> tuple[jax.Array, jax.Array]:
     """(log-prob of each target, entropy of each row's distribution), float32 [R], in nats.
 
-    At most [chunk, V] logits live at a time. R must divide by chunk, or ValueError is raised. Under differentiation,
-    both passes are the reference's.
+    About chunk x V logits live at a time, in the backward pass too. R must divide by chunk, or ValueError is raised.
+    vocabulary_parts: into how many equal parts a mesh cuts V.
     """
     score = jax.custom_vjp(partial(_score, chunk=chunk))
-    score.defvjp(partial(_forward, chunk=chunk), _backward)
+    score.defvjp(partial(_forward, chunk=chunk), partial(_backward, chunk, vocabulary_parts))
     return score(hidden_RD, unembedding_DV, targets_R)
 
 
@@ -40,8 +40,11 @@ def _score(
 
 
 def _forward(hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int) -> tuple[Any, Any]:
-    return jax.vjp(lambda h, w: reference.token_logprob(h, w, targets_R, chunk), hidden_RD, unembedding_DV)
+    found = _score(hidden_RD, unembedding_DV, targets_R, chunk)
+    return found, (hidden_RD, unembedding_DV, targets_R, found)
 
 
-def _backward(pull: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, None]:
-    return *pull(cotangents), None
+def _backward(
+    chunk: int, parts: int, kept: Any, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, None]:
+    return *backward.gradient(*kept, cotangents, chunk * kept[1].shape[1], parts), None

@@ -16,7 +16,7 @@ def token_logprob(
 ) -> tuple[jax.Array, jax.Array]:
     """(log-prob of each target, entropy of each row's distribution), float32 [R], in nats.
 
-    At most [chunk, V] logits live at a time; each chunk is recomputed in the backward pass. R must divide by chunk.
+    At most [chunk, V] logits live at a time. R must divide by chunk.
     """
     rows, vocab = hidden_RD.shape[0], unembedding_DV.shape[1]
     if rows % chunk:
@@ -38,11 +38,10 @@ def _chunked(
 ) -> tuple[jax.Array, jax.Array]:
     """With d = logits - max and s = sum exp d over V: log p = d_target - log s, entropy = log s - sum(d exp d) / s."""
 
-    @jax.checkpoint
     def one(args: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x, targets = args
         logits = jnp.einsum("rd,dv->rv", x, unembedding_DV, preferred_element_type=jnp.float32)
-        below = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+        below = logits - jnp.max(logits, axis=-1, keepdims=True)
         mass = jnp.exp(below)
         total = jnp.sum(mass, axis=-1)
         picked = jnp.take_along_axis(below, targets[:, None], axis=-1)[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -62,33 +63,85 @@ def load_params(folder: Path, config: ModelConfig, mesh: Mesh) -> Params:
         try:
             return checkpointer.restore(folder.absolute(), wanted)
         except (ValueError, KeyError, FileNotFoundError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"weights: {folder} does not hold the weights of this config's model: {reason}") from error
+            raise UserError(
+                f"weights: {folder} does not hold the weights of this config's model: {_line(error)}"
+            ) from error
 
 
 class TrainStates:
-    """The last two states of a training run; each is written whole before it counts."""
+    """The last two states of a training run; each is written whole, beside the training, before it counts."""
 
     def __init__(self, folder: Path):
-        # Written before save returns: the next update donates the arrays, and on CPU Orbax reads them where they lie.
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._folder = folder.absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(timeout_secs=3600),
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, state: Any) -> None:
-        """Keeps the state that is reached after `step` steps; saving a step twice is no error."""
-        if step not in self._manager.all_steps():
+        """Starts to keep the state that is reached after `step` steps; saving a step twice is no error.
+
+        The arrays may be given away as soon as it returns. Raises UserError where this state or the one before it
+        cannot be written, such as on a full disk; those written earlier stay.
+        """
+        self._settle()
+        if step in self._manager.all_steps():
+            return
+        try:
             self._manager.save(step, args=ocp.args.StandardSave(state))
+        except Exception as error:
+            raise self._unwritten(error) from error
 
     def restore(self, fresh: Any) -> tuple[int, Any]:
         """(steps done, newest state), laid out as `fresh` is; (0, fresh) where there is none yet.
 
-        The mesh, and the number of devices, may be others than those it was saved from.
+        The mesh, and the number of devices, may be others than those it was saved from. A state that cannot be read is
+        logged and removed once the one before it was read; UserError where none can be.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return 0, fresh
-        return step, self._manager.restore(step, args=ocp.args.StandardRestore(fresh))
+        broken: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self._manager.restore(step, args=ocp.args.StandardRestore(fresh))
+            except Exception as error:
+                broken[step] = _line(error)
+                continue
+            for newer, reason in broken.items():
+                logging.warning(
+                    "%s: the state after step %d cannot be read and is removed, training goes on from step %d: %s",
+                    *(self._folder, newer, step, reason),
+                )
+                self._manager.delete(newer)
+            return step, found
+        if broken:
+            steps = ", ".join(map(str, sorted(broken)))
+            raise UserError(
+                f"{self._folder}: none of the states after steps {steps} fits this run or can be read; remove the "
+                f"folder to start again: {broken[max(broken)]}"
+            )
+        return 0, fresh
 
     def close(self) -> None:
-        """Lets go of the folder."""
+        """Waits for the last state and lets go of the folder. Raises UserError as save does."""
+        self._settle()
         self._manager.close()
+
+    def _settle(self) -> None:
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: Exception) -> UserError:
+        whole = [int(path.name) for path in self._folder.iterdir() if path.name.isdigit()]
+        last = f"the state after step {max(whole)} is kept" if whole else "none was kept yet"
+        return UserError(f"{self._folder}: a training state could not be written, {last}: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    """An error's text as one line: tensorstore says where first and why last, and both are wanted."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:100]} ... {text[-200:]}"

@@ -155,6 +155,8 @@ def _state(model: ModelConfig, mesh: Mesh | AbstractMesh, tx: optax.GradientTran
     params = abstract.abstract_params(model, mesh)
 
     def like(x: Any, parameter: Any) -> jax.ShapeDtypeStruct:
+        if x.shape != parameter.shape:
+            return scalar(x)
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parameter.sharding)
 
     def scalar(x: Any) -> jax.ShapeDtypeStruct:

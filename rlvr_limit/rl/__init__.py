@@ -4,13 +4,17 @@ from rlvr_limit.rl.advantages import overlong_penalty
 from rlvr_limit.rl.algorithms import ALGORITHMS, OVERLONG, Algorithm, Rewards, advantage
 from rlvr_limit.rl.batch import Objective, PolicyBatch
 from rlvr_limit.rl.losses import k3, token_weights
+from rlvr_limit.rl.optimizers import OptimizerConfig, optimizer
+from rlvr_limit.rl.packing import microbatch_shape, microbatches
 from rlvr_limit.rl.update import (
-    OptimizerConfig,
+    Compute,
+    SupervisedBatch,
     TrainState,
+    accumulated_update,
     init_state,
-    optimizer,
     policy_update,
     supervised_update,
+    weights,
 )
 from rlvr_limit.rl.value import ActorCritic, ValueState, answer_values, init_value, value_update
 
@@ -19,21 +23,27 @@ __all__ = [
     "OVERLONG",
     "ActorCritic",
     "Algorithm",
+    "Compute",
     "Objective",
     "OptimizerConfig",
     "PolicyBatch",
     "Rewards",
+    "SupervisedBatch",
     "TrainState",
     "ValueState",
+    "accumulated_update",
     "advantage",
     "answer_values",
     "init_state",
     "init_value",
     "k3",
+    "microbatch_shape",
+    "microbatches",
     "optimizer",
     "overlong_penalty",
     "policy_update",
     "supervised_update",
     "token_weights",
     "value_update",
+    "weights",
 ]

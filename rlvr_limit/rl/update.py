@@ -1,7 +1,12 @@
-"""Train state and its updates: one supervised step, one policy-gradient step."""
+"""Train state and its updates: a gradient summed over microbatches of one shape, then one step along it.
+
+A loss is sum_t weight_t * token_objective_t with weights made once for the whole step, so that sums over microbatches
+are the sums over the step: how it is cut changes nothing but rounding.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,19 +22,22 @@ from rlvr_limit.mesh import constrain, everywhere, mesh_of
 from rlvr_limit.model import ModelConfig, ParameterSpec, Params, parameter_specs
 from rlvr_limit.rl import losses
 from rlvr_limit.rl.batch import Objective, PolicyBatch
-from rlvr_limit.types import UserError
+
+Metrics = dict[str, jax.Array]
+
+PER_TOKEN = ("entropy", "kl_sampler", "ratio", "clipped")
+"""Metrics that are means over answer tokens; microbatches hold their sums."""
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with linear warm-up; decay = "cosine" falls to a tenth of the peak by the last step, "constant" stays."""
+class Compute:
+    """What a gradient keeps in memory; static under jit, and without influence on the result but for rounding.
 
-    learning_rate: float
-    warmup: int = 20
-    decay: str = "constant"
-    weight_decay: float = 0.0
-    b2: float = 0.95
-    clip_norm: float = 1.0
+    remat: one of model.REMAT. held: logits that a device holds at a time; 2**25 are 128 MB in float32.
+    """
+
+    remat: str = "none"
+    held: int = 2**25
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -40,34 +48,35 @@ class TrainState(flax.struct.PyTreeNode):
     step: jax.Array
 
 
-def optimizer(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:
-    """The Optax chain of a run of `updates` updates. Raises UserError for an unknown decay."""
-    if config.decay == "cosine":
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0, config.learning_rate, config.warmup, max(updates, config.warmup + 1), 0.1 * config.learning_rate
-        )
-    elif config.decay == "constant":
-        # Optax reads a ramp of 0 steps as one that never leaves its start.
-        first = 0.0 if config.warmup else config.learning_rate
-        schedule = optax.linear_schedule(first, config.learning_rate, config.warmup)
-    else:
-        raise UserError(f'optimizer.decay is {config.decay!r}, but "constant" or "cosine" is right')
-    adam = optax.adamw(schedule, b2=config.b2, weight_decay=config.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+class SupervisedBatch(flax.struct.PyTreeNode):
+    """Demonstrations, and what each token's -log P counts in the loss, float32 [B, T]; 0 outside answers."""
+
+    rows: Rows
+    weight_BT: jax.Array
 
 
-def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
+class Sums(flax.struct.PyTreeNode):
+    """What microbatches add up: the gradient, float32, and metrics over their answer tokens (max_*: the largest)."""
+
+    gradient: Params
+    metrics: Metrics
+
+
+def init_state(params: Params, tx: optax.GradientTransformation, dtype: str = "") -> TrainState:
     """A fresh state at step 0; params are copied, since updates give their buffers away.
 
-    Everything lies on the mesh of params as an update leaves it, or the second update would compile again.
+    dtype: what the state's weights are kept in, "" for what they come in. "float32" for a model that computes in
+    bfloat16 keeps changes that are too small for bfloat16 weights. Everything lies on the mesh of params as an update
+    leaves it, or the second update would compile again.
     """
     params = jax.tree.map(jnp.asarray, params)
     scalars = everywhere(mesh_of(params))
 
     def place(x: jax.Array, like: jax.Array) -> jax.Array:
-        return jax.device_put(x, like.sharding if isinstance(like.sharding, NamedSharding) else scalars)
+        mine = isinstance(like.sharding, NamedSharding) and x.shape == like.shape
+        return jax.device_put(x, like.sharding if mine else scalars)
 
-    params = jax.tree.map(lambda x: jnp.copy(place(x, x)), params)
+    params = jax.tree.map(lambda x: jnp.copy(place(x, x)).astype(dtype or x.dtype), params)
     step = jax.device_put(jnp.zeros((), jnp.int32), scalars)
     opt_state = optax.tree_utils.tree_map_params(
         tx, place, tx.init(params), params, transform_non_params=lambda x: jax.device_put(x, scalars)
@@ -75,59 +84,153 @@ def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
     return TrainState(params, opt_state, step)
 
 
+def weights(state: TrainState, config: ModelConfig) -> Params:
+    """The state's weights in the model's own dtype; the same arrays where they are kept in it."""
+    if all(x.dtype == config.dtype for x in jax.tree.leaves(state.params)):
+        return state.params
+    return _rounded(state.params, config.dtype)
+
+
+@partial(jax.jit, static_argnums=1)
+def _rounded(params: Params, dtype: str) -> Params:
+    return jax.tree.map(lambda x: x.astype(dtype), params)
+
+
+def accumulated_update(
+    state: TrainState,
+    config: ModelConfig,
+    tx: optax.GradientTransformation,
+    objective: Objective | None,
+    batches: Iterable[PolicyBatch | SupervisedBatch],
+    compute: Compute = Compute(),
+) -> tuple[TrainState, Metrics]:
+    """One optimizer step over microbatches of one shape, one compiled program for all of them and one for the step.
+
+    Equal to policy_update (supervised_update where objective is None) of all of them at once, metrics included, but for
+    rounding. state is given away.
+    """
+    sums = _nothing(state.params, objective)
+    for batch in batches:
+        sums = accumulate(state.params, config, objective, compute, batch, sums)
+    return apply(state, config, tx, sums)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3), donate_argnums=5)
+def accumulate(
+    params: Params,
+    config: ModelConfig,
+    objective: Objective | None,
+    compute: Compute,
+    batch: PolicyBatch | SupervisedBatch,
+    sums: Sums,
+) -> Sums:
+    """sums and what a microbatch adds to them; objective None: the supervised loss. sums is given away."""
+    found = _sums(params, config, objective, compute, batch)
+
+    def add(old: jax.Array, new: jax.Array, spec: ParameterSpec) -> jax.Array:
+        return constrain(old + new.astype(old.dtype), *spec.axes)
+
+    def join(name: str) -> jax.Array:
+        both = sums.metrics[name], found.metrics[name]
+        return constrain(jnp.maximum(*both) if name.startswith("max_") else sum(both))
+
+    gradient = jax.tree.map(add, sums.gradient, found.gradient, parameter_specs(config))
+    return Sums(gradient, {name: join(name) for name in found.metrics})
+
+
+@partial(jax.jit, static_argnums=(1, 2), donate_argnums=0)
+def apply(
+    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, sums: Sums
+) -> tuple[TrainState, Metrics]:
+    """The step along a summed gradient, and the metrics of all microbatches. state is given away."""
+    return _apply(state, config, tx, sums)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 4), donate_argnums=0)
+def supervised_update(
+    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, rows: Rows, compute: Compute = Compute()
+) -> tuple[TrainState, Metrics]:
+    """One step on -log P(answer | prompt) as one program; metrics: loss (nats a token), grad_norm."""
+    weight_BT = rows.answer_BT / jnp.maximum(jnp.sum(rows.answer_BT), 1)
+    batch = SupervisedBatch(rows, weight_BT)
+    return _apply(state, config, tx, _sums(state.params, config, None, compute, batch))
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 5), donate_argnums=0)
+def policy_update(
+    state: TrainState,
+    config: ModelConfig,
+    tx: optax.GradientTransformation,
+    objective: Objective,
+    batch: PolicyBatch,
+    compute: Compute = Compute(),
+) -> tuple[TrainState, Metrics]:
+    """One policy-gradient step as one program. Metrics: loss, grad_norm, entropy (nats a token, of the whole
+    distribution), kl_sampler (k3 estimate of KL(sampler || trainer), Schulman 2020), max_delta_logp, ratio (mean over
+    tokens, 1 on policy) and clipped (share of tokens outside the clip)."""
+    return _apply(state, config, tx, _sums(state.params, config, objective, compute, batch))
+
+
+def _sums(
+    params: Params,
+    config: ModelConfig,
+    objective: Objective | None,
+    compute: Compute,
+    batch: PolicyBatch | SupervisedBatch,
+) -> Sums:
+    def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
+        found = answer_logprobs(params, config, batch.rows, held=compute.held, remat=compute.remat)
+        logp, entropy = found[0], jax.lax.stop_gradient(found[1])
+        objective_BT = -logp if objective is None else losses.token_objective(logp, batch, objective)
+        loss = jnp.sum(batch.weight_BT * objective_BT)
+        return loss, {"loss": loss} | _token_metrics(jax.lax.stop_gradient(logp), entropy, batch, objective)
+
+    return Sums(*jax.grad(loss_of, has_aux=True)(params))
+
+
+def _token_metrics(
+    logp_BT: jax.Array, entropy_BT: jax.Array, batch: PolicyBatch | SupervisedBatch, objective: Objective | None
+) -> Metrics:
+    """Sums over answer tokens, and their number."""
+    if objective is None:
+        return {}
+    answer = batch.rows.answer_BT
+    delta = jnp.where(answer, logp_BT - batch.behaviour_BT, 0.0)
+    outside = (delta < jnp.log1p(-objective.clip_low)) | (delta > jnp.log1p(objective.clip_high))
+    return {
+        "tokens": jnp.sum(answer, dtype=jnp.float32),
+        "entropy": jnp.sum(entropy_BT),
+        "kl_sampler": jnp.sum(jnp.exp(delta) - 1 - delta),
+        "max_delta_logp": jnp.max(jnp.abs(delta)),
+        "ratio": jnp.sum(jnp.where(answer, jnp.exp(delta), 0.0)),
+        "clipped": jnp.sum(outside, dtype=jnp.float32),
+    }
+
+
+def _nothing(params: Params, objective: Objective | None) -> Sums:
+    """Sums over no microbatch, lying as those over one do."""
+    gradient = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32, device=x.sharding), params)
+    names = ("loss",) if objective is None else ("loss", "tokens", *PER_TOKEN, "max_delta_logp")
+    place = everywhere(mesh_of(params))
+    return Sums(gradient, {name: jnp.zeros((), jnp.float32, device=place) for name in names})
+
+
 def _apply(
-    state: TrainState, config: ModelConfig, grads: Params, tx: optax.GradientTransformation
-) -> tuple[TrainState, jax.Array]:
+    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, sums: Sums
+) -> tuple[TrainState, Metrics]:
     """The next state, lying where init_state put the first one: elsewhere, the next update would compile again."""
     specs = parameter_specs(config)
 
     def place(x: jax.Array, spec: ParameterSpec) -> jax.Array:
-        return constrain(x, *spec.axes)
+        # An optimizer may keep less of a parameter than one number for each of its own.
+        return constrain(x, *spec.axes) if x.shape == spec.shape else constrain(x)
 
-    changes, opt_state = tx.update(grads, state.opt_state, state.params)
+    gradient = jax.tree.map(lambda x, like: x.astype(like.dtype), sums.gradient, state.params)
+    changes, opt_state = tx.update(gradient, state.opt_state, state.params)
     params = jax.tree.map(place, optax.apply_updates(state.params, changes), specs)
     opt_state = optax.tree_utils.tree_map_params(tx, place, opt_state, specs, transform_non_params=constrain)
-    return TrainState(params, opt_state, constrain(state.step + 1)), optax.tree.norm(grads)
-
-
-@partial(jax.jit, static_argnums=(1, 2), donate_argnums=0)
-def supervised_update(
-    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, rows: Rows
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step on -log P(answer | prompt); metrics: loss (nats a token), grad_norm."""
-
-    def loss_of(params: Params) -> jax.Array:
-        return losses.negative_log_likelihood(answer_logprobs(params, config, rows)[0], rows.answer_BT)
-
-    loss, grads = jax.value_and_grad(loss_of)(state.params)
-    state, norm = _apply(state, config, grads, tx)
-    return state, {"loss": loss, "grad_norm": norm}
-
-
-@partial(jax.jit, static_argnums=(1, 2, 3), donate_argnums=0)
-def policy_update(
-    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, objective: Objective, batch: PolicyBatch
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One policy-gradient step. Metrics: loss, grad_norm, entropy (nats a token, of the whole distribution), kl_sampler
-    (k3 estimate of KL(sampler || trainer), Schulman 2020), max_delta_logp, ratio (mean over tokens, 1 on policy) and
-    clipped (share of tokens outside the clip)."""
-    answer = batch.rows.answer_BT
-    count = jnp.maximum(jnp.sum(answer), 1)
-
-    def loss_of(params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        logp, entropy = answer_logprobs(params, config, batch.rows)
-        loss = jnp.sum(batch.weight_BT * losses.token_objective(logp, batch, objective))
-        return loss, (jax.lax.stop_gradient(logp), jnp.sum(entropy) / count)
-
-    (loss, (logp, entropy)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    state, norm = _apply(state, config, grads, tx)
-    delta = jnp.where(answer, logp - batch.behaviour_BT, 0.0)
-    return state, {
-        "loss": loss,
-        "grad_norm": norm,
-        "entropy": entropy,
-        "kl_sampler": jnp.sum(jnp.exp(delta) - 1 - delta) / count,
-        "max_delta_logp": jnp.max(jnp.abs(delta)),
-        "ratio": jnp.sum(jnp.where(answer, jnp.exp(delta), 0.0)) / count,
-        "clipped": jnp.sum((delta < jnp.log1p(-objective.clip_low)) | (delta > jnp.log1p(objective.clip_high))) / count,
-    }
+    metrics = dict(sums.metrics)
+    count = jnp.maximum(metrics.pop("tokens", 1.0), 1.0)
+    metrics = {name: x / count if name in PER_TOKEN else x for name, x in metrics.items()}
+    metrics["grad_norm"] = optax.tree.norm(sums.gradient)
+    return TrainState(params, opt_state, constrain(state.step + 1)), metrics

@@ -1,0 +1,88 @@
+"""The gradient of token_logprob over tiles of the vocabulary, each of whose logits are made again.
+
+A tile's part of the unembedding's gradient is one product over all rows, written once: cut by rows instead, the whole
+gradient of the unembedding would be read and written once a chunk.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from kernels.token_logprob.reference import CACHED_LOGITS
+
+TILE = 128
+"""A tile's least width and divisor, where the vocabulary has so many tokens."""
+
+
+def gradient(
+    hidden_RD: jax.Array,
+    unembedding_DV: jax.Array,
+    targets_R: jax.Array,
+    scores: tuple[jax.Array, jax.Array],
+    cotangents: tuple[jax.Array, jax.Array],
+    held: int,
+    parts: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Cotangents of hidden [R, D] and unembedding [D, V], in their dtypes, from those of log-prob and entropy.
+
+    scores are (log-prob, entropy) [R] of the forward pass. About `held` logits live at a time, fewer on a CPU. parts:
+    into how many equal parts a mesh cuts the vocabulary; each tile has a share of all of them.
+    """
+
+    def widest(held: int) -> int:
+        width = unembedding_DV.shape[1] // parts
+        return min(width, max(1, held // (hidden_RD.shape[0] * parts) // TILE) * TILE)
+
+    def of(held: int) -> partial:
+        return partial(_gradient, tile=widest(held), parts=parts)
+
+    args = hidden_RD, unembedding_DV, targets_R, *scores, *cotangents
+    small = min(held, CACHED_LOGITS)
+    if widest(small) == widest(held):
+        return of(held)(*args)
+    return jax.lax.platform_dependent(*args, cpu=of(small), default=of(held))
+
+
+def _gradient(
+    hidden_RD: jax.Array,
+    unembedding_DV: jax.Array,
+    targets_R: jax.Array,
+    logp_R: jax.Array,
+    entropy_R: jax.Array,
+    logp_bar_R: jax.Array,
+    entropy_bar_R: jax.Array,
+    tile: int,
+    parts: int,
+) -> tuple[jax.Array, jax.Array]:
+    """With p = softmax(logits) and H its entropy: d log p_target / d logits = onehot(target) - p, and
+    d H / d logits = -p (log p + H).
+    """
+    depth, vocab = unembedding_DV.shape
+    width = vocab // parts
+    cut_DPv = unembedding_DV.reshape(depth, parts, width)
+    picked_RD = jnp.take(unembedding_DV, targets_R, axis=1).T
+    normaliser_R = jnp.einsum("rd,rd->r", hidden_RD, picked_RD, preferred_element_type=jnp.float32) - logp_R
+
+    def add(sums: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+        hidden_bar, unembedding_bar = sums
+        # The last tile is moved back to lie inside; what it shares with the one before is written twice, added once.
+        begin = jnp.minimum(start, width - tile)
+        inside = begin + jnp.arange(tile)
+        token = (width * jnp.arange(parts)[:, None] + inside).reshape(-1)
+        w = jax.lax.dynamic_slice_in_dim(cut_DPv, begin, tile, 2).reshape(depth, -1)
+        logits = jnp.einsum("rd,dv->rv", hidden_RD, w, preferred_element_type=jnp.float32)
+        logp = logits - normaliser_R[:, None]
+        bar = -jnp.exp(logp) * (logp_bar_R[:, None] + entropy_bar_R[:, None] * (logp + entropy_R[:, None]))
+        bar = jnp.where(token == targets_R[:, None], bar + logp_bar_R[:, None], bar).astype(hidden_RD.dtype)
+        fresh = jnp.where(jnp.tile(inside >= start, parts), bar, 0)
+        hidden_bar += jnp.einsum("rv,dv->rd", fresh, w, preferred_element_type=jnp.float32)
+        part = jnp.einsum("rd,rv->dv", hidden_RD, bar, preferred_element_type=jnp.float32)
+        part = part.astype(unembedding_bar.dtype).reshape(depth, parts, tile)
+        return (hidden_bar, jax.lax.dynamic_update_slice_in_dim(unembedding_bar, part, begin, 2)), None
+
+    zero = jnp.zeros(hidden_RD.shape, jnp.float32), jnp.zeros_like(cut_DPv)
+    (hidden_bar, unembedding_bar), _ = jax.lax.scan(add, zero, jnp.arange(0, width, tile))
+    return hidden_bar.astype(hidden_RD.dtype), unembedding_bar.reshape(depth, vocab)
