@@ -35,6 +35,7 @@ def defaults() -> ConfigDict:
                 "prefix_rows": 64,
                 "reference": False,
             },
+            "training": {"tokens": 0, "remat": "none", "masters": ""},
             "grading": {"workers": 2, "seconds": 10.0, "grader": "math"},
             "score": {"answers": 16, "tokens": 12_800},
         }
@@ -123,6 +124,7 @@ def adam(learning_rate: float, warmup: int, decay: str = "constant") -> dict:
         "weight_decay": 0.0,
         "b2": 0.95,
         "clip_norm": 1.0,
+        "kind": "adamw",
     }
 
 

@@ -130,6 +130,28 @@ def test_a_run_stopped_between_steps_ends_with_the_same_bits(
         assert here == there
 
 
+def test_packed_microbatches_change_a_step_by_rounding_only(trained: Experiment, folders: Path, tmp_path: Path) -> None:
+    whole = metrics.training_rows(trained.root, "grpo")[0]
+    experiment = prepared(folders, tmp_path, "training.tokens=150", "training.remat=layers")
+    rows, places = experiment.microbatch
+    assert rows * places < 8 * places
+    train.train_missing(experiment)
+    packed = metrics.training_rows(experiment.root, "grpo")[0]
+    for name, value in whole.items():
+        assert packed[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+def test_weights_kept_in_float32_are_sampled_from_and_exported_in_the_models_dtype(
+    folders: Path, tmp_path: Path
+) -> None:
+    experiment = prepared(folders, tmp_path, "dtype=bfloat16", "training.masters=float32")
+    train.train_missing(experiment)
+    fields = json.loads((experiment.root / f"weights/grpo-{STEPS}/config.json").read_text())
+    assert fields.get("dtype", fields.get("torch_dtype")) == "bfloat16"
+    rows = metrics.training_rows(experiment.root, "grpo")
+    assert all(0 < row["max_delta_logp"] < 0.05 for row in rows)
+
+
 def test_other_training_problems_are_other_conditions(trained: Experiment, folders: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.jsonl"
     own.write_text("".join(json.dumps({"problem": f"Say {a}.", "answer": a}) + "\n" for a in range(5)))

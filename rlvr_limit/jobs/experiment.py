@@ -9,10 +9,11 @@ from random import Random
 
 from jax.sharding import Mesh
 
+from rlvr_limit import rl
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.jobs.recipes import Reinforced, Supervised, check_reinforced
 from rlvr_limit.mesh import MeshConfig
-from rlvr_limit.model import ModelConfig
+from rlvr_limit.model import REMAT, ModelConfig
 from rlvr_limit.tasks.countdown import CountdownConfig
 from rlvr_limit.tokenizer import TextTokenizer, WordTokenizer
 from rlvr_limit.types import Grader, Problem, SamplingParams, UserError, Verdict
@@ -110,6 +111,20 @@ class Grading:
 
 
 @dataclass(frozen=True)
+class Training:
+    """How a training step is computed; without influence on it but for rounding.
+
+    tokens: places of a microbatch on each device, several sequences packed into a row (0: a minibatch at once, one
+    sequence a row). remat: one of model.REMAT. masters: the dtype that weights are kept in while they are trained, and
+    steps add up in ("": that of the model).
+    """
+
+    tokens: int = 0
+    remat: str = "none"
+    masters: str = ""
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole config, frozen. Either task (Countdown) or benchmarks says what the problems are.
 
@@ -142,6 +157,7 @@ class Settings:
     limit: int = 0
     target: str = ""
     wandb: str = ""
+    training: Training = Training()
 
 
 @dataclass(frozen=True)
@@ -234,6 +250,12 @@ class Experiment:
         """Tokens of the longest prompt and answer together."""
         return self.engine.prompt_places + self.settings.sampling.max_tokens
 
+    @property
+    def microbatch(self) -> tuple[int, int]:
+        """(rows, places) of a microbatch of training.tokens. UserError where they hold no whole prompt and answer."""
+        s = self.settings
+        return rl.microbatch_shape(self.row_places, s.training.tokens, s.mesh.data * s.mesh.fsdp)
+
     def weights(self, evaluated: Evaluated) -> Path:
         """The folder of an arm's weights in this run, there or to be made, where they are not given."""
         return self.root / "weights" / evaluated.name
@@ -278,6 +300,7 @@ def check(s: Settings) -> None:
         _check_arm(s, name, arm)
     _check_sampling(s)
     _check_engine(s)
+    _check_training(s.training)
 
 
 def _check_arm(s: Settings, name: str, arm: Arm) -> None:
@@ -332,6 +355,15 @@ def _check_sampling(s: Settings) -> None:
     most = max(counts.values())
     if not 0 <= s.report.k <= most:
         raise UserError(f"config.report.k: found {s.report.k}, sampling.n = {most} allows 1 to {most}, or 0")
+
+
+def _check_training(t: Training) -> None:
+    if t.tokens < 0:
+        raise UserError(f"config.training.tokens: found {t.tokens}, 1 or more, or 0 for whole minibatches, is right")
+    if t.remat not in REMAT:
+        raise UserError(f"config.training.remat: found {t.remat!r}, but one of {', '.join(REMAT)} is right")
+    if t.masters not in ("", "float32", "bfloat16"):
+        raise UserError(f"config.training.masters: found {t.masters!r}, but float32, bfloat16 or nothing is right")
 
 
 def _check_engine(s: Settings) -> None:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rlvr_limit import planning, rl
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.jobs import settings
-from rlvr_limit.jobs.experiment import Settings, check, expand
+from rlvr_limit.jobs.experiment import Settings, Training, check, expand
 from rlvr_limit.jobs.recipes import Reinforced, Supervised
 from rlvr_limit.likelihood import Rows
 from rlvr_limit.mesh import sharding
@@ -104,10 +104,9 @@ def updates(s: Settings, model: ModelConfig, engine: EngineConfig, mesh: Mesh | 
     for arm in s.arms.values():
         recipe = None if arm.weights else arm.recipe
         if isinstance(recipe, Supervised):
-            tx = rl.optimizer(recipe.optimizer, recipe.steps)
-            program = _supervised(model, mesh, tx, recipe.batch, places)
+            program = _supervised(model, mesh, s.training, recipe, places)
         elif isinstance(recipe, Reinforced):
-            program = _reinforced(model, mesh, recipe, places)
+            program = _reinforced(model, mesh, s.training, recipe, places)
         else:
             continue
         found.setdefault(program.name, program)
@@ -115,44 +114,88 @@ def updates(s: Settings, model: ModelConfig, engine: EngineConfig, mesh: Mesh | 
 
 
 def _supervised(
-    model: ModelConfig, mesh: Mesh | AbstractMesh, tx: optax.GradientTransformation, batch: int, places: int
+    model: ModelConfig, mesh: Mesh | AbstractMesh, training: Training, recipe: Supervised, places: int
 ) -> Program:
-    state, rows = _state(model, mesh, tx), _rows(mesh, batch, places)
-    resident = abstract.device_bytes(state.params)
+    tx = rl.optimizer(recipe.optimizer, recipe.steps)
+    state, compute = _state(model, mesh, tx, training.masters), rl.Compute(training.remat)
+    if training.tokens:
+        rows, number = _rows(mesh, *_microbatch(mesh, training, places), packed=True)
+        return _gradient("supervised", model, mesh, None, compute, state, rl.SupervisedBatch(rows, number), 0)
+    rows, _ = _rows(mesh, recipe.batch, places)
     return Program(
-        f"supervised update of {batch} x {places:,} tokens",
-        lambda: rl.supervised_update.trace(state, model, tx, rows),
-        resident,
+        f"supervised update of {recipe.batch} x {places:,} tokens",
+        lambda: rl.supervised_update.trace(state, model, tx, rows, compute),
+        abstract.device_bytes(state.params),
     )
 
 
-def _reinforced(model: ModelConfig, mesh: Mesh | AbstractMesh, recipe: Reinforced, places: int) -> Program:
+def _reinforced(
+    model: ModelConfig, mesh: Mesh | AbstractMesh, training: Training, recipe: Reinforced, places: int
+) -> Program:
     tx = rl.optimizer(recipe.optimizer, recipe.steps * recipe.minibatches)
+    state, compute = _state(model, mesh, tx, training.masters), rl.Compute(training.remat)
     batch = recipe.prompts * recipe.answers // recipe.minibatches
-    state, rows = _state(model, mesh, tx), _rows(mesh, batch, places)
-    lie = sharding(mesh, (batch,), ("rows",))
-    number = jax.ShapeDtypeStruct((batch, places), jnp.float32, sharding=lie)
+    size = _microbatch(mesh, training, places) if training.tokens else (batch, places)
+    rows, number = _rows(mesh, *size, packed=bool(training.tokens))
     reference = number if recipe.objective.kl else None
     answers = rl.PolicyBatch(rows, number, number, number, reference)
+    # The weights that the run started from are there only as the reference policy.
+    kept = abstract.device_bytes(abstract.abstract_params(model, mesh)) if recipe.kl else 0
+    besides = ", with a reference policy" if recipe.kl else ""
+    if training.tokens:
+        return _gradient(f"policy{besides}", model, mesh, recipe.objective, compute, state, answers, kept)
     return Program(
-        f"policy update of {batch} x {places:,} tokens" + (", with a reference policy" if recipe.kl else ""),
-        lambda: rl.policy_update.trace(state, model, tx, recipe.objective, answers),
-        # The weights that the run started from are there only as the reference policy.
-        abstract.device_bytes(state.params) if recipe.kl else 0,
+        f"policy update of {batch} x {places:,} tokens{besides}",
+        lambda: rl.policy_update.trace(state, model, tx, recipe.objective, answers, compute),
+        kept,
     )
 
 
-def _rows(mesh: Mesh | AbstractMesh, batch: int, places: int) -> Rows:
+def _gradient(
+    name: str,
+    model: ModelConfig,
+    mesh: Mesh | AbstractMesh,
+    objective: rl.Objective | None,
+    compute: rl.Compute,
+    state: rl.TrainState,
+    batch: rl.PolicyBatch | rl.SupervisedBatch,
+    kept: int,
+) -> Program:
+    """The gradient of one microbatch, beside it the optimizer's state."""
+    sums = rl.no_sums(state.params, objective, mesh)
+    rows, places = batch.rows.tokens_BT.shape
+    return Program(
+        f"gradient of {rows} x {places:,} tokens, {name}",
+        lambda: rl.accumulate.trace(state.params, model, objective, compute, batch, sums),
+        abstract.device_bytes(state.opt_state) + kept,
+    )
+
+
+def _microbatch(mesh: Mesh | AbstractMesh, training: Training, places: int) -> tuple[int, int]:
+    return rl.microbatch_shape(places, training.tokens, mesh.shape["data"] * mesh.shape["fsdp"])
+
+
+def _rows(
+    mesh: Mesh | AbstractMesh, batch: int, places: int, packed: bool = False
+) -> tuple[Rows, jax.ShapeDtypeStruct]:
+    """Rows, and an array of one number a token that lies as they do."""
     lie = sharding(mesh, (batch,), ("rows",))
-    return Rows(
-        jax.ShapeDtypeStruct((batch, places), jnp.int32, sharding=lie),
-        jax.ShapeDtypeStruct((batch, places), bool, sharding=lie),
-    )
+
+    def tokens(dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, places), dtype, sharding=lie)
+
+    more = (tokens(jnp.int32), tokens(jnp.int32)) if packed else ()
+    return Rows(tokens(jnp.int32), tokens(bool), *more), tokens(jnp.float32)
 
 
-def _state(model: ModelConfig, mesh: Mesh | AbstractMesh, tx: optax.GradientTransformation) -> rl.TrainState:
+def _state(
+    model: ModelConfig, mesh: Mesh | AbstractMesh, tx: optax.GradientTransformation, masters: str = ""
+) -> rl.TrainState:
     """A train state where rl.init_state lays it: moments as the parameters, scalars everywhere."""
-    params = abstract.abstract_params(model, mesh)
+    params = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, masters or x.dtype, sharding=x.sharding),
+        abstract.abstract_params(model, mesh),
+    )
 
     def like(x: Any, parameter: Any) -> jax.ShapeDtypeStruct:
         if x.shape != parameter.shape:

@@ -48,7 +48,7 @@ def begin(
     source = Source(experiment, arm, recipe, engine, reward_named(recipe.reward, f"{where}.reward"), pool)
     updates = recipe.steps * recipe.minibatches
     tx = rl.optimizer(recipe.optimizer, updates)
-    state: State = rl.init_state(start, tx)
+    state: State = rl.init_state(start, tx, s.training.masters)
     value_tx = None
     if recipe.value_optimizer:
         value_tx = rl.optimizer(recipe.value_optimizer, updates)
@@ -60,23 +60,30 @@ def _step(
     source: Source, tx: optax.GradientTransformation, value_tx: optax.GradientTransformation | None, reference: Params
 ) -> Step:
     recipe, model = source.recipe, source.experiment.setups[source.arm].model
+    training = source.experiment.settings.training
     objective, lie = recipe.objective, rows_sharding(source.experiment.mesh)
+    compute = rl.Compute(training.remat)
 
     def step(number: int, state: State) -> tuple[State, dict[str, float]]:
         policy, value = (state.policy, state.value) if value_tx else (state, None)
-        source.engine.load(policy.params)
+        source.engine.load(rl.weights(policy, model))
         drawn = draw(source, number)
         if number % SAMPLES_EVERY == 1:
             _keep_samples(source, number, drawn)
         batch, kept_B, row = _batch(source, drawn, policy.params, value, reference)
         seen: list[dict[str, jax.Array]] = []
         for part in np.split(np.random.default_rng(number).permutation(len(kept_B)), recipe.minibatches):
-            minibatch = jax.device_put(_minibatch(source, batch, kept_B, part), lie)
+            minibatch = _minibatch(source, batch, kept_B, part)
+            parts = rl.microbatches(minibatch, *source.experiment.microbatch) if training.tokens else [minibatch]
+            parts = [jax.device_put(x, lie) for x in parts]
             value_loss = {}
             if value_tx:
-                value, loss = rl.value_update(value, policy.params, model, value_tx, objective, minibatch)
+                value, loss = rl.value_update(value, policy.params, model, value_tx, objective, parts)
                 value_loss["value_loss"] = loss
-            policy, found = rl.policy_update(policy, model, tx, objective, minibatch)
+            if training.tokens:
+                policy, found = rl.accumulated_update(policy, model, tx, objective, parts, compute)
+            else:
+                policy, found = rl.policy_update(policy, model, tx, objective, parts[0], compute)
             seen.append(found | value_loss)
         row |= {name: float(seen[0][name]) for name in FIRST}
         row |= {name: float(np.mean([float(m[name]) for m in seen])) for name in (*MEAN, *value_loss)}
@@ -109,7 +116,7 @@ def _batch(
     samples = [sample for group in drawn.groups for sample in group.samples]
     pairs = [(group.problem.prompt_ids, sample.tokens) for group in drawn.groups for sample in group.samples]
     rows = likelihood.to_rows(pairs, experiment.row_places)
-    part = len(pairs) // recipe.minibatches
+    at_once = experiment.microbatch[0] if experiment.settings.training.tokens else len(pairs) // recipe.minibatches
 
     def placed(per_answer: Iterable[tuple[float, ...]]) -> np.ndarray:
         found = np.zeros(rows.tokens_BT.shape, np.float32)
@@ -117,11 +124,11 @@ def _batch(
         return found
 
     def scored(under: Params) -> np.ndarray:
-        return placed(likelihood.score(under, model, pairs, experiment.row_places, part))
+        return placed(likelihood.score(under, model, pairs, experiment.row_places, at_once))
 
     behaviour_BT = placed(sample.logp_model for sample in samples)
     reference_BT = None if reference is None else scored(reference)
-    value_BT = None if value is None else _values(params, value, model, rows, part)
+    value_BT = None if value is None else _values(params, value, model, rows, at_once)
     in_reward = reference_BT is not None and row.kl_in == "reward"
     rewards = rl.Rewards(
         reward_PG=np.stack([group.reward_G for group in drawn.groups]),
@@ -157,8 +164,10 @@ def _minibatch(source: Source, batch: rl.PolicyBatch, kept_B: np.ndarray, part: 
     return found.replace(weight_BT=rl.token_weights(found.rows.answer_BT, kept_B[part], how, most))
 
 
-def _values(params: Params, value: rl.ValueState, model: ModelConfig, rows: Rows, part: int) -> np.ndarray:
-    """The value head's predictions, `part` rows at a time."""
-    starts = range(0, len(rows.tokens_BT), part)
-    parts = (Rows(*(x[start : start + part] for x in rows)) for start in starts)
-    return np.concatenate([rl.answer_values(params, value.head, model, rows) for rows in parts])
+def _values(params: Params, value: rl.ValueState, model: ModelConfig, rows: Rows, at_once: int) -> np.ndarray:
+    """The value head's predictions, `at_once` rows at a time; the last ones are padded, so that one program does."""
+    count = len(rows.tokens_BT)
+    padded = jax.tree.map(lambda x: np.pad(x, ((0, -count % at_once), (0, 0))), rows)
+    starts = range(0, count, at_once)
+    parts = (jax.tree.map(lambda x, start=start: x[start : start + at_once], padded) for start in starts)
+    return np.concatenate([rl.answer_values(params, value.head, model, part) for part in parts])[:count]

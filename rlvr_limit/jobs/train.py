@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from rlvr_limit import checkpoint, likelihood, records, rl
@@ -82,7 +83,8 @@ def _begin(
             pool = stack.enter_context(GradingPool(task.grade, grading.workers, grading.seconds, task.shorten))
         return reinforce.begin(experiment, arm, recipe, start, pool)
     tx = rl.optimizer(recipe.optimizer, recipe.steps)
-    return _supervised_step(experiment, arm, recipe, tx), rl.init_state(start, tx)
+    masters = experiment.settings.training.masters
+    return _supervised_step(experiment, arm, recipe, tx), rl.init_state(start, tx, masters)
 
 
 def _start(experiment: Experiment, arm: str, name: str) -> Params:
@@ -120,14 +122,15 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
             progress.update(number, **{name: row[name] for name in SHOWN if name in row})
             target = experiment.root / "weights" / save[number] if number in save else None
             if target is not None and not target.is_dir():
-                _export(experiment.setups[arm], target, state.params)
+                _export(experiment.setups[arm], target, state)
             if target is not None or time.monotonic() - saved > experiment.settings.checkpoint_seconds:
                 states.save(number, state)
                 kept, saved = number, time.monotonic()
 
 
-def _export(setup: Setup, target: Path, params: Params) -> None:
+def _export(setup: Setup, target: Path, state: State) -> None:
     """Weights that started from a Hugging Face folder end in one, which transformers and vLLM open too."""
+    params = rl.weights(state.policy if isinstance(state, rl.ActorCritic) else state, setup.model)
     if setup.folder:
         checkpoint.export_hf(target, params, setup.model, setup.folder)
     else:
@@ -152,8 +155,8 @@ def _kept(folder: Path, step: int) -> str:
 
 
 def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, tx: Any) -> Step:
-    task, setup = experiment.task, experiment.setups[arm]
-    model = setup.model
+    task, setup, training = experiment.task, experiment.setups[arm], experiment.settings.training
+    model, compute, lie = setup.model, rl.Compute(training.remat), rows_sharding(experiment.mesh)
     if not setup.training and not setup.shown:
         raise UserError(f"arm {arm}: there is nothing to learn from, 1 training problem or demonstration is needed")
     for prompt, answer in setup.shown:
@@ -170,8 +173,13 @@ def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, tx: A
         else:
             pairs = list(itertools.islice(task.demonstrate(setup.training, recipe.right, rng), recipe.batch))
         rows = likelihood.to_rows(pairs, experiment.row_places)
-        rows = jax.device_put(rows, rows_sharding(experiment.mesh))
-        state, metrics = rl.supervised_update(state, model, tx, rows)
+        if training.tokens:
+            weight_BT = np.where(rows.answer_BT, 1 / max(rows.answer_BT.sum(), 1), 0).astype(np.float32)
+            parts = rl.microbatches(rl.SupervisedBatch(rows, weight_BT), *experiment.microbatch)
+            parts = (jax.device_put(part, lie) for part in parts)
+            state, metrics = rl.accumulated_update(state, model, tx, None, parts, compute)
+        else:
+            state, metrics = rl.supervised_update(state, model, tx, jax.device_put(rows, lie), compute)
         return state, _floats(metrics)
 
     return step

@@ -15,7 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from rlvr_limit.likelihood import Rows, answer_logprobs
 from rlvr_limit.mesh import constrain, everywhere, mesh_of
@@ -109,7 +109,7 @@ def accumulated_update(
     Equal to policy_update (supervised_update where objective is None) of all of them at once, metrics included, but for
     rounding. state is given away.
     """
-    sums = _nothing(state.params, objective)
+    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), no_sums(state.params, objective))
     for batch in batches:
         sums = accumulate(state.params, config, objective, compute, batch, sums)
     return apply(state, config, tx, sums)
@@ -207,12 +207,16 @@ def _token_metrics(
     }
 
 
-def _nothing(params: Params, objective: Objective | None) -> Sums:
-    """Sums over no microbatch, lying as those over one do."""
-    gradient = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32, device=x.sharding), params)
+def no_sums(params: Params, objective: Objective | None, mesh: Mesh | AbstractMesh | None = None) -> Sums:
+    """Shapes of sums over microbatches, lying as those over one do; mesh: that of params, if they are abstract."""
+
+    def like(shape: tuple[int, ...], sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+
+    gradient = jax.tree.map(lambda x: like(x.shape, x.sharding), params)
     names = ("loss",) if objective is None else ("loss", "tokens", *PER_TOKEN, "max_delta_logp")
-    place = everywhere(mesh_of(params))
-    return Sums(gradient, {name: jnp.zeros((), jnp.float32, device=place) for name in names})
+    place = everywhere(mesh or mesh_of(params))
+    return Sums(gradient, {name: like((), place) for name in names})
 
 
 def _apply(

@@ -5,6 +5,7 @@ The decoder is not trained through it. Legend: model.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -53,28 +54,46 @@ def answer_values(params: Params, head: dict[str, jax.Array], config: ModelConfi
     return _values(params, head, config, rows)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4), donate_argnums=0)
 def value_update(
     state: ValueState,
     params: Params,
     config: ModelConfig,
     tx: optax.GradientTransformation,
     objective: Objective,
-    batch: PolicyBatch,
+    batches: Sequence[PolicyBatch],
 ) -> tuple[ValueState, jax.Array]:
-    """One step of the head on sum_t weight_t * value_objective_t; the second result is that loss."""
+    """One step of the head on sum_t weight_t * value_objective_t over all batches, which have one shape; and that loss.
 
+    state is given away.
+    """
+    total = _loss_and_gradient(state.head, params, config, objective, batches[0])
+    for batch in batches[1:]:
+        found = _loss_and_gradient(state.head, params, config, objective, batch)
+        total = jax.tree.map(jnp.add, total, found)
+    return _apply(state, tx, total[1]), total[0]
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _loss_and_gradient(
+    head: dict[str, jax.Array], params: Params, config: ModelConfig, objective: Objective, batch: PolicyBatch
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     def loss_of(head: dict[str, jax.Array]) -> jax.Array:
         value_BT = _values(params, head, config, batch.rows)
         return jnp.sum(batch.weight_BT * losses.value_objective(value_BT, batch, objective))
 
-    loss, grads = jax.value_and_grad(loss_of)(state.head)
-    changes, opt_state = tx.update(grads, state.opt_state, state.head)
-    return ValueState(optax.apply_updates(state.head, changes), opt_state), loss
+    return jax.value_and_grad(loss_of)(head)
+
+
+@partial(jax.jit, static_argnums=1, donate_argnums=0)
+def _apply(state: ValueState, tx: optax.GradientTransformation, gradient: dict[str, jax.Array]) -> ValueState:
+    changes, opt_state = tx.update(gradient, state.opt_state, state.head)
+    return ValueState(optax.apply_updates(state.head, changes), opt_state)
 
 
 def _values(params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: Rows) -> jax.Array:
-    hidden_BTD, _ = model.causal(params, config, rows.tokens_BT)
+    hidden_BTD, _ = model.causal(
+        params, config, rows.tokens_BT, positions_BT=rows.position_BT, segment_BT=rows.segment_BT
+    )
     hidden_BTD = jax.lax.stop_gradient(hidden_BTD).astype(jnp.float32)
     with model.matmul_precision(jnp.float32):
         value_BT = hidden_BTD @ head["weight_D"] + head["bias"]
