@@ -29,7 +29,7 @@ LABELS = {
 
 CHANGES = {
     "grpo": {"save_at": (5, 20, 40)},
-    "ppo": {"gae_lambda": 1.0, "value_clip": 0.5, "value_optimizer": adam(1e-3, 5, "constant")},
+    "ppo": {"gae_lambda": 1.0, "value_clip": 0.5},
     "pass_at_k": {"pass_k": 4},
     "grpo_kl": {"algorithm": "grpo", "kl": 0.001},
     "grpo_8": {"algorithm": "grpo", "answers": 8},
@@ -53,5 +53,7 @@ def get_config() -> ConfigDict:
 def arm(name: str) -> dict:
     """One algorithm from the base: what all share, and what CHANGES says of it."""
     recipe = {"algorithm": name, "answers": 16, "save_at": (40,)} | CHANGES.get(name, {})
+    if recipe["algorithm"] == "ppo":
+        recipe["value_optimizer"] = adam(1e-3, 5, "constant")
     recipe = base.reinforced("base", 40, optimizer=adam(3e-4, 5, "constant"), **recipe)
     return {"label": LABELS[name], "group": "rl", "weights": "", "rl": recipe}
