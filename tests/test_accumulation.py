@@ -18,7 +18,7 @@ from rlvr_limit.rl import update as program
 
 WIDE = ModelConfig(vocab_size=64, width=32, layers=1, heads=16, kv_heads=8, head_width=8, ffn_width=64)
 """Eight devices divide every axis of it, whichever mesh they form."""
-MESHES = [(1, 8, 1), (1, 1, 8), (2, 2, 2)]
+MESHES = [(2, 2, 2), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((1, 8, 1), (1, 1, 8)))]
 OBJECTIVE = rl.Objective(0.2, 0.28)
 LENGTHS = [(3, 5), (1, 7), (6, 1), (4, 0), (2, 6), (1, 1), (2, 2), (4, 4), (3, 3), (5, 2), (2, 5), (1, 4)]
 SGD = optax.sgd(0.3)
