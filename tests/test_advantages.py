@@ -39,6 +39,10 @@ def deviation(values: list[float]) -> float:
     return math.sqrt(mean([(value - mean(values)) ** 2 for value in values]))
 
 
+def unbiased(values: list[float]) -> float:
+    return deviation(values) * (len(values) / (len(values) - 1)) ** 0.5
+
+
 def close(found: np.ndarray, expected: np.ndarray) -> None:
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, np.asarray(expected, np.float64), rtol=1e-9, atol=1e-9)
@@ -47,7 +51,7 @@ def close(found: np.ndarray, expected: np.ndarray) -> None:
 def test_group_advantages_are_their_equations_and_exactly_zero_where_rewards_do_not_differ():
     reward = rewards(20, 7)
     for function, of in (
-        (advantages.grpo, lambda r, group: (r - mean(group)) / (deviation(group) + EPS)),
+        (advantages.grpo, lambda r, group: (r - mean(group)) / (unbiased(group) + EPS)),
         (advantages.dr_grpo, lambda r, group: r - mean(group)),
         (advantages.rloo, lambda r, group: r - (sum(group) - r) / (len(group) - 1)),
     ):

@@ -16,9 +16,13 @@ EPS = 1e-6
 
 
 def grpo(reward_PG: np.ndarray) -> np.ndarray:
-    """A = (r - mean_g r) / (std_g r + eps), std of the population (Shao et al. 2024, arXiv 2402.03300, sec. 4.1.2)."""
+    """A = (r - mean_g r) / (std_g r + eps) (Shao et al. 2024, arXiv 2402.03300, sec. 4.1.2); G is 2 or more.
+
+    The paper leaves open which std is meant; this is the unbiased one (G - 1), as in the frameworks that the RL models
+    of Yue et al. were trained with.
+    """
     _check(reward_PG, 2)
-    deviation = np.std(reward_PG, axis=1, keepdims=True)
+    deviation = np.std(reward_PG, axis=1, ddof=1, keepdims=True)
     return dr_grpo(reward_PG) / (deviation + EPS)
 
 
