@@ -104,7 +104,8 @@ def mutations(tests: list[EvalPlusTests], workers: int) -> None:
         seconds = time.monotonic() - began
         alive = [item for item, o in zip(changed, found, strict=True) if o.correct]
         states = ", ".join(f"{n} {status}" for status, n in Counter(str(o.status) for o in found).items())
-        print(f"{kind:20} {len(found) - len(alive):3} of {len(found):3} refused ({states}), {seconds:.0f} s", flush=True)
+        refused = f"{len(found) - len(alive):3} of {len(found):3} refused ({states})"
+        print(f"{kind:20} {refused}, {seconds:.0f} s", flush=True)
         for t, program in alive:
             there = ast.unparse(ast.parse(t.reference)).splitlines()
             new = " / ".join(line.strip() for line in program.splitlines() if line not in there)
