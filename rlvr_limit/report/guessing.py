@@ -12,9 +12,9 @@ import numpy as np
 from rlvr_limit import passk
 from rlvr_limit.report.study import Arm, Study
 
-RULES = "a random policy that knows the rules"
+RULES = "the rules of the task"
 MARGINAL = "own answers to other problems"
-ANSWER_ONLY = "the answer alone, asked for without reasoning"
+ANSWER_ONLY = "answers without reasoning"
 
 
 @dataclass(frozen=True)

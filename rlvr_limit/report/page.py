@@ -29,7 +29,7 @@ SECTIONS = {
     "reproduce": "How to reproduce this",
 }
 GUESS_SOURCES = {
-    RULES: f"{RULES}: its chance of being right, computed from the rules of the task.",
+    RULES: f"{RULES}: the chance that a policy is right which knows no more than these.",
     MARGINAL: f"{MARGINAL}: how often a right answer to a problem stands among the arm's answers to the "
     "other problems, by strict rules on texts. An answer that is written in another way is missed: the rate may be "
     "higher, and with it the correction.",
@@ -149,7 +149,8 @@ def _guessing(study: Study, found: Findings, images: Images) -> list[str]:
                 "What a policy that cannot solve the problems would reach with k tries, and what is left of pass@k: "
                 "(pass@k \u2212 guessing) / (1 \u2212 guessing), of the means over problems. 0 is guessing, 100 % is "
                 "solving all; below 0 is worse than guessing."),
-            html.table(*tables.guess_rows(study, found)),
+            html.table(*tables.guess_rows(study, found), "Guess-corrected; below each number: raw pass@k / guessing, "
+                       "percent."),
             html.items(words.sentence(GUESS_SOURCES[name]) for name in dict.fromkeys(g.source for g in found.guesses)),
         ]
     else:
@@ -161,12 +162,13 @@ def _guessing(study: Study, found: Findings, images: Images) -> list[str]:
             "Not filtered: no arm was asked for the answer alone (template answer_only), so it is not known which "
             "problems are sometimes answered without reasoning.", "note")]
     left = [study.problems[i][0] for i in found.guessable.problems]
+    asked = words.sentence(study.label(found.guessable.asked))
     parts += [
         html.heading("Guessable problems"),
         html.paragraph(
-            f"{study.label(found.guessable.asked)} answers {len(left)} of {len(study.problems)} problems rightly, "
-            f"without reasoning, at a rate above 0 and below {100 * GUESSABLE_BELOW:g} %: guessable by Yue et al. "
-            f"2025, Fig. 12{': ' if left else '.'}{words.join(left) + '.' if left else ''}"),
+            f"{asked} answers {len(left)} of {len(study.problems)} problems rightly, without reasoning, at a rate "
+            f"above 0 and below {100 * GUESSABLE_BELOW:g} %: guessable by Yue et al. 2025, Fig. 12"
+            f"{': ' if left else '.'}{words.join(left) + '.' if left else ''}"),
     ]
     if found.guessable.curves:
         return [*parts, html.table(*tables.guessable_rows(study, found))]

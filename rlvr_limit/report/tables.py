@@ -211,10 +211,10 @@ def guess_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]
     for guess in found.guesses:
         cells = []
         for k in ks:
-            raw, alone = percent(found.curves[guess.arm].mean_K[k - 1]), percent(guess.guess_K[k - 1])
-            cells.append(f"{signed_percent(guess.corrected_K[k - 1])}\n{raw} raw, {alone} by guessing")
-        rows.append([f"{study.label(guess.arm)}\n{guess.source}", *cells])
-    return ["guess-corrected", *(f"pass@{k}" for k in ks)], rows
+            raw, alone = 100 * found.curves[guess.arm].mean_K[k - 1], 100 * guess.guess_K[k - 1]
+            cells.append(f"{signed_percent(guess.corrected_K[k - 1])}\n{raw:.1f} / {alone:.1f}")
+        rows.append([study.label(guess.arm), guess.source, *cells])
+    return ["arm", "guessing by", *(f"pass@{k}" for k in ks)], rows
 
 
 def guessable_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
