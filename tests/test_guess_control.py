@@ -116,6 +116,11 @@ def judged(config, plain: Path) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     grade.run(config)
+    # A sample that is not right has no say, whatever stands in the file.
+    wrong = next(j for j, answer in enumerate(drawn("base")[3]) if answer not in HALVES)
+    with review(config).open("a", newline="", encoding="utf-8") as file:
+        row = rows[0] | {"arm": "base", "problem_id": "mine/3", "index": wrong, JUDGED: "right"}
+        csv.DictWriter(file, rows[0]).writerow(row)
     report.run(config)
     return Path(config.run_dir) / "report"
 
