@@ -21,7 +21,7 @@ from rlvr_limit.jobs import grade, report, settings
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.review import JUDGED, judged_chains
 from rlvr_limit.model import ModelConfig, init_params
-from rlvr_limit.report.words import percent
+from rlvr_limit.report.words import percent, signed_percent
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import UserError
 from tests.smoke import REPOSITORY
@@ -35,7 +35,7 @@ RIGHT = ({"2"}, {"2"}, {"3"}, HALVES)
 
 ODDS = {
     "base": [("2", "7", "3"), ("3", "3", "7", "3", "7", "", "2"), ("2", "\\frac{2}{4}", "7"), ("2", "7", "9")],
-    "rl": [("2",), ("2", "3"), ("2",), ("2", "\\frac{2}{4}", "3")],
+    "rl": [("2", "\\frac{2}{4}"), ("2", "3"), ("2",), ("2", "\\frac{2}{4}", "3")],
     "direct": [("7",), ("7", ""), ("3", "2"), ("9",)],
 }
 """The answers that each arm gives to each problem, one drawn at random for a sample."""
@@ -180,7 +180,7 @@ def test_the_page_shows_every_source_of_guesses_with_raw_and_corrected_values(pl
         for source, rates in (("own answers to other", marginal(arm)), ("answers without reasoning", asked)):
             alone = float(sum(1 - (1 - rate) ** N for rate in rates) / 4)
             row = re.search(rf"<th scope=row>{label}</th><td[^>]*>{source}.*", section)[0]
-            cell = f"{percent((raw - alone) / (1 - alone))}<br><small>{100 * raw:.1f} / {100 * alone:.1f}</small>"
+            cell = f"{signed_percent((raw - alone) / (1 - alone))}<br><small>{100 * raw:.1f} / {100 * alone:.1f}</small>"
             assert re.findall(r"<td[^>]*>(.*?)</td>", row)[-1] == cell
     assert section.count("<th scope=row>") == 5 + 3
     assert "Dotted, in each arm" in part(plain, "curves")
