@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -138,14 +139,16 @@ def _arm(
 
 
 def _marginal(problems: list[Problem], row: np.ndarray, verdicts: pa.Table) -> np.ndarray | None:
-    """Guess rates from the arm's answers to other problems; None where references are no texts (tests of programs).
+    """Guess rates from the arm's answers to other problems.
 
     Right for a problem are its reference and whatever the grader has accepted for it, so that other spellings count.
+    None where the task has rates of its own, or where references are no texts (tests of programs).
     """
-    if any(reference(problem) is None for problem in problems):
+    if all(p.guess_rate is not None for p in problems) or any(reference(p) is None for p in problems):
         return None
-    answers = [strict.normal_form(text) for text in verdicts["extracted"].to_pylist()]
-    accepted = [{strict.normal_form(reference(problem) or "")} for problem in problems]
+    normal_form = functools.cache(strict.normal_form)
+    answers = [normal_form(text) for text in verdicts["extracted"].to_pylist()]
+    accepted = [{normal_form(reference(problem) or "")} for problem in problems]
     for i in np.flatnonzero(verdicts["correct"].to_numpy()):
         accepted[row[i]].add(answers[i])
     return passk.marginal_rates(accepted, row.tolist(), answers)
