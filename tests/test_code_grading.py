@@ -298,7 +298,7 @@ def run(data, lines, *more):
     return code, [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
 
 
-def test_command_keeps_order_and_fields(data):
+def test_command_keeps_order_and_fields(data, capsys):
     programs = [("HumanEval/2", "def f(x): return x + 2"), ("HumanEval/0", "def f(x): return x + (x > 2)"),
                 ("HumanEval/1", "def f(x): return x - 1"), ("HumanEval/1", "import sys\nsys.exit()")] * 3  # fmt: skip
     lines = [json.dumps({"task_id": t, "program": p, "mine": i}) for i, (t, p) in enumerate(programs)]
@@ -307,14 +307,32 @@ def test_command_keeps_order_and_fields(data):
     assert [row["correct"] for row in rows] == [True, False, False, False] * 3
     assert rows[1]["failed"] == ["plus 1"] and rows[2]["failed"] == ["base 0", "plus 0", "plus 1"]
     assert {row["status"] for row in rows} == {"graded"} and rows[3]["failed"] == ["loading"]
+    assert capsys.readouterr().out == "code-1: 12 verdicts, 3 correct (12 graded)\n"
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("{", ":2: no JSON"), ("[]", ":2: found list"), ('{"task_id": "HumanEval/0"}', ":2: field 'program'"),
+    [("{", ":2: no JSON"), ("[" * 100_000, ":2: no JSON"), ("[]", ":2: found list"),
+     ('{"task_id": "HumanEval/0"}', ":2: field 'program'"),
      ('{"task_id": "HumanEval/9", "program": ""}', ":2: the data have no problem 'HumanEval/9'")],
 )  # fmt: skip
 def test_malformed_line_is_named_by_number(data, capsys, line, said):
     code, rows = run(data, ['{"task_id": "HumanEval/0", "program": "x = 1"}', line])
+    error = capsys.readouterr().err
+    assert code == 2 and not rows and said in error and error.count("\n") == 1
+
+
+def test_what_cannot_be_encoded_or_compiled_is_a_wrong_program(data):
+    code, rows = run(data, [json.dumps({"task_id": "HumanEval/0", "program": text}) for text in ("x = '\ud800'", "\0")])
+    assert code == 0 and [row["failed"] for row in rows] == [["loading"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [(["--output", "/nowhere/x"], "--output /nowhere/x: cannot be written"), (["--workers", "0"], "--workers 0"),
+     (["--data", "/nowhere/x"], "/nowhere/x: no such file")],
+)  # fmt: skip
+def test_what_is_asked_wrongly_is_said_in_one_line(data, capsys, more, said):
+    code, rows = run(data, [json.dumps({"task_id": "HumanEval/0", "program": ""})], *more)
     error = capsys.readouterr().err
     assert code == 2 and not rows and said in error and error.count("\n") == 1

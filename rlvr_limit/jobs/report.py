@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -12,13 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ml_collections import ConfigDict
 
-from rlvr_limit import records, report
+from rlvr_limit import passk, records, report
 from rlvr_limit.engine import EngineConfig
+from rlvr_limit.grading import strict
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, benchmark_of
 from rlvr_limit.jobs.metrics import training_rows
 from rlvr_limit.jobs.prepare import prepare
+from rlvr_limit.jobs.review import Judged, judged_chains, reference
 from rlvr_limit.jobs.score import SOLVER
 from rlvr_limit.likelihood import perplexity
+from rlvr_limit.tasks.prompts import ANSWER_ONLY
 from rlvr_limit.types import Problem, Status, Stop, UserError
 
 PAPERS_K = 256
@@ -55,10 +59,12 @@ def study_of(experiment: Experiment, benchmark: str, problems: list[Problem]) ->
     """Everything the page of one benchmark shows. UserError naming an arm that has fewer than n graded samples."""
     s = experiment.settings
     arms, examples = [], []
+    judged = judged_chains(experiment)
     for entry in experiment.evaluated:
-        arm, shown = _arm(experiment, entry, problems)
+        arm, shown = _arm(experiment, entry, problems, judged)
         arms.append(arm)
         examples += shown
+    asked = [e.name for e in experiment.evaluated if s.arms[e.arm].prompt == ANSWER_ONLY.name]
     session = records.read_manifest(experiment.root)["sessions"][-1]
     controls = [e.name for e in experiment.evaluated if e.group == "control"]
     distilled = [e.name for e in experiment.evaluated if e.group == "distilled"]
@@ -79,17 +85,20 @@ def study_of(experiment: Experiment, benchmark: str, problems: list[Problem]) ->
         seed=s.seed,
         notes=(*experiment.task.notes, EVERY_FIELD),
         delta_se_k=min(s.report.k or PAPERS_K, experiment.n(problems[0])),
+        answer_only=asked[0] if asked else "",
     )
 
 
-def _arm(experiment: Experiment, entry: Evaluated, problems: list[Problem]) -> tuple[report.Arm, list[report.Example]]:
+def _arm(
+    experiment: Experiment, entry: Evaluated, problems: list[Problem], judged: Judged
+) -> tuple[report.Arm, list[report.Example]]:
     n, place = experiment.n(problems[0]), {problem.id: i for i, problem in enumerate(problems)}
     wanted = ["problem_id", "index", "stop", "text", "logp_model", "logp"]
     samples = records.read(experiment.root, "samples", columns=wanted, where={"arm": entry.name})
     samples = _of(samples, n, place)
-    judged = {"arm": entry.name, "grader": experiment.task.version}
+    by = {"arm": entry.name, "grader": experiment.task.version}
     columns = ["problem_id", "index", "correct", "status", "extracted"]
-    verdicts = _of(records.read(experiment.root, "verdicts", columns=columns, where=judged), n, place)
+    verdicts = _of(records.read(experiment.root, "verdicts", columns=columns, where=by), n, place)
     expected = n * len(problems)
     for what, found in (("samples", samples.num_rows), ("verdicts", verdicts.num_rows)):
         if found != expected:
@@ -106,6 +115,7 @@ def _arm(experiment: Experiment, entry: Evaluated, problems: list[Problem]) -> t
 
     lengths = pc.list_value_length(samples["logp_model"]).to_numpy()
     logp = pc.list_flatten(samples["logp_model"]).to_numpy()
+    chains_right_M, chains_wrong_M = _chains(entry.name, verdicts, judged, place)
     distinct = len(set(zip(row.tolist(), texts, strict=True)))
     arm = report.Arm(
         name=entry.name,
@@ -121,8 +131,40 @@ def _arm(experiment: Experiment, entry: Evaluated, problems: list[Problem]) -> t
         entropy=float(-logp.mean()),
         conditions=_conditions(experiment, entry, n),
         weights_sha256=records.read_manifest(experiment.root)["facts"][f"arms.{entry.name}.weights_sha256"],
+        marginal_M=_marginal(problems, row, verdicts),
+        chains_right_M=chains_right_M,
+        chains_wrong_M=chains_wrong_M,
     )
     return arm, _examples(entry.name, samples, verdicts, texts)
+
+
+def _marginal(problems: list[Problem], row: np.ndarray, verdicts: pa.Table) -> np.ndarray | None:
+    """Guess rates from the arm's answers to other problems.
+
+    Right for a problem are its reference and whatever the grader has accepted for it, so that other spellings count.
+    None where the task has rates of its own, or where references are no texts (tests of programs).
+    """
+    if all(p.guess_rate is not None for p in problems) or any(reference(p) is None for p in problems):
+        return None
+    normal_form = functools.cache(strict.normal_form)
+    answers = [normal_form(text) for text in verdicts["extracted"].to_pylist()]
+    accepted = [{normal_form(reference(problem) or "")} for problem in problems]
+    for i in np.flatnonzero(verdicts["correct"].to_numpy()):
+        accepted[row[i]].add(answers[i])
+    return passk.marginal_rates(accepted, row.tolist(), answers)
+
+
+def _chains(
+    arm: str, verdicts: pa.Table, judged: Judged, place: dict[str, int]
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """[M] right answers whose chain was judged right, and judged wrong; None twice where none of the arm's was."""
+    counts = {said: np.zeros(len(place), np.int64) for said in ("right", "wrong")}
+    columns = (verdicts[name].to_pylist() for name in ("problem_id", "index", "correct"))
+    for name, index, correct in zip(*columns, strict=True):
+        said = judged.get((arm, name, index))
+        if said and correct:
+            counts[said][place[name]] += 1
+    return (counts["right"], counts["wrong"]) if any(map(np.any, counts.values())) else (None, None)
 
 
 def _of(table: pa.Table, n: int, place: dict[str, int]) -> pa.Table:

@@ -26,6 +26,7 @@ LONGEST_CHAIN = 1 << 24
 JUDGED, JUDGMENTS = "chain_is", ("right", "wrong", "")
 
 Row = dict[str, Any]
+Judged = dict[tuple[str, str, int], str]
 
 
 def write_review(experiment: Experiment) -> list[str]:
@@ -44,7 +45,7 @@ def write_review(experiment: Experiment) -> list[str]:
             by_version[row["grader"]][_said(row)] += 1
         now = [row for row in rows if row["grader"] == version]
         changed += changes(rows, version)
-        if all(_reference(problem) is not None for problem in problems.values()):
+        if all(reference(problem) is not None for problem in problems.values()):
             counts, answers = disagreements(now, problems)
             agreed += counts
             differing += [{"arm": entry.name} | answer for answer in answers]
@@ -91,19 +92,19 @@ def disagreements(rows: Iterable[Row], problems: Mapping[str, Problem]) -> tuple
     answers: Counter = Counter()
     for row in rows:
         if row["extracted"]:
-            strictly = strict.same(_reference(problems[row["problem_id"]]) or "", row["extracted"])
+            strictly = strict.same(reference(problems[row["problem_id"]]) or "", row["extracted"])
             counts[row["correct"], strictly] += 1
             if row["correct"] != strictly:
                 answers[row["problem_id"], row["extracted"], row["status"], strictly] += 1
     order = sorted(answers.items(), key=lambda item: (not item[0][3], -item[1], item[0]))
     return counts, [
-        {"problem_id": name, "reference": _reference(problems[name]), "extracted": extracted, "status": status}
+        {"problem_id": name, "reference": reference(problems[name]), "extracted": extracted, "status": status}
         | {"right_by": "strict rules" if strictly else "grader", "samples": count}
         for (name, extracted, status, strictly), count in order
     ]
 
 
-def rare_wins(rows: Iterable[Row], problems: Mapping[str, Problem], judged: Mapping[tuple, str]) -> list[Row]:
+def rare_wins(rows: Iterable[Row], problems: Mapping[str, Problem], judged: Judged) -> list[Row]:
     """The right samples of problems that an arm solved at most RARE times, fewest wins first, and any judged ones."""
     rows = list(rows)
     drawn = Counter((row["arm"], row["problem_id"]) for row in rows)
@@ -121,27 +122,44 @@ def rare_wins(rows: Iterable[Row], problems: Mapping[str, Problem], judged: Mapp
     return sorted(found, key=lambda row: (row["wins"], row["problem_id"], row["index"]))
 
 
-def judgments(path: Path) -> dict[tuple[str, str, int], str]:
+def judged_chains(experiment: Experiment) -> Judged:
+    """What a person has written into the run's rare_wins.csv. UserError naming what is no arm or problem of the run."""
+    path = experiment.root / "review" / "rare_wins.csv"
+    found = judgments(path)
+    arms, problems = {entry.name for entry in experiment.evaluated}, {problem.id for problem in experiment.problems}
+    for arm, name, index in found:
+        if arm not in arms or name not in problems:
+            raise UserError(f"{path}: arm {arm!r}, problem {name!r}, sample {index} is none of this run")
+    return found
+
+
+def judgments(path: Path) -> Judged:
     """(arm, problem, sample index) -> right or wrong, as a person wrote it. UserError naming the line of anything else.
 
     Empty without the file.
     """
     if not path.exists():
         return {}
-    found = {}
+    found: Judged = {}
     csv.field_size_limit(LONGEST_CHAIN)
-    with path.open(encoding="utf-8", newline="") as file:
+    # A spreadsheet may have written a byte order mark.
+    with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         for row in reader:
+            if JUDGED not in row:
+                raise UserError(f"{path}: no column {JUDGED!r}, commas between columns; there are {', '.join(row)}")
             said = (row.get(JUDGED) or "").strip().lower()
             if said not in JUDGMENTS:
                 raise UserError(f"{path}:{reader.line_num}: {JUDGED} is {said!r}, but right, wrong or nothing is right")
-            if said:
-                found[row["arm"], row["problem_id"], int(row["index"])] = said
+            if not said:
+                continue
+            if not (row.get("arm") and row.get("problem_id") and (row.get("index") or "").isdecimal()):
+                raise UserError(f"{path}:{reader.line_num}: arm, problem_id and index name no sample")
+            found[row["arm"], row["problem_id"], int(row["index"])] = said
     return found
 
 
-def _reference(problem: Problem) -> str | None:
+def reference(problem: Problem) -> str | None:
     """The reference as text; None where it is no text, so that string rules say nothing."""
     if isinstance(problem.answer, list | tuple):
         return ", ".join(problem.answer)

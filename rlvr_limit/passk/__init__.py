@@ -15,19 +15,24 @@ from rlvr_limit.passk.curve import (
     pass_hat_k,
     posterior_curves,
 )
+from rlvr_limit.passk.guessing import GUESSABLE_BELOW, chain_bounds, guessable, marginal_rates
 from rlvr_limit.passk.support import Support, support, unsolved_bound
 
 __all__ = [
+    "GUESSABLE_BELOW",
     "Band",
     "Crossover",
     "Support",
     "avg_at_n",
+    "chain_bounds",
     "coverage_caveats",
     "crossover",
     "delta_se",
     "fixed_band",
     "guess_corrected",
     "guess_curve",
+    "guessable",
+    "marginal_rates",
     "paired_band",
     "pass_at_k",
     "pass_curve",

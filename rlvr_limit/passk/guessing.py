@@ -6,7 +6,7 @@ Shapes: M problems, R samples; K the largest k of a curve.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,23 +27,26 @@ def guessable(n_M: ArrayLike, c_M: ArrayLike, below: float = GUESSABLE_BELOW) ->
     return (c_M > 0) & (c_M < below * n_M)
 
 
-def marginal_rates(reference_M: Sequence[str], problem_R: Sequence[int], answer_R: Sequence[str]) -> np.ndarray:
-    """The chance of each reference among the answers to the other problems: [M], the guess rate of an average answer.
+def marginal_rates(
+    accepted_M: Sequence[Collection[str]], problem_R: Sequence[int], answer_R: Sequence[str]
+) -> np.ndarray:
+    """The chance of a right answer among the answers to the other problems: [M], the guess rate of an average answer.
 
-    References and answers are texts in one normal form; problem_R are places in reference_M; samples without an answer
-    are given as "" and count as drawn. 0 where no other problem has samples. Raises UserError on a place that is none.
+    accepted_M: the texts that are right for each problem, in one normal form with the answers; problem_R are places in
+    it; samples without an answer are given as "" and count as drawn. 0 where no other problem has samples. Raises
+    UserError on a place that is none.
     """
     if len(problem_R) != len(answer_R):
         raise UserError(f"{len(problem_R)} problems and {len(answer_R)} answers: one of each for a sample is right")
-    if any(not 0 <= problem < len(reference_M) for problem in problem_R):
-        raise UserError(f"a sample belongs to none of the {len(reference_M)} problems")
+    if any(not 0 <= problem < len(accepted_M) for problem in problem_R):
+        raise UserError(f"a sample belongs to none of the {len(accepted_M)} problems")
     drawn, given = Counter(problem_R), Counter(answer_R)
     own = Counter(zip(problem_R, answer_R, strict=True))
-    rates = np.zeros(len(reference_M))
-    for i, reference in enumerate(reference_M):
+    rates = np.zeros(len(accepted_M))
+    for i, accepted in enumerate(accepted_M):
         others = len(problem_R) - drawn[i]
-        if reference and others:
-            rates[i] = (given[reference] - own[i, reference]) / others
+        if others:
+            rates[i] = sum(given[text] - own[i, text] for text in {*accepted} - {""}) / others
     return rates
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlvr_limit import passk
+from rlvr_limit.report.guessing import ANSWER_ONLY, Chains, Guess, Guessable, chains, guessable, guesses
 from rlvr_limit.report.study import Study
 
 ROUNDING = 1e-12
@@ -51,15 +52,24 @@ class AgainstBase:
 
 @dataclass(frozen=True)
 class Findings:
-    """curves by arm name; guess_K and guess_corrected (by arm) are None and empty where a guess rate is unknown."""
+    """curves by arm name; guess_K is None where the task gives no guess rate of its own.
+
+    guesses are empty, guessable and chains (by arm) None and empty, where nothing is known of them.
+    """
 
     curves: dict[str, passk.Band]
     guess_K: np.ndarray | None
-    guess_corrected: dict[str, np.ndarray]
+    guesses: tuple[Guess, ...]
+    guessable: Guessable | None
+    chains: dict[str, Chains]
     comparisons: tuple[Comparison, ...]
     against_base: dict[str, AgainstBase]
     headline: str
     coverage: tuple[str, ...]
+
+    def guess(self, arm: str) -> Guess | None:
+        """The baseline that stands beside an arm's curve: the task's own, or the arm's answers to other problems."""
+        return next((guess for guess in self.guesses if guess.arm == arm and guess.source != ANSWER_ONLY), None)
 
     def ks(self, *arms: str) -> list[int]:
         """The k of interest: powers of 4, and the largest k these arms have."""
@@ -71,15 +81,10 @@ def analyse(study: Study) -> Findings:
     """Compute all numbers of a checked study. Raises UserError as passk does (a band needs at least 2 problems)."""
     values = {arm.name: passk.pass_curves(arm.n_M, arm.c_M) for arm in study.arms}
     curves = {name: passk.population_band(value_MK) for name, value_MK in values.items()}
-    guesses = [guess for _, _, guess in study.problems]
+    rates = [guess for _, _, guess in study.problems]
     guess_K = None
-    if all(guess is not None for guess in guesses):
-        guess_K = passk.guess_curve(guesses, max(len(curve.mean_K) for curve in curves.values()))
-    corrected = {
-        name: passk.guess_corrected(curve.mean_K, guess_K[: len(curve.mean_K)])
-        for name, curve in curves.items()
-        if guess_K is not None
-    }
+    if all(rate is not None for rate in rates):
+        guess_K = passk.guess_curve(rates, max(len(curve.mean_K) for curve in curves.values()))
     comparisons = []
     for first, second, told_by in _pairs(study):
         first_MK, second_MK = _same_k(values[first], values[second])
@@ -90,7 +95,9 @@ def analyse(study: Study) -> Findings:
     return Findings(
         curves=curves,
         guess_K=guess_K,
-        guess_corrected=corrected,
+        guesses=guesses(study, curves),
+        guessable=guessable(study),
+        chains={arm.name: judged for arm in study.arms if (judged := chains(arm))},
         comparisons=tuple(comparisons),
         against_base={arm.name: _against_base(study, values, arm.name) for arm in others},
         headline=trained[-1] if trained else others[0].name,

@@ -54,7 +54,7 @@ Draw = Callable[[Study, Findings, bool], Figure]
 
 
 def curves(study: Study, found: Findings, narrow: bool) -> Figure:
-    """Figure 1: pass@k of every arm with its population band, and the guess baseline dotted."""
+    """Figure 1: pass@k of every arm with its population band, and the guess baseline dotted: one, or each arm's own."""
     figure, (ax,) = panels(narrow, 1, 1, 4.1 if not narrow else 4.6)
     styles = arm_styles(study)
     k_max = max(len(curve.mean_K) for curve in found.curves.values())
@@ -69,6 +69,9 @@ def curves(study: Study, found: Findings, narrow: bool) -> Figure:
         ax.plot(k_K, curve.mean_K, color=style.color, linestyle=style.dash, linewidth=style.width, marker=style.marker,
                 markevery=marks, markersize=5.5, label=arm.label, zorder=front + i / 100, clip_on=False)
         ends.append((k_K[-1], curve.mean_K[-1], arm.label, style))
+        guess = found.guess(arm.name)
+        if guess and found.guess_K is None:
+            ax.plot(k_K, guess.guess_K, color=style.color, linestyle=":", linewidth=1.4)
     if found.guess_K is not None:
         k_K = np.arange(1, len(found.guess_K) + 1)
         ax.plot(k_K, found.guess_K, color=LIGHT.faint, linestyle=":", linewidth=2.0, label="guessing")

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from html import escape
 
+from rlvr_limit.passk import GUESSABLE_BELOW
 from rlvr_limit.report import html, tables, words
 from rlvr_limit.report.analysis import Findings
 from rlvr_limit.report.figures import METRICS, training_panels
+<<<<<<< HEAD
 from rlvr_limit.report.study import Arm, Example, Study, is_of_run
+=======
+from rlvr_limit.report.guessing import ANSWER_ONLY, MARGINAL, RULES
+from rlvr_limit.report.study import Arm, Example, Study
+>>>>>>> verdicts
 
 Images = dict[str, dict[tuple[bool, bool], str]]
 SECTIONS = {
@@ -16,6 +22,8 @@ SECTIONS = {
     "differences": "Paired differences",
     "histograms": "Accuracy per problem",
     "support": "Who solves what",
+    "guessing": "Guessing",
+    "chains": "Right answers by a wrong chain",
     "problems": "Problem by problem",
     "perplexity": "Perplexity",
     "efficiency": "Sampling efficiency",
@@ -24,6 +32,13 @@ SECTIONS = {
     "conditions": "Conditions of every arm",
     "reproduce": "How to reproduce this",
 }
+GUESS_SOURCES = {
+    RULES: f"{RULES}: the chance that a policy is right which knows no more than these.",
+    MARGINAL: f"{MARGINAL}: how often a right answer to a problem stands among the arm's answers to the "
+    "other problems, by strict rules on texts. An answer that is written in another way is missed: the rate may be "
+    "higher, and with it the correction.",
+    ANSWER_ONLY: f"{ANSWER_ONLY}: the share of right answers of the arm that was asked so.",
+}
 QUARTERS = (("both", "both"), ("base_only", "first"), ("rl_only", "second"), ("neither", "none"))
 
 
@@ -31,7 +46,8 @@ def build(study: Study, found: Findings, images: Images, files: dict[str, str]) 
     """The whole page. images: a data URI per figure and (dark, narrow); files: what lies beside the page."""
     make = {
         "curves": _curves, "differences": _differences, "histograms": _histograms, "support": _support,
-        "problems": _problems, "perplexity": _perplexity, "efficiency": _efficiency, "training": _training,
+        "guessing": _guessing, "chains": _chains, "problems": _problems, "perplexity": _perplexity,
+        "efficiency": _efficiency, "training": _training,
     }
     body = [
         f"<header><h1>{escape(study.title)}</h1>",
@@ -53,14 +69,18 @@ def build(study: Study, found: Findings, images: Images, files: dict[str, str]) 
 
 
 def _curves(study: Study, found: Findings, images: Images) -> list[str]:
-    dotted = "No guess rate is known. " if found.guess_K is None else "Dotted: a policy that only guesses. "
+    dotted = "Dotted: a policy that only guesses. "
+    if found.guess_K is None:
+        dotted = "Dotted, in each arm's colour: a policy that gives the arm's own answers to other problems. "
+    if not found.guess(study.base):
+        dotted = "No guess rate is known. "
     caption = (
         f"Figure 1. Share of problems with at least one right answer among k, for every k up to n; {words.size(study)}."
         f" Shaded: 95 % population band (bootstrap over problems), pointwise in k. {dotted}"
         "Bands of two arms may overlap although their paired difference is clear: see Figure 2."
     )
     head, rows = tables.headline_rows(study, found)
-    corrected = "Guess-corrected: (pass@k \u2212 guessing) / (1 \u2212 guessing). " if found.guess_corrected else ""
+    corrected = "Guess-corrected: (pass@k \u2212 guessing) / (1 \u2212 guessing). " if found.guesses else ""
     return [
         html.picture(images["curves"], "pass@k curves of all arms", caption),
         html.table(head, rows, "Below each number: its 95 % population band, percent."),
@@ -123,6 +143,56 @@ def _support(study: Study, found: Findings, images: Images) -> list[str]:
             for field, places in lists.items()
         ))
     return parts
+
+
+def _guessing(study: Study, found: Findings, images: Images) -> list[str]:
+    parts = []
+    if found.guesses:
+        parts += [
+            html.paragraph(
+                "What a policy that cannot solve the problems would reach with k tries, and what is left of pass@k: "
+                "(pass@k \u2212 guessing) / (1 \u2212 guessing), of the means over problems. 0 is guessing, 100 % is "
+                "solving all; below 0 is worse than guessing."),
+            html.table(*tables.guess_rows(study, found), "Guess-corrected; below each number: raw pass@k / guessing, "
+                       "percent."),
+            html.items(words.sentence(GUESS_SOURCES[name]) for name in dict.fromkeys(g.source for g in found.guesses)),
+        ]
+    else:
+        parts.append(html.paragraph(
+            "Missing: the task gives no guess rates, its answers are no texts that could be counted among the answers "
+            "to other problems, and no arm was asked for the answer alone."))
+    if found.guessable is None:
+        return [*parts, html.paragraph(
+            "Not filtered: no arm was asked for the answer alone (template answer_only), so it is not known which "
+            "problems are sometimes answered without reasoning.", "note")]
+    left = [study.problems[i][0] for i in found.guessable.problems]
+    asked = words.sentence(study.label(found.guessable.asked))
+    parts += [
+        html.heading("Guessable problems"),
+        html.paragraph(
+            f"{asked} answers {len(left)} of {len(study.problems)} problems rightly, without reasoning, at a rate "
+            f"above 0 and below {100 * GUESSABLE_BELOW:g} %: guessable by Yue et al. 2025, Fig. 12"
+            f"{': ' if left else '.'}{words.join(left) + '.' if left else ''}"),
+    ]
+    if found.guessable.curves:
+        return [*parts, html.table(*tables.guessable_rows(study, found))]
+    return [*parts, html.paragraph("No problem is left without them.")]
+
+
+def _chains(study: Study, found: Findings, images: Images) -> list[str]:
+    if not found.chains:
+        return [html.paragraph(
+            "Not known: no person has judged a chain of thought in this study. --config.job=grade writes "
+            "review/rare_wins.csv in the run folder, the right samples of problems that an arm solved at most 5 times; "
+            "write right or wrong into its last column, then --config.job=report shows bounds of CoT-Pass@k here.")]
+    without = [arm.label for arm in study.arms if arm.name not in found.chains]
+    return [
+        html.paragraph(
+            "CoT-Pass@k counts a sample only where both its answer and its chain of thought are right. Lower: a right "
+            "answer whose chain nobody judged counts as wrong. Upper: it counts as right. The truth lies between."),
+        html.table(*tables.chain_rows(study, found)),
+        html.paragraph(f"Missing: no chain of {words.join(without)} was judged.", "note") if without else "",
+    ]
 
 
 def _problems(study: Study, found: Findings, images: Images) -> list[str]:

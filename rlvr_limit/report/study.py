@@ -23,6 +23,8 @@ class Arm:
     n_M samples drawn, c_M right, truncated_M ended at the length limit, no_answer_M had nothing to grade, ungraded_M
     got no verdict (the grader ran out of time or failed): integers.
     mean_tokens per answer; duplicate_rate in [0, 1]; entropy is the mean of -logp_model per token, in nats.
+    marginal_M: the chance of a right answer among this arm's answers to other problems (passk.marginal_rates).
+    chains_right_M and chains_wrong_M: right answers whose chain a person judged right or wrong; None: nobody did.
     """
 
     name: str
@@ -38,6 +40,9 @@ class Arm:
     entropy: float | None = None
     conditions: dict[str, str] = field(default_factory=dict)
     weights_sha256: str = ""
+    marginal_M: np.ndarray | None = None
+    chains_right_M: np.ndarray | None = None
+    chains_wrong_M: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Study:
     perplexity maps (model, whose text) to one PPL per scored response (METRICS.md item 14).
     training maps a run's name to its rows, each with "step" and whatever numbers the run recorded.
     timings are seconds by stage. delta_se_k is the k of Delta_SE, 256 in the paper; n bounds it.
+    answer_only names the arm that was asked for the answer without reasoning, where there is one: a guess control.
     """
 
     title: str
@@ -79,6 +85,7 @@ class Study:
     seed: int | None = None
     delta_se_k: int = 256
     notes: tuple[str, ...] = ()
+    answer_only: str = ""
 
     def arm(self, name: str) -> Arm:
         """The arm of that name; raises KeyError if there is none."""
@@ -108,7 +115,8 @@ def check(study: Study) -> None:
             raise UserError(f"problem {problem_id}: guess rate {guess}, should lie in [0, 1]")
     if len(names) < 2:
         raise UserError(f"study.arms: {len(names)} arm(s); a comparison needs the base and at least one other")
-    for name in (study.base, *study.control_of, *study.control_of.values()):
+    asked = (study.answer_only,) if study.answer_only else ()
+    for name in (study.base, *study.control_of, *study.control_of.values(), *asked):
         if name not in names:
             raise UserError(f"study names the arm {name!r}, but the arms are {', '.join(names)}")
     for name, control in study.control_of.items():
@@ -116,6 +124,8 @@ def check(study: Study) -> None:
             raise UserError(f"study.control_of: {name!r} with {control!r}; name two different arms, neither the base")
     for arm in study.arms:
         _check_counts(arm, ids)
+    if len({arm.marginal_M is None for arm in study.arms}) > 1:
+        raise UserError("study.arms: some have marginal_M and some do not; a baseline is for all of them")
     for example in study.examples:
         if example.arm not in names or example.problem_id not in ids:
             raise UserError(f"example {example.index}: no arm {example.arm!r} or no problem {example.problem_id!r}")
@@ -141,6 +151,10 @@ def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
             raise UserError(f"arm {arm.name}: {column} is {found}, should be integers of shape ({len(ids)},)")
         for i in np.flatnonzero((values < 0) | (values > np.asarray(arm.n_M)))[:1]:
             raise UserError(f"arm {arm.name}, problem {ids[i]}: {column} is {values[i]} of n = {arm.n_M[i]} samples")
+    if arm.marginal_M is not None and np.shape(arm.marginal_M) != (len(ids),):
+        raise UserError(f"arm {arm.name}: marginal_M has shape {np.shape(arm.marginal_M)}, should be ({len(ids)},)")
+    if (arm.chains_right_M is None) != (arm.chains_wrong_M is None):
+        raise UserError(f"arm {arm.name}: chains_right_M without chains_wrong_M, or the reverse; give both or neither")
     if np.min(arm.n_M) < 1:
         raise UserError(f"arm {arm.name}, problem {ids[int(np.argmin(arm.n_M))]}: n is 0; every problem needs a sample")
     for name in ("mean_tokens", "duplicate_rate", "entropy"):

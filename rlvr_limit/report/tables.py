@@ -17,7 +17,16 @@ import numpy as np
 from rlvr_limit import passk
 from rlvr_limit.report.analysis import Findings, shares
 from rlvr_limit.report.study import Study
-from rlvr_limit.report.words import condition_fields, field_differs, not_resolved, other_arms, percent, points, summary
+from rlvr_limit.report.words import (
+    condition_fields,
+    field_differs,
+    not_resolved,
+    other_arms,
+    percent,
+    points,
+    signed_percent,
+    summary,
+)
 
 MISSING = "not recorded"
 UNDEFINED = "undefined"
@@ -26,12 +35,13 @@ UNLIKE = "\u2260 "
 
 def write_numbers(study: Study, found: Findings, folder: Path) -> dict[str, str]:
     """Write every table into folder; returns what each file holds, by file name."""
-    curves = [
-        (arm, k, *_at(band, k), found.guess_corrected[arm][k - 1] if arm in found.guess_corrected else "")
-        for arm, band in found.curves.items()
-        for k in range(1, len(band.mean_K) + 1)
-    ]
-    _csv(folder / "curves.csv", ("arm", "k", "pass@k", "low", "high", "guess_corrected"), curves)
+    curves = []
+    for arm, band in found.curves.items():
+        guess = found.guess(arm)
+        for k in range(1, len(band.mean_K) + 1):
+            beside = (float(guess.guess_K[k - 1]), float(guess.corrected_K[k - 1])) if guess else ("", "")
+            curves.append((arm, k, *_at(band, k), *beside))
+    _csv(folder / "curves.csv", ("arm", "k", "pass@k", "low", "high", "guess", "guess_corrected"), curves)
     differences = [
         (comparison.first, comparison.second, k, *_at(comparison.difference, k))
         for comparison in found.comparisons
@@ -39,20 +49,28 @@ def write_numbers(study: Study, found: Findings, folder: Path) -> dict[str, str]
     ]
     _csv(folder / "differences.csv", ("first", "second", "k", "first_minus_second", "low", "high"), differences)
     counts = [f"{what}_{arm.name}" for arm in study.arms for what in ("c", "n")]
+    marginal = [arm for arm in study.arms if arm.marginal_M is not None]
     problems = [
         (name, "" if guess is None else guess, *(int(x) for arm in study.arms for x in (arm.c_M[i], arm.n_M[i])))
+        + tuple(float(arm.marginal_M[i]) for arm in marginal)
         for i, (name, _, guess) in enumerate(study.problems)
     ]
-    _csv(folder / "problems.csv", ("problem", "guess_rate", *counts), problems)
+    columns = ("problem", "guess_rate", *counts, *(f"marginal_{arm.name}" for arm in marginal))
+    _csv(folder / "problems.csv", columns, problems)
     _json(folder / "support.json", _support(study, found))
     _json(folder / "summary.json", _summary(study, found))
     files = {
-        "curves.csv": "pass@k of every arm for every k, with bands and the guess-corrected value",
+        "curves.csv": "pass@k of every arm for every k, with bands, what guessing reaches, and the corrected value",
         "differences.csv": "paired differences for every k, with bands",
         "problems.csv": "guess rate, right answers and samples of every problem",
         "support.json": "which problems were solved by which arm",
         "summary.json": "all headline numbers, conditions and versions",
     }
+    if found.chains:
+        bounds = [(arm, k + 1, float(c.low_K[k]), float(c.high_K[k]))
+                  for arm, c in found.chains.items() for k in range(len(c.low_K))]
+        _csv(folder / "chains.csv", ("arm", "k", "low", "high"), bounds)
+        files["chains.csv"] = "CoT-Pass@k of every arm for every k, from below and from above"
     if study.perplexity:
         scored = [(model, text, float(x)) for (model, text), ppl in study.perplexity.items() for x in ppl]
         _csv(folder / "perplexity.csv", ("model", "text_arm", "perplexity"), scored)
@@ -122,9 +140,15 @@ def _summary(study: Study, found: Findings) -> dict[str, Any]:
             "conditions": arm.conditions,
             "weights_sha256": arm.weights_sha256 or None,
         }
-        if arm.name in found.guess_corrected:
-            corrected_K = found.guess_corrected[arm.name]
-            entry["guess_corrected"] = {str(k): _finite(corrected_K[k - 1]) for k in found.ks(arm.name)}
+        guess = found.guess(arm.name)
+        if guess:
+            entry["guess_corrected"] = {str(k): _finite(guess.corrected_K[k - 1]) for k in found.ks(arm.name)}
+            entry["guess_source"] = guess.source
+        if arm.name in found.chains:
+            c = found.chains[arm.name]
+            entry["cot_pass@k"] = {str(k): {"low": float(c.low_K[k - 1]), "high": float(c.high_K[k - 1])}
+                                   for k in found.ks(arm.name)}
+            entry["chains"] = {"right": c.right, "wrong": c.wrong, "unjudged": c.unjudged}
         if arm.name in found.against_base:
             beside = found.against_base[arm.name]
             entry["crossover"] = dataclasses.asdict(beside.crossover)
@@ -132,7 +156,9 @@ def _summary(study: Study, found: Findings) -> dict[str, Any]:
             entry["delta_se"] = {"value": beside.delta_se, "low": low, "high": high, "k": beside.delta_se_k,
                                  "direction": "lower is better"}
         arms[arm.name] = entry
-    guess = None if found.guess_K is None else {str(k): float(found.guess_K[k - 1]) for k in found.ks(*found.curves)}
+    own_guess = None
+    if found.guess_K is not None:
+        own_guess = {str(k): float(found.guess_K[k - 1]) for k in found.ks(*found.curves)}
     return {
         "title": study.title,
         "summary": [*summary(study, found), *other_arms(study, found)],
@@ -141,7 +167,8 @@ def _summary(study: Study, found: Findings) -> dict[str, Any]:
         "problems": len(study.problems),
         "base": study.base,
         "headline": found.headline,
-        "guess": guess,
+        "guess": own_guess,
+        "guessable": None if found.guessable is None else [study.problems[i][0] for i in found.guessable.problems],
         "arms": arms,
         "differences": [
             {"first": comparison.first, "second": comparison.second, "level": comparison.difference.level,
@@ -165,17 +192,60 @@ def headline_rows(study: Study, found: Findings) -> tuple[list[str], list[list[s
     """pass@k of every arm at the k of interest with its band, guess-corrected at the largest where guess rates are
     known, and the verdict."""
     ks = found.ks(*found.curves)
-    known = [f"guess-corrected pass@{ks[-1]}"] if found.guess_corrected else []
+    known = [f"guess-corrected pass@{ks[-1]}"] if found.guess(study.base) else []
     head = ["arm", *(f"pass@{k}" for k in ks), *known, f"crossing {study.label(study.base)}"]
     rows = []
     for arm in study.arms:
+<<<<<<< HEAD
         cells = [_with_band(found.curves[arm.name], k) for k in ks]
         corrected = [percent(found.guess_corrected[arm.name][ks[-1] - 1])] if found.guess_corrected else []
+=======
+        cells = [f"{percent(v)}\n{100 * low:.1f}\u2013{100 * high:.1f}"
+                 for v, low, high in (_at(found.curves[arm.name], k) for k in ks)]
+        corrected = [signed_percent(found.guess(arm.name).corrected_K[ks[-1] - 1])] if known else []
+>>>>>>> verdicts
         crossing = "\u2013"
         if arm.name in found.against_base:
             crossing = crossing_cell(found.against_base[arm.name].crossover)
         rows.append([arm.label, *cells, *corrected, crossing])
     return head, rows
+
+
+def guess_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
+    """Corrected pass@k of every arm by every guess rate that is known, with the raw value and what guessing reaches."""
+    ks = found.ks(*found.curves)
+    rows = []
+    for guess in found.guesses:
+        cells = []
+        for k in ks:
+            raw, alone = 100 * found.curves[guess.arm].mean_K[k - 1], 100 * guess.guess_K[k - 1]
+            cells.append(f"{signed_percent(guess.corrected_K[k - 1])}\n{raw:.1f} / {alone:.1f}")
+        rows.append([study.label(guess.arm), guess.source, *cells])
+    return ["arm", "guessing by", *(f"pass@{k}" for k in ks)], rows
+
+
+def guessable_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
+    """pass@k of every arm without the problems that can be guessed, with the value on all problems."""
+    ks = found.ks(*found.curves)
+    rows = []
+    for name, curve_K in found.guessable.curves.items():
+        whole_K = found.curves[name].mean_K
+        cells = [f"{percent(curve_K[k - 1])}\n{percent(whole_K[k - 1])} on all" for k in ks]
+        rows.append([study.label(name), *cells])
+    return ["without guessable problems", *(f"pass@{k}" for k in ks)], rows
+
+
+def chain_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
+    """What a person said of the chains behind right answers, and both bounds of CoT-Pass@k beside pass@k."""
+    ks = found.ks(*found.chains)
+    rows = []
+    for name, c in found.chains.items():
+        curve = found.curves[name]
+        cells = [f"{percent(c.low_K[k - 1])} to {percent(c.high_K[k - 1])}\n{percent(curve.mean_K[k - 1])} pass@{k}"
+                 for k in ks]
+        rows.append([study.label(name), *(f"{count:,}" for count in (c.right, c.wrong, c.unjudged)), *cells])
+    head = ["arm", "chains judged right", "judged wrong", "not judged"]
+    return [*head, *(f"CoT-Pass@{k}, lower to upper" for k in ks)], rows
 
 
 def crossing_cell(crossover: passk.Crossover) -> str:

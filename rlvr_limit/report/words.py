@@ -21,6 +21,13 @@ def percent(share: float) -> str:
     return "above 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
 
 
+def signed_percent(share: float) -> str:
+    """A share that may be below 0, as what is corrected for guessing may be, or nan where it is undefined."""
+    if np.isnan(share):
+        return "undefined"
+    return f"\u2212{percent(-share)}" if share <= -0.0005 else percent(max(share, 0.0))
+
+
 def points(difference: float) -> str:
     """A difference of shares in percentage points."""
     return signed(100 * difference)
@@ -74,8 +81,10 @@ def other_arms(study: Study, found: Findings) -> list[str]:
             f"pass@1 goes {one} and pass@{k} goes {many}."
         )
     said += [_lift(study, found, comparison) for comparison in found.comparisons if comparison.first != study.base]
-    if found.guess_K is not None:
-        said.append(f"Guessing alone would reach {percent(found.guess_K[-1])} at k = {len(found.guess_K)}.")
+    guess = found.guess(study.base)
+    if guess:
+        by = "" if found.guess_K is not None else f", with the answers that {study.label(study.base)} gives anyway,"
+        said.append(f"Guessing alone{by} would reach {percent(guess.guess_K[-1])} at k = {len(guess.guess_K)}.")
     return [sentence(text) for text in said]
 
 
@@ -137,16 +146,20 @@ def _unsolved(study: Study) -> str:
 
 
 def _guessing(study: Study, found: Findings) -> str:
-    if found.guess_K is None:
+    known = found.guess(study.base)
+    if known is None:
         unknown = sum(guess is None for _, _, guess in study.problems)
         return (
             f"How much of this is guessing is not known: {unknown} of {len(study.problems)} problems "
             "have no guess rate, so no baseline is drawn."
         )
     k = len(found.curves[study.base].mean_K)
-    guess, solved = found.guess_K[k - 1], found.curves[study.base].mean_K[-1]
+    guess, solved = known.guess_K[k - 1], found.curves[study.base].mean_K[-1]
+    policy = "A policy that only guesses"
+    if found.guess_K is None:
+        policy = f"A policy that answers with what {study.label(study.base)} answers to other problems"
     text = (
-        f"A policy that only guesses reaches {percent(guess)} at k = {k}, where {study.label(study.base)} "
+        f"{policy} reaches {percent(guess)} at k = {k}, where {study.label(study.base)} "
         f"reaches {percent(solved)}; a right answer shows that the answer was found, not that the reasoning was right."
     )
     return text + (" Guessing could explain more than half of that." if guess > solved / 2 else "")

@@ -3,16 +3,19 @@
     python -m tests.benchmarks.code_verdicts --data HumanEvalPlus.jsonl.gz MbppPlus.jsonl.gz [--only references]
 
 references: every reference solution on all of its inputs. mutations: ten kinds on a fixed sample of 60 of them, how
-many of each kind are refused. hostile: 500 hostile programs (tests/code_programs.py) among 5,000 references.
+many of each kind are refused, and for those that are not what was changed and whether any value differs. hostile: 500
+hostile programs (tests/code_programs.py) among 5,000 references.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import marshal
 import random
 import resource
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -98,14 +101,28 @@ def mutations(tests: list[EvalPlusTests], workers: int) -> None:
         changed = [(t, program) for t in sample if (program := mutate(kind, t))]
         began = time.monotonic()
         found = judge_all(changed, workers)
-        alive = [t.task_id for (t, _), o in zip(changed, found, strict=True) if o.correct]
+        seconds = time.monotonic() - began
+        alive = [item for item, o in zip(changed, found, strict=True) if o.correct]
         states = ", ".join(f"{n} {status}" for status, n in Counter(str(o.status) for o in found).items())
-        print(
-            f"{kind:20} {len(found) - len(alive):3} of {len(found):3} refused ({states}), "
-            f"{time.monotonic() - began:.0f} s"
-            f"{'; accepted: ' if alive else ''}{', '.join(alive)}",
-            flush=True,
-        )
+        refused = f"{len(found) - len(alive):3} of {len(found):3} refused ({states})"
+        print(f"{kind:20} {refused}, {seconds:.0f} s", flush=True)
+        for t, program in alive:
+            there = ast.unparse(ast.parse(t.reference)).splitlines()
+            new = " / ".join(line.strip() for line in program.splitlines() if line not in there)
+            differs = differing_inputs(t, program)
+            print(f"  accepted: {t.task_id}, {new!r}: another value on {differs} inputs", flush=True)
+
+
+def differing_inputs(tests: EvalPlusTests, program: str) -> int:
+    """On how many inputs the program's value is not that of the reference, without sandbox or rules of comparison."""
+    functions = []
+    for text in (tests.reference, program):
+        names: dict = {"__name__": "solution"}
+        exec(compile(text, "<program>", "exec"), names)
+        functions.append(names[tests.entry])
+    inputs = [arguments for part in marshal.loads(zlib.decompress(tests.packed)) for arguments in part]
+    values = ([f(*marshal.loads(arguments)) for arguments in inputs] for f in functions)
+    return sum(a != b for a, b in zip(*values, strict=True))
 
 
 def quick(tests: list[EvalPlusTests]) -> list[EvalPlusTests]:

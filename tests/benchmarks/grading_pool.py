@@ -1,25 +1,28 @@
-"""The grading pool at work: 128,000 verdicts, 200 expressions made to hang a grader, and a busy thread beside it.
+"""The grading pool at work: 128,000 verdicts, 200 expressions made to hang a grader, and the sampler beside it.
 
-    python -m tests.benchmarks.grading_pool [--part stream|pathological|beside] [--workers 2]
+    python -m tests.benchmarks.grading_pool [--part stream|pathological|beside] [--workers 2] [--pairs 5]
 
 stream: 500 problems x 256 responses of about 2,000 signs, exactly 20 distinct answers a problem.
 pathological: power towers, nested radicals, LaTeX of 10,000 signs, unbalanced braces, null bytes ...; 1 s of CPU time.
-beside: turns of a loop of small matrix products, as a sampler on one thread would make, while grading runs and not.
-Prints one JSON line a part.
+beside: tokens a second of the real engine on one core with grading on the others, over those without, in pairs.
+Prints one JSON line a part; beside comes last, since it binds this process to one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import functools
 import itertools
 import json
+import os
 import random
+import statistics
 import sys
 import time
-from collections.abc import Iterator
-
-import numpy as np
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from rlvr_limit.grading import math as mathematics
 from rlvr_limit.grading.pool import GradingPool, map_verdicts
@@ -34,7 +37,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=parts)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=5)
     arguments = parser.parse_args()
+    parts["beside"] = functools.partial(beside, pairs=arguments.pairs)
     for name, run in parts.items():
         if arguments.part in (None, name):
             print(json.dumps({"part": name} | run(arguments.workers)), flush=True)
@@ -138,33 +143,106 @@ def pathological(workers: int) -> dict:
     }  # fmt: skip
 
 
-def beside(workers: int, seconds: float = 8.0) -> dict:
-    """Turns a second of a loop that takes 4 responses a turn, by turns without and with grading beside it."""
-    weights = np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)
-    state = np.ones((64, 512), np.float32)
-    items = itertools.cycle(responses(40))
+def beside(workers: int, pairs: int) -> dict:
+    """Tokens a second of the engine on one core, and the same with grading on the others, in pairs of equal work.
 
-    def turns(pool: GradingPool | None) -> float:
-        count, started = 0, time.monotonic()
-        while time.monotonic() < started + seconds:
-            for _ in range(20):
-                np.tanh(state @ weights)
-            for item in itertools.islice(items, 4):
-                if pool:
-                    pool.submit(count, *item)
-            if pool:
-                collections.deque(pool.finished(), maxlen=0)
-            count += 1
-        return count / (time.monotonic() - started)
+    The engine draws from a model of 3.5 M parameters with random weights; for every sample that it hands out, one
+    response is submitted, and verdicts are taken, as the sample job does. Cores are set before
+    jax starts, so that it has one thread.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise SystemExit(f"beside: {len(cores)} core, two are needed: one for the sampler, one for grading")
+    os.sched_setaffinity(0, cores[1:])
+    # The server that all workers fork from is started here, and with it their cores.
+    with GradingPool(mathematics.grade, 1, 10.0, mathematics.shorten) as pool:
+        pool.submit("first", *next(responses(1)))
+        list(pool.finished(wait=True))
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), cores[:1])
+    items = list(responses(100))
+    random.Random(0).shuffle(items)
+    draw = sampler()
+    draw(lambda sample: None)
+    phases: dict[bool, list[dict]] = {False: [], True: []}
+    for pair in range(pairs):
+        for grading in (False, True) if pair % 2 else (True, False):
+            phases[grading].append(phase(draw, items, max(1, workers - 1), grading))
+    shares = [on["rate"] / off["rate"] for off, on in zip(phases[False], phases[True], strict=True)]
+    return {
+        "tokens_per_second_without": [round(p["rate"]) for p in phases[False]],
+        "with": [round(p["rate"]) for p in phases[True]],
+        "share": [round(share, 3) for share in shares],
+        "median_share": round(statistics.median(shares), 3),
+        "verdicts": sum(p["verdicts"] for p in phases[True]),
+        "seconds_of_grading_after_sampling": [round(p["late"], 2) for p in phases[True]],
+        "grading_cpu_share": [round(p["busy"], 2) for p in phases[True]],
+    }
 
-    rates: dict[bool, list[float]] = {False: [], True: []}
-    for grading in (False, True) * 3:
-        with GradingPool(mathematics.grade, max(1, workers - 1), 10.0, mathematics.shorten) as pool:
-            pool.submit("first", *next(items))
-            list(pool.finished(wait=True))
-            rates[grading].append(turns(pool if grading else None))
-    off, on = (sorted(rates[grading])[1] for grading in (False, True))
-    return {"turns_per_second_without": round(off), "with": round(on), "share": round(on / off, 3)}
+
+def sampler() -> Callable[[Callable[[Any], None]], int]:
+    """A function that draws the same samples again, tells of each, and returns the number of their tokens."""
+    # jax must not start before the cores are set.
+    import jax
+
+    from rlvr_limit.engine import Engine, EngineConfig
+    from rlvr_limit.model import init_params
+    from tests.benchmarks.sampler import TINY, Workload, requests
+
+    work = Workload(TINY, prompts=8, samples=32, long=64, new=32, slots=128, window=16)
+    config = EngineConfig(
+        slots=work.slots, window=work.window, page=work.page, prompt_places=work.long, prefill_rows=4, prefix_rows=8
+    )
+    engine = Engine(init_params(TINY, jax.random.key(0)), TINY, config, work.new)
+
+    def draw(tell: Callable[[Any], None]) -> int:
+        tokens = 0
+        for sample in engine.generate(requests(work, 0)):
+            tokens += len(sample.tokens)
+            tell(sample)
+        return tokens
+
+    return draw
+
+
+def phase(draw: Callable, items: list, workers: int, grading: bool) -> dict:
+    """One measurement. The pool is there in both kinds, at rest where nothing is graded."""
+    queue, given = itertools.cycle(items), itertools.count()
+    with GradingPool(mathematics.grade, workers, 10.0, mathematics.shorten) as pool:
+        pool.submit("first", *items[0])
+        list(pool.finished(wait=True))
+        began_cpu, verdicts = cpu_of_workers(), 0
+
+        def tell(_: Any) -> None:
+            nonlocal verdicts
+            if grading:
+                pool.submit(next(given), *next(queue))
+                verdicts += sum(1 for _ in pool.finished())
+
+        began = time.monotonic()
+        tokens = draw(tell)
+        sampled = time.monotonic()
+        busy = (cpu_of_workers() - began_cpu) / (sampled - began)
+        verdicts += sum(1 for _ in pool.finished(wait=True))
+        late = time.monotonic() - sampled
+    return {"rate": tokens / (sampled - began), "verdicts": verdicts, "late": late, "busy": busy}
+
+
+def cpu_of_workers() -> float:
+    """CPU seconds that the processes below this one have used."""
+    used, ours = 0, {os.getpid()}
+    stats = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = path.read_text().rpartition(")")
+        except OSError:
+            continue
+        stats[int(path.parent.name)] = rest.split()
+    for pid in sorted(stats):
+        if int(stats[pid][1]) in ours:
+            ours.add(pid)
+            used += int(stats[pid][11]) + int(stats[pid][12])
+    return used / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ import gzip
 import json
 import os
 import threading
-from collections import deque
+import zlib
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from rlvr_limit.grading.code import evalplus_rows, livecodebench
-from rlvr_limit.grading.code.grade import Tests, check
+from rlvr_limit.grading.code.grade import VERSION, Tests, check
 from rlvr_limit.grading.code.verdicts import Outcome
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
 from rlvr_limit.types import UserError
@@ -33,18 +34,28 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="programs run at once")
     parser.add_argument("--first", action="store_true", help="end a program's tests at the first that it fails")
     options = parser.parse_args(argv)
+    if options.workers < 1:
+        raise UserError(f"--workers {options.workers}: must be more than 0")
     stop = threading.Event()
+    counts: Counter[str] = Counter()
     try:
         warn_of_missing_protection()
         tests = load_tests(options.data)
         programs = list(read_programs(options.input, tests))
-        with options.output.open("w", encoding="utf-8") as output:
+        with options.output.open("w", encoding="utf-8", errors="backslashreplace") as output:
             for row, found in zip(programs, _outcomes(tests, programs, options, stop), strict=True):
                 output.write(json.dumps(row | verdict_fields(found), ensure_ascii=False) + "\n")
+                counts[found.status] += 1
+                counts["correct"] += found.correct
     except SandboxError as error:
         raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"--output {options.output}: cannot be written ({error.strerror})") from error
     finally:
         stop.set()
+    right = counts.pop("correct", 0)
+    by_status = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    print(f"{VERSION}: {len(programs)} verdicts, {right} correct" + (f" ({by_status})" if programs else ""))
     return 0
 
 
@@ -70,21 +81,21 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, fields) of every line of JSON in a file, plain or .gz. Raises UserError naming the line."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        number = 0
-        try:
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield f"{path}:{number}", _object(line, f"{path}:{number}")
-        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-            raise UserError(f"{path}:{number + 1}: cannot be read ({error})") from error
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+        raise UserError(f"{path}:{number + 1}: cannot be read ({error})") from error
 
 
 def _object(line: str, place: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{place}: no JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: no JSON ({' '.join(str(error).split())})") from error
     if not isinstance(found, dict):
         raise UserError(f"{place}: found {type(found).__name__}, but an object with named fields is right")
     return found
@@ -121,11 +132,11 @@ def _outcomes(
         return check(tests[row["task_id"]], row["program"], not options.first, stop.is_set)
 
     waiting: deque[Future[Outcome]] = deque()
-    with ThreadPoolExecutor(max(1, options.workers)) as workers:
+    with ThreadPoolExecutor(options.workers) as workers:
         try:
             for row in programs:
                 waiting.append(workers.submit(judge, row))
-                if len(waiting) >= AHEAD * max(1, options.workers):
+                if len(waiting) >= AHEAD * options.workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
