@@ -9,12 +9,8 @@ from rlvr_limit.passk import GUESSABLE_BELOW
 from rlvr_limit.report import html, tables, words
 from rlvr_limit.report.analysis import Findings
 from rlvr_limit.report.figures import METRICS, training_panels
-<<<<<<< HEAD
-from rlvr_limit.report.study import Arm, Example, Study, is_of_run
-=======
 from rlvr_limit.report.guessing import ANSWER_ONLY, MARGINAL, RULES
-from rlvr_limit.report.study import Arm, Example, Study
->>>>>>> verdicts
+from rlvr_limit.report.study import Arm, Example, Study, is_of_run
 
 Images = dict[str, dict[tuple[bool, bool], str]]
 SECTIONS = {

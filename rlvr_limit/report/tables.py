@@ -196,14 +196,8 @@ def headline_rows(study: Study, found: Findings) -> tuple[list[str], list[list[s
     head = ["arm", *(f"pass@{k}" for k in ks), *known, f"crossing {study.label(study.base)}"]
     rows = []
     for arm in study.arms:
-<<<<<<< HEAD
         cells = [_with_band(found.curves[arm.name], k) for k in ks]
-        corrected = [percent(found.guess_corrected[arm.name][ks[-1] - 1])] if found.guess_corrected else []
-=======
-        cells = [f"{percent(v)}\n{100 * low:.1f}\u2013{100 * high:.1f}"
-                 for v, low, high in (_at(found.curves[arm.name], k) for k in ks)]
         corrected = [signed_percent(found.guess(arm.name).corrected_K[ks[-1] - 1])] if known else []
->>>>>>> verdicts
         crossing = "\u2013"
         if arm.name in found.against_base:
             crossing = crossing_cell(found.against_base[arm.name].crossover)
