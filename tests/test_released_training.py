@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from rlvr_limit import checkpoint
-from rlvr_limit.jobs import metrics, settings, train
+from rlvr_limit.jobs import metrics, settings, teaching, train
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.model import ModelConfig, init_params
@@ -160,7 +161,7 @@ def test_other_training_problems_are_other_conditions(trained: Experiment, folde
     assert [p.id for p in other.setups["grpo"].training] == [f"own/{a}" for a in range(5)]
 
 
-def with_sft(folders: Path, runs: Path, data: Path) -> Experiment:
+def with_sft(folders: Path, runs: Path, **changes: object) -> Experiment:
     config = REPOSITORY / "configs" / "qwen05b_gsm8k_grpo.py"
     made = settings.parse_command_line(["main.py", f"--config={config}"], config).unlock()
     optimizer = made.arms.grpo.rl.optimizer.to_dict() | {"learning_rate": 0.01, "warmup": 0}
@@ -168,7 +169,8 @@ def with_sft(folders: Path, runs: Path, data: Path) -> Experiment:
     made.engine.update({"slots": 16, "window": 4, "page": 16})
     made.sampling.update({"n": 2, "max_tokens": 16, "n_of": {}})
     made.arms.base.weights = str(folders / "base")
-    recipe = {"steps": 4, "batch": 4, "start": "base", "data": (str(data),), "optimizer": optimizer}
+    recipe = {"steps": 4, "batch": 4, "start": "base", "optimizer": optimizer, **changes}
+    made.grading.grader = "tests.graders:even"
     copied = {"label": "copied", "group": "distilled", "weights": "", "prompt": "qwen_boxed", "stop": ("<|im_end|>",)}
     del made.arms["grpo"]
     made.arms.copied = copied | {"sft": recipe}
@@ -176,7 +178,7 @@ def with_sft(folders: Path, runs: Path, data: Path) -> Experiment:
 
 
 def test_demonstrations_of_a_file_are_learnt_with_an_end_token_behind(folders: Path, tmp_path: Path) -> None:
-    experiment = with_sft(folders, tmp_path, folders / "data" / "shown.jsonl")
+    experiment = with_sft(folders, tmp_path, data=(str(folders / "data" / "shown.jsonl"),))
     setup = experiment.setups["copied"]
     prompt, answer = setup.shown[2]
     assert setup.tokenizer.decode(prompt) == "What is 2?" and answer[-1] in setup.stop_tokens
@@ -184,6 +186,32 @@ def test_demonstrations_of_a_file_are_learnt_with_an_end_token_behind(folders: P
     train.train_missing(experiment)
     rows = metrics.training_rows(experiment.root, "copied")
     assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_right_answers_of_a_teacher_are_learnt_once_each_and_drawn_once(folders: Path, tmp_path: Path) -> None:
+    changes = {"data": ("gsm8k_train",), "teacher": "base", "answers": 4}
+    experiment = with_sft(folders, tmp_path, **changes)
+    train.train_missing(experiment)
+    path = teaching.kept_in(experiment.root, "copied")
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
+    assert 0 < len(kept) <= 9 * 4 and all(len(row["response"]) % 2 == 0 for row in kept)
+    assert len({(row["problem_id"], row["response"]) for row in kept}) == len(kept)
+    pairs, setup = teaching.read(experiment, "copied"), experiment.setups["copied"]
+    asked = {problem.id: problem for problem in setup.training}
+    assert all(pair[0] == asked[row["problem_id"]].prompt_ids for pair, row in zip(pairs, kept, strict=True))
+    assert all(pair[1][-1] == setup.stop_tokens[0] for pair in pairs)
+    rows = metrics.training_rows(experiment.root, "copied")
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    before = path.stat().st_mtime_ns
+    shutil.rmtree(experiment.root / "weights")
+    train.train_missing(with_sft(folders, tmp_path, **changes))
+    assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("teacher", ["copied", "nobody"])
+def test_a_teacher_that_cannot_teach_is_named(folders: Path, tmp_path: Path, teacher: str) -> None:
+    with pytest.raises(UserError, match=f"config.arms.copied.sft.teacher: found '{teacher}', but one of base"):
+        with_sft(folders, tmp_path, data=("gsm8k_train",), teacher=teacher)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +225,7 @@ def test_a_demonstration_without_text_is_named(folders: Path, tmp_path: Path, li
     path = tmp_path / "shown.jsonl"
     path.write_text(json.dumps({"prompt": "a", "response": "b"}) + "\n" + json.dumps(line) + "\n")
     with pytest.raises(UserError, match=said.replace(".", "\\.")):
-        with_sft(folders, tmp_path, path)
+        with_sft(folders, tmp_path, data=(str(path),))
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 
 from rlvr_limit import rl
 from rlvr_limit.engine import EngineConfig
-from rlvr_limit.jobs.recipes import Reinforced, Supervised, check_reinforced
+from rlvr_limit.jobs.recipes import Reinforced, Supervised
 from rlvr_limit.mesh import MeshConfig
-from rlvr_limit.model import REMAT, ModelConfig
+from rlvr_limit.model import ModelConfig
 from rlvr_limit.tasks.countdown import CountdownConfig
 from rlvr_limit.tokenizer import TextTokenizer, WordTokenizer
 from rlvr_limit.types import Grader, Problem, SamplingParams, UserError, Verdict
@@ -194,8 +194,8 @@ class Setup:
     """How an arm is asked: its decoder, its tokenizer, its rendered problems, and the tokens that end an answer.
 
     vocabulary and variant are digests of the tokenizer and of the prompts. folder holds config.json and tokenizer files
-    where the weights are Hugging Face's. A recipe learns from training, problems that nobody is compared on, or from
-    the pairs of shown.
+    where the weights are Hugging Face's. A recipe learns from training, problems that nobody is compared on; from
+    lessons, the same as its teacher is asked; or from the pairs of shown.
     """
 
     model: ModelConfig
@@ -206,6 +206,7 @@ class Setup:
     stop_tokens: tuple[int, ...]
     folder: Path | None = None
     training: tuple[Problem, ...] = ()
+    lessons: tuple[Problem, ...] = ()
     shown: tuple[Pair, ...] = ()
 
 
@@ -287,50 +288,6 @@ def expand(arms: dict[str, Arm]) -> list[Evaluated]:
     return found
 
 
-def check(s: Settings) -> None:
-    """Raises UserError, one line that names the field, for settings that cannot be."""
-    if bool(s.task) == bool(s.benchmarks):
-        raise UserError("config: give either config.task (Countdown) or config.benchmarks, one of the two")
-    if not 0 <= s.seed < 2**32:
-        raise UserError(f"config.seed: found {s.seed}, 0 to {2**32 - 1} is right")
-    groups = [arm.group for arm in s.arms.values()]
-    if groups.count("base") != 1:
-        raise UserError(f"config.arms: {groups.count('base')} arms have group 'base', exactly one is right")
-    for name, arm in s.arms.items():
-        _check_arm(s, name, arm)
-    _check_sampling(s)
-    _check_engine(s)
-    _check_training(s.training)
-
-
-def _check_arm(s: Settings, name: str, arm: Arm) -> None:
-    where = f"config.arms.{name}"
-    if arm.group not in ORDER:
-        raise UserError(f"{where}.group: found {arm.group!r}, but one of {', '.join(ORDER)} is right")
-    if s.benchmarks and not arm.weights and s.job != "plan":
-        _check_released_recipe(s, where, arm)
-    if s.task and sum(r is not None for r in (arm.pretrain, arm.sft, arm.rl)) != 1 and not arm.weights:
-        raise UserError(f"{where}: give weights, or exactly one of pretrain, sft and rl")
-    start = arm.recipe.start if arm.recipe and not arm.weights else ""
-    if start and (start not in s.arms or s.arms[start].rl):
-        usable = ", ".join(other for other, a in s.arms.items() if not a.rl and other != name)
-        raise UserError(f"{where}: starts from {start!r}, but one of {usable} is right")
-    if arm.rl:
-        check_reinforced(f"{where}.rl", arm.rl, s.sampling.max_tokens)
-
-
-def _check_released_recipe(s: Settings, where: str, arm: Arm) -> None:
-    """A recipe of a config with benchmarks starts, in the end, from weights that are given, and names its data."""
-    if not arm.recipe:
-        raise UserError(f"{where}.weights: found nothing, but a folder or a hub name, or a recipe sft or rl, is right")
-    if arm.pretrain:
-        raise UserError(f"{where}.pretrain: released models are not trained from nothing; sft or rl is right")
-    kind = "rl" if arm.rl else "sft"
-    if not arm.recipe.data:
-        raise UserError(f"{where}.{kind}.data: found nothing, but the names or files of what it learns from are right")
-    origin(s.arms, where.rpartition(".")[2])
-
-
 def origin(arms: dict[str, Arm], name: str) -> Arm:
     """The arm whose given weights a recipe starts from in the end. UserError where there is none."""
     path = [name]
@@ -340,48 +297,3 @@ def origin(arms: dict[str, Arm], name: str) -> Arm:
         if path[-1] not in arms or path[-1] in path[:-1]:
             raise UserError(f"config.arms.{name}: {' starts from '.join(path)}: an arm with weights must come last")
     return arms[path[-1]]
-
-
-def _check_sampling(s: Settings) -> None:
-    counts = {f"n_of.{name}": n for name, n in s.sampling.n_of.items() if name in s.benchmarks}
-    counts["n"] = s.sampling.n
-    for name, n in counts.items():
-        if n < 1:
-            raise UserError(f"config.sampling.{name}: found {n}, 1 or more is right")
-    if s.limit < 0:
-        raise UserError(f"config.limit: found {s.limit}, a number of problems, or 0 for all, is right")
-    if s.score.answers < 1:
-        raise UserError(f"config.score.answers: found {s.score.answers}, 1 or more is right")
-    most = max(counts.values())
-    if not 0 <= s.report.k <= most:
-        raise UserError(f"config.report.k: found {s.report.k}, sampling.n = {most} allows 1 to {most}, or 0")
-
-
-def _check_training(t: Training) -> None:
-    if t.tokens < 0:
-        raise UserError(f"config.training.tokens: found {t.tokens}, 1 or more, or 0 for whole minibatches, is right")
-    if t.remat not in REMAT:
-        raise UserError(f"config.training.remat: found {t.remat!r}, but one of {', '.join(REMAT)} is right")
-    if t.masters not in ("", "float32", "bfloat16"):
-        raise UserError(f"config.training.masters: found {t.masters!r}, but float32, bfloat16 or nothing is right")
-
-
-def _check_engine(s: Settings) -> None:
-    e = s.engine
-    for name in ("slots", "window", "page", "group_from", "prefill_rows", "prefix_rows"):
-        if getattr(e, name) < 1:
-            raise UserError(f"config.engine.{name}: found {getattr(e, name)}, 1 or more is right")
-    if e.prompt_places < 0:
-        raise UserError(
-            f"config.engine.prompt_places: found {e.prompt_places}, 1 or more, or 0 for the prompts', is right"
-        )
-    for rows in e.buckets:
-        if not 1 <= rows <= e.slots:
-            raise UserError(f"config.engine.buckets: found {rows}, 1 to engine.slots = {e.slots} is right")
-    shards = s.mesh.data * s.mesh.fsdp
-    least = 2 * shards * -(-e.page // e.window) * e.window
-    if e.cache_tokens and e.cache_tokens < least:
-        raise UserError(
-            f"config.engine.cache_tokens: found {e.cache_tokens}, {least} or more (two pages on each of {shards} "
-            "shards) is right, or 0 for room for every slot's longest sample"
-        )

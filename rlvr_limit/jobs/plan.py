@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from rlvr_limit import planning, rl
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.jobs import settings
-from rlvr_limit.jobs.experiment import Settings, Training, check, expand
+from rlvr_limit.jobs.checks import check
+from rlvr_limit.jobs.experiment import Settings, Training, expand
 from rlvr_limit.jobs.recipes import Reinforced, Supervised
 from rlvr_limit.likelihood import Rows
 from rlvr_limit.mesh import sharding

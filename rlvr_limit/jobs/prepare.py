@@ -21,16 +21,15 @@ from rlvr_limit.grading.code import grade as code_grading
 from rlvr_limit.grading.named import grader_named
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
 from rlvr_limit.jobs import settings
+from rlvr_limit.jobs.checks import check
 from rlvr_limit.jobs.experiment import (
     Arm,
     Experiment,
-    Pair,
     Settings,
     Setup,
     Task,
     answer_limit,
     benchmark_of,
-    check,
     origin,
 )
 from rlvr_limit.jobs.rewards import reward_named, source_digest
@@ -83,6 +82,7 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
         tuple(problems),
         (words.eos_id,),
         training=tuple(training),
+        lessons=tuple(training),
     )
     task = Task(
         countdown_grading.grade,
@@ -147,8 +147,8 @@ def _setup(s: Settings, name: str, arm: Arm, questions: list[math.Question | cod
     variant = f"{arm.prompt}-{settings.digest([[p.id, p.prompt, p.prompt_ids] for p in problems])}"
     vocabulary = settings.digest(words.backend.to_str())
     words = dataclasses.replace(words, stop_ids=stops)
-    training, shown = _lessons(s, arm, words)
-    return Setup(model, words, vocabulary, variant, tuple(problems), stops, folder, training, shown)
+    lessons = _lessons(s, arm, words)
+    return Setup(model, words, vocabulary, variant, tuple(problems), stops, folder, **lessons)
 
 
 def _asked(arm: Arm, q: math.Question | code.Question, words: TextTokenizer) -> Problem:
@@ -157,15 +157,22 @@ def _asked(arm: Arm, q: math.Question | code.Question, words: TextTokenizer) -> 
     return Problem(q.id, q.question, prompt, words.encode(prompt), q.answer)
 
 
-def _lessons(s: Settings, arm: Arm, words: TextTokenizer) -> tuple[tuple[Problem, ...], tuple[Pair, ...]]:
-    """What an arm that is trained here learns from: problems to answer, or answers to repeat, an end token behind."""
+def _lessons(s: Settings, arm: Arm, words: TextTokenizer) -> dict[str, Any]:
+    """What an arm that is trained here learns from: the fields training, lessons or shown of its setup."""
     if arm.weights:
-        return (), ()
-    if arm.rl:
-        asked = [_asked(arm, q, words) for name in arm.rl.data for q in _questions(s, name)[0]]
-        return tuple(asked), ()
-    pairs = [pair for path in arm.sft.data for pair in demonstrations.load(path)]
-    return (), tuple((words.encode(prompt), (*words.encode(response), words.stop_ids[0])) for prompt, response in pairs)
+        return {}
+    if arm.sft and not arm.sft.teacher:
+        pairs = [pair for path in arm.sft.data for pair in demonstrations.load(path)]
+        end = words.stop_ids[0]
+        return {"shown": tuple((words.encode(asked), (*words.encode(reply), end)) for asked, reply in pairs)}
+    questions = [q for name in arm.recipe.data for q in _questions(s, name)[0]]
+    found = {"training": tuple(_asked(arm, q, words) for q in questions)}
+    if arm.sft:
+        teacher, given = s.arms[arm.sft.teacher], origin(s.arms, arm.sft.teacher)
+        folder = checkpoint.resolve(given.weights, given.revision, with_weights=False)
+        known = load_tokenizer(folder)
+        found["lessons"] = tuple(_asked(teacher, q, known) for q in questions)
+    return found
 
 
 def _check_prompts(s: Settings, name: str, setup: Setup) -> None:

@@ -13,7 +13,8 @@ class Supervised:
     """Training on demonstrations. start names an arm, "" a fresh model.
 
     Of Countdown's own demonstrations a share `right` reach the target. Released models learn from the files of data:
-    {"prompt": text, "response": text} a line.
+    {"prompt": text, "response": text} a line. With a teacher, another arm (its last step, if it is reinforced), they
+    are its right ones of `answers` answers to each training problem; then data names training sets.
     """
 
     steps: int
@@ -22,6 +23,8 @@ class Supervised:
     right: float = 1.0
     start: str = ""
     data: tuple[str, ...] = ()
+    teacher: str = ""
+    answers: int = 4
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rlvr_limit import checkpoint, likelihood, records, rl
 from rlvr_limit.grading.pool import GradingPool
-from rlvr_limit.jobs import reinforce
+from rlvr_limit.jobs import reinforce, teaching
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, Setup
 from rlvr_limit.jobs.metrics import Metrics
 from rlvr_limit.jobs.prepare import prepare
@@ -77,14 +77,21 @@ def _begin(
     """The step of a run and the state it begins from; the weights it starts from are let go of here."""
     start = _start(experiment, arm, recipe.start)
     if isinstance(recipe, Reinforced):
-        task, grading = experiment.task, experiment.settings.grading
-        pool = None
-        if not task.inline:
-            pool = stack.enter_context(GradingPool(task.grade, grading.workers, grading.seconds, task.shorten))
-        return reinforce.begin(experiment, arm, recipe, start, pool)
+        return reinforce.begin(experiment, arm, recipe, start, _pool(experiment, stack))
+    if recipe.teacher and not teaching.kept_in(experiment.root, arm).exists():
+        with contextlib.ExitStack() as graders:
+            teaching.draw(experiment, arm, recipe, _weights_of(experiment, recipe.teacher), _pool(experiment, graders))
     tx = rl.optimizer(recipe.optimizer, recipe.steps)
     masters = experiment.settings.training.masters
     return _supervised_step(experiment, arm, recipe, tx), rl.init_state(start, tx, masters)
+
+
+def _pool(experiment: Experiment, stack: contextlib.ExitStack) -> GradingPool | None:
+    """Worker processes for a grader that is not to be called inline; closed with the stack."""
+    task, grading = experiment.task, experiment.settings.grading
+    if task.inline:
+        return None
+    return stack.enter_context(GradingPool(task.grade, grading.workers, grading.seconds, task.shorten))
 
 
 def _start(experiment: Experiment, arm: str, name: str) -> Params:
@@ -92,7 +99,12 @@ def _start(experiment: Experiment, arm: str, name: str) -> Params:
         model = experiment.setups[arm].model
         params = init_params(model, jax.random.key(experiment.settings.seed))
         return jax.device_put(params, parameter_shardings(parameter_specs(model), experiment.mesh))
-    entry = next(e for e in experiment.evaluated if e.arm == name)
+    return _weights_of(experiment, name)
+
+
+def _weights_of(experiment: Experiment, name: str) -> Params:
+    """The weights of an arm, trained first where they are not there; of a reinforced one those of its last step."""
+    entry = max((e for e in experiment.evaluated if e.arm == name), key=lambda e: e.step or 0)
     if not _is_given(experiment, entry) and not experiment.weights(entry).is_dir():
         _train(experiment, name)
     return load(experiment, entry)
@@ -104,10 +116,17 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
     Raises UserError, one line, where training went wrong; the last good state stays.
     """
     folder = experiment.root / "train" / arm
+
+    def export(number: int, state: State) -> None:
+        target = experiment.root / "weights" / save.get(number, "")
+        if number in save and not target.is_dir():
+            _export(experiment.setups[arm], target, state)
+
     with contextlib.ExitStack() as stack:
         step, state = _begin(experiment, arm, recipe, stack)
         states = stack.enter_context(contextlib.closing(checkpoint.TrainStates(folder / "states")))
         done, state = states.restore(state)
+        export(done, state)
         metrics = stack.enter_context(Metrics(experiment.root, arm, done, experiment.settings.wandb))
         progress = stack.enter_context(Progress(experiment.root, f"train {arm}", recipe.steps, "steps", done))
         kept = done
@@ -120,10 +139,8 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
             if trouble:
                 raise UserError(f"arm {arm}, step {number}: {trouble}; {_kept(folder, kept)}")
             progress.update(number, **{name: row[name] for name in SHOWN if name in row})
-            target = experiment.root / "weights" / save[number] if number in save else None
-            if target is not None and not target.is_dir():
-                _export(experiment.setups[arm], target, state)
-            if target is not None or time.monotonic() - saved > experiment.settings.checkpoint_seconds:
+            export(number, state)
+            if number in save or time.monotonic() - saved > experiment.settings.checkpoint_seconds:
                 states.save(number, state)
                 kept, saved = number, time.monotonic()
 
@@ -157,9 +174,10 @@ def _kept(folder: Path, step: int) -> str:
 def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, tx: Any) -> Step:
     task, setup, training = experiment.task, experiment.setups[arm], experiment.settings.training
     model, compute, lie = setup.model, rl.Compute(training.remat), rows_sharding(experiment.mesh)
-    if not setup.training and not setup.shown:
+    shown = teaching.read(experiment, arm) if recipe.teacher else setup.shown
+    if not setup.training and not shown:
         raise UserError(f"arm {arm}: there is nothing to learn from, 1 training problem or demonstration is needed")
-    for prompt, answer in setup.shown:
+    for prompt, answer in shown:
         if len(prompt) + len(answer) > experiment.row_places:
             raise UserError(
                 f"arm {arm}: a demonstration has {len(prompt)} + {len(answer)} tokens, engine.prompt_places + "
@@ -168,8 +186,8 @@ def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, tx: A
 
     def step(number: int, state: rl.TrainState) -> tuple[rl.TrainState, dict[str, float]]:
         rng = random.Random(f"{experiment.settings.seed}/{arm}/{number}")
-        if setup.shown:
-            pairs = rng.choices(setup.shown, k=recipe.batch)
+        if shown:
+            pairs = rng.choices(shown, k=recipe.batch)
         else:
             pairs = list(itertools.islice(task.demonstrate(setup.training, recipe.right, rng), recipe.batch))
         rows = likelihood.to_rows(pairs, experiment.row_places)

@@ -1,0 +1,75 @@
+"""Demonstrations by another arm: its answers to training problems, those that the grader found right."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from rlvr_limit.engine import Engine
+from rlvr_limit.grading.pool import GradingPool
+from rlvr_limit.jobs.experiment import Experiment, Pair
+from rlvr_limit.jobs.progress import Progress
+from rlvr_limit.jobs.recipes import Supervised
+from rlvr_limit.model import Params
+from rlvr_limit.rollout import graded_beside, rollout
+from rlvr_limit.types import UserError
+
+
+def kept_in(root: Path, arm: str) -> Path:
+    """The file of an arm's demonstrations."""
+    return root / "train" / arm / "demonstrations.jsonl"
+
+
+def draw(experiment: Experiment, arm: str, recipe: Supervised, teacher: Params, pool: GradingPool | None) -> None:
+    """Draws recipe.answers answers of the teacher to each training problem, keeps the different ones that are right.
+
+    The teacher is asked in its own way, the student's file holds the student's prompt. Drawn at the evaluation's
+    temperature, on a stream of its own. Raises UserError where no answer is right.
+    """
+    s, task = experiment.settings, experiment.task
+    asked = {problem.id: problem for problem in experiment.setups[arm].lessons}
+    if not asked:
+        raise UserError(f"config.arms.{arm}.sft: there are no training problems for {recipe.teacher} to answer")
+    setup = experiment.setups[recipe.teacher]
+    engine = Engine(teacher, setup.model, experiment.engine, s.sampling.max_tokens)
+    drawn = rollout(
+        engine,
+        ((problem, range(recipe.answers)) for problem in asked.values()),
+        lambda problem: experiment.sampling_params(setup, problem),
+        s.seed,
+        f"teach/{arm}",
+        setup.tokenizer.decode,
+        task.grade if pool is None else None,
+    )
+    found: dict[str, dict[str, int]] = {}
+    total, done, right = len(asked) * recipe.answers, 0, 0
+    with Progress(experiment.root, f"teach {arm}", total, "answers") as progress:
+        for graded in graded_beside(drawn, asked, pool) if pool else drawn:
+            done += 1
+            if graded.verdict.correct:
+                right += 1
+                texts = found.setdefault(graded.sample.problem_id, {})
+                texts[graded.text] = min(graded.sample.index, texts.get(graded.text, graded.sample.index))
+            progress.update(done, right=right)
+    if not found:
+        raise UserError(f"config.arms.{arm}.sft: not one of {total} answers of {recipe.teacher} is right")
+    rows = [
+        {"problem_id": name, "index": index, "response": text}
+        for name in asked
+        for text, index in sorted(found.get(name, {}).items(), key=lambda item: item[1])
+    ]
+    path = kept_in(experiment.root, arm)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.replace(fresh, path)
+
+
+def read(experiment: Experiment, arm: str) -> tuple[Pair, ...]:
+    """What draw has kept, as the student's tokens, an end token behind each answer."""
+    setup = experiment.setups[arm]
+    prompts = {problem.id: problem.prompt_ids for problem in setup.training}
+    rows = [json.loads(line) for line in kept_in(experiment.root, arm).read_text().splitlines()]
+    end = setup.stop_tokens[0]
+    return tuple((prompts[row["problem_id"]], (*setup.tokenizer.encode(row["response"]), end)) for row in rows)
