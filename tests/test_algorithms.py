@@ -112,7 +112,7 @@ def test_what_only_some_algorithms_do_is_logged_by_these_alone(trained: Experime
     assert metrics.training_rows(trained.root, "grpo_kl")[1]["kl_reference"] > 1e-6
     drawn = {arm: row["samples"] for arm, row in rows.items()}
     assert drawn["remax"] == PROMPTS * ANSWERS + PROMPTS
-    for row in train.training_rows(trained.root, "dapo"):
+    for row in metrics.training_rows(trained.root, "dapo"):
         assert row["samples"] == row["rounds"] * PROMPTS * ANSWERS and row["groups"] <= PROMPTS
     assert {drawn[arm] for arm in ARMS if arm not in ("remax", "dapo")} == {PROMPTS * ANSWERS}
 
@@ -151,7 +151,7 @@ def step_of(trained: Experiment, arm: str, monkeypatch: pytest.MonkeyPatch) -> t
 
 def answers_of(trained: Experiment, batch: rl.PolicyBatch) -> list[tuple[tuple[int, ...], float, bool]]:
     """(prompt ids, reward by the grader, whether it was cut) of each row."""
-    setup, by_prompt = trained.setups["base"], {p.prompt_ids: p for p in trained.task.training}
+    setup, by_prompt = trained.setups["base"], {p.prompt_ids: p for p in trained.setups["base"].training}
     found = []
     for tokens, answer in zip(batch.rows.tokens_BT.tolist(), batch.rows.answer_BT, strict=True):
         places = np.flatnonzero(answer)
@@ -184,7 +184,7 @@ def test_minibatches_hold_each_answer_once_with_its_advantage_and_weight(
         group = shaped[places]
         expected = group - group.mean() if np.ptp(group) else 0 * group
         if arm != "dr_grpo":
-            expected = expected / (group.std() + 1e-6)
+            expected = expected / (group.std(ddof=1) + 1e-6)
         found = np.array([batch.advantage_BT[i][answer[i]] for i in places], object)
         for mine, one in zip(found, expected, strict=True):
             np.testing.assert_allclose(mine.astype(float), one, rtol=1e-5, atol=1e-6)
@@ -213,7 +213,7 @@ def test_remax_holds_answers_against_what_the_likeliest_tokens_earn(
 ) -> None:
     caught, row, start = step_of(trained, "remax", monkeypatch)
     setup, config = trained.setups["base"], trained.setups["base"].model
-    by_prompt = {p.prompt_ids: p for p in trained.task.training}
+    by_prompt = {p.prompt_ids: p for p in trained.setups["base"].training}
     likeliest = jax.jit(lambda tokens: jnp.argmax(model.logits(start, model.causal(start, config, tokens)[0]), axis=-1))
     earned: dict[tuple[int, ...], float] = {}
     for batch, _ in caught:
@@ -241,7 +241,7 @@ def test_ppo_moves_its_value_head_towards_the_returns(trained: Experiment, monke
     assert np.all(batch.value_BT == 0) and batch.return_BT.any()
     value, seen = rl.init_value(config, start, tx), []
     for _ in range(60):
-        value, loss = rl.value_update(value, start, config, tx, free, batch)
+        value, loss = rl.value_update(value, start, config, tx, free, [batch])
         seen.append(float(loss))
     assert seen[0] == pytest.approx(0.5 * 0.7**2, rel=1e-5) and seen[-1] < 0.1 * seen[0]
     found = np.asarray(rl.answer_values(start, value.head, config, batch.rows))
@@ -280,7 +280,7 @@ def test_a_reward_function_that_goes_wrong_is_named_with_the_problem(
     trained: Experiment, reward: str, words: str
 ) -> None:
     line = refused(from_base(trained, f"tests.reward_functions:{reward}"))
-    ids = {p.id for p in trained.task.training}
+    ids = {p.id for p in trained.setups["base"].training}
     assert words in line and line.startswith("config.arms.arm.rl.reward: problem ")
     assert line.split("problem ")[1].split(":")[0] in ids
 
@@ -314,7 +314,7 @@ def test_no_demonstrations_without_training_problems(tmp_path: Path) -> None:
     config = config_of(tmp_path, {})
     config.task.train_problems = 0
     config.arms.other = {"label": "x", "group": "rl", "weights": "nowhere"}
-    assert "arm base: there are no training problems" in refused(config)
+    assert "arm base: there is nothing to learn from" in refused(config)
 
 
 def test_groups_that_never_differ_stop_dynamic_sampling(trained: Experiment) -> None:

@@ -27,7 +27,7 @@ class Source:
     recipe: Reinforced
     engine: Engine
     reward: Reward | None
-    pool: GradingPool | None
+    pool: GradingPool | None = None
 
     @property
     def where(self) -> str:

@@ -34,7 +34,7 @@ MEAN = ("loss", "grad_norm", "clipped")
 
 
 def begin(
-    experiment: Experiment, arm: str, recipe: Reinforced, start: Params, pool: GradingPool | None
+    experiment: Experiment, arm: str, recipe: Reinforced, start: Params, pool: GradingPool | None = None
 ) -> tuple[Step, State]:
     """The step of a run and the state it begins from. The start's weights are kept only where KL needs a reference.
 
