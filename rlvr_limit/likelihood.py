@@ -54,16 +54,15 @@ def answer_logprobs(
     packed: int | None = None,
     held: int = HELD_LOGITS,
     remat: str = "none",
+    sums: list[Params] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """(log P(token | everything before it), entropy of that distribution) [B, T], nats; 0 outside the answers.
 
     Logits are there for `chunk` positions of a device at a time, fewer where more than `held` would be there; in a
     backward pass as many. packed: at how many positions of a device they are computed, a result of packed_positions;
-    None: at every one. Answer tokens that find no place in it come out as NaN. remat: one of model.REMAT.
+    None: at every one. Answer tokens that find no place in it come out as NaN. remat, sums: see model.decode.
     """
-    hidden, _ = model.causal(
-        params, config, rows.tokens_BT, positions_BT=rows.position_BT, segment_BT=rows.segment_BT, remat=remat
-    )
+    hidden, _ = model.causal(params, config, rows.tokens_BT, "rows", rows.position_BT, rows.segment_BT, remat, sums)
     b, t = rows.tokens_BT.shape
     # On a mesh each device has its share of every chunk; cut across devices, all of them would work on each chunk.
     shards = row_shards(hidden, b)

@@ -259,11 +259,13 @@ def decode(
     attend: Attend,
     rows: str | None = "rows",
     remat: str = "none",
+    sums: list[Params] | None = None,
 ) -> tuple[jax.Array, list[Any]]:
     """Runs all layers; attention is the caller's, so that training, prefill and decoding share every other line.
 
     rows is the logical axis of B: "rows" spreads the batch over a mesh, None computes all of it everywhere. remat is
-    one of REMAT. Products are in config.dtype, whatever the dtype of the parameters.
+    one of REMAT. Products are in config.dtype, whatever the dtype of the parameters. sums, a tree for each layer, come
+    out added to the gradients of the layers.
     Returns the normed hidden states [B, T, D] and what attend returned for each layer.
     """
     c = config
@@ -288,6 +290,8 @@ def decode(
     with matmul_precision(c.dtype):
         x = _embed(params["embedding"], tokens_BT, rows).astype(c.dtype)
         for i, p in enumerate(params["layers"]):
+            if sums is not None:
+                x, p = _adding(x, p, sums[i])
             x, extra = _rematerialised(partial(layer, i), remat)(p, x)
             extras.append(extra)
     return rms_norm(x, params["final_norm"], c.norm_eps), extras
@@ -300,6 +304,21 @@ def _mapped(x: jax.Array, p: Params, name: str) -> jax.Array:
         return y
     pair = p["lora"][name]
     return y + project(project(x, pair["a"]), pair["b"])
+
+
+def _adding(x: jax.Array, p: Params, sums: Params) -> tuple[jax.Array, Params]:
+    """(x, p); the gradient of p comes out with sums added, and only then does the one of x.
+
+    Else the gradients of all layers may wait for a sum that takes no memory, since it replaces one of its terms.
+    """
+
+    def backward(sums: Params, cotangents: tuple[jax.Array, Params]) -> tuple[jax.Array, Params, None]:
+        x_bar, p_bar = cotangents
+        return *jax.lax.optimization_barrier((x_bar, jax.tree.map(jnp.add, sums, p_bar))), None
+
+    same = jax.custom_vjp(lambda x, p, sums: (x, p))
+    same.defvjp(lambda x, p, sums: ((x, p), sums), backward)
+    return same(x, p, sums)
 
 
 def _rematerialised(layer: Callable, remat: str) -> Callable:
@@ -345,8 +364,9 @@ def causal(
     positions_BT: jax.Array | None = None,
     segment_BT: jax.Array | None = None,
     remat: str = "none",
+    sums: list[Params] | None = None,
 ) -> tuple[jax.Array, list]:
-    """Whole rows at once with causal attention: hidden [B, T, D] and each layer's (k, v). rows, remat: see decode.
+    """Whole rows at once with causal attention: hidden [B, T, D] and each layer's (k, v). For others see decode.
 
     Without segments padding must stand on the right, where no earlier token can see it. With them a token sees those of
     its own segment only, whose positions are counted from its start.
@@ -357,4 +377,4 @@ def causal(
     def attend(_: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
         return causal_attention(q, k, v, segment_BT), (k, v)
 
-    return decode(params, config, tokens_BT, positions_BT, attend, rows, remat)
+    return decode(params, config, tokens_BT, positions_BT, attend, rows, remat, sums)

@@ -107,7 +107,7 @@ def test_the_comparison_above_notices_when_one_shards_gradient_is_dropped(
     silent = np.arange(8)[:, None] != 5
     dropped = [part.replace(weight_BT=part.weight_BT * silent) for part in parts]
     off = relative_errors(gradient(placed((1, 8, 1)), dropped), on_one)
-    assert min(off) > TOLERANCE and max(off) > 100 * TOLERANCE
+    assert min(off) > 5 * TOLERANCE
 
 
 def test_an_accumulated_packed_step_is_the_unsplit_one_metrics_included() -> None:

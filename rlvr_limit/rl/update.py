@@ -130,16 +130,22 @@ def accumulate(
     base: Params | None = None,
 ) -> Sums:
     """sums and what a microbatch adds to them; objective None: the supervised loss. sums is given away."""
-    found = _sums(params, config, objective, compute, batch, lora, base)
+    old = sums.gradient
+    # The gradient of a layer is added on the way: those of all layers would else lie there until the end.
+    inside = lora is None and all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
+    found = _sums(params, config, objective, compute, batch, lora, base, old["layers"] if inside else None)
+    if inside:
+        old = old | {"layers": jax.tree.map(lambda _: None, old["layers"])}
 
-    def add(old: jax.Array, new: jax.Array, spec: ParameterSpec) -> jax.Array:
-        return constrain(old + new.astype(old.dtype), *spec.axes)
+    def add(spec: ParameterSpec, new: jax.Array, old: jax.Array | None) -> jax.Array:
+        return constrain(new if old is None else old + new.astype(old.dtype), *spec.axes)
 
     def join(name: str) -> jax.Array:
         both = sums.metrics[name], found.metrics[name]
         return constrain(jnp.maximum(*both) if name.startswith("max_") else sum(both))
 
-    gradient = jax.tree.map(add, sums.gradient, found.gradient, _specs(config, lora))
+    specs = _specs(config, lora)
+    gradient = jax.tree.map(add, specs, found.gradient, old, is_leaf=lambda x: isinstance(x, ParameterSpec))
     return Sums(gradient, {name: join(name) for name in found.metrics})
 
 
@@ -184,10 +190,11 @@ def _sums(
     batch: PolicyBatch | SupervisedBatch,
     lora: Lora | None = None,
     base: Params | None = None,
+    sums: list[Params] | None = None,
 ) -> Sums:
     def loss_of(trained: Params) -> tuple[jax.Array, Metrics]:
         params = trained if lora is None else attached(base, trained, lora)
-        found = answer_logprobs(params, config, batch.rows, held=compute.held, remat=compute.remat)
+        found = answer_logprobs(params, config, batch.rows, held=compute.held, remat=compute.remat, sums=sums)
         logp, entropy = found[0], jax.lax.stop_gradient(found[1])
         objective_BT = -logp if objective is None else losses.token_objective(logp, batch, objective)
         loss = jnp.sum(batch.weight_BT * objective_BT)
