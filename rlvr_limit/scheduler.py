@@ -57,13 +57,15 @@ class Round:
     """What is to be done before a window, in this order.
 
     Pages of `set_back` samples are saved, prompts are prefilled into their pages (one list a shard), saved pages of
-    `resumed` samples are written into the pages they hold now; `admitted` are new.
+    `resumed` samples are written into the pages they hold now; `admitted` are new. Of the requests in `ended`, all
+    samples have been released since the last round: each is told once, and is not heard of again.
     """
 
     set_back: list[tuple[Seat, list[int]]]
     prefills: list[tuple[int, list[list[int]]]]
     resumed: list[Seat]
     admitted: list[Seat]
+    ended: list[int]
 
 
 class Scheduler:
@@ -83,6 +85,7 @@ class Scheduler:
         self._pending = iter(jobs)
         self._known: dict[int, Job] = {}
         self._alive: dict[int, int] = {}
+        self._ended: list[int] = []
         self._current: tuple[Job, Iterator[int]] | None = None
         self._next: tuple[Job, int] | None = None
 
@@ -123,13 +126,13 @@ class Scheduler:
                     self._waiting[shard].appendleft(seat)
         resumed = [seat for shard in range(self.shapes.shards) for seat in self._resume(shard, prefills)]
         admitted = list(self._admit(prefills))
-        return Round(set_back, prefills, resumed, admitted)
+        ended, self._ended = self._ended, []
+        return Round(set_back, prefills, resumed, admitted, ended)
 
-    def window_done(self) -> None:
-        """The own tokens of a window have been filed."""
-        for seats in self.seats:
-            for seat in seats:
-                seat.filed += self.shapes.window
+    def window_done(self, seats: Iterable[Seat]) -> None:
+        """The own tokens of a window of these live samples have been filed."""
+        for seat in seats:
+            seat.filed += self.shapes.window
 
     def release(self, seat: Seat) -> None:
         """A sample is finished, live or set back: its slot and pages are free."""
@@ -252,7 +255,8 @@ class Scheduler:
         if not self._alive.get(request) and not going_on:
             self._drop_prompt(request)
             self._alive.pop(request, None)
-            self._known.pop(request, None)
+            del self._known[request]
+            self._ended.append(request)
 
     def _drop_prompt(self, request: int) -> None:
         for shard, pages in enumerate(self._prompts.pop(request, [])):

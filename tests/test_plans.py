@@ -31,7 +31,7 @@ def seatings(draw: st.DrawFn) -> tuple[Scheduler, int, int]:
     random = Random(draw(st.integers(0, 2**32)))
     for _ in range(draw(st.integers(0, 8))):
         scheduler.next_round()
-        scheduler.window_done()
+        scheduler.window_done(seat for seats in scheduler.seats for seat in seats)
         for seat in [seat for seats in scheduler.seats for seat in seats]:
             if seat.filed >= 9 * window or random.random() < 0.1:
                 scheduler.release(seat)

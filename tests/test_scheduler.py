@@ -125,7 +125,7 @@ class Watched:
             at, offset = divmod(seat.filed, shapes.page)
             page = seat.pages[at] if at < len(seat.pages) else TRASH
             self.memory[seat.shard, page] = (seat.request, seat.index, at, offset + shapes.window)
-        self.scheduler.window_done()
+        self.scheduler.window_done(self.live)
         at_limit = [seat for seat in self.live if seat.filed >= self.jobs[seat.request].own]
         for seat in dict.fromkeys([*at_limit, *ends(list(self.unfinished))]):
             self.unfinished.remove(seat)
@@ -307,8 +307,8 @@ def test_a_sample_that_waits_for_a_page_through_many_windows_costs_no_more_at_th
     scheduler = Scheduler(shapes, [Job(0, 0, 10**8, range(3))])
     for _ in range(50_000):
         done = scheduler.next_round()
-        scheduler.window_done()
-    assert done == Round([], [], [], []) and scheduler.live == 1
+        scheduler.window_done(scheduler.seats[0])
+    assert done == Round([], [], [], [], []) and scheduler.live == 1
     scheduler.release(scheduler.seats[0][0])
     assert [seat.index for seat in scheduler.next_round().admitted] == [1]
 

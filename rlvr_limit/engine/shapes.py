@@ -22,7 +22,8 @@ LEAST_PAGE = 16
 class Shapes:
     """pages of `page` tokens on each shard; buckets are rows of all shards together, in rising order.
 
-    prefills are the lengths that prompts are padded to, in rising order.
+    verified are the buckets in which guesses can be verified. prefills are the lengths that prompts are padded to, in
+    rising order.
     """
 
     shards: int
@@ -31,6 +32,7 @@ class Shapes:
     pages: int
     window: int
     buckets: tuple[int, ...]
+    verified: tuple[int, ...]
     prefills: tuple[int, ...]
     group_from: int
 
@@ -84,4 +86,7 @@ def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) 
         own = own_pages(max_tokens, config.window, page)
         # One page for the window that a sample is at, one prompt more than are held, and the trash.
         pages = slots * own + (config.prefix_rows + 1) * (prefills[-1] // page) + slots + 1
-    return Shapes(shards, slots, page, pages, config.window, tuple(rounded), tuple(prefills), config.group_from)
+    verified = tuple(rows for rows in rounded if rows * config.window <= config.draft)
+    return Shapes(
+        shards, slots, page, pages, config.window, tuple(rounded), verified, tuple(prefills), config.group_from
+    )

@@ -75,7 +75,7 @@ def schedule(w: Workload) -> Iterator[Held]:
             return
         shared = (w.long - 1) * len({seat.request for seat in seats})
         yield Held(len(seats), scheduler.held, shared + sum(seat.filed for seat in seats), set_back)
-        scheduler.window_done()
+        scheduler.window_done(seats)
         for seat in seats:
             if seat.filed >= own[seat.request, seat.index]:
                 scheduler.release(seat)
