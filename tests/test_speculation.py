@@ -22,14 +22,22 @@ from test_engine_pages import (
 )
 from test_model import random_params
 
-from rlvr_limit.engine import Engine, Moment
+from rlvr_limit.engine import Engine, Moment, Request
 from rlvr_limit.engine.speculation import AT_ONCE, KEPT, LONG, SHORT, Pace, Siblings
 from rlvr_limit.mesh import MeshConfig, make_mesh, parameter_shardings
 from rlvr_limit.model import Params, parameter_specs
+from rlvr_limit.scheduler import Seat
+from rlvr_limit.types import Stop
 from tests.reference_engine import Reference, reference_samples
 
-DRAFT = replace(CONFIG, buckets=(4,), draft=16 * CONFIG.window)
-Guess = Callable[[Siblings, object, int], list[int]]
+# Too few pages for all slots, so that samples are set back within windows.
+DRAFT = replace(CONFIG, slots=4, draft=4 * CONFIG.window, cache_tokens=160)
+Guess = Callable[[Siblings, Seat, int], list[int]]
+
+
+def requests(samples: int = 3) -> list[Request]:
+    """Every kind of stop, prompts of all lengths, and one long sample that is alone in the end."""
+    return asked(samples)[::2]
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +52,20 @@ def engine(params: Params) -> Engine:
 
 @pytest.fixture(scope="module")
 def references(params: Params) -> dict[tuple[str, int], Reference]:
-    found = [r for request in asked() for r in reference_samples(params, MODEL, request)]
+    found = [r for request in requests() for r in reference_samples(params, MODEL, request)]
+    assert {r.sample.stop for r in found} == set(Stop)
     return {(r.sample.problem_id, r.sample.index): r for r in found}
 
 
 def told(references: dict[tuple[str, int], Reference], wrong: float) -> Guess:
     """Guesses from what is known to come, each token another one with some probability."""
-    rng = np.random.default_rng(0)
-    by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-    for request in asked():
-        prompt = by_prompt.setdefault(tuple(request.prompt_ids[-LONG:]), [])
-        prompt += [references[request.problem_id, i].sample.tokens for i in request.indices]
+    rng, of_request = np.random.default_rng(0), requests()
 
-    def guess(self: Siblings, sample: object, most: int) -> list[int]:
-        drawn = tuple(self._samples[self._numbers[sample]]) if sample in self._numbers else tuple(self._prompt)
-        start = len(self._prompt)
-        alike = [t for t in by_prompt[drawn[:start]] if t[: len(drawn) - start] == drawn[start:]]
-        right = max(alike, key=len, default=())[len(drawn) - start :][:most]
-        return [t if rng.random() >= wrong else int(rng.integers(MODEL.vocab_size)) for t in right]
+    def guess(self: Siblings, seat: Seat, most: int) -> list[int]:
+        right = references[of_request[seat.request].problem_id, seat.index].sample.tokens
+        drawn = len(self._samples[self._numbers[seat]]) - len(self._prompt) if seat in self._numbers else 0
+        following = right[drawn : drawn + most]
+        return [t if rng.random() >= wrong else int(rng.integers(MODEL.vocab_size)) for t in following]
 
     return guess
 
@@ -74,39 +78,36 @@ def verify_by(monkeypatch: pytest.MonkeyPatch, share: float, guess: Guess | None
         monkeypatch.setattr(Siblings, "guess", guess)
 
 
-@pytest.mark.parametrize(("share", "wrong"), [(1.0, 0.0), (1.0, 0.3), (0.5, 0.3), (1.0, 1.0)])
+@pytest.mark.parametrize(("share", "wrong"), [(1.0, 0.0), (0.6, 0.3), (1.0, 1.0)])
 def test_samples_of_verified_windows_are_those_of_whole_causal_passes_within_rounding(
     engine: Engine, references, monkeypatch: pytest.MonkeyPatch, share: float, wrong: float
 ):
     verify_by(monkeypatch, share, told(references, wrong))
-    drawn, moments = draw(engine, asked())
+    drawn, moments = draw(engine, requests())
     hold_within_rounding(drawn, references)
-    guessed, accepted = moments[-1].guessed, moments[-1].accepted
-    print(f"{len(moments)} windows, {accepted} of {guessed} guesses right")
-    assert {m.rows for m in moments} == {4, 16} and guessed > 500
-    assert 0.9 < accepted / guessed if wrong == 0 else accepted / guessed < 1 - wrong / 2
+    guessed, accepted, set_back = moments[-1].guessed, moments[-1].accepted, moments[-1].set_back
+    print(f"{len(moments)} windows, {accepted} of {guessed} guesses right, {set_back} samples set back")
+    assert guessed > 200 and set_back > 0
+    assert accepted == guessed if wrong == 0 else 0 < accepted < (1 - wrong / 2) * guessed
 
 
 def test_samples_guess_one_another(engine: Engine, references, monkeypatch: pytest.MonkeyPatch):
     verify_by(monkeypatch, 1.0)
-    drawn, moments = draw(engine, asked())
+    drawn, moments = draw(engine, requests())
     hold_within_rounding(drawn, references)
-    # Greedy samples of one prompt are equal; 9 of their 10 tokens can be guessed from the first of them.
     print(f"{moments[-1].accepted} of {moments[-1].guessed} guesses right")
-    assert moments[-1].accepted > 50
+    assert moments[-1].accepted > 20
 
 
-@pytest.mark.parametrize("shards", [1, 2])
-def test_samples_that_are_set_back_within_a_verified_window_go_on_with_it(
-    params: Params, references, monkeypatch: pytest.MonkeyPatch, shards: int
-):
+@pytest.mark.slow
+def test_guesses_change_no_sample_on_two_shards(params: Params, references, monkeypatch: pytest.MonkeyPatch):
     verify_by(monkeypatch, 0.7, told(references, 0.2))
-    mesh = make_mesh(MeshConfig(data=shards))
+    wide = replace(DRAFT, slots=16, buckets=(4,), draft=16 * DRAFT.window)
+    mesh = make_mesh(MeshConfig(data=2))
     spread = jax.device_put(params, parameter_shardings(parameter_specs(MODEL), mesh))
-    tight = Engine(spread, MODEL, replace(DRAFT, buckets=(), cache_tokens=112 * shards), LONGEST)
-    drawn, moments = draw(tight, asked())
+    drawn, moments = draw(Engine(spread, MODEL, replace(wide, cache_tokens=256), LONGEST), requests())
     hold_within_rounding(drawn, references)
-    assert moments[-1].set_back > 0 and moments[-1].accepted > 100
+    assert moments[-1].accepted > 100 and {m.rows for m in moments} == {4, 16}
 
 
 def test_nothing_is_compiled_after_the_first_window_whether_guesses_are_verified_or_not(
@@ -124,10 +125,10 @@ def test_nothing_is_compiled_after_the_first_window_whether_guesses_are_verified
             first.append(len(names))
 
     with compilations() as names:
-        list(engine.generate(asked(), watch))
-        list(engine.generate(asked(2)))
-    assert moments[-1].guessed > 0 and {m.rows for m in moments} == {4, 16}
-    assert names.count("jit(verify_window)") == 2 and len(names) == first[0]
+        list(engine.generate(requests(), watch))
+        list(engine.generate(requests(2)))
+    assert moments[-1].guessed > 0
+    assert names.count("jit(verify_window)") == names.count("jit(decode_window)") == 1 and len(names) == first[0]
 
 
 def test_only_buckets_whose_windows_hold_as_many_tokens_as_a_draft_are_verified(params: Params):
@@ -150,8 +151,8 @@ def test_a_guess_is_what_followed_the_first_occurrence_of_the_longest_known_suff
         siblings.extend(number, tokens)
     siblings.list_new()
 
-    def next_token(known: list[int], ahead: list[int]) -> tuple[int, list[int]] | None:
-        """The sample and the place in it where what is guessed next stands, by search through all samples."""
+    def following(known: list[int]) -> list[int] | None:
+        """What stands behind the suffix where it occurs first, by search through all samples."""
         for n in (LONG, SHORT):
             for tokens in ([*prompt, *sample] for sample in samples):
                 for at in range(max(n, SHORT), len(tokens)):
@@ -161,7 +162,7 @@ def test_a_guess_is_what_followed_the_first_occurrence_of_the_longest_known_suff
 
     for number, tokens in enumerate(samples):
         known, found = [*prompt, *tokens], []
-        while len(found) < most and (more := next_token([*known, *found], [])):
+        while len(found) < most and (more := following([*known, *found])):
             found += more[: most - len(found)]
         assert siblings.guess(number, most) == found
 
@@ -181,14 +182,14 @@ def test_what_is_kept_and_listed_of_ended_samples_is_bounded():
         siblings.extend(number, rng.integers(50, size=length).tolist())
         siblings.end(number)
     assert sum(map(len, siblings._samples)) <= KEPT
-    siblings.extend("live", [5] * 20)
+    siblings.extend("live", [*range(60, 80)] * 2)
     listed = []
     for _ in range(2 * KEPT // AT_ONCE):
         siblings.list_new()
         listed.append(sum(siblings._listed))
     assert max(np.diff(listed)) <= AT_ONCE + SHORT
-    assert len(siblings._first) <= 2 * (KEPT + 20)
-    assert siblings.guess("live", 2) == [5, 5]
+    assert len(siblings._first) <= 2 * (KEPT + 40)
+    assert siblings.guess("live", 2) == [60, 61]
 
 
 def paces(seconds: Callable[[bool], float], right: float, windows: int = 400, guessed: int = 56) -> list[bool]:
@@ -204,8 +205,8 @@ def paces(seconds: Callable[[bool], float], right: float, windows: int = 400, gu
 def test_verifying_is_kept_where_it_is_faster_and_dropped_where_it_is_not():
     # Decoding takes 1 s for 64 tokens. Verifying draws 8 tokens and the right guesses.
     assert sum(paces(lambda verified: 0.3 if verified else 1.0, right=0.9)) > 390
-    assert sum(paces(lambda verified: 0.3 if verified else 1.0, right=0.1)) < 20
-    assert sum(paces(lambda verified: 1.2 if verified else 1.0, right=0.9)) < 20
+    assert sum(paces(lambda verified: 0.3 if verified else 1.0, right=0.1)) < 30
+    assert sum(paces(lambda verified: 1.2 if verified else 1.0, right=0.9)) < 30
     assert not any(paces(lambda verified: 0.1, right=1.0, guessed=0))
 
 
