@@ -14,6 +14,8 @@ from rlvr_limit.model import ModelConfig
 
 REFERENCE_ROWS = 64
 SHORTEST_PREFILL = 64
+AHEAD = 8
+"""Requests that are read before they are needed, so that the last ones can be drawn longest first."""
 LEAST_PAGE = 16
 """On pages shorter than a vector of a CPU, XLA rounds a row's sums otherwise for other numbers of rows."""
 
@@ -39,7 +41,7 @@ class Shapes:
     @property
     def scheduler(self) -> scheduler.Shapes:
         """What the scheduler is told."""
-        return scheduler.Shapes(self.shards, self.slots, self.pages, self.page, self.window)
+        return scheduler.Shapes(self.shards, self.slots, self.pages, self.page, self.window, AHEAD)
 
     def plan(self, rows: int) -> plans.Sizes:
         """Lengths of the plan of a window of so many rows."""

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from rlvr_limit.engine import Engine, EngineConfig, Moment, Request, prompt_key
+from rlvr_limit.engine.shapes import AHEAD
 from rlvr_limit.model import ModelConfig, init_params
 from rlvr_limit.scheduler import Job, Scheduler, Shapes
 from rlvr_limit.types import SamplingParams
@@ -66,7 +67,7 @@ def schedule(w: Workload) -> Iterator[Held]:
     """What the scheduler holds at each window, were each sample to end at its length."""
     own = lengths(w)
     jobs = (Job(p, w.long - 1, w.cap, range(w.samples)) for p in range(w.prompts))
-    scheduler = Scheduler(Shapes(1, w.slots, w.cache // w.page, w.page, w.window), jobs)
+    scheduler = Scheduler(Shapes(1, w.slots, w.cache // w.page, w.page, w.window, AHEAD), jobs)
     set_back = 0
     while True:
         set_back += len(scheduler.next_round().set_back)
