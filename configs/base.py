@@ -30,6 +30,7 @@ def defaults() -> ConfigDict:
                 "cache_tokens": 0,
                 "buckets": (),
                 "group_from": 64,
+                "draft": 0,
                 "prompt_places": 7,
                 "prefill_rows": 16,
                 "prefix_rows": 64,

@@ -12,6 +12,8 @@ import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
+from math import inf
 
 TRASH = 0
 """The page that takes what nobody will read."""
@@ -19,13 +21,17 @@ TRASH = 0
 
 @dataclass(frozen=True)
 class Shapes:
-    """Slots and pages of each shard, tokens of a page and of a window; a page is a whole number of windows."""
+    """Slots and pages of each shard, tokens of a page and of a window; a page is a whole number of windows.
+
+    Jobs are read `ahead` at a time.
+    """
 
     shards: int
     slots: int
     pages: int
     page: int
     window: int
+    ahead: int = 1
 
 
 @dataclass(frozen=True)
@@ -57,24 +63,28 @@ class Round:
     """What is to be done before a window, in this order.
 
     Pages of `set_back` samples are saved, prompts are prefilled into their pages (one list a shard), saved pages of
-    `resumed` samples are written into the pages they hold now; `admitted` are new.
+    `resumed` samples are written into the pages they hold now; `admitted` are new. Of the requests in `ended`, all
+    samples have been released since the last round: each is told once, and is not heard of again.
     """
 
     set_back: list[tuple[Seat, list[int]]]
     prefills: list[tuple[int, list[list[int]]]]
     resumed: list[Seat]
     admitted: list[Seat]
+    ended: list[int]
 
 
 class Scheduler:
-    """Seats samples in order of the jobs.
+    """Seats samples in order of the jobs; once no more jobs come, those of the longest expected samples first, by the
+    mean of what has ended, so that no long sample is left alone in the end (Graham 1969, sec. 3). Jobs of which nothing
+    has ended come before all others.
 
     All finish: the oldest live sample of a shard is never set back but where it is the shard's only one and prompts
     of other shards' samples take its pages; nobody begins then until it has gone on.
     """
 
     def __init__(self, shapes: Shapes, jobs: Iterable[Job]):
-        """jobs are read only as slots free up; each request once."""
+        """jobs are read only as slots free up, up to shapes.ahead before they are needed; each request once."""
         self.shapes = shapes
         self.seats: list[list[Seat]] = [[] for _ in range(shapes.shards)]
         self._free = [list(range(TRASH + 1, shapes.pages)) for _ in range(shapes.shards)]
@@ -83,7 +93,9 @@ class Scheduler:
         self._pending = iter(jobs)
         self._known: dict[int, Job] = {}
         self._alive: dict[int, int] = {}
-        self._current: tuple[Job, Iterator[int]] | None = None
+        self._ended: list[int] = []
+        self._lengths: dict[int, tuple[int, int]] = {}
+        self._open: list[tuple[Job, Iterator[int]]] = []
         self._next: tuple[Job, int] | None = None
 
     @property
@@ -123,13 +135,13 @@ class Scheduler:
                     self._waiting[shard].appendleft(seat)
         resumed = [seat for shard in range(self.shapes.shards) for seat in self._resume(shard, prefills)]
         admitted = list(self._admit(prefills))
-        return Round(set_back, prefills, resumed, admitted)
+        ended, self._ended = self._ended, []
+        return Round(set_back, prefills, resumed, admitted, ended)
 
-    def window_done(self) -> None:
-        """The own tokens of a window have been filed."""
-        for seats in self.seats:
-            for seat in seats:
-                seat.filed += self.shapes.window
+    def window_done(self, seats: Iterable[Seat]) -> None:
+        """The own tokens of a window of these live samples have been filed."""
+        for seat in seats:
+            seat.filed += self.shapes.window
 
     def release(self, seat: Seat) -> None:
         """A sample is finished, live or set back: its slot and pages are free."""
@@ -138,6 +150,8 @@ class Scheduler:
         self._give(seat.shard, seat.pages)
         seat.pages = []
         self._alive[seat.request] -= 1
+        ended, tokens = self._lengths.get(seat.request, (0, 0))
+        self._lengths[seat.request] = ended + 1, tokens + seat.filed
         self._forget(seat.request)
 
     def pages_for(self, seat: Seat) -> int:
@@ -201,20 +215,25 @@ class Scheduler:
     def _following(self) -> tuple[Job, int] | None:
         """The sample that is seated next; it is read once and kept until it has a slot."""
         while self._next is None:
-            if self._current is None:
-                job = next(self._pending, None)
-                if job is None:
-                    return None
+            for job in islice(self._pending, self.shapes.ahead - len(self._open)):
                 self._known[job.request] = job
-                self._current = job, iter(job.indices)
-            job, indices = self._current
+                self._open.append((job, iter(job.indices)))
+            if not self._open:
+                return None
+            more_may_come = len(self._open) == self.shapes.ahead
+            at = 0 if more_may_come else max(range(len(self._open)), key=lambda i: self._expected(self._open[i][0]))
+            job, indices = self._open[at]
             index = next(indices, None)
             if index is None:
-                self._current = None
+                del self._open[at]
                 self._forget(job.request)
             else:
                 self._next = job, index
         return self._next
+
+    def _expected(self, job: Job) -> float:
+        ended, tokens = self._lengths.get(job.request, (0, 0))
+        return tokens / ended if ended else inf
 
     def _seat(self, seat: Seat, prefills: list) -> bool:
         """Gives a sample its pages and a slot, if one page stays for each live sample of the shards it takes from."""
@@ -248,11 +267,13 @@ class Scheduler:
 
     def _forget(self, request: int) -> None:
         """Gives up the pages of a prompt with no sample left."""
-        going_on = self._current is not None and self._current[0].request == request
+        going_on = any(job.request == request for job, _ in self._open)
         if not self._alive.get(request) and not going_on:
             self._drop_prompt(request)
             self._alive.pop(request, None)
-            self._known.pop(request, None)
+            self._lengths.pop(request, None)
+            del self._known[request]
+            self._ended.append(request)
 
     def _drop_prompt(self, request: int) -> None:
         for shard, pages in enumerate(self._prompts.pop(request, [])):

@@ -15,6 +15,7 @@ from test_model import in_float64, numpy_log_softmax, random_params
 
 from rlvr_limit import likelihood, model
 from rlvr_limit.engine import Engine, EngineConfig, Request, programs, prompt_key
+from rlvr_limit.engine.shapes import AHEAD
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.rollout import Graded, missing, rollout
 from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError, Verdict
@@ -216,7 +217,7 @@ def test_an_endless_stream_of_problems_is_read_only_as_slots_free_up(engine: Eng
     finished = list(islice(engine.generate(problems()), 300))
     assert len({(s.problem_id, s.index) for s in finished}) == 300
     # 1.5 samples a problem: what is finished, a window handed out while the next is drawn, and what is alive in that.
-    assert len(read) < (300 + 2 * CONFIG.slots) / 1.5 + 2 * CONFIG.prefix_rows + 4
+    assert len(read) < (300 + 2 * CONFIG.slots) / 1.5 + AHEAD + 4
 
 
 def test_nothing_asked_is_nothing_drawn(engine: Engine):

@@ -135,7 +135,8 @@ def decoded_logits(name: str, patch: pytest.MonkeyPatch, dtype: str = "float32",
         seats = plans.seated(scheduler.seats[0])
         sent = programs.Rows(
             live_B=np.ones(slots, bool),
-            token_B=np.array([row_padded[n + done - 1] for n in PROMPTS], np.int32),
+            token_BW=np.array([[row_padded[n + done - 1]] * window for n in PROMPTS], np.int32),
+            known_B=np.ones(slots, np.int32),
             length_B=np.array([n + done - 1 for n in PROMPTS], np.int32),
             generated_B=np.full(slots, done, np.int32),
             limit_B=np.full(slots, 2 * PLACES, np.int32),
@@ -149,7 +150,7 @@ def decoded_logits(name: str, patch: pytest.MonkeyPatch, dtype: str = "float32",
         plan = plans.plan_of([seats], scheduler, shapes.plan(slots), lambda i: PROMPTS[i] > 64)
         grouped.append(int(plan.visits[0]))
         pool, drawn = decode(params, pool, sent, plan)
-        scheduler.window_done()
+        scheduler.window_done(seats)
         found.append(np.asarray(drawn.logp_WB))
     assert [seat.request for seat in seats] == list(range(slots)) and min(grouped) > 0
     logits_TBV = np.concatenate(found)
@@ -221,7 +222,7 @@ def test_every_product_of_float32_weights_and_no_other_asks_an_accelerator_for_f
     sizes = shapes_of(shapes, mesh, 8)
     layout = programs.Layout(mesh, config, 2, sizes.plan(4).tile)
     pool = programs.empty_pool(config, sizes.pages, sizes.page)
-    sent = abstract.abstract_rows(4), abstract.abstract_plan(sizes, 4)
+    sent = abstract.abstract_rows(4, 2), abstract.abstract_plan(sizes, 4)
     traced = {
         "prefill": jax.make_jaxpr(programs.prefill, static_argnums=1)(
             params, layout, pool, np.zeros((2, sizes.page), np.int32), np.zeros((1, 2, 1), np.int32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from random import Random
 
@@ -41,6 +41,7 @@ class Watched:
     started: list[Seat] = field(default_factory=list)
     unfinished: list[Seat] = field(default_factory=list)
     ends: list[tuple[int, int]] = field(default_factory=list)
+    told: list[int] = field(default_factory=list)
     set_back: int = 0
     rounds: int = 0
 
@@ -52,6 +53,7 @@ class Watched:
         before = [list(seats) for seats in self.scheduler.seats]
         done = self.scheduler.next_round()
         self.rounds += 1
+        self._hold_ended(done)
         self._hold_order(before, done)
         for seat, pages in done.set_back:
             self.saved[seat] = [self.memory.get((seat.shard, page)) for page in pages]
@@ -84,6 +86,17 @@ class Watched:
         waiting = [seat for seat in (*self.saved, *lost) if seat not in done.resumed]
         assert not {seat.shard for seat in waiting} & {seat.shard for seat in done.admitted}
         assert self.scheduler.unfinished == self.scheduler.live + len(waiting)
+
+    def _hold_ended(self, done: Round) -> None:
+        """A request is told to have ended once, after its last sample."""
+        self.told += done.ended
+        assert len(set(self.told)) == len(self.told)
+        assert not {seat.request for seat in [*self.unfinished, *done.admitted]} & set(self.told)
+        known = {seat.request for seat in [*self.unfinished, *done.admitted]}
+        open_jobs = {job.request for job, _ in self.scheduler._open}
+        assert set(self.scheduler._known) <= known | open_jobs | (
+            {self.scheduler._next[0].request} if self.scheduler._next else set()
+        )
 
     def _hold_pages(self) -> None:
         """Each page has one owner or is free, no slot is overfull, and no sample holds more than it will need next."""
@@ -125,7 +138,7 @@ class Watched:
             at, offset = divmod(seat.filed, shapes.page)
             page = seat.pages[at] if at < len(seat.pages) else TRASH
             self.memory[seat.shard, page] = (seat.request, seat.index, at, offset + shapes.window)
-        self.scheduler.window_done()
+        self.scheduler.window_done(self.live)
         at_limit = [seat for seat in self.live if seat.filed >= self.jobs[seat.request].own]
         for seat in dict.fromkeys([*at_limit, *ends(list(self.unfinished))]):
             self.unfinished.remove(seat)
@@ -155,10 +168,11 @@ def workloads(draw: st.DrawFn) -> tuple[Shapes, list[Job]]:
     shared, own = st.integers(0, 3 * page), st.integers(0, longest - 1).map(lambda less: longest - less)
     sizes = draw(st.lists(st.tuples(shared, own, st.sampled_from([7, 4, 2, 1, 0])), min_size=1, max_size=7))
     jobs = [Job(number, s, o, range(n)) for number, (s, o, n) in enumerate(sizes)]
+    ahead = draw(st.sampled_from([1, 2, 3]))
     shapes = Shapes(shards, slots, 0, page, window)
     least = 1 + max(most_pages(job, shapes) for job in jobs)
     pages = least + draw(st.one_of(st.integers(0, 3), st.integers(0, 8), st.integers(0, 60)))
-    return Shapes(shards, slots, pages, page, window), jobs
+    return Shapes(shards, slots, pages, page, window, ahead), jobs
 
 
 def some_of(random: Random) -> Callable[[list[Seat]], list[Seat]]:
@@ -187,12 +201,15 @@ CROSSED = Shapes(2, 2, 4, 2, 2), [Job(n, 2, 6, range(1)) for n in range(6)]
 @given(workloads(), st.randoms(use_true_random=False))
 @example(TIGHT, Random(0))
 @example(CROSSED, Random(0))
-def test_every_sample_starts_in_order_and_ends_once_in_any_pool_and_any_order_of_ends(workload, random):
+def test_every_sample_starts_and_ends_once_in_any_pool_and_any_order_of_ends(workload, random):
     shapes, jobs = workload
     w = run(shapes, jobs, some_of(random))
     asked = [(job.request, index) for job in jobs for index in job.indices]
-    assert [(seat.request, seat.index) for seat in w.started] == asked
+    started = [(seat.request, seat.index) for seat in w.started]
+    assert sorted(started, key=lambda start: start[0]) == asked
+    assert started == asked or shapes.ahead > 1
     assert Counter(w.ends) == Counter(asked)
+    assert sorted(w.told) == [job.request for job in jobs]
     assert w.scheduler.unfinished == w.scheduler.held == 0
     assert [sorted(free) for free in w.scheduler._free] == [list(range(1, shapes.pages))] * shapes.shards
     event(f"shards {shapes.shards}, set back {w.set_back > 0}")
@@ -201,7 +218,7 @@ def test_every_sample_starts_in_order_and_ends_once_in_any_pool_and_any_order_of
 @given(workloads())
 def test_in_a_pool_with_room_for_all_nobody_is_set_back_and_each_prompt_is_prefilled_once(workload):
     shapes, jobs = workload
-    ample = Shapes(shapes.shards, shapes.slots, 1000, shapes.page, shapes.window)
+    ample = replace(shapes, pages=1000)
     w, prefilled = watched(ample, jobs), []
     while True:
         done = w.next_round()
@@ -212,7 +229,42 @@ def test_in_a_pool_with_room_for_all_nobody_is_set_back_and_each_prompt_is_prefi
         assert left == 0 or len(w.live) == ample.slots * ample.shards
         w.window(lambda unfinished: [])
     assert w.set_back == 0
-    assert prefilled == [job.request for job in jobs if job.indices]
+    assert sorted(prefilled) == [job.request for job in jobs if job.indices]
+
+
+@given(workloads(), st.randoms(use_true_random=False), st.integers(1, 4))
+def test_jobs_go_in_order_and_once_no_more_come_those_of_the_longest_expected_samples_first(workload, random, ahead):
+    shapes, jobs = workload
+    jobs = [job for job in jobs if job.indices]
+    w, ends = watched(replace(shapes, pages=1000, ahead=ahead), jobs), some_of(random)
+    left = {job.request: len(job.indices) for job in jobs}
+    lengths: dict[int, list[int]] = {job.request: [] for job in jobs}
+    turns = 0
+
+    def wanted() -> int:
+        remaining = [request for request, n in left.items() if n]
+        if len(remaining) >= ahead:
+            return remaining[0]
+        unknown = [request for request in remaining if not lengths[request]]
+        return unknown[0] if unknown else max(remaining, key=lambda r: sum(lengths[r]) / len(lengths[r]))
+
+    def ending(unfinished: list[Seat]) -> list[Seat]:
+        chosen = ends(unfinished)
+        for seat in unfinished:
+            if seat in chosen or seat.filed >= w.jobs[seat.request].own:
+                lengths[seat.request].append(seat.filed)
+        return chosen
+
+    while True:
+        for seat in w.next_round().admitted:
+            turns += seat.request != next(request for request, n in left.items() if n)
+            assert seat.request == wanted()
+            left[seat.request] -= 1
+        if not w.live:
+            break
+        w.window(ending)
+    event(f"out of order: {turns > 0}")
+    assert not any(left.values())
 
 
 @given(workloads(), st.randoms(use_true_random=False))
@@ -307,8 +359,8 @@ def test_a_sample_that_waits_for_a_page_through_many_windows_costs_no_more_at_th
     scheduler = Scheduler(shapes, [Job(0, 0, 10**8, range(3))])
     for _ in range(50_000):
         done = scheduler.next_round()
-        scheduler.window_done()
-    assert done == Round([], [], [], []) and scheduler.live == 1
+        scheduler.window_done(scheduler.seats[0])
+    assert done == Round([], [], [], [], []) and scheduler.live == 1
     scheduler.release(scheduler.seats[0][0])
     assert [seat.index for seat in scheduler.next_round().admitted] == [1]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import perf_counter
 from typing import NamedTuple
 
 import jax
@@ -12,13 +12,14 @@ import numpy as np
 
 from kernels.decode_attention import Plan
 from rlvr_limit.engine import plans, programs
-from rlvr_limit.engine.drawing import Rules
-from rlvr_limit.engine.requests import STOP_TOKENS, EngineConfig, Request, check
+from rlvr_limit.engine.requests import EngineConfig, Request, check
+from rlvr_limit.engine.rows import Live, table
 from rlvr_limit.engine.shapes import Shapes, shapes_of
+from rlvr_limit.engine.speculation import Pace, Siblings
 from rlvr_limit.mesh import mesh_of
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.scheduler import TRASH, Job, Round, Scheduler, Seat
-from rlvr_limit.types import Sample, Stop, UserError
+from rlvr_limit.types import Sample, UserError
 
 MOVED_PAGES = 8
 """Pages of a sample that go to the host or back in one call."""
@@ -26,8 +27,8 @@ MOVED_PAGES = 8
 
 class Moment(NamedTuple):
     """The engine at the start of a window: live samples and the rows of the programs they run in, pages held, tokens
-    whose keys and values are in use (a prompt's once) or attended to (a prompt's by each of its samples), prompts
-    prefilled and samples set back so far."""
+    whose keys and values are in use (a prompt's once) or attended to (a prompt's by each of its samples); so far:
+    prompts prefilled, samples set back, guesses that were verified and those of them that were right."""
 
     live: int
     rows: int
@@ -36,30 +37,29 @@ class Moment(NamedTuple):
     attended: int
     prefills: int
     set_back: int
+    guessed: int
+    accepted: int
 
 
-@dataclass
-class _Live:
-    """A sample in the making; ended once it has no slot any more."""
+class _Flight(NamedTuple):
+    """A window under way: who sits in each row, how many of its tokens were known and what was guessed to follow."""
 
-    request: Request
-    seat: Seat
-    last: int
-    tokens: list[int] = field(default_factory=list)
-    logp: list[float] = field(default_factory=list)
-    logp_model: list[float] = field(default_factory=list)
-    generated: int = 0
-    ended: bool = False
+    who: list[Live | None]
+    known: list[int]
+    guesses: list[list[int]]
+    verified: bool
+    drawn: programs.Drawn
 
 
 class _Landed(NamedTuple):
-    """What a window drew in each of its rows, on the host."""
+    """What a window drew in each of its rows, on the host: counts_B new tokens from place first_B on."""
 
-    rows: list[_Live | None]
-    tokens: np.ndarray
-    logp: np.ndarray
-    logp_model: np.ndarray
-    counts: np.ndarray
+    who: list[Live | None]
+    first_B: np.ndarray
+    counts_B: np.ndarray
+    token_BW: np.ndarray
+    logp_BW: np.ndarray
+    logp_model_BW: np.ndarray
 
 
 class Engine:
@@ -71,6 +71,7 @@ class Engine:
         self._mesh = mesh_of(jax.tree.map(jnp.asarray, params))
         self.shapes: Shapes = shapes_of(config, self._mesh, max_tokens)
         self._is_compiled = False
+        self._pace = Pace(config.window)
         self._layout = self.layout(self.shapes.buckets[-1])
         self.load(params)
 
@@ -89,15 +90,20 @@ class Engine:
             self._is_compiled = True
         behind: list[_Landed] = []
         while True:
-            run.next_round()
+            began = perf_counter()
+            is_quiet = run.next_round()
             if watch and run.scheduler.live:
                 watch(run.moment())
             flights = run.dispatch()
-            for landed in behind:
-                yield from run.finish(landed)
+            for sample in (sample for landed in behind for sample in run.finish(landed)):
+                is_quiet = False
+                yield sample
             if not flights:
                 return
-            behind = [run.land(*flight) for flight in flights]
+            behind = [run.land(flight) for flight in flights]
+            # Windows in which the caller was given samples tell nothing of the device.
+            if is_quiet and len(flights) == 1:
+                self._pace.took(len(flights[0].who), flights[0].verified, perf_counter() - began)
 
     def layout(self, rows: int) -> programs.Layout:
         """What a window of so many rows is compiled for."""
@@ -121,9 +127,10 @@ class _Run:
     def __init__(self, engine: Engine, requests: Iterable[Request]):
         self.engine, self.shapes = engine, engine.shapes
         self._known: dict[int, Request] = {}
-        self._live: dict[int, _Live] = {}
+        self._siblings: dict[int, Siblings] = {}
+        self._live: dict[int, Live] = {}
         self._saved: dict[int, list[programs.Pool]] = {}
-        self._prefills = self._set_back = 0
+        self._prefills = self._set_back = self._guessed = self._accepted = 0
         self.scheduler = Scheduler(self.shapes.scheduler, self._jobs(requests))
         self._layout = engine._layout
         self._pool = programs.new_pool(self._layout, self.shapes.shards * self.shapes.pages, self.shapes.page)
@@ -138,8 +145,9 @@ class _Run:
         """Compiles every program for every bucket and prompt length; jit finds them in its cache when it is called."""
         params, shapes = self.engine._params, self.shapes
         for rows in shapes.buckets:
-            nobody = self._sent(rows, [[]] * shapes.shards)[1]
-            programs.decode_window.lower(params, self.engine.layout(rows), self._pool, *nobody).compile()
+            nobody = self._sent([None] * rows, [()] * rows, [[]] * shapes.shards)
+            for program in (programs.decode_window, programs.verify_window)[: 1 + (rows in shapes.verified)]:
+                program.lower(params, self.engine.layout(rows), self._pool, *nobody).compile()
         for places in shapes.prefills:
             programs.prefill.lower(params, self._layout, self._pool, *self._prompts([], places)).compile()
         at = next(self._moved(0, [TRASH]))
@@ -147,9 +155,12 @@ class _Run:
         programs.read_pages.lower(self._layout, self._pool, at).compile()
         programs.write_pages.lower(self._layout, self._pool, at, saved).compile()
 
-    def next_round(self) -> None:
-        """Seats samples; saves, prefills and puts back pages as the scheduler says."""
+    def next_round(self) -> bool:
+        """Seats samples; saves, prefills and puts back pages as the scheduler says. True where none were."""
         todo: Round = self.scheduler.next_round()
+        for number in todo.ended:
+            del self._known[number]
+            self._siblings.pop(number, None)
         for seat, pages in todo.set_back:
             self._saved[id(seat)] = self._read(seat.shard, pages)
         self._set_back += len(todo.set_back)
@@ -159,7 +170,10 @@ class _Run:
         for seat in todo.admitted:
             request = self._known[seat.request]
             # The last prompt token is fed by the first decoding step, so that prefill needs no logits.
-            self._live[id(seat)] = _Live(request, seat, request.prompt_ids[-1])
+            self._live[id(seat)] = Live(request, seat, [request.prompt_ids[-1]])
+            if self.shapes.verified and seat.request not in self._siblings:
+                self._siblings[seat.request] = Siblings(request.prompt_ids)
+        return not (todo.set_back or todo.prefills or todo.resumed)
 
     def moment(self) -> Moment:
         """What the scheduler holds now."""
@@ -168,38 +182,56 @@ class _Run:
         tokens = sum(seat.filed for seat in seats) + sum(self.scheduler.job(p).shared for p in prompts)
         attended = sum(seat.filed + self.scheduler.job(seat.request).shared for seat in seats)
         rows = sum(self.shapes.rows_for(n) for n in self._chunks())
-        return Moment(len(seats), rows, self.scheduler.held, tokens, attended, self._prefills, self._set_back)
+        so_far = self._prefills, self._set_back, self._guessed, self._accepted
+        return Moment(len(seats), rows, self.scheduler.held, tokens, attended, *so_far)
 
     def _chunks(self) -> list[int]:
         """Live samples of the fullest shard, cut into what one window holds."""
         most, most_rows = max(map(len, self.scheduler.seats)), self.shapes.buckets[-1] // self.shapes.shards
         return [min(most_rows, most - start) for start in range(0, most, most_rows)]
 
-    def dispatch(self) -> list[tuple[list[_Live | None], programs.Drawn]]:
-        """Starts a window over all live samples: (who sits in each row, what will be drawn)."""
+    def dispatch(self) -> list[_Flight]:
+        """Starts a window over all live samples."""
         shards = [plans.seated(seats) for seats in self.scheduler.seats]
         flights, start = [], 0
         for count in self._chunks():
             rows = self.shapes.rows_for(count)
-            part = [seats[start : start + count] for seats in shards]
+            flights.append(self._start(rows, [seats[start : start + count] for seats in shards]))
             start += count
-            flights.append(self._start(rows, part))
-        self.scheduler.window_done()
         return flights
 
-    def _start(self, rows: int, shards: list[list[Seat]]) -> tuple[list[_Live | None], programs.Drawn]:
-        who, sent = self._sent(rows, shards)
-        layout = self.engine.layout(rows)
-        self._pool, drawn = programs.decode_window(self.engine._params, layout, self._pool, *sent)
-        return who, drawn
-
-    def _sent(self, rows: int, shards: list[list[Seat]]) -> tuple[list[_Live | None], tuple[programs.Rows, Plan]]:
-        """Who sits in each row of a window, and what the window is sent."""
-        sizes = self.shapes.plan(rows)
-        plan = plans.plan_of(shards, self.scheduler, sizes, self._is_grouped)
-        seats = [seat for part in shards for seat in [*part, *[None] * (sizes.rows - len(part))]]
+    def _start(self, rows: int, shards: list[list[Seat]]) -> _Flight:
+        seats = [seat for part in shards for seat in [*part, *[None] * (rows // self.shapes.shards - len(part))]]
         who = [self._live[id(seat)] if seat else None for seat in seats]
-        return who, jax.tree.map(self._placed, (self._table(who), plan))
+        guesses, is_verified = [[] for _ in who], False
+        if rows in self.shapes.verified:
+            guesses = self._guesses(who)
+            live = sum(state is not None for state in who)
+            is_verified = self.engine._pace.pays(rows, live, sum(map(len, guesses)))
+        program = programs.verify_window if is_verified else programs.decode_window
+        sent = self._sent(who, guesses if is_verified else [()] * rows, shards)
+        self._pool, drawn = program(self.engine._params, self.engine.layout(rows), self._pool, *sent)
+        if not is_verified:
+            self.scheduler.window_done(seat for part in shards for seat in part)
+        return _Flight(who, [len(state.window) if state else 1 for state in who], guesses, is_verified, drawn)
+
+    def _guesses(self, who: list[Live | None]) -> list[list[int]]:
+        """What may follow in the window of each row."""
+        for request in {state.seat.request for state in who if state}:
+            self._siblings[request].list_new()
+        window = self.shapes.window
+        return [
+            self._siblings[state.seat.request].guess(state.seat, window - len(state.window)) if state else []
+            for state in who
+        ]
+
+    def _sent(
+        self, who: list[Live | None], guesses: Sequence[Sequence[int]], shards: list[list[Seat]]
+    ) -> tuple[programs.Rows, Plan]:
+        """What a window is sent of its rows."""
+        plan = plans.plan_of(shards, self.scheduler, self.shapes.plan(len(who)), self._is_grouped)
+        rows = table(who, guesses, self.shapes.window, self.shapes.page)
+        return jax.tree.map(self._placed, (rows, plan))
 
     def _placed(self, x: np.ndarray) -> jax.Array:
         return jax.device_put(x, self._layout.place(x.shape, "rows"))
@@ -207,63 +239,46 @@ class _Run:
     def _is_grouped(self, request: int) -> bool:
         return self.scheduler.job(request).shared >= self.engine.config.group_from
 
-    def _table(self, who: list[_Live | None]) -> programs.Rows:
-        page = self.shapes.page
-
-        def column(value: Callable[[_Live], object], idle: object, dtype: type) -> np.ndarray:
-            return np.array([idle if state is None else value(state) for state in who], dtype)
-
-        def filed_in(state: _Live) -> int:
-            at = state.seat.filed // page
-            return state.seat.pages[at] if at < len(state.seat.pages) else TRASH
-
-        def stops(state: _Live) -> tuple[int, ...]:
-            return (*state.request.sampling.stop_tokens, *[-1] * STOP_TOKENS)[:STOP_TOKENS]
-
-        i32, f32 = np.int32, np.float32
-        return programs.Rows(
-            live_B=column(lambda s: True, False, bool),
-            token_B=column(lambda s: s.last, 0, i32),
-            length_B=column(lambda s: len(s.request.prompt_ids) - 1 + s.seat.filed, 0, i32),
-            generated_B=column(lambda s: s.generated, 0, i32),
-            limit_B=column(lambda s: s.request.limit(s.seat.index), 0, i32),
-            page_B=column(filed_in, TRASH, i32),
-            offset_B=column(lambda s: s.seat.filed % page, 0, i32),
-            key_B2=column(lambda s: s.request.key, (0, 0), np.uint32),
-            index_B=column(lambda s: s.seat.index, 0, i32),
-            stops_BE=column(stops, (-1,) * STOP_TOKENS, i32),
-            rules=Rules(
-                column(lambda s: s.request.sampling.temperature, 1.0, f32),
-                column(lambda s: s.request.sampling.top_p, 1.0, f32),
-                column(lambda s: s.request.sampling.top_k, 0, i32),
-                column(lambda s: s.request.sampling.min_p, 0.0, f32),
-            ),
-        )
-
-    def land(self, who: list[_Live | None], drawn: programs.Drawn) -> _Landed:
+    def land(self, flight: _Flight) -> _Landed:
         """Waits for a window and frees the slots of what ended in it."""
-        tokens, logp, logp_model, valid = (np.asarray(x).T for x in drawn[:4])
-        goes_on = np.asarray(drawn.live_B)
-        counts = valid.sum(axis=1)
-        for row, state in enumerate(who):
+        tokens, logp, logp_model, valid = (np.asarray(x).T for x in flight.drawn[:4])
+        goes_on = np.asarray(flight.drawn.live_B)
+        first, counts = np.array(flight.known) - 1, valid.sum(axis=1)
+        guessed = right = 0
+        for row, state in enumerate(flight.who):
             if state is None or state.ended:
                 continue
-            state.generated += int(counts[row])
-            state.last = int(tokens[row, -1])
+            new = tokens[row, first[row] : first[row] + counts[row]].tolist()
+            guessed += len(flight.guesses[row])
+            right += _equal(flight.guesses[row], new)
+            self._go_on(state, new, flight.verified)
             if not goes_on[row]:
                 self._end(state)
-        return _Landed(who, tokens, logp, logp_model, counts)
+        self.engine._pace.saw(guessed, right)
+        self._guessed += guessed * flight.verified
+        self._accepted += right * flight.verified
+        return _Landed(flight.who, first, counts, tokens, logp, logp_model)
+
+    def _go_on(self, state: Live, new: list[int], verified: bool) -> None:
+        window = self.shapes.window
+        state.window += new
+        if len(state.window) > window:
+            state.window = state.window[window:]
+            if verified:
+                self.scheduler.window_done([state.seat])
+        if self.shapes.verified:
+            self._siblings[state.seat.request].extend(state.seat, new)
 
     def finish(self, landed: _Landed) -> Iterator[Sample]:
         """Appends what a window drew to its samples; yields those that are finished."""
-        for row, state in enumerate(landed.rows):
+        for row, state in enumerate(landed.who):
             if state is None or id(state.seat) not in self._live:
                 continue
-            n = int(landed.counts[row])
-            state.tokens += landed.tokens[row, :n].tolist()
-            state.logp += landed.logp[row, :n].tolist()
-            state.logp_model += landed.logp_model[row, :n].tolist()
-            stop = _why_stopped(state)
+            new = slice(landed.first_B[row], landed.first_B[row] + landed.counts_B[row])
+            state.tokens += landed.token_BW[row, new].tolist()
+            state.logp += landed.logp_BW[row, new].tolist()
+            state.logp_model += landed.logp_model_BW[row, new].tolist()
+            stop = state.why_stopped()
             if stop is None:
                 continue
             if not state.ended:
@@ -272,10 +287,12 @@ class _Run:
             tokens, logp, logp_model = tuple(state.tokens), tuple(state.logp), tuple(state.logp_model)
             yield Sample(state.request.problem_id, state.seat.index, tokens, logp, logp_model, stop)
 
-    def _end(self, state: _Live) -> None:
+    def _end(self, state: Live) -> None:
         state.ended = True
         self._saved.pop(id(state.seat), None)
         self.scheduler.release(state.seat)
+        if self.shapes.verified:
+            self._siblings[state.seat.request].end(state.seat)
 
     def _prefill(self, wanted: list[tuple[int, list[list[int]]]]) -> None:
         engine, r = self.engine, self.engine.config.prefill_rows
@@ -315,11 +332,8 @@ class _Run:
             yield at
 
 
-def _why_stopped(state: _Live) -> Stop | None:
-    keep = state.request.stop(tuple(state.tokens)) if state.request.stop else None
-    if keep is not None:
-        del state.tokens[keep:], state.logp[keep:], state.logp_model[keep:]
-        return Stop.STOP_STRING
-    if state.tokens[-1] in state.request.sampling.stop_tokens:
-        return Stop.EOS
-    return Stop.LENGTH if len(state.tokens) >= state.request.limit(state.seat.index) else None
+def _equal(guess: list[int], new: list[int]) -> int:
+    """How many tokens of a guess are those that were drawn, up to the first that is not."""
+    return next(
+        (i for i, pair in enumerate(zip(guess, new, strict=False)) if pair[0] != pair[1]), min(len(guess), len(new))
+    )

@@ -1,7 +1,9 @@
-"""The device programs of the engine: prefill of prompts, a window of decoding steps, pages to the host and back.
+"""The device programs of the engine: prefill of prompts, a window of decoding steps or of guesses to be verified, pages
+to the host and back.
 
 Rows are filled only between windows, so the j-th own token of a sample always sits at step j mod window of its window
-and at the same place of its page: what a sample sees does not depend on when it started or on its batch mates.
+and at the same place of its page: what a sample sees does not depend on when it started or on its batch mates. A window
+of which some tokens are known already is fed them again, and goes on from there.
 Legend: see model.py; P pages of C tokens, W steps of a window, R prompts of one prefill call, E stop tokens.
 """
 
@@ -50,11 +52,14 @@ class Layout:
 class Rows(NamedTuple):
     """What the host knows of every row, sent at the start of a window.
 
-    length_B counts the tokens before the one that is fed first, page_B and offset_B tell where the window is filed.
+    The first known_B tokens of token_BW, at least one, are to be fed; guesses of the next ones may stand behind them,
+    -1 where there is none. length_B counts the tokens before the one that is fed first, generated_B those of them that
+    were drawn, page_B and offset_B tell where the window is filed.
     """
 
     live_B: Any
-    token_B: Any
+    token_BW: Any
+    known_B: Any
     length_B: Any
     generated_B: Any
     limit_B: Any
@@ -67,7 +72,8 @@ class Rows(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What a window drew; valid marks the steps at which the row was still alive, live_B the rows that still are."""
+    """What a window drew; valid marks what is new, counts and was drawn while the row was still alive, live_B the rows
+    that still are."""
 
     token_WB: jax.Array
     logp_WB: jax.Array
@@ -115,20 +121,21 @@ def prefill(params: Params, layout: Layout, pool: Pool, tokens_RT: jax.Array, pa
 
 @partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=SAME_BITS)
 def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: Plan) -> tuple[Pool, Drawn]:
-    """Draws `window` tokens in every row and files the keys and values of what it was fed."""
-    b, window = rows.token_B.shape[0], layout.window
+    """Draws the rest of a window in every row, token by token, and files the keys and values of what it was fed."""
+    b, window = rows.token_BW.shape
     u_WB = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window)
     recent = [tuple(_constrained(x, layout) for x in pair) for pair in empty_pool(layout.model, b, window)]
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, Drawn]:
         token, live, recent = carry
-        t, u = inputs
+        t, u, given = inputs
 
         def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, tuple]:
             rk = jax.lax.dynamic_update_slice_in_dim(recent[i][0], k.transpose(0, 2, 3, 1), t, 3)
             rv = jax.lax.dynamic_update_slice_in_dim(recent[i][1], v.transpose(0, 2, 1, 3), t, 2)
             q_BKGH = q.reshape(b, rk.shape[1], -1, q.shape[-1])
-            both = join(_paged(layout, q_BKGH, *pool[i], plan), _window_attention(q_BKGH, rk, rv, t))
+            seen_W = jnp.arange(window) <= t
+            both = join(_paged(layout, q_BKGH, *pool[i], plan), _window_attention(q_BKGH, rk, rv, seen_W))
             out = both.out_BKGH / both.total_BKG[..., None]
             return out.astype(q.dtype).reshape(q.shape), (rk, rv)
 
@@ -136,18 +143,53 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
         hidden, recent = model.decode(params, layout.model, token[:, None], positions_B1, attend)
         logits = constrain(model.logits(params, hidden[:, 0]), "draws", None)
         new, logp, logp_model = (constrain(x, "rows") for x in draw(logits, u, rows.rules))
+        is_new = t + 1 >= rows.known_B
         stopped = jnp.any(new[:, None] == rows.stops_BE, axis=-1) | (rows.generated_B + t + 1 >= rows.limit_B)
         # An idle row feeds its last token again; its place in the window is its own, so it can disturb nobody.
-        return (jnp.where(live, new, token), live & ~stopped, recent), (new, logp, logp_model, live)
+        following = jnp.where(live, jnp.where(is_new, new, given), token)
+        return (following, live & ~(stopped & is_new), recent), (new, logp, logp_model, live & is_new)
 
-    carry = (rows.token_B, rows.live_B, recent)
-    (_, live, recent), drawn = jax.lax.scan(step, carry, (jnp.arange(window), u_WB))
-    pool = [
-        tuple(_file(layout, old, new, rows, axis) for old, new, axis in zip(layer, fresh, (3, 2), strict=True))
-        for layer, fresh in zip(pool, recent, strict=True)
-    ]
-    whole = everywhere(layout.mesh)
-    return _placed(layout, pool), Drawn(*(jax.lax.with_sharding_constraint(x, whole) for x in (*drawn, live)))
+    carry = (rows.token_BW[:, 0], rows.live_B, recent)
+    given_WB = jnp.roll(rows.token_BW, -1, axis=1).T
+    (_, live, recent), drawn = jax.lax.scan(step, carry, (jnp.arange(window), u_WB, given_WB))
+    return _filed(layout, pool, recent, rows), _on_host(layout, *drawn, live)
+
+
+@partial(jax.jit, static_argnums=1, donate_argnums=2)
+def verify_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: Plan) -> tuple[Pool, Drawn]:
+    """Feeds a whole window at once, guesses behind what is known, and draws at every place by the place's own number.
+
+    What is drawn counts up to the first place at which it is not the guess (Stern et al. 2018, sec. 3, with draws in
+    place of the likeliest token): the tokens are those that decode_window draws. Files as decode_window does; where not
+    all guesses were right, the same window is to be fed again.
+    """
+    b, window = rows.token_BW.shape
+    places = jnp.arange(window)
+
+    def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, tuple]:
+        # To a page, the places of a window are more queries of the same row and key head.
+        q_BKMH = jnp.moveaxis(q.reshape(b, window, k.shape[2], -1, q.shape[-1]), 1, 2)
+        by_place, q_BKMH = q_BKMH.shape, q_BKMH.reshape(b, k.shape[2], -1, q.shape[-1])
+        seen_MW = jnp.repeat(places[:, None] >= places, by_place[3], axis=0)
+        fresh = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
+        both = join(_paged(layout, q_BKMH, *pool[i], plan), _window_attention(q_BKMH, *fresh, seen_MW))
+        out = (both.out_BKGH / both.total_BKG[..., None]).astype(q.dtype)
+        return jnp.moveaxis(out.reshape(by_place), 2, 1).reshape(q.shape), fresh
+
+    positions_BW = rows.length_B[:, None] + places
+    hidden, fresh = model.decode(params, layout.model, jnp.maximum(rows.token_BW, 0), positions_BW, attend)
+    logits = constrain(model.logits(params, hidden.reshape(b * window, -1)), "draws", None)
+    u_BW = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window).T
+    drawn = draw(logits, u_BW.reshape(-1), jax.tree.map(lambda x: jnp.repeat(x, window), rows.rules))
+    new, logp, logp_model = (x.reshape(b, window) for x in drawn)
+    is_new = places + 1 >= rows.known_B[:, None]
+    at_stop = jnp.any(new[..., None] == rows.stops_BE[:, None], axis=-1)
+    stopped = is_new & (at_stop | (rows.generated_B[:, None] + places + 1 >= rows.limit_B[:, None]))
+    goes_on = ~is_new | ((new == jnp.roll(rows.token_BW, -1, axis=1)) & ~stopped)
+    reached = jnp.cumprod(jnp.pad(goes_on[:, :-1], ((0, 0), (1, 0)), constant_values=True), axis=1, dtype=jnp.int32) > 0
+    valid = rows.live_B[:, None] & is_new & reached
+    live = rows.live_B & ~jnp.any(valid & stopped, axis=1)
+    return _filed(layout, pool, fresh, rows), _on_host(layout, *(x.T for x in (new, logp, logp_model, valid)), live)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -206,15 +248,29 @@ def _local_attention(tile: int, q: jax.Array, k: jax.Array, v: jax.Array, plan: 
     return decode_attention(q, k, v, plan, tile)
 
 
-def _window_attention(q_BKGH: jax.Array, k_BKHW: jax.Array, v_BKWH: jax.Array, t: jax.Array) -> Partial:
-    """Attention over the first t + 1 tokens of the window."""
-    seen_W = jnp.arange(k_BKHW.shape[-1]) <= t
+def _window_attention(q_BKGH: jax.Array, k_BKHW: jax.Array, v_BKWH: jax.Array, seen: jax.Array) -> Partial:
+    """Attention over the tokens of the window that are seen, [W] or [G, W]: at least one of them."""
     s = jnp.einsum("bkgh,bkhw->bkgw", q_BKGH, k_BKHW, preferred_element_type=jnp.float32) * q_BKGH.shape[-1] ** -0.5
-    s = jnp.where(seen_W, s, -1e30)
+    s = jnp.where(seen, s, -1e30)
     top = jnp.max(s, axis=-1)
     e = jnp.exp(s - top[..., None])
     out = jnp.einsum("bkgw,bkwh->bkgh", e.astype(v_BKWH.dtype), v_BKWH, preferred_element_type=jnp.float32)
     return Partial(out, top, jnp.sum(e, axis=-1))
+
+
+def _filed(layout: Layout, pool: Pool, recent: list[tuple], rows: Rows) -> Pool:
+    """The pool with each row's window in its page."""
+    pool = [
+        tuple(_file(layout, old, new, rows, axis) for old, new, axis in zip(layer, fresh, (3, 2), strict=True))
+        for layer, fresh in zip(pool, recent, strict=True)
+    ]
+    return _placed(layout, pool)
+
+
+def _on_host(layout: Layout, *drawn: jax.Array) -> Drawn:
+    """What was drawn, readable by every process."""
+    whole = everywhere(layout.mesh)
+    return Drawn(*(jax.lax.with_sharding_constraint(x, whole) for x in drawn))
 
 
 def _file(layout: Layout, pool: jax.Array, recent: jax.Array, rows: Rows, axis: int) -> jax.Array:

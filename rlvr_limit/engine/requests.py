@@ -24,6 +24,10 @@ class EngineConfig:
     pages hold; 0 leaves room for every slot's longest sample and for prefix_rows prompts.
     buckets are the numbers of rows that programs are compiled for, the smallest that holds all live samples is taken;
     () means one of all slots. Prompts of group_from tokens or more are attended to by all of their rows together.
+    draft switches speculation on: in buckets of up to draft / window rows, a whole window can be guessed from other
+    samples of the same problem and verified at once, where that is faster. It is about the number of tokens that the
+    machine computes in the time in which it reads the weights; 0 is off, since what a sample is then depends, within
+    rounding, on what was guessed.
     reference mode always runs tiles of 64 rows, so that samples are bitwise the same for any number of slots.
     """
 
@@ -33,6 +37,7 @@ class EngineConfig:
     cache_tokens: int = 0
     buckets: tuple[int, ...] = ()
     group_from: int = 64
+    draft: int = 0
     prompt_places: int = 16
     prefill_rows: int = 16
     prefix_rows: int = 64

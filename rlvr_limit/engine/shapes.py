@@ -14,6 +14,8 @@ from rlvr_limit.model import ModelConfig
 
 REFERENCE_ROWS = 64
 SHORTEST_PREFILL = 64
+AHEAD = 8
+"""Requests that are read before they are needed, so that the last ones can be drawn longest first."""
 LEAST_PAGE = 16
 """On pages shorter than a vector of a CPU, XLA rounds a row's sums otherwise for other numbers of rows."""
 
@@ -22,7 +24,8 @@ LEAST_PAGE = 16
 class Shapes:
     """pages of `page` tokens on each shard; buckets are rows of all shards together, in rising order.
 
-    prefills are the lengths that prompts are padded to, in rising order.
+    verified are the buckets in which guesses can be verified. prefills are the lengths that prompts are padded to, in
+    rising order.
     """
 
     shards: int
@@ -31,13 +34,14 @@ class Shapes:
     pages: int
     window: int
     buckets: tuple[int, ...]
+    verified: tuple[int, ...]
     prefills: tuple[int, ...]
     group_from: int
 
     @property
     def scheduler(self) -> scheduler.Shapes:
         """What the scheduler is told."""
-        return scheduler.Shapes(self.shards, self.slots, self.pages, self.page, self.window)
+        return scheduler.Shapes(self.shards, self.slots, self.pages, self.page, self.window, AHEAD)
 
     def plan(self, rows: int) -> plans.Sizes:
         """Lengths of the plan of a window of so many rows."""
@@ -84,4 +88,7 @@ def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) 
         own = own_pages(max_tokens, config.window, page)
         # One page for the window that a sample is at, one prompt more than are held, and the trash.
         pages = slots * own + (config.prefix_rows + 1) * (prefills[-1] // page) + slots + 1
-    return Shapes(shards, slots, page, pages, config.window, tuple(rounded), tuple(prefills), config.group_from)
+    verified = tuple(rows for rows in rounded if rows * config.window <= config.draft)
+    return Shapes(
+        shards, slots, page, pages, config.window, tuple(rounded), verified, tuple(prefills), config.group_from
+    )

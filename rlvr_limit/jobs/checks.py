@@ -101,6 +101,11 @@ def _check_engine(s: Settings) -> None:
         raise UserError(
             f"config.engine.prompt_places: found {e.prompt_places}, 1 or more, or 0 for the prompts', is right"
         )
+    if e.draft < 0 or (e.draft and e.reference):
+        raise UserError(
+            f"config.engine.draft: found {e.draft}, 0 (off) is right, or in no reference mode the tokens that are "
+            "verified at once"
+        )
     for rows in e.buckets:
         if not 1 <= rows <= e.slots:
             raise UserError(f"config.engine.buckets: found {rows}, 1 to engine.slots = {e.slots} is right")

@@ -97,9 +97,11 @@ class Case(NamedTuple):
         return [compiled(programs.decode_window(self.model, sizes, self.mesh, rows), big) for rows in buckets]
 
     def helpers(self, compiled: Compile) -> list[Compiled]:
-        """Every length of prefill, longest last; where samples can be set back, what moves their pages."""
+        """Every length of prefill, longest last; windows of guesses; where samples can be set back, what moves their
+        pages."""
         sizes = self.sizes
-        found = [programs.prefill(self.model, self.engine, sizes, self.mesh, places) for places in sizes.prefills]
+        found = [programs.verify_window(self.model, sizes, self.mesh, rows) for rows in sizes.verified]
+        found += [programs.prefill(self.model, self.engine, sizes, self.mesh, places) for places in sizes.prefills]
         if self.engine.cache_tokens:
             found = [*programs.moved_pages(self.model, sizes, self.mesh), *found]
         return [compiled(program, 0) for program in found]

@@ -123,12 +123,23 @@ def prefill(
 
 def decode_window(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> Program:
     """The engine's window of decode steps over so many rows of all shards."""
-    lie = _layout(config, sizes, mesh, rows)
-    sent = jax.tree.map(lambda x: _on(lie, x, ("rows",)), (abstract_rows(rows), abstract_plan(sizes, rows)))
-    args = abstract_params(config, mesh), lie, pool(config, sizes, mesh), *sent
+    args = _window(config, sizes, mesh, rows)
     return Program(
         f"decode_window of {rows} rows", lambda: programs.decode_window.trace(*args), token_loop=sizes.window
     )
+
+
+def verify_window(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> Program:
+    """The engine's pass over a whole window of guesses in so many rows of all shards."""
+    args = _window(config, sizes, mesh, rows)
+    return Program(f"verify_window of {rows} rows", lambda: programs.verify_window.trace(*args))
+
+
+def _window(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> tuple:
+    lie = _layout(config, sizes, mesh, rows)
+    sent = abstract_rows(rows, sizes.window), abstract_plan(sizes, rows)
+    sent = jax.tree.map(lambda x: _on(lie, x, ("rows",)), sent)
+    return abstract_params(config, mesh), lie, pool(config, sizes, mesh), *sent
 
 
 def moved_pages(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh) -> tuple[Program, Program]:
@@ -143,12 +154,13 @@ def moved_pages(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh) -
     )
 
 
-def abstract_rows(rows: int) -> programs.Rows:
+def abstract_rows(rows: int, window: int) -> programs.Rows:
     """What the engine tells a window of its rows: shapes and dtypes."""
     i32, f32 = jax.ShapeDtypeStruct((rows,), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.float32)
     return programs.Rows(
         live_B=jax.ShapeDtypeStruct((rows,), bool),
-        token_B=i32,
+        token_BW=jax.ShapeDtypeStruct((rows, window), jnp.int32),
+        known_B=i32,
         length_B=i32,
         generated_B=i32,
         limit_B=i32,

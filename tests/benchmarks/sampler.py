@@ -3,6 +3,8 @@
 One JSON line a workload. The floor of a step is its multiplications at the rate of a chain of the same matrix products,
 plus its bytes (weights, live keys and values, a shared prompt once) at the machine's read bandwidth; both rates are
 measured in the same run. Softmax, norms and drawing are not in the floor.
+
+Workloads named siblings are drawn twice, with speculation and without, by turns.
 """
 
 from __future__ import annotations
@@ -39,12 +41,15 @@ class Workload:
     log_normal: bool = False
     window: int = 32
     page: int = 32
+    temperature: float = 0.6
     top_p: float = 0.95
     buckets: tuple[int, ...] = ()
+    draft: int = 0
 
 
 FIXED = Workload(TINY, 4, 64, 256, 128, 256)
 TAIL = Workload(TINY, 8, 128, 256, 1024, 64, log_normal=True, window=16)
+SIBLINGS = Workload(TINY, 2, 16, 256, 256, 16, window=16, temperature=0.05)
 WORKLOADS = {
     "tiny": FIXED,
     "half": Workload(HALF, 2, 32, 256, 64, 64),
@@ -54,6 +59,8 @@ WORKLOADS = {
     **{f"one-prompt-{n}": Workload(TINY, 1, n, 1024, 64, min(n, 256)) for n in (64, 256, 1024)},
     **{f"eight-prompts-{n}": Workload(TINY, 8, n, 1024, 64, 256) for n in (32, 128)},
     **{f"prompt-{n}": replace(FIXED, long=n, new=64) for n in (64, 512, 2048)},
+    # At so low a temperature random weights go on as they did before in most places.
+    **{f"siblings-{n}": replace(SIBLINGS, slots=n, draft=16 * n) for n in (2, 4, 8, 16)},
 }
 
 
@@ -70,7 +77,7 @@ def lengths(w: Workload) -> np.ndarray:
 def requests(w: Workload, turn: int) -> list[Request]:
     """The prompts of a workload: others in each turn."""
     rng, long = np.random.default_rng(turn), lengths(w)
-    sampling = SamplingParams(0.6, w.top_p, w.new)
+    sampling = SamplingParams(w.temperature, w.top_p, w.new)
     return [
         Request(
             str(i),
@@ -133,22 +140,65 @@ def floor_seconds(w: Workload, moments: list[Moment], rate: float, bandwidth: fl
     return total
 
 
+def engine_for(w: Workload, params: Params) -> Engine:
+    """An engine of the workload's shapes."""
+    config = EngineConfig(
+        slots=w.slots, window=w.window, page=w.page, prompt_places=w.long, prefill_rows=min(4, w.prompts),
+        prefix_rows=w.prompts, buckets=w.buckets, draft=w.draft,
+    )  # fmt: skip
+    return Engine(params, w.model, config, w.new)
+
+
+def one_turn(engine: Engine, w: Workload, turn: int) -> tuple[float, list[Moment]]:
+    """Seconds of a turn, and what was seen before each of its windows."""
+    moments: list[Moment] = []
+    start = time.perf_counter()
+    drawn = sum(len(sample.tokens) for sample in engine.generate(requests(w, turn), moments.append))
+    took = time.perf_counter() - start
+    assert drawn == lengths(w).sum()
+    return took, moments
+
+
+def with_and_without_guesses(name: str, repeats: int, params: Params) -> dict:
+    """The line of a workload that allows speculation: what it brings in the same run."""
+    w = WORKLOADS[name]
+    engines = {"without": engine_for(replace(w, draft=0), params), "with": engine_for(w, params)}
+    found: dict[str, list[float]] = {kind: [] for kind in engines}
+    seen: dict[str, list[Moment]] = {}
+    for turn in range(repeats + 1):
+        for kind, engine in engines.items():
+            took, seen[kind] = one_turn(engine, w, turn)
+            found[kind].append(took)
+    middle = {kind: statistics.median(times[1:]) for kind, times in found.items()}
+    tokens, last = int(lengths(w).sum()), seen["with"][-1]
+    return {
+        "workload": name,
+        "tokens": tokens,
+        "temperature": w.temperature,
+        "slots": w.slots,
+        "tokens_per_s": round(tokens / middle["with"], 1),
+        "tokens_per_s_without": round(tokens / middle["without"], 1),
+        "times_as_fast": round(middle["without"] / middle["with"], 2),
+        "seconds": {kind: [round(x, 2) for x in times[1:]] for kind, times in found.items()},
+        "guessed": last.guessed,
+        "accepted": last.accepted,
+        "acceptance": round(last.accepted / max(1, last.guessed), 3),
+        "windows": {kind: len(moments) for kind, moments in seen.items()},
+        "device": jax.devices()[0].device_kind,
+    }
+
+
 def run(name: str, repeats: int, params: Params | None = None) -> dict:
     """One workload's line."""
     w = WORKLOADS[name]
     params = init_params(w.model, jax.random.key(0)) if params is None else params
-    config = EngineConfig(
-        slots=w.slots, window=w.window, page=w.page, prompt_places=w.long, prefill_rows=min(4, w.prompts),
-        prefix_rows=w.prompts, buckets=w.buckets,
-    )  # fmt: skip
-    engine = Engine(params, w.model, config, w.new)
+    if w.draft:
+        return with_and_without_guesses(name, repeats, params)
+    engine = engine_for(w, params)
     expected, found, moments = int(lengths(w).sum()), [], []
     for turn in range(repeats + 1):
-        moments.clear()
-        start = time.perf_counter()
-        drawn = sum(len(sample.tokens) for sample in engine.generate(requests(w, turn), moments.append))
-        found.append(time.perf_counter() - start)
-        assert drawn == expected
+        took, moments = one_turn(engine, w, turn)
+        found.append(took)
     middle = statistics.median(found[1:])
     rate, bandwidth = matmul_rate(w.model, w.slots, params), read_bandwidth()
     floor = floor_seconds(w, moments, rate, bandwidth)
