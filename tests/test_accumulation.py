@@ -45,7 +45,7 @@ def sent(batch: rl.PolicyBatch, params: dict) -> rl.PolicyBatch:
 
 
 def gradient(params: dict, parts: list[rl.PolicyBatch]) -> dict:
-    sums = program._nothing(params, OBJECTIVE)
+    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), rl.no_sums(params, OBJECTIVE))
     for part in parts:
         sums = program.accumulate(params, WIDE, OBJECTIVE, rl.Compute(), sent(part, params), sums)
     return jax.tree.map(np.asarray, sums.gradient)
@@ -152,8 +152,9 @@ def test_float32_weights_of_a_bfloat16_model_keep_changes_that_bfloat16_would_lo
     assert np.isfinite(float(metrics["loss"])) and 1e-6 < max(moved) < 1e-5
     drawn_with = rl.weights(state, config)
     assert {x.dtype for x in jax.tree.leaves(drawn_with)} == {jnp.dtype("bfloat16")}
-    # In bfloat16 two steps of 1e-6 are seen in the very smallest weights alone.
-    same = [np.mean(np.asarray(x == y)) for x, y in zip(*map(jax.tree.leaves, (drawn_with, params)), strict=True)]
-    assert min(same) > 0.99
+    # Two steps of 1e-6 are less than half of the last bit of a bfloat16 weight of 1e-3.
+    for rounded, old in zip(*map(jax.tree.leaves, (drawn_with, params)), strict=True):
+        large = np.abs(np.asarray(old, np.float32)) > 1e-3
+        np.testing.assert_array_equal(np.asarray(rounded)[large], np.asarray(old)[large])
     plain = rl.init_state(params, tx)
     assert rl.weights(plain, config) is plain.params

@@ -49,7 +49,13 @@ def test_attention_over_own_and_shared_pages_equals_brute_force(name):
 
 
 @EVERY_ATTENTION
-@pytest.mark.parametrize(("own", "shared"), [([0] * 8, {}), ([0] * 8, {0: 5}), ([1, 0, 129, 0, 0, 0, 0, 2], {})])
+@pytest.mark.parametrize(
+    ("own", "shared"),
+    [
+        ([1, 0, 129, 0, 0, 0, 0, 2], {}),
+        *(pytest.param([0] * 8, shared, marks=pytest.mark.slow) for shared in ({}, {0: 5})),
+    ],
+)
 def test_rows_without_any_key_give_nothing(name, own, shared):
     case = make(own, [0] * 8, shared, **SMALL)
     found = attend(name, case)
@@ -60,7 +66,7 @@ def test_rows_without_any_key_give_nothing(name, own, shared):
 
 
 @pytest.mark.parametrize("name", ["gpu", "tpu"])
-@pytest.mark.parametrize("group", [1, 7, 8])
+@pytest.mark.parametrize("group", [7, *(pytest.param(g, marks=pytest.mark.slow) for g in (1, 8))])
 def test_attention_holds_for_the_shapes_of_real_models(name, group):
     for head_width in (64, 128):
         case = make([130, 0, 3], [0, 0, 1], {0: 40}, heads=1, group=group, head_width=head_width)

@@ -224,10 +224,10 @@ def test_every_product_of_float32_weights_and_no_other_asks_an_accelerator_for_f
     pool = programs.empty_pool(config, sizes.pages, sizes.page)
     sent = abstract.abstract_rows(4, 2), abstract.abstract_plan(sizes, 4)
     traced = {
-        "prefill": jax.make_jaxpr(programs.prefill, static_argnums=1)(
+        "prefill": programs.prefill.trace(
             params, layout, pool, np.zeros((2, sizes.page), np.int32), np.zeros((1, 2, 1), np.int32)
-        ),
-        "decode_window": jax.make_jaxpr(programs.decode_window, static_argnums=1)(params, layout, pool, *sent),
+        ).jaxpr,
+        "decode_window": programs.decode_window.trace(params, layout, pool, *sent).jaxpr,
         "scorer and its gradient": jax.make_jaxpr(
             jax.grad(lambda p: likelihood.answer_logprobs(p, config, rows)[0].sum())
         )(params),

@@ -60,11 +60,15 @@ def _gradient(
     """With p = softmax(logits) and H its entropy: d log p_target / d logits = onehot(target) - p, and
     d H / d logits = -p (log p + H).
     """
+    # The context of the forward pass, which a caller may have asked for this in, is gone when a gradient is traced.
+    exact = jax.lax.Precision.HIGHEST if hidden_RD.dtype == jnp.float32 else None
     depth, vocab = unembedding_DV.shape
     width = vocab // parts
     cut_DPv = unembedding_DV.reshape(depth, parts, width)
     picked_RD = jnp.take(unembedding_DV, targets_R, axis=1).T
-    normaliser_R = jnp.einsum("rd,rd->r", hidden_RD, picked_RD, preferred_element_type=jnp.float32) - logp_R
+    normaliser_R = (
+        jnp.einsum("rd,rd->r", hidden_RD, picked_RD, preferred_element_type=jnp.float32, precision=exact) - logp_R
+    )
 
     def add(sums: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
         hidden_bar, unembedding_bar = sums
@@ -73,13 +77,13 @@ def _gradient(
         inside = begin + jnp.arange(tile)
         token = (width * jnp.arange(parts)[:, None] + inside).reshape(-1)
         w = jax.lax.dynamic_slice_in_dim(cut_DPv, begin, tile, 2).reshape(depth, -1)
-        logits = jnp.einsum("rd,dv->rv", hidden_RD, w, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("rd,dv->rv", hidden_RD, w, preferred_element_type=jnp.float32, precision=exact)
         logp = logits - normaliser_R[:, None]
         bar = -jnp.exp(logp) * (logp_bar_R[:, None] + entropy_bar_R[:, None] * (logp + entropy_R[:, None]))
         bar = jnp.where(token == targets_R[:, None], bar + logp_bar_R[:, None], bar).astype(hidden_RD.dtype)
         fresh = jnp.where(jnp.tile(inside >= start, parts), bar, 0)
-        hidden_bar += jnp.einsum("rv,dv->rd", fresh, w, preferred_element_type=jnp.float32)
-        part = jnp.einsum("rd,rv->dv", hidden_RD, bar, preferred_element_type=jnp.float32)
+        hidden_bar += jnp.einsum("rv,dv->rd", fresh, w, preferred_element_type=jnp.float32, precision=exact)
+        part = jnp.einsum("rd,rv->dv", hidden_RD, bar, preferred_element_type=jnp.float32, precision=exact)
         part = part.astype(unembedding_bar.dtype).reshape(depth, parts, tile)
         return (hidden_bar, jax.lax.dynamic_update_slice_in_dim(unembedding_bar, part, begin, 2)), None
 
