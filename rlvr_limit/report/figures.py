@@ -115,7 +115,7 @@ def differences(study: Study, found: Findings, narrow: bool) -> Figure:
         ax.plot(k_K, gap.mean_K, color=color, linewidth=1.9)
         if comparison.first == study.base:
             _mark_crossover(ax, found.against_base[comparison.second].crossover, k_max)
-        ax.set_title("\n".join(textwrap.wrap(comparison.title(study), 17 if narrow else 28)))
+        ax.set_title("\n".join(textwrap.wrap(comparison.title(study), 17 if narrow else 25)))
         log2_axis(ax, k_max, 4 if narrow else 5)
         percent_axis(ax, signed=True)
         if i % (2 if narrow else 3) == 0:
