@@ -81,13 +81,13 @@ def test_attention_in_bfloat16_is_within_the_rounding_of_its_weights(name):
     check(attend(name, case._replace(q=q, k=k, v=v)), rounded, 4 * 2**-9)
 
 
-@pytest.mark.parametrize("name", ["gpu", "tpu"])
+@pytest.mark.parametrize("name", ["gpu", pytest.param("tpu", marks=pytest.mark.slow)])
 def test_attention_does_not_depend_on_where_pages_lie(name):
     first, second = (attend(name, make(OWN, PROMPTS, SHARED, **SMALL, places=seed)) for seed in (0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-@pytest.mark.parametrize("name", ["gpu", "tpu"])
+@pytest.mark.parametrize("name", ["gpu", pytest.param("tpu", marks=pytest.mark.slow)])
 def test_attention_does_not_depend_on_batch_mates(name):
     alone = [0, 2, 8]
     mates, theirs = [9, 400, 0, 0, 700, 1, 130, 2, 9, 5, 0, 7], [9, 1, 9, 0, 3, 3, 0, 3, 9, 1, 2, 0]
