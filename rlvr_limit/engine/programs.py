@@ -155,7 +155,7 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
     return _filed(layout, pool, recent, rows), _on_host(layout, *drawn, live)
 
 
-@partial(jax.jit, static_argnums=1, donate_argnums=2)
+@partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=SAME_BITS)
 def verify_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: Plan) -> tuple[Pool, Drawn]:
     """Feeds a whole window at once, guesses behind what is known, and draws at every place by the place's own number.
 

@@ -205,7 +205,8 @@ def _engine(s: Settings, setups: dict[str, Setup]) -> EngineConfig:
     """prompt_places = 0 means: as many as the longest prompt of any arm needs."""
     if s.engine.prompt_places:
         return s.engine
-    longest = max(len(p.prompt_ids) for setup in setups.values() for p in (*setup.problems, *setup.training))
+    asked = (p for each in setups.values() for p in (*each.problems, *each.training, *each.lessons))
+    longest = max(len(p.prompt_ids) for p in asked)
     return dataclasses.replace(s.engine, prompt_places=-(-longest // PLACES) * PLACES)
 
 

@@ -75,12 +75,14 @@ def _begin(
     experiment: Experiment, arm: str, recipe: Supervised | Reinforced, stack: contextlib.ExitStack
 ) -> tuple[Step, State]:
     """The step of a run and the state it begins from; the weights it starts from are let go of here."""
+    taught = isinstance(recipe, Supervised) and recipe.teacher
+    if taught and not teaching.kept_in(experiment.root, arm).exists():
+        # Before the start is loaded: the teacher's weights need not lie beside it.
+        with contextlib.ExitStack() as graders:
+            teaching.draw(experiment, arm, recipe, _weights_of(experiment, recipe.teacher), _pool(experiment, graders))
     start = _start(experiment, arm, recipe.start)
     if isinstance(recipe, Reinforced):
         return reinforce.begin(experiment, arm, recipe, start, _pool(experiment, stack))
-    if recipe.teacher and not teaching.kept_in(experiment.root, arm).exists():
-        with contextlib.ExitStack() as graders:
-            teaching.draw(experiment, arm, recipe, _weights_of(experiment, recipe.teacher), _pool(experiment, graders))
     tx = rl.optimizer(recipe.optimizer, recipe.steps)
     masters = experiment.settings.training.masters
     return _supervised_step(experiment, arm, recipe, tx), rl.init_state(start, tx, masters)

@@ -67,9 +67,3 @@ def token_weights(answer_BT: np.ndarray, kept_B: np.ndarray, aggregation: str, m
         assert aggregation == "constant"
         per_row = float(max_tokens * len(answer_BT))
     return (counted / per_row).astype(np.float32)
-
-
-def negative_log_likelihood(logp_BT: jax.Array, answer_BT: jax.Array) -> jax.Array:
-    """-mean of log-prob over answer tokens: the supervised loss, in nats a token."""
-    assert logp_BT.ndim == 2 and logp_BT.dtype == jnp.float32
-    return -jnp.sum(jnp.where(answer_BT, logp_BT, 0.0)) / jnp.maximum(jnp.sum(answer_BT), 1)

@@ -91,15 +91,20 @@ def requests(w: Workload, turn: int) -> list[Request]:
     ]
 
 
-def seconds(f: Callable, repeats: int = 5) -> float:
-    """Median time of f() after one warm call."""
+def times(f: Callable, repeats: int) -> list[float]:
+    """Seconds of f(), several times, after one warm call."""
     jax.block_until_ready(f())
     found = []
     for _ in range(repeats):
         start = time.perf_counter()
         jax.block_until_ready(f())
         found.append(time.perf_counter() - start)
-    return statistics.median(found)
+    return found
+
+
+def seconds(f: Callable, repeats: int = 5) -> float:
+    """Median time of f() after one warm call."""
+    return statistics.median(times(f, repeats))
 
 
 def read_bandwidth() -> float:

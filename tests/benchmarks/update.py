@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,23 +17,10 @@ import numpy as np
 
 from rlvr_limit import rl
 from rlvr_limit.likelihood import Rows
-from rlvr_limit.model import ModelConfig, Params, init_params, parameter_count
+from rlvr_limit.model import Params, init_params, parameter_count
+from tests.benchmarks.sampler import HALF, TINY, times
 
-SHAPES = {
-    "tiny": ModelConfig(2048, 256, 4, 4, 2, 64, 704, rope_theta=1e6, tied_embedding=True),
-    "half": ModelConfig(151_936, 896, 24, 14, 2, 64, 4864, rope_theta=1e6, tied_embedding=True),
-}
-
-
-def seconds(f: Callable, repeats: int) -> list[float]:
-    """Times of f() after one warm call."""
-    jax.block_until_ready(f())
-    found = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(f())
-        found.append(time.perf_counter() - start)
-    return found
+SHAPES = {"tiny": TINY, "half": HALF}
 
 
 def matmul_rate(params: Params, tokens: int, repeats: int) -> float:
@@ -56,7 +41,7 @@ def matmul_rate(params: Params, tokens: int, repeats: int) -> float:
 
     products = jax.jit(lambda tree: [three(w) for w in weights(tree)])
     flops = 6 * tokens * sum(w.size for w in jax.eval_shape(weights, params))
-    return flops / statistics.median(seconds(lambda: products(params), repeats))
+    return flops / statistics.median(times(lambda: products(params), repeats))
 
 
 def main() -> None:
@@ -91,7 +76,7 @@ def main() -> None:
         state, metrics = rl.accumulated_update(state, c, tx, objective, [batch] * a.microbatches, compute)
         return metrics
 
-    found = seconds(step, a.repeats)
+    found = times(step, a.repeats)
     tokens, middle = a.microbatches * a.rows * a.places, statistics.median(found)
     attended = 12 * c.layers * c.heads * c.head_width * (a.places / 2 + 1) / 2
     floor = tokens * (6 * parameter_count(c) + attended) / rate
