@@ -1,25 +1,27 @@
 """pass@k beyond n, from a beta-binomial law of the success rates by maximum likelihood (METRICS item 11).
 
 A model, not a measurement: to be drawn dashed and never mixed with measured values.
-Shapes: M problems; J runs over j = 0..J-1, J at least the largest n; S starts of the search; P parameters.
+Shapes: M problems; J runs over j = 0..max(n)-1 and N over n = 0..max(n); S starts of the search; P the parameters
+log a, log b and logit pi0. NumPy: a search of some thirty steps over vectors of length n takes less time than
+compiling it.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rlvr_limit.passk.curve import checked_counts, host_float64
 from rlvr_limit.types import UserError
 
+LEAST, MOST = 1e-4, 1e6
 LARGEST_LOGIT = 14.0
-CONCENTRATIONS = (1e-3, 1e5)
-STEPS = 200
+STEPS, HALVINGS = 300, 20
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class BetaBinomial:
     """Success rates are 0 with probability pi0, else Beta(a, b).
 
     log_likelihood is that of the counts, binomial coefficients included, so that the fits with and without zero
-    inflation compare. at_edge: a + b ran to the end of its range, 1e-3 to 1e5 (or the mean to that of 1e-6 to
-    1 - 1e-6): the rates are all alike, or all 0 or 1, and the data do not say how much so.
+    inflation compare. at_edge: a or b ran to the end of its range, 1e-4 to 1e6: the rates are all alike, or all 0 or 1,
+    and the data do not say how much so.
     """
 
     a: float
@@ -63,89 +65,121 @@ def fit_beta_binomial(n_M: ArrayLike, c_M: ArrayLike, *, zero_inflated: bool = F
     if not c_M.any() or (c_M == n_M).all():
         which = "every sample is right" if c_M.any() else "no sample is right"
         raise UserError(f"the beta-binomial law cannot be fitted: {which} in all of {n_M.size} problems")
-    J = 1 << int(n_M.max()).bit_length()
     apart_M = (c_M == 0) & zero_inflated
-    above = [_above(x_M[~apart_M], J) for x_M in (c_M, n_M - c_M, n_M)]
-    zeros_J = np.bincount(n_M[apart_M], minlength=J).astype(np.float64)
-    with host_float64():
-        found = _search(*above, zeros_J, np.float64((~apart_M).sum()), _starts(n_M, c_M, zero_inflated))
-        theta_P, loss = (np.asarray(x) for x in found)
-    a, b, pi0 = (float(x) for x in _natural(theta_P, np))
+    J = int(n_M.max())
+    tallies = _Tallies(
+        *(_above(x_M[~apart_M], J) for x_M in (c_M, n_M - c_M, n_M)),
+        zeros_N=np.bincount(n_M[apart_M], minlength=J + 1),
+        others=int((~apart_M).sum()) if zero_inflated else 0,
+    )
+    theta_P, likely = _search(tallies, _starts(n_M, c_M, zero_inflated))
     constant = sum(
         math.lgamma(n + 1) - math.lgamma(c + 1) - math.lgamma(n - c + 1)
         for n, c in zip(n_M.tolist(), c_M.tolist(), strict=True)
     )
-    low, high = map(math.log, CONCENTRATIONS)
-    at_edge = not (low + 1e-6 < theta_P[1] < high - 1e-6 and abs(theta_P[0]) < LARGEST_LOGIT - 1e-6)
-    return BetaBinomial(a, b, pi0, constant - float(loss), at_edge)
+    a, b = (float(x) for x in np.exp(theta_P[:2]))
+    pi0 = 1 / (1 + math.exp(-theta_P[2])) if zero_inflated else 0.0
+    at_edge = not all(1.001 * LEAST < x < 0.999 * MOST for x in (a, b))
+    return BetaBinomial(a, b, pi0, constant + likely, at_edge)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tallies:
+    """How many problems have c, n-c and n above j; zeros_N problems with c = 0 may have a rate of 0, others may not."""
+
+    c_J: np.ndarray
+    wrong_J: np.ndarray
+    n_J: np.ndarray
+    zeros_N: np.ndarray
+    others: int
 
 
 def _above(x_M: np.ndarray, J: int) -> np.ndarray:
-    """[J] how many of x_M are above j."""
-    return np.bincount(x_M, minlength=J)[::-1].cumsum()[::-1][1:].astype(np.float64) if x_M.size else np.zeros(J - 1)
+    return np.bincount(x_M, minlength=J + 1)[::-1].cumsum()[::-1][1:]
 
 
 def _starts(n_M: np.ndarray, c_M: np.ndarray, zero_inflated: bool) -> np.ndarray:
-    """[S, P] starts as (logit of the mean, log of a + b, and logit of pi0 where there is one)."""
+    """[S, P]: the mean of c/n with three sizes of a + b and, with zero inflation, three shares of the zeros."""
     mean, zeros = (c_M / n_M).mean(), (c_M == 0).mean()
-    shares = [zeros * x for x in (0.1, 0.5, 0.9)] if zero_inflated else [None]
     starts = []
-    for share in shares:
-        m = min(max(mean / (1 - (share or 0.0)), 1e-4), 1 - 1e-4)
-        extra = [] if share is None else [_logit(min(max(share, 1e-3), 1 - 1e-3))]
-        starts += [[_logit(m), math.log(total), *extra] for total in (0.3, 3.0, 30.0)]
+    for share, total in itertools.product((0.1, 0.5, 0.9) if zero_inflated else (0.0,), (0.3, 3.0, 30.0)):
+        m = min(max(mean / (1 - share * zeros), 1e-4), 1 - 1e-4)
+        pi0 = min(max(share * zeros, 1e-3), 1 - 1e-3)
+        starts.append([math.log(total * m), math.log(total * (1 - m)), math.log(pi0 / (1 - pi0))])
     return np.array(starts)
 
 
-def _logit(x: float) -> float:
-    return math.log(x / (1 - x))
+def _likelihood(tallies: _Tallies, theta_SP: np.ndarray) -> np.ndarray:
+    """[S] log-likelihoods without binomial coefficients; flat in pi0 where there is no zero inflation."""
+    a_S1, b_S1, j_J = np.exp(theta_SP[:, :1]), np.exp(theta_SP[:, 1:2]), np.arange(len(tallies.n_J))
+    log_b_SJ, log_both_SJ = np.log(b_S1 + j_J), np.log(a_S1 + b_S1 + j_J)
+    likely_S = np.log(a_S1 + j_J) @ tallies.c_J + log_b_SJ @ tallies.wrong_J - log_both_SJ @ tallies.n_J
+    n_Z = np.flatnonzero(tallies.zeros_N)
+    if not n_Z.size:
+        return likely_S - tallies.others * np.logaddexp(0, theta_SP[:, 2])
+    none_SZ = np.cumsum(log_b_SJ - log_both_SJ, axis=1)[:, n_Z - 1]
+    log_pi0_S, log_rest_S = -np.logaddexp(0, -theta_SP[:, 2]), -np.logaddexp(0, theta_SP[:, 2])
+    mixed_SZ = np.logaddexp(log_pi0_S[:, None], log_rest_S[:, None] + none_SZ)
+    return likely_S + tallies.others * log_rest_S + mixed_SZ @ tallies.zeros_N[n_Z]
 
 
-def _natural(theta_P, numpy):
-    """a, b and pi0 of the unbounded parameters; pi0 is 0 where it is no parameter."""
-    mean, total = 1 / (1 + numpy.exp(-theta_P[0])), numpy.exp(theta_P[1])
-    pi0 = 1 / (1 + numpy.exp(-theta_P[2])) if len(theta_P) == 3 else 0.0
-    return mean * total, total / (1 + numpy.exp(theta_P[0])), pi0
+def _derivatives(tallies: _Tallies, theta_SP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient [S, P] and Hessian [S, P, P] of _likelihood."""
+    a_S1, b_S1, j_J = np.exp(theta_SP[:, :1]), np.exp(theta_SP[:, 1:2]), np.arange(len(tallies.n_J))
+    of_a_SJ, of_b_SJ, both_SJ = 1 / (a_S1 + j_J), 1 / (b_S1 + j_J), 1 / (a_S1 + b_S1 + j_J)
+    pi0_S = 1 / (1 + np.exp(-theta_SP[:, 2]))
+    gradient_SP, hessian_SPP = np.zeros(theta_SP.shape), np.zeros((*theta_SP.shape, theta_SP.shape[1]))
+    gradient_SP[:, 0] = of_a_SJ @ tallies.c_J - both_SJ @ tallies.n_J
+    gradient_SP[:, 1] = of_b_SJ @ tallies.wrong_J - both_SJ @ tallies.n_J
+    gradient_SP[:, 2] = -pi0_S * tallies.others
+    hessian_SPP[:, :2, :2] = (both_SJ**2 @ tallies.n_J)[:, None, None]
+    hessian_SPP[:, 0, 0] -= of_a_SJ**2 @ tallies.c_J
+    hessian_SPP[:, 1, 1] -= of_b_SJ**2 @ tallies.wrong_J
+    hessian_SPP[:, 2, 2] = -pi0_S * (1 - pi0_S) * tallies.others
+    for n in np.flatnonzero(tallies.zeros_N):
+        # log(pi0 + (1-pi0) exp(g)), g = log P(c = 0 | Beta); r is the chance that such a problem's rate is not 0.
+        count, own_S, shared_S = tallies.zeros_N[n], of_b_SJ[:, :n].sum(axis=1), both_SJ[:, :n].sum(axis=1)
+        g_S = np.log(both_SJ[:, :n] / of_b_SJ[:, :n]).sum(axis=1)
+        r_S = 1 / (1 + np.exp(theta_SP[:, 2] - g_S))
+        slope_SP = np.stack([-shared_S, own_S - shared_S, -np.ones_like(g_S)], axis=1)
+        gradient_SP[:, :2] += count * r_S[:, None] * slope_SP[:, :2]
+        gradient_SP[:, 2] += count * (1 - r_S - pi0_S)
+        hessian_SPP += count * (r_S * (1 - r_S))[:, None, None] * slope_SP[:, :, None] * slope_SP[:, None, :]
+        hessian_SPP[:, :2, :2] += count * (r_S * (both_SJ[:, :n] ** 2).sum(axis=1))[:, None, None]
+        hessian_SPP[:, 1, 1] -= count * r_S * (of_b_SJ[:, :n] ** 2).sum(axis=1)
+        hessian_SPP[:, 2, 2] -= count * pi0_S * (1 - pi0_S)
+    # From a and b to their logarithms.
+    scale_SP = np.concatenate([a_S1, b_S1, np.ones_like(a_S1)], axis=1)
+    hessian_SPP *= scale_SP[:, :, None] * scale_SP[:, None, :]
+    for place in (0, 1):
+        hessian_SPP[:, place, place] += gradient_SP[:, place] * scale_SP[:, place]
+    return gradient_SP * scale_SP, hessian_SPP
 
 
-def _loss(theta_P: jax.Array, c_J: jax.Array, wrong_J: jax.Array, n_J: jax.Array, zeros_J: jax.Array, apart: jax.Array):
-    """Minus the log-likelihood without binomial coefficients; zeros_J[n] problems with c = 0 may have a rate of 0."""
-    a, b, pi0 = _natural(theta_P, jnp)
-    j_J = jnp.arange(c_J.shape[0])
-    log_a_J, log_b_J, log_ab_J = jnp.log(a + j_J), jnp.log(b + j_J), jnp.log(a + b + j_J)
-    likely = c_J @ log_a_J + wrong_J @ log_b_J - n_J @ log_ab_J
-    if theta_P.shape[0] == 3:
-        none_J = jnp.concatenate([jnp.zeros(1), jnp.cumsum(log_b_J - log_ab_J)])
-        log_pi0, log_rest = -jax.nn.softplus(-theta_P[2]), -jax.nn.softplus(theta_P[2])
-        likely += apart * log_rest + zeros_J @ jnp.logaddexp(log_pi0, log_rest + none_J)
-    return -likely
+def _search(tallies: _Tallies, theta_SP: np.ndarray) -> tuple[np.ndarray, float]:
+    """(best parameters [P], their likelihood): Newton steps by the curvature's absolute value, halved until they help.
 
-
-@jax.jit
-def _search(c_J, wrong_J, n_J, zeros_J, apart, start_SP):
-    """(best parameters, their loss). Newton steps with the curvature's absolute value, the best of several lengths."""
-    data = (c_J, wrong_J, n_J, zeros_J, apart)
-    P = start_SP.shape[1]
-    edge_P = jnp.array([LARGEST_LOGIT, math.log(CONCENTRATIONS[1]), LARGEST_LOGIT])[:P]
-    floor_P = jnp.array([-LARGEST_LOGIT, math.log(CONCENTRATIONS[0]), -LARGEST_LOGIT])[:P]
-    lengths = jnp.concatenate([jnp.zeros(1), 2.0 ** -jnp.arange(12)])
-
-    def advance(state):
-        theta_P, _, i = state
-        gradient_P, curvature_PP = jax.grad(_loss)(theta_P, *data), jax.hessian(_loss)(theta_P, *data)
-        value_P, axis_PP = jnp.linalg.eigh(curvature_PP)
-        step_P = -axis_PP @ (axis_PP.T @ gradient_P / jnp.maximum(jnp.abs(value_P), 1e-9))
-        step_P = step_P / jnp.maximum(1.0, jnp.abs(step_P).max() / 2.0)
-        tried = jnp.clip(theta_P + lengths[:, None] * step_P, floor_P, edge_P)
-        best_P = tried[jnp.argmin(jax.vmap(lambda theta_P: _loss(theta_P, *data))(tried))]
-        return best_P, jnp.abs(best_P - theta_P).max(), i + 1
-
-    def climb(theta_P):
-        theta_P, _, _ = jax.lax.while_loop(
-            lambda state: (state[1] > 1e-10) & (state[2] < STEPS), advance, (theta_P, jnp.inf, 0)
-        )
-        return theta_P, _loss(theta_P, *data)
-
-    theta_SP, loss_S = jax.lax.map(climb, start_SP)
-    best = jnp.argmin(loss_S)
-    return theta_SP[best], loss_S[best]
+    All starts climb side by side until none moves.
+    """
+    low_P = np.array([math.log(LEAST), math.log(LEAST), -LARGEST_LOGIT])
+    high_P = np.array([math.log(MOST), math.log(MOST), LARGEST_LOGIT])
+    likely_S = _likelihood(tallies, theta_SP)
+    for _ in range(STEPS):
+        gradient_SP, hessian_SPP = _derivatives(tallies, theta_SP)
+        value_SP, axis_SPP = np.linalg.eigh(hessian_SPP)
+        along_SP = (axis_SPP.transpose(0, 2, 1) @ gradient_SP[:, :, None])[:, :, 0]
+        step_SP = (axis_SPP @ (along_SP / np.maximum(np.abs(value_SP), 1e-9))[:, :, None])[:, :, 0]
+        step_SP /= np.maximum(1, np.abs(step_SP).max(axis=1, keepdims=True) / 2)
+        moved_S = np.zeros(len(theta_SP), dtype=bool)
+        for halving in range(HALVINGS):
+            tried_SP = np.clip(theta_SP + step_SP / 2**halving, low_P, high_P)
+            tried_S = _likelihood(tallies, tried_SP)
+            better_S = ~moved_S & (tried_S > likely_S)
+            theta_SP = np.where(better_S[:, None], tried_SP, theta_SP)
+            likely_S, moved_S = np.where(better_S, tried_S, likely_S), moved_S | better_S
+            if moved_S.all():
+                break
+        if not moved_S.any() or np.abs(step_SP).max() < 1e-10:
+            break
+    best = int(np.argmax(likely_S))
+    return theta_SP[best], float(likely_S[best])
