@@ -24,6 +24,7 @@ from rlvr_limit.passk.curve import (
 from rlvr_limit.passk.extrapolation import BetaBinomial, fit_beta_binomial
 from rlvr_limit.passk.gpass import at_least, g_pass_at_k, mg_pass_at_k
 from rlvr_limit.passk.guessing import GUESSABLE_BELOW, chain_bounds, guessable, marginal_rates
+from rlvr_limit.passk.power import Power, power_at_k, power_of_crossover
 from rlvr_limit.passk.support import Support, support, unsolved_bound
 from rlvr_limit.passk.votes import Votes, count_votes, distinct_texts, maj_at_k
 
@@ -33,6 +34,7 @@ __all__ = [
     "BetaBinomial",
     "BudgetCurve",
     "Crossover",
+    "Power",
     "Support",
     "Votes",
     "at_least",
@@ -65,6 +67,8 @@ __all__ = [
     "population_band",
     "posterior_cover",
     "posterior_curves",
+    "power_at_k",
+    "power_of_crossover",
     "support",
     "unsolved_bound",
 ]
