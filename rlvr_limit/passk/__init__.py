@@ -25,7 +25,7 @@ from rlvr_limit.passk.extrapolation import BetaBinomial, fit_beta_binomial
 from rlvr_limit.passk.gpass import at_least, g_pass_at_k, mg_pass_at_k
 from rlvr_limit.passk.guessing import GUESSABLE_BELOW, chain_bounds, guessable, marginal_rates
 from rlvr_limit.passk.power import Power, power_at_k, power_of_crossover
-from rlvr_limit.passk.support import Support, support, unsolved_bound
+from rlvr_limit.passk.support import Support, expected_support, support, unsolved_bound
 from rlvr_limit.passk.votes import Votes, count_votes, distinct_texts, maj_at_k
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "crossover",
     "delta_se",
     "distinct_texts",
+    "expected_support",
     "fit_beta_binomial",
     "fixed_band",
     "g_pass_at_k",

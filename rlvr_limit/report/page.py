@@ -206,8 +206,8 @@ def _problems(study: Study, found: Findings, images: Images) -> list[str]:
         short = question if len(question) <= 80 else question[:79] + "\u2026"
         cards.append(html.details(
             f"<strong>{escape(name)}</strong> {escape(short)}",
-            [html.preformatted(question), html.paragraph(f"Right answers of samples. {counts}.", "note"),
-             *_samples(study, examples[name])],
+            [html.preformatted(question) if question else "",
+             html.paragraph(f"Right answers of samples. {counts}.", "note"), *_samples(study, examples[name])],
             anchor=f"problem-{i}",
         ))
     return [
