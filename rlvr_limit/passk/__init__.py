@@ -3,6 +3,7 @@
 The metrics that need more than counts say so: votes.py takes answers, budget.py lengths, guessing.py judged chains.
 """
 
+from rlvr_limit.passk.adaptive import two_stage_curves
 from rlvr_limit.passk.bands import Band, fixed_band, paired_band, population_band
 from rlvr_limit.passk.budget import BudgetCurve, auc_log_k, budget_curve
 from rlvr_limit.passk.caveats import coverage_caveats
@@ -71,5 +72,6 @@ __all__ = [
     "power_at_k",
     "power_of_crossover",
     "support",
+    "two_stage_curves",
     "unsolved_bound",
 ]
