@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -31,13 +32,11 @@ START_SECONDS = 60
 GOODBYE_SECONDS = 1.0
 """Seconds that host 0 stays when all others have said goodbye, so that they leave before the service does."""
 
+SHOWN = 3
+"""Differences between hosts that are told."""
+
 STAGES = ("prepare", "train", "sample", "grade", "score", "end")
 """Where hosts wait for one another, in this order."""
-
-GONE = (
-    "error: host {index} was stopped from outside, or lost host 0 at {address}, which keeps the leases: all hosts end; "
-    "what was drawn is kept, and the same command on every host goes on"
-)
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,7 @@ class Hosts:
         """Waits for what every host says of itself. UserError on all hosts, naming one that differs from host 0."""
         if not self._client:
             return
-        mine = json.dumps(facts, sort_keys=True)
-        self._client.key_value_set(f"fact/{self.index}", mine)
+        self._client.key_value_set(f"fact/{self.index}", json.dumps(dict(_leaves(facts))))
         said = []
         for index in range(self.count):
             try:
@@ -105,13 +103,15 @@ class Hosts:
             except jax.errors.JaxRuntimeError as error:
                 raise UserError(f"host {index} has not come within {START_SECONDS} s: {_first_line(error)}") from error
         for index, theirs in enumerate(said):
-            for name in sorted(said[0].keys() | theirs.keys()):
-                ours, found = said[0].get(name), theirs.get(name)
-                if found != ours:
-                    raise UserError(
-                        f"host {index} was started with {name} = {json.dumps(found)}, host 0 with {json.dumps(ours)}: "
-                        "every host must be started alike"
-                    )
+            names = [name for name in {**said[0], **theirs} if said[0].get(name) != theirs.get(name)]
+            if names:
+                time.sleep(GOODBYE_SECONDS)
+                shown = "; ".join(
+                    f"{name} = {json.dumps(theirs.get(name))}, host 0 with {json.dumps(said[0].get(name))}"
+                    for name in names[:SHOWN]
+                )
+                more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+                raise UserError(f"host {index} was started with {shown}{more}: every host must be started alike")
 
     def agree_once(self, name: str, value: str) -> None:
         """Holds a value against that of the first host that said one, without waiting. UserError where it differs."""
@@ -215,10 +215,13 @@ def start(config: HostsConfig) -> Hosts:
         )
     if not all(given.values()) and not _is_launched_with_others():
         return Hosts()
-    # A host may die while others sample: they go on without it. Training has collectives, and ends with any host.
+    # A host may die while others sample: they go on without it.
     jax.config.update("jax_enable_recoverability", True)
     jax.config.update("jax_enable_preemption_service", False)
     explicit = {"coordinator_address": config.coordinator, "num_processes": config.count, "process_id": config.index}
+    if config.index > 0:
+        _reach(config.coordinator, config.index)
+    watchdog = _watchdog(config)
     try:
         jax.distributed.initialize(
             **(explicit if all(given.values()) else {}),
@@ -227,12 +230,14 @@ def start(config: HostsConfig) -> Hosts:
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(f"config.hosts: cannot join the other hosts: {_first_line(error)}") from error
+    finally:
+        watchdog.stdin.write(b"joined\n")
+        watchdog.stdin.flush()
+        atexit.register(watchdog.communicate, b"goodbye\n")
     state = distributed.global_state
     if state.num_processes == 1:
         jax.distributed.shutdown()
         return Hosts()
-    watchdog = _watchdog(state)
-    atexit.register(watchdog.communicate, b"goodbye\n")
     return Hosts(state.process_id, state.num_processes, state.client, config.patience)
 
 
@@ -242,11 +247,42 @@ def _is_launched_with_others() -> bool:
     return any(number > 1 for number in steps) or cloud_tpu_init.running_in_cloud_tpu_vm
 
 
-def _watchdog(state: Any) -> subprocess.Popen:
-    """A shell that says why this process is gone where it ends without a goodbye: JAX aborts it when host 0 dies."""
-    line = GONE.format(index=state.process_id, address=state.coordinator_address)
-    script = 'read goodbye || echo "$1" >&2'
-    return subprocess.Popen(["sh", "-c", script, "sh", line], stdin=subprocess.PIPE, start_new_session=True)
+def _reach(address: str, index: int) -> None:
+    """UserError where nobody listens at host 0's address: JAX would abort the process, without a line."""
+    host, _, port = address.rpartition(":")
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"config.hosts.coordinator: host {index} found nobody at {address} within {START_SECONDS} s "
+                    f"({error}); the address of host 0, which must be running, would be right"
+                ) from error
+            time.sleep(0.5)
+
+
+def _watchdog(config: HostsConfig) -> subprocess.Popen:
+    """A shell that says why this process is gone where it ends without a goodbye: JAX aborts it, with a stack trace."""
+    who = f"host {config.index}" if config.index >= 0 else "this host"
+    lost = "" if config.index == 0 else ", or host 0 is gone, which keeps the leases and without which no host goes on"
+    lines = (
+        f"error: {who} could not join the others: all must come within {START_SECONDS} s of one another",
+        f"error: {who} was stopped from outside{lost}: what was drawn is kept; the same command on every host goes on",
+    )
+    script = 'if read joined; then read goodbye || echo "$2" >&2; else echo "$1" >&2; fi'
+    return subprocess.Popen(["sh", "-c", script, "sh", *lines], stdin=subprocess.PIPE, start_new_session=True)
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """("a.b", value) for every innermost value of nested mappings."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
 
 
 def _first_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from rlvr_limit import rl
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.hosts import Hosts, HostsConfig
+from rlvr_limit.jobs.preemption import Notice
 from rlvr_limit.jobs.recipes import Reinforced, Supervised
 from rlvr_limit.mesh import MeshConfig
 from rlvr_limit.model import ModelConfig
@@ -223,6 +224,7 @@ class Experiment:
     task: Task
     setups: dict[str, Setup] = field(repr=False)
     hosts: Hosts = field(default_factory=Hosts)
+    notice: Notice = field(default_factory=Notice)
 
     @property
     def evaluated(self) -> list[Evaluated]:

@@ -68,6 +68,7 @@ def _grade(experiment: Experiment, again: bool) -> None:
                     if len(waiting) == BATCH:
                         verdicts.append(waiting)
                         waiting = []
+                        experiment.notice.heed()
                     progress.update(done, solved=len(solved))
                 verdicts.append(waiting)
 

@@ -58,7 +58,7 @@ def prepare(config: ConfigDict) -> Experiment:
         _check_prompts(s, name, setup)
     conditions = _conditions(s, task, setups)
     root = Path(s.run_dir or Path(s.runs) / s.name / settings.digest(conditions))
-    here.agree({"run folder": str(root), "code": _code(), **_versions(), **conditions})
+    here.agree({"code": _code(), **_versions(), **conditions, "run folder": str(root)})
     experiment = Experiment(s, root, make_mesh(s.mesh), _engine(s, setups), task, setups, here)
     if here.is_first:
         records.open_run(root, conditions, _info(config))

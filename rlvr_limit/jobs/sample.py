@@ -153,10 +153,13 @@ def _sample(
             found = {"solved": len(solved), "truncated": truncated}
             by_all = min(total, done + round(hosts.told("samples") - samples_before))
             progress.update(by_all, tokens_per_s=speed, live=now_live, pages=held, **found)
+            if experiment.notice:
+                break
         _write(entry, task.version, waiting, late, samples, verdicts)
         late = []
         take(wait=True)
         _write(entry, task.version, [], late, samples, verdicts)
+    experiment.notice.heed()
 
 
 def _leased(experiment: Experiment, entry: Evaluated, work: Work, turn: int) -> Iterator[tuple[Problem, Iterable[int]]]:

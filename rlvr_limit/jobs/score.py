@@ -71,6 +71,7 @@ def _score_lacking(experiment: Experiment, turn: int) -> None:
                 hosts.tell(scored=len(rows))
                 by_all = min(total, done + round(hosts.told("scored") - before))
                 progress.update(by_all, model=model.name, answers_of=arm)
+                experiment.notice.heed()
 
 
 def _wanted(experiment: Experiment) -> list[tuple[Evaluated, str]]:

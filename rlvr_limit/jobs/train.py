@@ -156,9 +156,11 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
                 raise UserError(f"arm {arm}, step {number}: {trouble}; {_kept(folder, kept)}")
             progress.update(number, **{name: row[name] for name in SHOWN if name in row})
             export(number, state)
-            if number in save or time.monotonic() - saved > experiment.settings.checkpoint_seconds:
+            due = time.monotonic() - saved > experiment.settings.checkpoint_seconds
+            if number in save or due or experiment.notice:
                 states.save(number, state)
                 kept, saved = number, time.monotonic()
+            experiment.notice.heed()
 
 
 def _export(setup: Setup, target: Path, state: State) -> None:
