@@ -54,7 +54,7 @@ class HostsConfig:
 
 
 class Hosts:
-    """This host among those of a run; alone where there is no client. Not to be used by several threads."""
+    """This host among those of a run; alone where there is no client. leases counts the shares that it was given."""
 
     def __init__(
         self,
@@ -63,10 +63,11 @@ class Hosts:
         client: Any = None,
         patience: float = 30.0,
     ):
-        self.index, self.count = index, count
+        self.index, self.count, self.leases = index, count, 0
         self._client, self._patience = client, patience
         self._counters: Counter[str] = Counter()
         self._told: dict[str, float] = {}
+        self._first = self._last = 0.0
         self._heard: dict[int, tuple[str, float]] = {}
         self._others: dict[int, dict[str, float]] = {}
         self._dead: set[int] = set()
@@ -83,6 +84,7 @@ class Hosts:
     def shares(self, name: str, count: int) -> Iterator[int]:
         """Numbers below count that no other host is given under this name, each leased when it is asked for."""
         while (number := self._lease(name)) < count:
+            self.leases += 1
             yield number
 
     def _lease(self, name: str) -> int:
@@ -149,7 +151,14 @@ class Hosts:
 
     def tell(self, **done: float) -> None:
         """Adds to what this host has done, for the others to see; nothing is sent before the next heartbeat."""
+        self._last = time.time()
+        self._first = self._first or self._last
         self._told |= {name: self._told.get(name, 0) + value for name, value in done.items()}
+
+    def summary(self) -> str:
+        """What this host has done, from when to when (seconds of the Unix clock), and the shares it was given."""
+        done = ", ".join(f"{value:,.0f} {name}" for name, value in self._told.items()) or "nothing"
+        return f"host {self.index}: {done} in {self.leases} shares, from {self._first:.1f} to {self._last:.1f}"
 
     def told(self, name: str) -> float:
         """The sum of what the other hosts have done, dead ones included."""

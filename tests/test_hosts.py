@@ -1,4 +1,4 @@
-"""Hosts that share a run: leases, agreement, waiting, death, on a store in memory in the coordination service's place."""
+"""Hosts that share a run: leases, agreement, waiting, death. A store in memory stands for the coordination service."""
 
 from __future__ import annotations
 

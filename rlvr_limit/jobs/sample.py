@@ -43,6 +43,8 @@ def sample_missing(experiment: Experiment) -> None:
     hosts = experiment.hosts
     for turn in itertools.count():
         _sample_lacking(experiment, turn)
+        if hosts.count > 1:
+            print(hosts.summary(), flush=True)
         hosts.wait("sample", turn)
         if hosts.count == 1 or next(_lacking(experiment), None) is None:
             break
