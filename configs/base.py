@@ -23,6 +23,7 @@ def defaults() -> ConfigDict:
             "wandb": "",
             "dtype": "float32",
             "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
+            "hosts": {"coordinator": "", "count": 0, "index": -1, "patience": 30.0},
             "engine": {
                 "slots": 512,
                 "window": 9,

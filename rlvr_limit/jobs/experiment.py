@@ -11,6 +11,8 @@ from jax.sharding import Mesh
 
 from rlvr_limit import rl
 from rlvr_limit.engine import EngineConfig
+from rlvr_limit.hosts import Hosts, HostsConfig
+from rlvr_limit.jobs.preemption import Notice
 from rlvr_limit.jobs.recipes import Reinforced, Supervised
 from rlvr_limit.mesh import MeshConfig
 from rlvr_limit.model import ModelConfig
@@ -158,6 +160,7 @@ class Settings:
     target: str = ""
     wandb: str = ""
     training: Training = Training()
+    hosts: HostsConfig = HostsConfig()
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a job needs. root is the run folder; setups are by arm."""
+    """Everything a job needs. root is the run folder; setups are by arm; mesh is that of this host."""
 
     settings: Settings
     root: Path
@@ -220,6 +223,8 @@ class Experiment:
     engine: EngineConfig
     task: Task
     setups: dict[str, Setup] = field(repr=False)
+    hosts: Hosts = field(default_factory=Hosts)
+    notice: Notice = field(default_factory=Notice)
 
     @property
     def evaluated(self) -> list[Evaluated]:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from rlvr_limit import checkpoint, records
+from rlvr_limit import checkpoint, hosts, records
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.grading import countdown as countdown_grading
 from rlvr_limit.grading.code import grade as code_grading
@@ -50,6 +50,7 @@ def prepare(config: ConfigDict) -> Experiment:
     """Checks a config, makes or opens its run folder and lays out the problems. Raises UserError, one line."""
     s = settings.from_config(Settings, config)
     check(s)
+    here = hosts.start(s.hosts)
     jax.config.update("jax_compilation_cache_dir", str((Path(s.runs) / ".compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     task, setups = _countdown(s) if s.task else _benchmarks(s)
@@ -57,9 +58,12 @@ def prepare(config: ConfigDict) -> Experiment:
         _check_prompts(s, name, setup)
     conditions = _conditions(s, task, setups)
     root = Path(s.run_dir or Path(s.runs) / s.name / settings.digest(conditions))
-    records.open_run(root, conditions, _info(config))
-    experiment = Experiment(s, root, make_mesh(s.mesh), _engine(s, setups), task, setups)
-    _store_prompts(experiment)
+    here.agree({"code": _code(), **_versions(), **conditions, "run folder": str(root)})
+    experiment = Experiment(s, root, make_mesh(s.mesh), _engine(s, setups), task, setups, here)
+    if here.is_first:
+        records.open_run(root, conditions, _info(config))
+        _store_prompts(experiment)
+    here.wait("prepare")
     return experiment
 
 
@@ -213,7 +217,7 @@ def _engine(s: Settings, setups: dict[str, Setup]) -> EngineConfig:
 def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, Any]:
     """All that decides what a sample is; n may grow, and how many are scored may change, in the same folder."""
     free = {"job", "target", "title", "purpose", "caveat", "runs", "run_dir", "data_dir", "grading", "score", "report"}
-    free |= {"checkpoint_seconds", "flush_seconds", "wandb"}
+    free |= {"checkpoint_seconds", "flush_seconds", "wandb", "hosts"}
     conditions = {name: value for name, value in settings.to_jsonable(s).items() if name not in free}
     del conditions["sampling"]["n"], conditions["sampling"]["n_of"]
     asked = {
@@ -243,11 +247,22 @@ def _rewards(s: Settings) -> dict[str, Any]:
     return {"rewards": digests} if digests else {}
 
 
-def _info(config: ConfigDict) -> dict[str, Any]:
+def _code() -> str:
+    """Digest of the package's sources: hosts that run other ones would not draw the same samples."""
+    root = Path(__file__).resolve().parents[2]
+    sources = sorted(path for name in ("rlvr_limit", "kernels") for path in (root / name).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+def _versions() -> dict[str, str]:
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "math-verify", "tokenizers")
+    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}
+
+
+def _info(config: ConfigDict) -> dict[str, Any]:
     return {
         "config": config.to_dict(),
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
+        "versions": _versions(),
         "device": machine(),
         "machine": f"{platform.machine()}, {platform.system()}",
     }

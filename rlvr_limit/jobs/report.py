@@ -36,7 +36,10 @@ EXAMPLES = 2
 
 def run(config: ConfigDict) -> None:
     """The report job."""
-    print(f"report: {write_report(prepare(config)).absolute()}")
+    experiment = prepare(config)
+    if experiment.hosts.is_first:
+        print(f"report: {write_report(experiment).absolute()}")
+    experiment.hosts.close()
 
 
 def write_report(experiment: Experiment) -> Path:

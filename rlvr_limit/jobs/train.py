@@ -33,11 +33,22 @@ SHOWN = ("loss", "reward", "length", "entropy", "kl_sampler", "truncated")
 
 def run(config: ConfigDict) -> None:
     """The train job: every arm's weights are in the run folder when it returns."""
-    train_missing(prepare(config))
+    experiment = prepare(config)
+    train_missing(experiment)
+    experiment.hosts.close()
 
 
 def train_missing(experiment: Experiment) -> None:
-    """Trains each arm whose weights are neither given nor there, those that others start from first."""
+    """Trains each arm whose weights are neither given nor there, those that others start from first.
+
+    Host 0 does it on its own devices; the others wait.
+    """
+    if experiment.hosts.is_first:
+        _train_all(experiment)
+    experiment.hosts.wait("train")
+
+
+def _train_all(experiment: Experiment) -> None:
     for entry in experiment.evaluated:
         if _is_given(experiment, entry):
             continue
@@ -56,7 +67,10 @@ def load(experiment: Experiment, entry: Evaluated) -> Params:
     read = checkpoint.load_hf if setup.folder else checkpoint.load_params
     params = read(folder, setup.model, experiment.mesh)
     digest = checkpoint.weights_sha256(params)
-    records.update_manifest(experiment.root, f"arms.{entry.name}.weights_sha256", digest)
+    fact = f"arms.{entry.name}.weights_sha256"
+    experiment.hosts.agree_once(fact, digest)
+    if experiment.hosts.is_first:
+        records.update_manifest(experiment.root, fact, digest)
     return params
 
 
@@ -142,9 +156,11 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
                 raise UserError(f"arm {arm}, step {number}: {trouble}; {_kept(folder, kept)}")
             progress.update(number, **{name: row[name] for name in SHOWN if name in row})
             export(number, state)
-            if number in save or time.monotonic() - saved > experiment.settings.checkpoint_seconds:
+            due = time.monotonic() - saved > experiment.settings.checkpoint_seconds
+            if number in save or due or experiment.notice:
                 states.save(number, state)
                 kept, saved = number, time.monotonic()
+            experiment.notice.heed()
 
 
 def _export(setup: Setup, target: Path, state: State) -> None:
