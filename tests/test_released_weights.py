@@ -151,7 +151,7 @@ def test_context_caps_answers_and_says_so(
     assert asked["shortest_limit"] == min(300 - len(problem.prompt_ids) for problem in setup.problems)
     assert "a context of 300 tokens leaves 5 of 5 problems less than the 4000 new tokens asked for" in caplog.text
     beyond = prepared(folders, "sampling.max_tokens=4000", "sampling.allow_beyond_context=True")
-    assert beyond.sampling_params(setup, setup.problems[0]).max_tokens == 4000
+    assert beyond.sampling_params(beyond.setups["base"], setup.problems[0]).max_tokens == 4000
 
 
 @pytest.mark.parametrize(

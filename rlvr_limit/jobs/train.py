@@ -42,13 +42,13 @@ def train_missing(experiment: Experiment) -> None:
         if _is_given(experiment, entry):
             continue
         if not experiment.weights(entry).is_dir():
-            _train(experiment, entry.arm)
+            _train(experiment, experiment.source(entry).arm)
         load(experiment, entry)
 
 
 def load(experiment: Experiment, entry: Evaluated) -> Params:
     """The weights of an arm; their hash is noted in the manifest, which refuses others under the same name."""
-    arm, setup = experiment.settings.arms[entry.arm], experiment.setups[entry.arm]
+    arm, setup = experiment.settings.arms[experiment.source(entry).arm], experiment.setups[entry.arm]
     if not arm.weights:
         folder = experiment.weights(entry)
     else:
@@ -61,7 +61,7 @@ def load(experiment: Experiment, entry: Evaluated) -> Params:
 
 
 def _is_given(experiment: Experiment, entry: Evaluated) -> bool:
-    return bool(experiment.settings.arms[entry.arm].weights)
+    return bool(experiment.settings.arms[experiment.source(entry).arm].weights)
 
 
 def _train(experiment: Experiment, arm: str) -> None:
