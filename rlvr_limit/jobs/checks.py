@@ -48,7 +48,7 @@ def _check_arm(s: Settings, name: str, arm: Arm) -> None:
         raise UserError(f"{where}.group: found {arm.group!r}, but one of {', '.join(ORDER)} is right")
     recipes = sum(r is not None for r in (arm.pretrain, arm.sft, arm.rl))
     if arm.weights_of and (arm.weights or recipes):
-        raise UserError(f"{where}.weights_of: found {arm.weights_of!r} beside weights or a recipe, one of them is right")
+        raise UserError(f"{where}.weights_of: found {arm.weights_of!r} beside weights or a recipe, one is right")
     if s.benchmarks and not (arm.weights or arm.weights_of) and s.job != "plan":
         _check_released_recipe(s, where, arm)
     if s.task and recipes != 1 and not (arm.weights or arm.weights_of):

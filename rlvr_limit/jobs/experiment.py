@@ -334,7 +334,7 @@ def sampling_of(common: Sampling, arm: Arm) -> Sampling:
 
 
 def expand(arms: dict[str, Arm]) -> list[Evaluated]:
-    """Arms in the order of ORDER; a reinforced arm becomes one for each of its saved steps. Panels follow each other."""
+    """Arms by panel, in the order of ORDER; a reinforced arm becomes one for each of its saved steps."""
     found = []
     by_place = sorted(arms.items(), key=lambda item: (item[1].panel, ORDER.index(item[1].group), item[0]))
     for name, arm in by_place:

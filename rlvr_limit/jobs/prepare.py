@@ -46,8 +46,7 @@ OMNI_PARTS = ("omni_train", "omni_test")
 CODE = tuple(benchmark.name for benchmark in code.BENCHMARKS)
 
 STREAMS = "weights"
-"""What a sample's random numbers derive from: the arm's weights. Folders whose samples derive from its name are refused.
-"""
+"""What samples' random numbers derive from: the arm's weights. A folder where they derive from its name is refused."""
 
 PLACES = 64
 """Prompt places are rounded up to a multiple of this where a config leaves them to the prompts."""

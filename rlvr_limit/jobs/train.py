@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rlvr_limit import checkpoint, likelihood, records, rl
 from rlvr_limit.grading.pool import GradingPool
-from rlvr_limit.jobs import reinforce, teaching
+from rlvr_limit.jobs import reinforce, sharing, teaching
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, Setup
 from rlvr_limit.jobs.metrics import Metrics
 from rlvr_limit.jobs.prepare import prepare
@@ -68,7 +68,9 @@ def _train(experiment: Experiment, arm: str) -> None:
     recipe = experiment.settings.arms[arm].recipe
     saved = recipe.save_at if isinstance(recipe, Reinforced) else (recipe.steps,)
     save = {at: f"{arm}-{at}" if isinstance(recipe, Reinforced) else arm for at in saved}
-    _run_steps(experiment, arm, recipe, save)
+    if not sharing.take(experiment, arm, save):
+        _run_steps(experiment, arm, recipe, save)
+        sharing.give(experiment, arm, save)
 
 
 def _begin(
