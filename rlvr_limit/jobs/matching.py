@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +26,13 @@ ROUNDS = 8
 """Temperatures that are tried at most."""
 
 STEP = 1.5
-"""Factor between temperatures until two of them enclose the wanted entropy."""
+"""Factor between the first two temperatures; later ones are at most its square apart."""
 
 SHARE = 0.2
 """Standard error that a round aims at, as a share of what the entropies may differ by."""
+
+SMALL = 1e-4
+"""What an entropy of less is taken for, whose logarithm might not be there."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ class Matching:
     rounds: tuple[Round, ...] = ()
     temperature: float | None = None
 
+    @property
+    def nearest(self) -> Entropy:
+        """The entropy that came closest to the one aimed at; that one itself before the first round."""
+        found = (r.entropy for r in self.rounds)
+        return min(found, key=lambda entropy: abs(entropy.mean - self.target.mean), default=self.target)
+
 
 def matched_temperature(root: Path, arm: str) -> float | None:
     """The temperature that was found for an arm of this run folder; None before that."""
@@ -59,66 +68,80 @@ def matched_temperature(root: Path, arm: str) -> float | None:
 def match(experiment: Experiment, entry: Evaluated, engine: Engine, stream: str) -> float:
     """Finds an arm's temperature, or goes on finding it; `engine` holds its weights, `stream` is this search's own.
 
-    A round draws so many answers that its standard error should be a fifth of what the entropies may differ by; the
-    search ends where their distance and two standard errors together are within that. Each round is kept in the run
-    folder as it ends. Raises UserError where ROUNDS are not enough, or the errors are too large.
+    The search ends where the entropies' distance and two of its standard errors together are within match_within. Each
+    round is kept in the run folder as it ends. Raises UserError where the aim is not known well enough, or ROUNDS are
+    not enough.
     """
     wanted = experiment.settings.arms[entry.arm].sampling
+    within = wanted.match_within
     kept = read(experiment.root, entry.name)
     if kept is None:
         kept = Matching(wanted.match_entropy, recorded_entropy(experiment, wanted.match_entropy))
         _write(experiment.root, entry.name, kept)
-    answers = answers_needed(kept.target, len(experiment.problems), SHARE * wanted.match_within)
+    aim = f"{kept.aim} has {kept.target.mean:.4f} ({kept.target.error:.4f})"
+    if 2 * kept.target.error > within / 2:
+        raise UserError(
+            f"arm {entry.name}: {aim} nats, too uncertain for sampling.match_within = {within}: a larger sampling.n is "
+            "right"
+        )
     while kept.temperature is None:
-        temperature = next_temperature(kept.rounds, kept.target.mean, experiment.setups[entry.arm].sampling.temperature)
         number = len(kept.rounds) + 1
+        if number > ROUNDS:
+            raise UserError(
+                f"arm {entry.name}: in {ROUNDS} rounds its entropy came to {kept.nearest.mean:.4f} at best, {aim}; a "
+                "larger sampling.match_within, or another arm to match, is right"
+            )
+        temperature = next_temperature(kept.rounds, kept.target.mean, experiment.setups[entry.arm].sampling.temperature)
+        answers = answers_needed((kept.target, kept.nearest), len(experiment.problems), SHARE * within)
         found = _drawn(experiment, entry, engine, temperature, answers, f"{stream}/{number}")
+        distance, error = found.mean - kept.target.mean, math.hypot(found.error, kept.target.error)
         kept = dataclasses.replace(kept, rounds=(*kept.rounds, Round(temperature, found)))
-        distance = found.mean - kept.target.mean
-        noise = 2 * math.hypot(found.error, kept.target.error)
-        if abs(distance) + noise <= wanted.match_within:
+        if abs(distance) + 2 * error <= within:
             kept = dataclasses.replace(kept, temperature=temperature)
         _write(experiment.root, entry.name, kept)
         print(
-            f"match {entry.name}, round {number}: temperature {temperature:.4f}, entropy {found.mean:.4f} "
-            f"(standard error {found.error:.4f}), {kept.aim} has {kept.target.mean:.4f} ({kept.target.error:.4f})",
+            f"match {entry.name}, round {number}: temperature {temperature:.4f}, entropy {found.mean:.4f} nats "
+            f"(standard error {found.error:.4f}, {found.tokens:,} tokens), {aim}",
             flush=True,
         )
-        if noise > wanted.match_within:
-            raise UserError(
-                f"arm {entry.name}: two standard errors of the entropies' distance are {noise:.4f}, above "
-                f"sampling.match_within = {wanted.match_within}: a larger sampling.n is right"
-            )
-        if kept.temperature is None and number >= ROUNDS:
-            raise UserError(
-                f"arm {entry.name}: after {number} rounds its entropy is {found.mean:.4f} at temperature "
-                f"{temperature:.4f}, that of {kept.aim} is {kept.target.mean:.4f}; a larger sampling.match_within, or "
-                "another arm to match, is right"
-            )
     return kept.temperature
 
 
 def next_temperature(rounds: Sequence[Round], target: float, start: float) -> float:
-    """Where to look next: between the nearest temperatures of less and of more entropy, or a STEP beyond the last.
+    """Where to look next; the entropy's logarithm is taken as linear in the temperature, and rising.
 
-    Within a bracket the entropy is taken as linear, but the guess keeps a tenth of the bracket away from its ends.
+    Between two that enclose the target by false position, where an end that stays while the other one moves counts
+    half, a quarter and so on of its distance (the Illinois algorithm; Dowell and Jarratt 1971). Before that along the
+    line through the two outermost.
     """
     if not rounds:
         return start
-    below = [r for r in rounds if r.entropy.mean < target]
-    above = [r for r in rounds if r.entropy.mean >= target]
-    if not above:
-        return max(r.temperature for r in rounds) * STEP
-    if not below:
-        return min(r.temperature for r in rounds) / STEP
-    low, high = max(below, key=lambda r: r.temperature), min(above, key=lambda r: r.temperature)
-    share = (target - low.entropy.mean) / (high.entropy.mean - low.entropy.mean)
-    return low.temperature + min(max(share, 0.1), 0.9) * (high.temperature - low.temperature)
+    off = {r.temperature: math.log(max(r.entropy.mean, SMALL) / target) for r in rounds}
+    below, above = sorted(t for t in off if off[t] < 0), sorted(t for t in off if off[t] >= 0)
+    if not (below and above):
+        return _beyond(below[-2:] or above[1::-1], off)
+    sides = [off[r.temperature] < 0 for r in reversed(rounds)]
+    weight = 0.5 ** (sides.index(not sides[0]) - 1)
+    low, high = below[-1], above[0]
+    lacking, over = (-off[low], weight * off[high]) if sides[0] else (-weight * off[low], off[high])
+    return low + lacking / (lacking + over) * (high - low)
 
 
-def answers_needed(known: Entropy, problems: int, error: float) -> int:
-    """Answers to each problem at which an arm as noisy as the known one has this standard error; 2 or more."""
-    return max(2, math.ceil(known.samples * (known.error / error) ** 2 / problems))
+def _beyond(outermost: Sequence[float], off: Mapping[float, float]) -> float:
+    """The temperature on the line through these (the outermost last), but at least 2 % further and not too far."""
+    last, factor = outermost[-1], STEP
+    upwards = off[last] < 0
+    if len(outermost) > 1:
+        slope = (off[last] - off[outermost[0]]) / (last - outermost[0])
+        goal = last - off[last] / slope if slope > 0 else 0.0
+        factor = goal / last if upwards else last / max(goal, SMALL)
+        factor = min(max(factor, 1.02), STEP**2) if slope > 0 else STEP
+    return last * factor if upwards else last / factor
+
+
+def answers_needed(known: Sequence[Entropy], problems: int, error: float) -> int:
+    """Answers to each problem at which an arm as noisy as the noisiest known has this standard error; 2 or more."""
+    return max(2, *(math.ceil(k.samples * (k.error / error) ** 2 / problems) for k in known))
 
 
 def recorded_entropy(experiment: Experiment, arm: str) -> Entropy:

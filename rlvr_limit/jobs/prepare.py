@@ -151,9 +151,7 @@ def _benchmark_digest(questions: Iterable[Problem | math.Question | code.Questio
     return settings.digest([[q.id, str(q.answer)] for q in questions])
 
 
-def _setup(
-    s: Settings, name: str, arm: Arm, questions: list[math.Question | code.Question], benchmark: str
-) -> Setup:
+def _setup(s: Settings, name: str, arm: Arm, questions: list[math.Question | code.Question], benchmark: str) -> Setup:
     """An arm that is trained here is asked as it says itself, with the tokenizer of the weights it starts from."""
     given = origin(s.arms, name)
     folder = checkpoint.resolve(given.weights, given.revision, with_weights=False)
