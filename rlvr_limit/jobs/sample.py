@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import time
 from collections import deque
@@ -15,13 +16,15 @@ from rlvr_limit import records
 from rlvr_limit.engine import Engine, Moment
 from rlvr_limit.grading.pool import GradingPool
 from rlvr_limit.hosts import Hosts
+from rlvr_limit.jobs import matching, settings
+from rlvr_limit.jobs.conditions import weights_sha256
 from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.jobs.train import load, train_missing
 from rlvr_limit.model import ModelConfig
 from rlvr_limit.rollout import Graded, missing, rollout
-from rlvr_limit.types import Problem, Stop, Verdict
+from rlvr_limit.types import Problem, SamplingParams, Stop, Verdict
 
 Work = list[tuple[Problem, list[int]]]
 """(problem, sample indices that are still to be drawn)."""
@@ -93,6 +96,22 @@ def _lacking(experiment: Experiment) -> Iterator[tuple[Evaluated, Work]]:
             yield entry, work
 
 
+def identity(experiment: Experiment, entry: Evaluated, temperature: float) -> str:
+    """What an arm's random numbers derive from: its weights and how they are sampled, whatever the arm is called."""
+    setup = experiment.setups[entry.arm]
+    s = dataclasses.replace(setup.sampling, n=0, n_of={}, temperature=temperature)
+    stops = sorted(setup.stop_tokens)
+    return settings.digest([weights_sha256(experiment, entry), settings.to_jsonable(s), stops])
+
+
+def temperature_of(experiment: Experiment, entry: Evaluated, engine: Engine) -> float:
+    """The temperature of an arm; where it is to be matched, it is found with the engine, which holds its weights."""
+    own = experiment.setups[entry.arm].sampling.temperature
+    if not experiment.settings.arms[entry.arm].sampling.match_entropy:
+        return own
+    return matching.match(experiment, entry, engine, f"match/{identity(experiment, entry, own)}")
+
+
 def _sample(
     experiment: Experiment,
     entry: Evaluated,
@@ -106,12 +125,17 @@ def _sample(
     total = sum(experiment.n(problem) for problem in setup.problems)
     done = total - sum(len(indices) for _, indices in work)
     moments: deque[Moment] = deque(maxlen=1)
+    temperature = temperature_of(experiment, entry, engine)
+
+    def sampling(problem: Problem) -> SamplingParams:
+        return dataclasses.replace(experiment.sampling_params(setup, problem), temperature=temperature)
+
     drawn = rollout(
         engine,
         _leased(experiment, entry, work, turn),
-        lambda problem: experiment.sampling_params(setup, problem),
+        sampling,
         s.seed,
-        f"eval/{entry.name}",
+        f"eval/{identity(experiment, entry, temperature)}",
         setup.tokenizer.decode,
         task.grade if task.inline else None,
         moments.append,

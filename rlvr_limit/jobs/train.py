@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rlvr_limit import checkpoint, likelihood, records, rl
 from rlvr_limit.grading.pool import GradingPool
-from rlvr_limit.jobs import reinforce, teaching
+from rlvr_limit.jobs import reinforce, sharing, teaching
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, Setup
 from rlvr_limit.jobs.metrics import Metrics
 from rlvr_limit.jobs.prepare import prepare
@@ -53,13 +53,13 @@ def _train_all(experiment: Experiment) -> None:
         if _is_given(experiment, entry):
             continue
         if not experiment.weights(entry).is_dir():
-            _train(experiment, entry.arm)
+            _train(experiment, experiment.source(entry).arm)
         load(experiment, entry)
 
 
 def load(experiment: Experiment, entry: Evaluated) -> Params:
     """The weights of an arm; their hash is noted in the manifest, which refuses others under the same name."""
-    arm, setup = experiment.settings.arms[entry.arm], experiment.setups[entry.arm]
+    arm, setup = experiment.settings.arms[experiment.source(entry).arm], experiment.setups[entry.arm]
     if not arm.weights:
         folder = experiment.weights(entry)
     else:
@@ -75,14 +75,16 @@ def load(experiment: Experiment, entry: Evaluated) -> Params:
 
 
 def _is_given(experiment: Experiment, entry: Evaluated) -> bool:
-    return bool(experiment.settings.arms[entry.arm].weights)
+    return bool(experiment.settings.arms[experiment.source(entry).arm].weights)
 
 
 def _train(experiment: Experiment, arm: str) -> None:
     recipe = experiment.settings.arms[arm].recipe
     saved = recipe.save_at if isinstance(recipe, Reinforced) else (recipe.steps,)
     save = {at: f"{arm}-{at}" if isinstance(recipe, Reinforced) else arm for at in saved}
-    _run_steps(experiment, arm, recipe, save)
+    if not sharing.take(experiment, arm, save):
+        _run_steps(experiment, arm, recipe, save)
+        sharing.give(experiment, arm, save)
 
 
 def _begin(

@@ -22,7 +22,8 @@ class Arm:
     group is "base", "rl", "distilled", "control" or a name of the caller's own; it chooses colour and comparisons.
     n_M samples drawn, c_M right, truncated_M ended at the length limit, no_answer_M had nothing to grade, ungraded_M
     got no verdict (the grader ran out of time or failed): integers; the last three are None where nobody counted.
-    mean_tokens per answer; duplicate_rate in [0, 1]; entropy is the mean of -logp_model per token, in nats.
+    mean_tokens per answer; duplicate_rate in [0, 1]; entropy is that of the distribution tokens are drawn from (after
+    temperature and truncation), a mean over generated tokens, entropy_error its standard error; nats.
     marginal_M: the chance of a right answer among this arm's answers to other problems (passk.marginal_rates).
     chains_right_M and chains_wrong_M: right answers whose chain a person judged right or wrong; None: nobody did.
     """
@@ -38,6 +39,7 @@ class Arm:
     mean_tokens: float | None = None
     duplicate_rate: float | None = None
     entropy: float | None = None
+    entropy_error: float | None = None
     conditions: dict[str, str] = field(default_factory=dict)
     weights_sha256: str = ""
     marginal_M: np.ndarray | None = None
@@ -158,7 +160,7 @@ def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
         raise UserError(f"arm {arm.name}: chains_right_M without chains_wrong_M, or the reverse; give both or neither")
     if np.min(arm.n_M) < 1:
         raise UserError(f"arm {arm.name}, problem {ids[int(np.argmin(arm.n_M))]}: n is 0; every problem needs a sample")
-    for name in ("mean_tokens", "duplicate_rate", "entropy"):
+    for name in ("mean_tokens", "duplicate_rate", "entropy", "entropy_error"):
         value = getattr(arm, name)
         if value is not None and not math.isfinite(value):
             raise UserError(f"arm {arm.name}: {name} is {value}, should be finite, or None where it is not known")

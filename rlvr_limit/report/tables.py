@@ -143,6 +143,7 @@ def _summary(study: Study, found: Findings) -> dict[str, Any]:
             "mean_tokens": arm.mean_tokens,
             "duplicate_rate": arm.duplicate_rate,
             "entropy": arm.entropy,
+            "entropy_error": arm.entropy_error,
             "conditions": arm.conditions,
             "weights_sha256": arm.weights_sha256 or None,
         }
