@@ -11,7 +11,7 @@ import numpy as np
 
 from rlvr_limit import passk
 from rlvr_limit.report.guessing import ANSWER_ONLY, Chains, Guess, Guessable, chains, guessable, guesses
-from rlvr_limit.report.study import Study
+from rlvr_limit.report.study import Arm, Study
 
 ROUNDING = 1e-12
 BINS = ("0", *(f"({i / 10:g}, {(i + 1) / 10:g}]" for i in range(10)))
@@ -79,7 +79,7 @@ class Findings:
 
 def analyse(study: Study) -> Findings:
     """Compute all numbers of a checked study. Raises UserError as passk does (a band needs at least 2 problems)."""
-    values = {arm.name: passk.pass_curves(arm.n_M, arm.c_M) for arm in study.arms}
+    values = {arm.name: _pass_curves(arm) for arm in study.arms}
     curves = {name: passk.population_band(value_MK) for name, value_MK in values.items()}
     rates = [guess for _, _, guess in study.problems]
     guess_K = None
@@ -91,7 +91,7 @@ def analyse(study: Study) -> Findings:
         comparisons.append(Comparison(first, second, told_by, passk.paired_band(first_MK, second_MK)))
     others = [arm for arm in study.arms if arm.name != study.base]
     trained = [arm.name for arm in others if arm.group == "rl"]
-    sizes = {(len(study.problems), int(arm.n_M.min())) for arm in study.arms}
+    sizes = {(len(study.problems), int(arm.reach_M.min())) for arm in study.arms}
     return Findings(
         curves=curves,
         guess_K=guess_K,
@@ -103,6 +103,12 @@ def analyse(study: Study) -> Findings:
         headline=trained[-1] if trained else others[0].name,
         coverage=tuple(dict.fromkeys(line for M, n in sorted(sizes) for line in passk.coverage_caveats(M, n))),
     )
+
+
+def _pass_curves(arm: Arm) -> np.ndarray:
+    if arm.second is None:
+        return passk.pass_curves(arm.n_M, arm.c_M)
+    return passk.two_stage_curves(int(arm.n_M[0]), arm.c_M, arm.second.n_M, arm.second.c_M, arm.second.n)
 
 
 def _pairs(study: Study) -> list[tuple[str, str, str]]:
@@ -125,13 +131,16 @@ def _same_k(first_MK: np.ndarray, second_MK: np.ndarray) -> tuple[np.ndarray, np
 
 def _against_base(study: Study, values: dict[str, np.ndarray], name: str) -> AgainstBase:
     base, arm = study.arm(study.base), study.arm(name)
-    k = min(study.delta_se_k, int(base.n_M.min()))
-    same_n = np.array_equal(base.n_M, arm.n_M)
+    k = min(study.delta_se_k, values[study.base].shape[1])
+    delta_se_band = passk.paired_band(values[study.base][:, k - 1 : k], values[name][:, :1])
+    support = None
+    if np.array_equal(base.reach_M, arm.reach_M):
+        support = passk.support(base.reach_M, base.solved_M.astype(int), arm.reach_M, arm.solved_M.astype(int))
     return AgainstBase(
         crossover=passk.crossover(*_same_k(values[study.base], values[name]), names=(base.label, arm.label)),
-        support=passk.support(base.n_M, base.c_M, arm.n_M, arm.c_M) if same_n else None,
-        delta_se=passk.delta_se(base.n_M, base.c_M, arm.n_M, arm.c_M, k),
-        delta_se_band=passk.paired_band(values[study.base][:, k - 1 : k], values[name][:, :1]),
+        support=support,
+        delta_se=float(delta_se_band.mean_K[0]),
+        delta_se_band=delta_se_band,
         delta_se_k=k,
     )
 

@@ -51,12 +51,15 @@ def write_numbers(study: Study, found: Findings, folder: Path) -> dict[str, str]
     _csv(folder / "differences.csv", ("first", "second", "k", "first_minus_second", "low", "high"), differences)
     counts = [f"{what}_{arm.name}" for arm in study.arms for what in ("c", "n")]
     marginal = [arm for arm in study.arms if arm.marginal_M is not None]
+    adaptive = [arm for arm in study.arms if arm.second]
+    later = [f"second_{what}_{arm.name}" for arm in adaptive for what in ("c", "n")]
     problems = [
         (name, "" if guess is None else guess, *(int(x) for arm in study.arms for x in (arm.c_M[i], arm.n_M[i])))
         + tuple(float(arm.marginal_M[i]) for arm in marginal)
+        + tuple(int(x) for arm in adaptive for x in (arm.second.c_M[i], arm.second.n_M[i]))
         for i, (name, _, guess) in enumerate(study.problems)
     ]
-    columns = ("problem", "guess_rate", *counts, *(f"marginal_{arm.name}" for arm in marginal))
+    columns = ("problem", "guess_rate", *counts, *(f"marginal_{arm.name}" for arm in marginal), *later)
     _csv(folder / "problems.csv", columns, problems)
     _json(folder / "support.json", _support(study, found))
     _json(folder / "summary.json", _summary(study, found))

@@ -136,8 +136,8 @@ def not_resolved(study: Study, found: Findings) -> list[str]:
 
 
 def _unsolved(study: Study) -> str:
-    n = min(int(arm.n_M.min()) for arm in study.arms)
-    counts = join(f"{arm.label}: {int((arm.c_M == 0).sum())}" for arm in study.arms)
+    n = min(int(arm.reach_M.min()) for arm in study.arms)
+    counts = join(f"{arm.label}: {int((~arm.solved_M).sum())}" for arm in study.arms)
     return (
         f"A problem with no right answer is not a problem that cannot be solved: after {n} wrong samples its success "
         f"rate may still be up to {percent(passk.unsolved_bound(n))} (95 %, about 3/n). "
@@ -190,6 +190,13 @@ def _conditions(study: Study) -> list[str]:
     if len(ns) > 1 or ns[0][0] != ns[0][1]:
         low, high = min(n for n, _ in ns), max(n for _, n in ns)
         lines.append(f"Samples per problem range from {low} to {high}; each curve ends at the fewest its arm has.")
+    for arm in study.arms:
+        if arm.second:
+            lines.append(
+                f"{sentence(arm.label)} was sampled adaptively: {int(arm.n_M[0])} samples of every problem, and "
+                f"{arm.second.n} where none of these was right. Beyond k = {int(arm.n_M[0])} its curve is estimated "
+                "from both stages without bias; every other number of it is of the first stage alone."
+            )
     return lines
 
 
@@ -221,4 +228,7 @@ def field_differs(study: Study, field: str) -> bool:
 def size(study: Study) -> str:
     """M and n as a caption says them."""
     low, high = (int(reduce([reduce(arm.n_M) for arm in study.arms])) for reduce in (np.min, np.max))
-    return f"M = {len(study.problems)} problems, n = {low if low == high else f'{low} to {high}'} samples each"
+    more = max((arm.second.n for arm in study.arms if arm.second), default=0)
+    adaptive = f", up to {more} where none of these is right" if more else ""
+    n = low if low == high else f"{low} to {high}"
+    return f"M = {len(study.problems)} problems, n = {n} samples each{adaptive}"
