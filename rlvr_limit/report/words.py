@@ -190,13 +190,15 @@ def _conditions(study: Study) -> list[str]:
     if len(ns) > 1 or ns[0][0] != ns[0][1]:
         low, high = min(n for n, _ in ns), max(n for _, n in ns)
         lines.append(f"Samples per problem range from {low} to {high}; each curve ends at the fewest its arm has.")
-    for arm in study.arms:
-        if arm.second:
-            lines.append(
-                f"{sentence(arm.label)} was sampled adaptively: {int(arm.n_M[0])} samples of every problem, and "
-                f"{arm.second.n} where none of these was right. Beyond k = {int(arm.n_M[0])} its curve is estimated "
-                "from both stages without bias; every other number of it is of the first stage alone."
-            )
+    stages = {(int(arm.n_M[0]), arm.second.n) for arm in study.arms if arm.second}
+    for first, n in sorted(stages):
+        of = [arm.label for arm in study.arms if arm.second and (arm.n_M[0], arm.second.n) == (first, n)]
+        who = "Every arm" if len(of) == len(study.arms) else sentence(join(of))
+        lines.append(
+            f"{who} was sampled adaptively: {first} samples of every problem, and {n} where none of these was right. "
+            f"Beyond k = {first} the curve is estimated from both stages without bias, and a problem counts as solved "
+            "by either; every other number is of the first stage alone."
+        )
     return lines
 
 
