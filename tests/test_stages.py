@@ -1,11 +1,12 @@
 """Adaptive sampling: who gets a second stage is read from the verdicts, and the page speaks of each stage rightly."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from rlvr_limit import passk
+from rlvr_limit import passk, records
 from rlvr_limit.jobs import settings, stages
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.report import Arm, SecondStage, Study
@@ -13,6 +14,7 @@ from rlvr_limit.report.analysis import analyse
 from rlvr_limit.report.study import check
 from rlvr_limit.report.words import not_resolved, size
 from rlvr_limit.types import UserError
+from tests import smoke
 from tests.records_rows import verdict, write
 from tests.smoke import REPOSITORY
 
@@ -60,6 +62,23 @@ def test_a_second_stage_is_for_problems_whose_graded_first_one_has_no_right_samp
 def test_a_first_stage_that_is_none_is_refused(tmp_path, adaptive):
     with pytest.raises(UserError, match=f"config.sampling.adaptive: found {adaptive}, but fewer samples than n = {N}"):
         experiment(tmp_path, f"sampling.adaptive={adaptive}")
+
+
+@pytest.mark.slow
+def test_a_run_draws_the_second_stage_after_the_verdicts_of_the_first_and_nothing_twice(tmp_path):
+    for _ in range(2):
+        done = smoke.run(tmp_path, "sampling.adaptive=8")
+        assert done.returncode == 0, done.stderr
+    root = smoke.run_folder(done.stdout)
+    assert "sample " not in done.stdout + done.stderr  # the second run had nothing to draw
+    rows = records.read(root, "verdicts", columns=["arm", "problem_id", "index", "correct"]).to_pylist()
+    drawn, solved = Counter(), Counter()
+    for row in rows:
+        drawn[row["arm"], row["problem_id"]] += 1
+        solved[row["arm"], row["problem_id"]] += row["correct"] and row["index"] < 8
+    assert len(rows) == records.read(root, "samples", columns=["index"]).num_rows
+    assert {(n, solved[key] > 0) for key, n in drawn.items()} == {(8, True), (32, False)}
+    assert "Every arm was sampled adaptively: 8 samples" in (root / "report" / "index.html").read_text()
 
 
 BASE_C, BASE_SECOND = np.array([2, 0, 0, 1, 0, 0]), np.array([0, 3, 0, 0, 1, 0])
