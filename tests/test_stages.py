@@ -12,6 +12,7 @@ from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.report import Arm, SecondStage, Study
 from rlvr_limit.report.analysis import analyse
 from rlvr_limit.report.study import check
+from rlvr_limit.report.tables import chain_rows, guessable_rows
 from rlvr_limit.report.words import not_resolved, size
 from rlvr_limit.types import UserError
 from tests import smoke
@@ -109,6 +110,20 @@ def test_curves_support_and_delta_se_are_of_both_stages():
     assert "Problems without a right answer, of 6, by arm: base: 2 and rl: 3." in text
     assert f"after {N} wrong samples" in text and f"{FIRST} samples of every problem, and {N} where none" in text
     assert size(shown).endswith(f"n = {FIRST} samples each, up to {N} where none of these is right")
+
+
+def test_guessable_problems_and_judged_chains_reach_as_far_as_their_stage():
+    judged = dataclasses.replace(
+        arm("rl", RL_C, RL_SECOND, "rl"), chains_right_M=np.minimum(RL_C, 1), chains_wrong_M=np.zeros(6, int)
+    )
+    asked = arm("asked", np.zeros(6, int), np.zeros(6, int), "other")
+    shown = dataclasses.replace(study(arm("base", BASE_C, BASE_SECOND, "base"), judged, asked), answer_only="asked")
+    found = analyse(shown)
+    assert len(found.guessable.curves["rl"]) == N and len(found.chains["rl"].low_K) == FIRST
+    assert [row[-1] for row in (chain_rows(shown, found)[0], guessable_rows(shown, found)[0])] == [
+        f"CoT-Pass@{FIRST}, lower to upper",
+        f"pass@{N}",
+    ]
 
 
 def test_arms_with_and_without_stages_are_held_against_each_other_at_the_same_n():

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlvr_limit import passk
 from rlvr_limit.report.guessing import ANSWER_ONLY, Chains, Guess, Guessable, chains, guessable, guesses
-from rlvr_limit.report.study import Arm, Study
+from rlvr_limit.report.study import Study
 
 ROUNDING = 1e-12
 BINS = ("0", *(f"({i / 10:g}, {(i + 1) / 10:g}]" for i in range(10)))
@@ -74,12 +74,21 @@ class Findings:
     def ks(self, *arms: str) -> list[int]:
         """The k of interest: powers of 4, and the largest k these arms have."""
         k_max = min(len(self.curves[arm].mean_K) for arm in arms)
-        return [4**i for i in range(k_max.bit_length()) if 4**i < k_max] + [k_max]
+        return powers_of_four(k_max)
+
+    def chain_ks(self, *arms: str) -> list[int]:
+        """The k of interest of CoT-Pass@k: judged chains are of the first stage where there are two."""
+        return powers_of_four(min(len(self.chains[arm].low_K) for arm in arms))
+
+
+def powers_of_four(k_max: int) -> list[int]:
+    """1, 4, 16 ... and k_max."""
+    return [4**i for i in range(k_max.bit_length()) if 4**i < k_max] + [k_max]
 
 
 def analyse(study: Study) -> Findings:
     """Compute all numbers of a checked study. Raises UserError as passk does (a band needs at least 2 problems)."""
-    values = {arm.name: _pass_curves(arm) for arm in study.arms}
+    values = {arm.name: arm.pass_MK for arm in study.arms}
     curves = {name: passk.population_band(value_MK) for name, value_MK in values.items()}
     rates = [guess for _, _, guess in study.problems]
     guess_K = None
@@ -103,12 +112,6 @@ def analyse(study: Study) -> Findings:
         headline=trained[-1] if trained else others[0].name,
         coverage=tuple(dict.fromkeys(line for M, n in sorted(sizes) for line in passk.coverage_caveats(M, n))),
     )
-
-
-def _pass_curves(arm: Arm) -> np.ndarray:
-    if arm.second is None:
-        return passk.pass_curves(arm.n_M, arm.c_M)
-    return passk.two_stage_curves(int(arm.n_M[0]), arm.c_M, arm.second.n_M, arm.second.c_M, arm.second.n)
 
 
 def _pairs(study: Study) -> list[tuple[str, str, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rlvr_limit import passk
 from rlvr_limit.types import UserError
 
 
@@ -58,6 +59,13 @@ class Arm:
     chains_right_M: np.ndarray | None = None
     chains_wrong_M: np.ndarray | None = None
     second: SecondStage | None = None
+
+    @property
+    def pass_MK(self) -> np.ndarray:
+        """pass@k of each problem for every k: [M, K], from both stages where there are two."""
+        if self.second is None:
+            return passk.pass_curves(self.n_M, self.c_M)
+        return passk.two_stage_curves(int(self.n_M[0]), self.c_M, self.second.n_M, self.second.c_M, self.second.n)
 
     @property
     def reach_M(self) -> np.ndarray:

@@ -156,7 +156,7 @@ def _summary(study: Study, found: Findings) -> dict[str, Any]:
         if arm.name in found.chains:
             c = found.chains[arm.name]
             entry["cot_pass@k"] = {str(k): {"low": float(c.low_K[k - 1]), "high": float(c.high_K[k - 1])}
-                                   for k in found.ks(arm.name)}
+                                   for k in found.chain_ks(arm.name)}
             entry["chains"] = {"right": c.right, "wrong": c.wrong, "unjudged": c.unjudged}
         if arm.name in found.against_base:
             beside = found.against_base[arm.name]
@@ -240,7 +240,7 @@ def guessable_rows(study: Study, found: Findings) -> tuple[list[str], list[list[
 
 def chain_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
     """What a person said of the chains behind right answers, and both bounds of CoT-Pass@k beside pass@k."""
-    ks = found.ks(*found.chains)
+    ks = found.chain_ks(*found.chains)
     rows = []
     for name, c in found.chains.items():
         curve = found.curves[name]
