@@ -35,7 +35,7 @@ GOODBYE_SECONDS = 1.0
 SHOWN = 3
 """Differences between hosts that are told."""
 
-STAGES = ("prepare", "train", "sample", "grade", "score", "end")
+STAGES = ("prepare", "train", "sample", "grade", "second stage", "second grade", "score", "end")
 """Where hosts wait for one another, in this order."""
 
 

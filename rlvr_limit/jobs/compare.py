@@ -21,6 +21,10 @@ def run(config: ConfigDict) -> None:
     train_missing(experiment)
     sample_missing(experiment)
     grade_missing(experiment)
+    if experiment.settings.sampling.adaptive:
+        # The verdicts on the first stage say which problems have a second one.
+        sample_missing(experiment, "second stage")
+        grade_missing(experiment, stage="second grade")
     score_missing(experiment)
     if experiment.hosts.is_first:
         for table in ("samples", "verdicts", "scores"):

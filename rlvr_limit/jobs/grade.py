@@ -31,14 +31,14 @@ def run(config: ConfigDict) -> None:
     experiment.hosts.close()
 
 
-def grade_missing(experiment: Experiment, again: bool = False) -> None:
+def grade_missing(experiment: Experiment, again: bool = False, stage: str = "grade") -> None:
     """Grades what sampling left ungraded. `again`: also what only another version of the grader has judged.
 
     Without it that is a UserError: verdicts that a reader has seen are not replaced unasked. Host 0 does it for all.
     """
     if experiment.hosts.is_first:
         _grade(experiment, again)
-    experiment.hosts.wait("grade")
+    experiment.hosts.wait(stage)
 
 
 def _grade(experiment: Experiment, again: bool) -> None:

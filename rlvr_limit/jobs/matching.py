@@ -146,7 +146,7 @@ def answers_needed(known: Sequence[Entropy], problems: int, error: float) -> int
 
 def recorded_entropy(experiment: Experiment, arm: str) -> Entropy:
     """The entropy of what an evaluated arm has on record. UserError where it has not all its samples yet."""
-    n = {problem.id: experiment.n(problem) for problem in experiment.problems}
+    n = {problem.id: experiment.first(problem) for problem in experiment.problems}
     stored = records.read(experiment.root, "samples", ["problem_id", "index", "logp"], {"arm": arm})
     most = np.array([n.get(name, 0) for name in stored["problem_id"].to_pylist()])
     stored = stored.filter(pa.array(stored["index"].to_numpy() < most))

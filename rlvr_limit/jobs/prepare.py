@@ -240,7 +240,8 @@ def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, 
     free = {"job", "target", "title", "purpose", "caveat", "runs", "run_dir", "data_dir", "grading", "score", "report"}
     free |= {"checkpoint_seconds", "flush_seconds", "wandb", "hosts", "allow_differ", "share_weights"}
     found = {name: value for name, value in settings.to_jsonable(s).items() if name not in free}
-    del found["sampling"]["n"], found["sampling"]["n_of"]
+    for allowed in ("n", "n_of", "adaptive"):
+        del found["sampling"][allowed]
     asked = {
         name: {
             "prompts": setup.variant,

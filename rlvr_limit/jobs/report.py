@@ -21,6 +21,7 @@ from rlvr_limit.jobs.metrics import training_rows
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.review import Judged, judged_chains, reference
 from rlvr_limit.jobs.score import SOLVER
+from rlvr_limit.jobs.stages import second_stage
 from rlvr_limit.likelihood import perplexity
 from rlvr_limit.tasks.prompts import ANSWER_ONLY
 from rlvr_limit.types import Problem, Status, Stop, UserError
@@ -103,7 +104,7 @@ def study_of(experiment: Experiment, benchmark: str, problems: list[Problem], pa
 def _arm(
     experiment: Experiment, entry: Evaluated, problems: list[Problem], judged: Judged
 ) -> tuple[report.Arm, list[report.Example]]:
-    n, place = experiment.n(problems[0]), {problem.id: i for i, problem in enumerate(problems)}
+    n, place = experiment.first(problems[0]), {problem.id: i for i, problem in enumerate(problems)}
     wanted = ["problem_id", "index", "stop", "text", "logp_model", "logp"]
     samples = records.read(experiment.root, "samples", columns=wanted, where={"arm": entry.name})
     samples = _of(samples, n, place)
@@ -146,6 +147,7 @@ def _arm(
         marginal_M=_marginal(problems, row, verdicts),
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
+        second=second_stage(experiment, entry, problems),
     )
     return arm, _examples(entry.name, samples, verdicts, texts)
 
@@ -214,7 +216,7 @@ def _conditions(experiment: Experiment, entry: Evaluated, n: int) -> dict[str, s
     arm = experiment.settings.arms[experiment.source(entry).arm]
     asked = records.read_manifest(experiment.root)["conditions"]["asked"][entry.arm]
     said = {
-        "samples per problem": str(n),
+        "samples per problem": str(n) if not setup.sampling.adaptive else f"{n}, and more where none is right",
         "temperature": found.temperature,
         "top-p": found.top_p,
         **({"top-k": found.top_k} if setup.sampling.top_k else {}),

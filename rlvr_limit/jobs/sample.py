@@ -21,6 +21,7 @@ from rlvr_limit.jobs.conditions import weights_sha256
 from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
+from rlvr_limit.jobs.stages import wanted
 from rlvr_limit.jobs.train import load, train_missing
 from rlvr_limit.model import ModelConfig
 from rlvr_limit.rollout import Graded, missing, rollout
@@ -34,21 +35,27 @@ SHARES = 8
 
 
 def run(config: ConfigDict) -> None:
-    """The sample job: n samples of every arm and problem are on record when it returns."""
+    """The sample job: n samples of every arm and problem are on record when it returns.
+
+    With sampling.adaptive it draws what is known to be wanted: the second stage only where the first one is graded.
+    """
     experiment = prepare(config)
     train_missing(experiment)
     sample_missing(experiment)
     experiment.hosts.close()
 
 
-def sample_missing(experiment: Experiment) -> None:
-    """Samples arm by arm; several hosts share the work, and once more what a host that died had leased."""
+def sample_missing(experiment: Experiment, stage: str = "sample") -> None:
+    """Samples arm by arm; several hosts share the work, and once more what a host that died had leased.
+
+    stage is the one of hosts.STAGES: each has leases of its own.
+    """
     hosts = experiment.hosts
     for turn in itertools.count():
-        _sample_lacking(experiment, turn)
+        _sample_lacking(experiment, f"{stage}/{turn}")
         if hosts.count > 1:
             print(hosts.summary(), flush=True)
-        hosts.wait("sample", turn)
+        hosts.wait(stage, turn)
         if hosts.count == 1 or next(_lacking(experiment), None) is None:
             break
     if hosts.is_first:
@@ -57,7 +64,7 @@ def sample_missing(experiment: Experiment) -> None:
             records.update_manifest(experiment.root, f"arms.{fact}", digest)
 
 
-def _sample_lacking(experiment: Experiment, turn: int) -> None:
+def _sample_lacking(experiment: Experiment, lease: str) -> None:
     """One pass over all arms; arms of one shape share an engine, only the weights change between them."""
     engine: Engine | None = None
     shape: ModelConfig | None = None
@@ -74,7 +81,7 @@ def _sample_lacking(experiment: Experiment, turn: int) -> None:
                 params = load(experiment, entry)
                 engine, shape = Engine(params, model, experiment.engine, _longest(experiment, model)), model
                 del params
-            _sample(experiment, entry, engine, work, turn, samples, verdicts)
+            _sample(experiment, entry, engine, work, lease, samples, verdicts)
 
 
 def _longest(experiment: Experiment, model: ModelConfig) -> int:
@@ -91,7 +98,7 @@ def _longest(experiment: Experiment, model: ModelConfig) -> int:
 def _lacking(experiment: Experiment) -> Iterator[tuple[Evaluated, Work]]:
     for entry in experiment.evaluated:
         existing = records.existing(experiment.root, "samples", arm=entry.name)
-        work = list(missing(experiment.setups[entry.arm].problems, experiment.n, existing))
+        work = list(missing(experiment.setups[entry.arm].problems, wanted(experiment, entry), existing))
         if work:
             yield entry, work
 
@@ -99,7 +106,7 @@ def _lacking(experiment: Experiment) -> Iterator[tuple[Evaluated, Work]]:
 def identity(experiment: Experiment, entry: Evaluated, temperature: float) -> str:
     """What an arm's random numbers derive from: its weights and how they are sampled, whatever the arm is called."""
     setup = experiment.setups[entry.arm]
-    s = dataclasses.replace(setup.sampling, n=0, n_of={}, temperature=temperature)
+    s = dataclasses.replace(setup.sampling, n=0, n_of={}, adaptive=0, temperature=temperature)
     stops = sorted(setup.stop_tokens)
     return settings.digest([weights_sha256(experiment, entry), settings.to_jsonable(s), stops])
 
@@ -117,12 +124,12 @@ def _sample(
     entry: Evaluated,
     engine: Engine,
     work: Work,
-    turn: int,
+    lease: str,
     samples: records.Writer,
     verdicts: records.Writer,
 ) -> None:
     s, task, setup = experiment.settings, experiment.task, experiment.setups[entry.arm]
-    total = sum(experiment.n(problem) for problem in setup.problems)
+    total = sum(map(wanted(experiment, entry), setup.problems))
     done = total - sum(len(indices) for _, indices in work)
     moments: deque[Moment] = deque(maxlen=1)
     temperature = temperature_of(experiment, entry, engine)
@@ -132,7 +139,7 @@ def _sample(
 
     drawn = rollout(
         engine,
-        _leased(experiment, entry, work, turn),
+        _leased(experiment, entry, work, lease),
         sampling,
         s.seed,
         f"eval/{identity(experiment, entry, temperature)}",
@@ -188,7 +195,9 @@ def _sample(
     experiment.notice.heed()
 
 
-def _leased(experiment: Experiment, entry: Evaluated, work: Work, turn: int) -> Iterator[tuple[Problem, Iterable[int]]]:
+def _leased(
+    experiment: Experiment, entry: Evaluated, work: Work, lease: str
+) -> Iterator[tuple[Problem, Iterable[int]]]:
     """The work of this host: every problem, and of its samples what no other host has leased.
 
     Hosts begin at different problems, so that the samples of one share their prompt's cache for as long as may be.
@@ -196,7 +205,7 @@ def _leased(experiment: Experiment, entry: Evaluated, work: Work, turn: int) -> 
     hosts = experiment.hosts
     first = hosts.index * len(work) // hosts.count
     for problem, lacking in work[first:] + work[:first]:
-        yield problem, _shares(hosts, f"sample/{turn}/{entry.name}/{problem.id}", lacking, experiment.n(problem))
+        yield problem, _shares(hosts, f"{lease}/{entry.name}/{problem.id}", lacking, experiment.n(problem))
 
 
 def _shares(hosts: Hosts, name: str, lacking: list[int], n: int) -> Iterator[int]:

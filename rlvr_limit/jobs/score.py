@@ -54,7 +54,7 @@ def _work(experiment: Experiment) -> list[tuple[Evaluated, str, Answers]]:
 
 def _score_lacking(experiment: Experiment, turn: int) -> None:
     n, work, hosts = experiment.settings.score.answers, _work(experiment), experiment.hosts
-    total = sum(min(n, experiment.n(problem)) for problem in experiment.problems) * len(work)
+    total = sum(min(n, experiment.first(problem)) for problem in experiment.problems) * len(work)
     left = sum(len(todo) for _, _, todo in work)
     if not left:
         return
@@ -138,10 +138,10 @@ def answers_of(experiment: Experiment, arm: str, n: int) -> Answers:
         for problem in experiment.problems:
             rng = random.Random(f"{experiment.settings.seed}/solver/{problem.id}")
             right = experiment.task.demonstrate([problem], 1.0, rng)
-            found += [(problem.id, i, next(right)[1]) for i in range(min(n, experiment.n(problem)))]
+            found += [(problem.id, i, next(right)[1]) for i in range(min(n, experiment.first(problem)))]
         return found
     # A folder may hold more samples than this config asks for.
-    most = {problem.id: min(n, experiment.n(problem)) for problem in experiment.problems}
+    most = {problem.id: min(n, experiment.first(problem)) for problem in experiment.problems}
     stored = records.read(experiment.root, "samples", columns=["problem_id", "index", "tokens"], where={"arm": arm})
     rows = (r for r in stored.to_pylist() if r["index"] < most[r["problem_id"]])
     return [(r["problem_id"], r["index"], tuple(r["tokens"])) for r in rows]

@@ -78,7 +78,7 @@ def guessable(study: Study) -> Guessable | None:
     asked = study.arm(study.answer_only)
     dropped_M = passk.guessable(asked.n_M, asked.c_M)
     kept = ~dropped_M
-    curves = {arm.name: passk.pass_curve(arm.n_M[kept], arm.c_M[kept]) for arm in study.arms} if kept.any() else {}
+    curves = {arm.name: arm.pass_MK[kept].mean(axis=0) for arm in study.arms} if kept.any() else {}
     return Guessable(asked.name, tuple(np.flatnonzero(dropped_M).tolist()), curves)
 
 
