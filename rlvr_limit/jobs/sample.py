@@ -67,7 +67,11 @@ def _longest(experiment: Experiment, model: ModelConfig) -> int:
 
 
 def _lacking(experiment: Experiment) -> Iterator[tuple[Evaluated, Work]]:
-    for entry in experiment.evaluated:
+    def is_matched(entry: Evaluated) -> bool:
+        return bool(experiment.settings.arms[entry.arm].sampling.match_entropy)
+
+    # The samples that an entropy is matched to must be there first.
+    for entry in sorted(experiment.evaluated, key=is_matched):
         existing = records.existing(experiment.root, "samples", arm=entry.name)
         work = list(missing(experiment.setups[entry.arm].problems, experiment.n, existing))
         if work:
