@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from rlvr_limit import checkpoint, records
 from rlvr_limit.jobs import matching, report, sample, settings, sharing, train
 from rlvr_limit.jobs.entropy import Entropy, token_entropy
-from rlvr_limit.jobs.experiment import Experiment
+from rlvr_limit.jobs.experiment import ArmSampling, Experiment, sampling_of
 from rlvr_limit.jobs.matching import Round, next_temperature
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.model import ModelConfig, causal, init_params, logits
@@ -69,7 +70,7 @@ def sampled(config: Any) -> Experiment:
 
 @pytest.fixture(scope="module")
 def matched(folders: dict[str, Path]) -> Experiment:
-    """Base at 0.8, a surer arm at 0.8, and two views of it: hotter, and at the base's entropy."""
+    """Base at 0.8, a surer arm at 0.8 with two views, hotter and at the base's entropy, and the base at its entropy."""
     arms = {
         "base": given("base", "base", folders["unsure"]),
         "rl": given("rl", "rl", folders["sure"]),
@@ -81,7 +82,10 @@ def matched(folders: dict[str, Path]) -> Experiment:
             "sampling": {"match_entropy": "base", "match_within": WITHIN},
         },
     }
-    words = ("sampling.temperature=0.8", "allow_differ=('temperature',)")
+    arms["early"] = arms["level"] | {"label": "early", "weights_of": "base"}
+    arms["early"]["sampling"] = {"match_entropy": "rl", "match_within": WITHIN}
+    arms["greedy"] = {"label": "greedy", "group": "other", "weights_of": "rl", "sampling": {"top_k": 1}}
+    words = ("sampling.temperature=0.8", "allow_differ=('temperature', 'top_k')")
     return sampled(config_of(folders["runs"], arms, *words))
 
 
@@ -98,10 +102,21 @@ def test_views_of_an_arm_have_its_weights_and_samples_of_their_own(matched: Expe
         assert np.mean([a == b for a, b in zip(tokens[one], tokens[other], strict=True)]) < 0.5
 
 
+def test_every_field_of_an_arms_own_sampling_counts(matched: Experiment) -> None:
+    rows = rows_of(matched, "greedy")
+    assert len({(row["problem_id"], tuple(row["tokens"])) for row in rows}) == len(matched.problems)
+    assert not np.concatenate([row["logp"] for row in rows]).any()
+    sampling = ArmSampling(temperature=0.3, top_p=0.4, top_k=5, min_p=0.6)
+    arm = dataclasses.replace(matched.settings.arms["hot"], sampling=sampling)
+    found = sampling_of(matched.settings.sampling, arm)
+    assert (found.temperature, found.top_p, found.top_k, found.min_p) == (0.3, 0.4, 5, 0.6)
+    assert (found.n, found.max_tokens) == (N, matched.settings.sampling.max_tokens)
+
+
 def test_entropy_on_record_is_that_of_the_tempered_distribution_of_the_models_logits(matched: Experiment) -> None:
     """Against the whole rows of logits of a plain forward pass, in float64, token by token."""
     found = matching.read(matched.root, "level").temperature
-    for arm, temperature in (("base", 0.8), ("rl", 0.8), ("hot", 1.5), ("level", found)):
+    for arm, temperature in (("base", 0.8), ("level", found)):
         setup, params = matched.setups[arm], train.load(matched, matched.named(arm))
         prompts = {p.id: p.prompt_ids for p in setup.problems}
         rows = rows_of(matched, arm)
@@ -123,14 +138,18 @@ def test_entropy_on_record_is_that_of_the_tempered_distribution_of_the_models_lo
         assert abs(recorded.mean - exact) < 3 * recorded.error
 
 
-def test_matched_temperature_gives_the_aims_entropy_in_few_rounds_and_is_on_record(matched: Experiment) -> None:
-    kept = matching.read(matched.root, "level")
-    assert kept.aim == "base" and 1 <= len(kept.rounds) <= matching.ROUNDS
-    assert kept.temperature == kept.rounds[-1].temperature > 0.8
-    last, base = kept.rounds[-1].entropy, matching.recorded_entropy(matched, "base")
-    assert abs(last.mean - base.mean) + 2 * np.hypot(last.error, base.error) <= WITHIN
-    assert matching.recorded_entropy(matched, "rl").mean < base.mean - WITHIN
-    full = matching.recorded_entropy(matched, "level")
+@pytest.mark.parametrize(("arm", "aim"), [("level", "base"), ("early", "rl")])
+def test_matched_temperature_gives_the_aims_entropy_in_few_rounds_and_is_on_record(
+    matched: Experiment, arm: str, aim: str
+) -> None:
+    kept = matching.read(matched.root, arm)
+    assert kept.aim == aim and 1 < len(kept.rounds) <= matching.ROUNDS
+    assert kept.temperature == kept.rounds[-1].temperature
+    assert (kept.temperature > 0.8) == (arm == "level")
+    last, target = kept.rounds[-1].entropy, matching.recorded_entropy(matched, aim)
+    assert abs(last.mean - target.mean) + 2 * np.hypot(last.error, target.error) <= WITHIN
+    assert abs(kept.rounds[0].entropy.mean - target.mean) > WITHIN
+    full = matching.recorded_entropy(matched, arm)
     assert abs(full.mean - last.mean) < 3 * np.hypot(full.error, last.error)
 
 
@@ -154,7 +173,8 @@ def test_page_says_what_differs_by_allowance_and_how_the_temperature_was_found(m
     study = report.study_of(matched, "", list(matched.problems))
     kept = matching.read(matched.root, "level")
     text = " ".join(study.notes)
-    assert f"Allowed to differ: temperature. base: 0.8; hot: 1.5; level: {kept.temperature:.4f}" in text
+    assert "Allowed to differ: temperature. base: 0.8; early: " in text
+    assert f"; hot: 1.5; level: {kept.temperature:.4f}" in text
     assert f"found in {len(kept.rounds)} rounds" in text
     assert study.arm("hot").entropy > study.arm("rl").entropy
     assert study.arm("rl").entropy_error > 0
@@ -207,6 +227,26 @@ def test_arms_that_differ_are_refused_before_anything_is_made(folders: dict[str,
     assert {p: [e.name for e in es] for p, es in made.panels.items()} == {"cold": ["base"], "hot": ["hot", "rl"]}
 
 
+def test_panels_are_pages_of_their_own_with_a_base_of_their_own(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {
+        "base": given("base", "base", folders["unsure"], panel="T=1"),
+        "rl": given("rl", "rl", folders["sure"], panel="T=1"),
+    }
+    for name, group in (("base", "base"), ("rl", "rl")):
+        more = {"weights_of": name, "sampling": {"temperature": 1.5}}
+        arms[f"{name}_hot"] = {"label": name, "group": group, "panel": "T=1.5", **more}
+    found = sampled(config_of(folders["runs"], arms))
+    written: dict[str, Any] = {}
+    monkeypatch.setattr(report.report, "write_all", lambda *args: written.update(args[3]))
+    report.write_report(found)
+    pages = {name: (study.base, [arm.name for arm in study.arms]) for name, study in written.items()}
+    assert pages == {"T=1": ("base", ["base", "rl"]), "T=1.5": ("base_hot", ["base_hot", "rl_hot"])}
+    temperatures = [study.arm(study.base).conditions["temperature"] for study in written.values()]
+    assert temperatures == ["1.0", "1.5"]
+
+
 @pytest.mark.parametrize(
     ("arm", "named"),
     [
@@ -245,19 +285,31 @@ def recipes(runs: Path, name: str, share: bool = True, **changes: Any) -> Experi
 
 
 def test_equal_recipes_of_two_configs_are_trained_once(
-    folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = (recipes(folders["runs"], name) for name in ("first", "second"))
-    assert first.root != second.root
-    train.train_missing(first)
-    assert "not trained again" not in capsys.readouterr().out
-    train.train_missing(second)
-    assert "arm base: not trained again" in capsys.readouterr().out
-    assert not (second.root / "train" / "base" / "states").exists()
-    hashes = [records.read_manifest(e.root)["facts"]["arms.base.weights_sha256"] for e in (first, second)]
-    assert hashes[0] == hashes[1]
-    metrics = [(e.root / "train" / "base" / "metrics.jsonl").read_text() for e in (first, second)]
+    runs = []
+
+    def run_steps(experiment: Experiment, arm: str, recipe: Any, save: dict[int, str]) -> None:
+        """What training leaves: weights of its last step, and a row a step."""
+        runs.append(experiment.settings.name)
+        checkpoint.save_params(experiment.root / "weights" / save[2], checkpoint_of(experiment, folders["sure"]))
+        (experiment.root / "train" / arm).mkdir(parents=True)
+        (experiment.root / "train" / arm / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+
+    monkeypatch.setattr(train, "_run_steps", run_steps)
+    made = [recipes(folders["runs"], *words) for words in (("first",), ("second",), ("alone", False))]
+    for experiment in made:
+        train.train_missing(experiment)
+    assert runs == ["first", "alone"] and len({experiment.root for experiment in made}) == 3
+    assert capsys.readouterr().out.count("arm base: not trained again") == 1
+    facts = [records.read_manifest(e.root)["facts"]["arms.base.weights_sha256"] for e in made]
+    assert facts[0] == facts[1]
+    metrics = [(e.root / "train" / "base" / "metrics.jsonl").read_text() for e in made]
     assert metrics[0] == metrics[1] and len(metrics[0].splitlines()) == 2
+
+
+def checkpoint_of(experiment: Experiment, folder: Path) -> Any:
+    return checkpoint.load_params(folder, experiment.setups["base"].model, experiment.mesh)
 
 
 def test_whatever_decides_a_recipe_leads_elsewhere_and_what_does_not_does_not(folders: dict[str, Path]) -> None:

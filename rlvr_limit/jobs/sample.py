@@ -96,7 +96,11 @@ def _longest(experiment: Experiment, model: ModelConfig) -> int:
 
 
 def _lacking(experiment: Experiment) -> Iterator[tuple[Evaluated, Work]]:
-    for entry in experiment.evaluated:
+    def is_matched(entry: Evaluated) -> bool:
+        return bool(experiment.settings.arms[entry.arm].sampling.match_entropy)
+
+    # The samples that an entropy is matched to must be there first.
+    for entry in sorted(experiment.evaluated, key=is_matched):
         existing = records.existing(experiment.root, "samples", arm=entry.name)
         work = list(missing(experiment.setups[entry.arm].problems, wanted(experiment, entry), existing))
         if work:
@@ -105,10 +109,10 @@ def _lacking(experiment: Experiment) -> Iterator[tuple[Evaluated, Work]]:
 
 def identity(experiment: Experiment, entry: Evaluated, temperature: float) -> str:
     """What an arm's random numbers derive from: its weights and how they are sampled, whatever the arm is called."""
-    setup = experiment.setups[entry.arm]
+    setup, weights = experiment.setups[entry.arm], weights_sha256(experiment, entry)
+    assert weights, f"the weights of {entry.name} were not loaded before they are sampled"
     s = dataclasses.replace(setup.sampling, n=0, n_of={}, adaptive=0, temperature=temperature)
-    stops = sorted(setup.stop_tokens)
-    return settings.digest([weights_sha256(experiment, entry), settings.to_jsonable(s), stops])
+    return settings.digest([weights, settings.to_jsonable(s), sorted(setup.stop_tokens)])
 
 
 def temperature_of(experiment: Experiment, entry: Evaluated, engine: Engine) -> float:
