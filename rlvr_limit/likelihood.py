@@ -231,14 +231,19 @@ def score_batches(
     About `tokens` padded tokens of answers, and as many of prompts, are computed at a time on each device. shortest:
     see lay_out. Raises UserError for a pair without a prompt.
     """
-    mesh = mesh_of(params)
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    shards = shards_of_rows(params)
     for places, rows in lay_out(pairs, tokens, shards, shortest):
         packed = packed_positions(config, rows.wanted_RT, shards)
         logp_RT, entropy_RT = map(np.asarray, shared_logprobs(params, config, rows, packed))
         for row, i in places.items():
             end = len(pairs[i][1])
             yield i, Scored(tuple(logp_RT[row, :end].tolist()), tuple(entropy_RT[row, :end].tolist()))
+
+
+def shards_of_rows(params: Params) -> int:
+    """Into how many parts the mesh of these parameters cuts rows that divide by it."""
+    shape = mesh_of(params).shape
+    return shape["data"] * shape["fsdp"]
 
 
 def lay_out(
