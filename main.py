@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from rlvr_limit.jobs import settings
+from rlvr_limit.jobs.preemption import Preempted
 from rlvr_limit.types import UserError
 
 JOBS = {
@@ -17,12 +18,13 @@ JOBS = {
     "score": "log-likelihoods of stored samples under each arm",
     "train": "train the arms that are recipes, not weights",
     "report": "draw the page, figures and tables from the records",
+    "counts": "draw the page from a file of counts (problem,arm,n,correct): no samples, no models",
     "plan": "what the config takes on config.target, without weights or accelerator",
 }
 
 
 def main(argv: list[str]) -> int:
-    """Runs config.job with the config and overrides in `argv`; returns the exit code (2 bad input, 130 interrupted)."""
+    """Runs config.job with the config and overrides in `argv`; returns the exit code: 2 bad input, 130 interrupted."""
     default = Path(__file__).resolve().parent / "configs" / "countdown.py"
     try:
         if {"--help", "-h"} & set(argv[1:]):
@@ -36,6 +38,8 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Preempted as notice:
+        print(notice, file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted: everything drawn so far is kept; run the same command to go on", file=sys.stderr)
         return 130

@@ -21,8 +21,11 @@ def defaults() -> ConfigDict:
             "checkpoint_seconds": 10.0,
             "flush_seconds": 1.0,
             "wandb": "",
+            "allow_differ": (),
+            "share_weights": False,
             "dtype": "float32",
             "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
+            "hosts": {"coordinator": "", "count": 0, "index": -1, "patience": 30.0},
             "engine": {
                 "slots": 512,
                 "window": 9,

@@ -41,14 +41,20 @@ CHANGES = {
 
 def get_config() -> ConfigDict:
     """configs/countdown.py with these arms in place of its own, but for the base."""
-    config = countdown.get_config()
-    config.name = "countdown_algorithms"
-    config.title = "Countdown: RL algorithms from one base"
+    config = study("countdown_algorithms", "Countdown: RL algorithms from one base", tuple(LABELS))
     config.purpose = (
         "Do algorithms of reinforcement learning with verifiable rewards differ in what they let a small decoder solve "
         "that its base cannot, or only in how much likelier they make what the base already has?"
     )
-    config.arms = {"base": config.arms.base} | {name: arm(name) for name in LABELS}
+    return config
+
+
+def study(name: str, title: str, arms: tuple[str, ...]) -> ConfigDict:
+    """The base and some of these arms; weights that one such study has trained are found by the others."""
+    config = countdown.get_config()
+    config.name, config.title = name, title
+    config.share_weights = True
+    config.arms = {"base": config.arms.base} | {name: arm(name) for name in arms}
     return config
 
 

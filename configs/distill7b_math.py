@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config = base.released(
         "distill7b_math", "Qwen2.5-Math-7B: RL against distillation", shapes.QWEN25_MATH_7B, {"minerva_math": 128}
     )
+    config.allow_differ = ("template", "eos", "lengths")
     config.arms.base = base.arm("Qwen2.5-Math-7B", "base", "Qwen/Qwen2.5-Math-7B", "oat")
     config.arms.rl = base.arm("Oat-Zero-7B", "rl", "sail/Qwen2.5-Math-7B-Oat-Zero", "oat")
     config.arms.instruct = base.arm("Qwen2.5-Math-7B-Instruct", "other", "Qwen/Qwen2.5-Math-7B-Instruct", "chat")

@@ -41,19 +41,19 @@ def make_mesh(config: MeshConfig) -> Mesh:
     """A mesh of the first data * fsdp * tensor devices. Raises UserError where there are fewer."""
     shape = (config.data, config.fsdp, config.tensor)
     wanted = math.prod(shape)
-    if min(shape) < 1 or wanted > jax.device_count():
-        raise UserError(f"config.mesh: {shape} needs {wanted} devices, this machine has {jax.device_count()}")
+    if min(shape) < 1 or wanted > jax.local_device_count():
+        raise UserError(f"config.mesh: {shape} needs {wanted} devices, this machine has {jax.local_device_count()}")
     return Mesh(np.array(all_devices()[:wanted]).reshape(shape), ("data", "fsdp", "tensor"))
 
 
 def all_devices() -> list[jax.Device]:
-    """This machine's devices; the first call starts the backend."""
-    return jax.devices()
+    """This machine's devices, not those of a run's other hosts; the first call starts the backend."""
+    return jax.local_devices()
 
 
 def machine() -> str:
     """Kind and number of the devices, such as "NVIDIA H200 x 8"."""
-    return f"{all_devices()[0].device_kind} x {jax.device_count()}"
+    return f"{all_devices()[0].device_kind} x {jax.local_device_count()}"
 
 
 def partition(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rlvr_limit.engine import Engine, Moment, Request, prompt_key
@@ -22,7 +22,7 @@ class Graded:
 
 def rollout(
     engine: Engine,
-    problems: Iterable[tuple[Problem, Sequence[int]]],
+    problems: Iterable[tuple[Problem, Iterable[int]]],
     sampling: Callable[[Problem], SamplingParams],
     seed: int,
     stream: str,
@@ -31,6 +31,8 @@ def rollout(
     watch: Callable[[Moment], None] | None = None,
 ) -> Iterator[Graded]:
     """Draws the given sample indices of each problem and grades them as they finish, in no particular order.
+
+    Indices are read one by one, as slots free up.
 
     Without a grader the verdicts are None, for a later stage to give.
 
@@ -43,7 +45,7 @@ def rollout(
         for problem, indices in problems:
             known[problem.id] = problem
             key = prompt_key(seed, stream, problem.prompt)
-            yield Request(problem.id, problem.prompt_ids, key, tuple(indices), sampling(problem))
+            yield Request(problem.id, problem.prompt_ids, key, indices, sampling(problem))
 
     for sample in engine.generate(requests(), watch):
         text = decode(sample.tokens)

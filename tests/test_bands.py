@@ -239,7 +239,7 @@ def test_bands_are_compiled_once_for_a_shape():
     base_MK, rl_MK = crossing_arms()
     passk.population_band(base_MK)
     passk.crossover(base_MK, rl_MK)
-    jitted = (bands._bootstrap_weights, bands._bootstrap_ends, bands._student_quantile)
+    jitted = (bands._bootstrap_draws, bands._student_quantile)
     before = [f._cache_size() for f in jitted]
     for seed, level in ((1, 0.9), (2, 0.99)):
         passk.population_band(rl_MK, seed=seed, level=level)

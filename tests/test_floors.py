@@ -19,7 +19,7 @@ LONGEST = 400
 
 FLOORS = {
     "types": 0,
-    **dict.fromkeys(("mesh", "tokenizer", "passk", "records", "scheduler", "grading"), 1),
+    **dict.fromkeys(("mesh", "hosts", "tokenizer", "passk", "records", "scheduler", "grading"), 1),
     **dict.fromkeys(("model", "tasks"), 2),
     **dict.fromkeys(("likelihood", "checkpoint", "engine"), 3),
     **dict.fromkeys(("rollout", "rl", "report", "planning"), 4),

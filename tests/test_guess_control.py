@@ -68,6 +68,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
         "main.py", f"--config={REPOSITORY / 'configs' / 'qwen7b_math.py'}", f"--config.sampling.n={N}",
         f"--config.benchmarks=('{root / 'mine.jsonl'}',)", "--config.sampling.max_tokens=8",
         *(f"--config.arms.{name}.weights={root / 'model'}" for name in ARMS[:2]), f"--config.run_dir={root / 'run'}",
+        "--config.allow_differ=('template',)",
     ]  # fmt: skip
     before = jax.config.jax_compilation_cache_dir
     made = settings.parse_command_line(words, REPOSITORY / "configs" / "countdown.py")

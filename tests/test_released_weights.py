@@ -15,6 +15,7 @@ import pytest
 
 from rlvr_limit import checkpoint, records
 from rlvr_limit.jobs import settings
+from rlvr_limit.jobs.conditions import differences, of
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.score import answers_of
@@ -139,6 +140,24 @@ def test_fewer_samples_asked_for_than_stored_are_a_smaller_study(
     assert sorted(answers) == sorted(wanted)
 
 
+@pytest.mark.parametrize(
+    ("field", "override"), [("template", "arms.rl.prompt=oat"), ("eos", "arms.rl.stop=('<|im_start|>',)")]
+)
+def test_arms_of_another_template_or_end_token_are_refused_before_sampling_unless_that_is_allowed(
+    folders: Path, tmp_path: Path, compilation_cache: None, field: str, override: str
+) -> None:
+    here = (f"runs={tmp_path}", override)
+    with pytest.raises(UserError) as refused:
+        prepared(folders, *here, "allow_differ=('temperature', 'lengths')")
+    assert f"arm rl: {field} is " in str(refused.value) and "that of base is " in str(refused.value)
+    assert not list(tmp_path.iterdir())
+    allowed = prepared(folders, *here, f"allow_differ=('{field}', 'lengths')")
+    (said,) = (line for line in differences(allowed, allowed.evaluated) if "lengths" not in line)
+    assert said.startswith(f"Allowed to differ: {field}. base: ")
+    own, other = (of(allowed, entry) for entry in allowed.evaluated)
+    assert own.question == other.question and own.benchmark == other.benchmark
+
+
 def test_context_caps_answers_and_says_so(
     folders: Path, compilation_cache: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,7 +170,7 @@ def test_context_caps_answers_and_says_so(
     assert asked["shortest_limit"] == min(300 - len(problem.prompt_ids) for problem in setup.problems)
     assert "a context of 300 tokens leaves 5 of 5 problems less than the 4000 new tokens asked for" in caplog.text
     beyond = prepared(folders, "sampling.max_tokens=4000", "sampling.allow_beyond_context=True")
-    assert beyond.sampling_params(setup, setup.problems[0]).max_tokens == 4000
+    assert beyond.sampling_params(beyond.setups["base"], setup.problems[0]).max_tokens == 4000
 
 
 @pytest.mark.parametrize(

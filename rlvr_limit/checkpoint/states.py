@@ -48,8 +48,8 @@ def _raw(x: Any) -> np.ndarray:
 
 def save_params(folder: Path, params: Params) -> None:
     """Writes weights into a new folder; it appears whole or not at all."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder.absolute(), params)
+    with ocp.StandardCheckpointer(multiprocessing_options=_by_this_host()) as checkpointer:
+        checkpointer.save(folder.absolute(), _to_save(params))
 
 
 def load_params(folder: Path, config: ModelConfig, mesh: Mesh) -> Params:
@@ -59,13 +59,42 @@ def load_params(folder: Path, config: ModelConfig, mesh: Mesh) -> Params:
     shapes = jax.eval_shape(lambda: model.init_params(config, jax.random.key(0)))
     shardings = parameter_shardings(model.parameter_specs(config), mesh)
     wanted = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_by_this_host()) as checkpointer:
         try:
-            return checkpointer.restore(folder.absolute(), wanted)
+            return _placed(checkpointer.restore(folder.absolute(), _to_fill(wanted)), wanted)
         except (ValueError, KeyError, FileNotFoundError) as error:
             raise UserError(
                 f"weights: {folder} does not hold the weights of this config's model: {_line(error)}"
             ) from error
+
+
+def _by_this_host() -> ocp.options.MultiprocessingOptions:
+    """Of a run on several hosts, one writes and reads what lies on its own devices; Orbax would wait for the others."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(index, {index}, barrier_sync_key_prefix=f"host-{index}")
+
+
+def _to_save(tree: Any) -> Any:
+    """The tree as Orbax takes it: of a run on several hosts it refuses arrays that lie on one host only."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(lambda x: on_host(x) if isinstance(x, jax.Array) else x, tree)
+
+
+def _to_fill(tree: Any) -> Any:
+    """What Orbax restores into: the same on one host, plain memory on several."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype) if hasattr(x, "sharding") else x, tree)
+
+
+def _placed(found: Any, wanted: Any) -> Any:
+    """What was restored, laid out as wanted."""
+    if jax.process_count() == 1:
+        return found
+    return jax.tree.map(lambda x, w: jax.device_put(x, w.sharding) if hasattr(w, "sharding") else x, found, wanted)
 
 
 class TrainStates:
@@ -73,11 +102,14 @@ class TrainStates:
 
     def __init__(self, folder: Path):
         self._folder = folder.absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2,
+            create=False,
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
             async_options=ocp.AsyncOptions(timeout_secs=3600),
+            multiprocessing_options=_by_this_host(),
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -91,7 +123,7 @@ class TrainStates:
         if step in self._manager.all_steps():
             return
         try:
-            self._manager.save(step, args=ocp.args.StandardSave(state))
+            self._manager.save(step, args=ocp.args.StandardSave(_to_save(state)))
         except Exception as error:
             raise self._unwritten(error) from error
 
@@ -104,7 +136,7 @@ class TrainStates:
         broken: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                found = self._manager.restore(step, args=ocp.args.StandardRestore(fresh))
+                found = self._manager.restore(step, args=ocp.args.StandardRestore(_to_fill(fresh)))
             except Exception as error:
                 broken[step] = _line(error)
                 continue
@@ -114,7 +146,7 @@ class TrainStates:
                     *(self._folder, newer, step, reason),
                 )
                 self._manager.delete(newer)
-            return step, found
+            return step, _placed(found, fresh)
         if broken:
             steps = ", ".join(map(str, sorted(broken)))
             raise UserError(

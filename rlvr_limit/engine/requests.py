@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import jax
@@ -55,7 +55,7 @@ class Request:
     problem_id: str
     prompt_ids: tuple[int, ...]
     key: tuple[int, int]
-    indices: tuple[int, ...]
+    indices: Iterable[int]
     sampling: SamplingParams
     stop: Callable[[tuple[int, ...]], int | None] | None = None
     limits: Mapping[int, int] = field(default_factory=dict)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rlvr_limit.jobs.experiment import ORDER, Arm, Settings, Training, origin
+import re
+
+from rlvr_limit.jobs.experiment import ORDER, Arm, Settings, Training, expand, origin, sampling_of
+from rlvr_limit.jobs.guard import FIELDS
 from rlvr_limit.jobs.recipes import check_reinforced
 from rlvr_limit.model import REMAT
 from rlvr_limit.types import UserError
@@ -14,35 +17,74 @@ def check(s: Settings) -> None:
         raise UserError("config: give either config.task (Countdown) or config.benchmarks, one of the two")
     if not 0 <= s.seed < 2**32:
         raise UserError(f"config.seed: found {s.seed}, 0 to {2**32 - 1} is right")
-    groups = [arm.group for arm in s.arms.values()]
-    if groups.count("base") != 1:
-        raise UserError(f"config.arms: {groups.count('base')} arms have group 'base', exactly one is right")
+    _check_panels(s)
     for name, arm in s.arms.items():
         _check_arm(s, name, arm)
         _check_order(s, (name,))
+    _check_views(s)
+    for name in s.allow_differ:
+        if name not in FIELDS:
+            raise UserError(f"config.allow_differ: found {name!r}, but of {', '.join(FIELDS)} some are right")
     _check_sampling(s)
     _check_engine(s)
     _check_training(s.training)
+
+
+def _check_panels(s: Settings) -> None:
+    panels = dict.fromkeys(arm.panel for arm in s.arms.values()) or {"": None}
+    for panel in panels:
+        groups = [arm.group for arm in s.arms.values() if arm.panel == panel]
+        if groups.count("base") != 1:
+            where = f" of panel {panel!r}" if panel else ""
+            raise UserError(f"config.arms: {groups.count('base')} arms{where} have group 'base', exactly one is right")
+        if len(panels) > 1 and not re.fullmatch(r"[\w.=-]+", panel):
+            found = f"found a panel {panel!r}"
+            raise UserError(f"config.arms: {found}, but letters, digits, . = - are right: each has a folder of its own")
 
 
 def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     where = f"config.arms.{name}"
     if arm.group not in ORDER:
         raise UserError(f"{where}.group: found {arm.group!r}, but one of {', '.join(ORDER)} is right")
-    if s.benchmarks and not arm.weights and s.job != "plan":
+    recipes = sum(r is not None for r in (arm.pretrain, arm.sft, arm.rl))
+    if arm.weights_of and (arm.weights or recipes):
+        raise UserError(f"{where}.weights_of: found {arm.weights_of!r} beside weights or a recipe, one is right")
+    if s.benchmarks and not (arm.weights or arm.weights_of) and s.job != "plan":
         _check_released_recipe(s, where, arm)
-    if s.task and sum(r is not None for r in (arm.pretrain, arm.sft, arm.rl)) != 1 and not arm.weights:
-        raise UserError(f"{where}: give weights, or exactly one of pretrain, sft and rl")
+    if s.task and recipes != 1 and not (arm.weights or arm.weights_of):
+        raise UserError(f"{where}: give weights, weights_of, or exactly one of pretrain, sft and rl")
     start = arm.recipe.start if arm.recipe and not arm.weights else ""
-    if start and (start not in s.arms or s.arms[start].rl):
-        usable = ", ".join(other for other, a in s.arms.items() if not a.rl and other != name)
+    if start and (start not in s.arms or s.arms[start].rl or s.arms[start].weights_of):
+        usable = ", ".join(other for other, a in s.arms.items() if not a.rl and not a.weights_of and other != name)
         raise UserError(f"{where}: starts from {start!r}, but one of {usable} is right")
     teacher = arm.sft.teacher if arm.sft and not arm.weights else ""
-    if teacher and (teacher not in s.arms or teacher == name):
-        usable = ", ".join(other for other in s.arms if other != name)
+    if teacher and (teacher not in s.arms or teacher == name or s.arms[teacher].weights_of):
+        usable = ", ".join(other for other, a in s.arms.items() if not a.weights_of and other != name)
         raise UserError(f"{where}.sft.teacher: found {teacher!r}, but one of {usable} is right")
     if arm.rl:
         check_reinforced(f"{where}.rl", arm.rl, s.sampling.max_tokens)
+
+
+def _check_views(s: Settings) -> None:
+    """What weights_of and match_entropy name must be there, and be no such arm itself."""
+    evaluated = expand(s.arms)
+    own = [e.name for e in evaluated if not e.weights_of]
+    fixed = [e.name for e in evaluated if not s.arms[e.arm].sampling.match_entropy]
+    for name, arm in s.arms.items():
+        if arm.weights_of and arm.weights_of not in own:
+            raise UserError(
+                f"config.arms.{name}.weights_of: found {arm.weights_of!r}, but one of {', '.join(own)} is right"
+            )
+        wanted, where = arm.sampling.match_entropy, f"config.arms.{name}.sampling"
+        if wanted and wanted not in fixed:
+            raise UserError(f"{where}.match_entropy: found {wanted!r}, but one of {', '.join(fixed)} is right")
+        if arm.sampling.match_within <= 0:
+            raise UserError(f"{where}.match_within: found {arm.sampling.match_within}, above 0 nats is right")
+        if wanted and arm.sampling.temperature is not None:
+            raise UserError(f"{where}.temperature: match_entropy finds the temperature, one of the two is right")
+        temperature = sampling_of(s.sampling, arm).temperature
+        if temperature < 0 or (wanted and temperature == 0):
+            raise UserError(f"{where}.temperature: found {temperature}, 0 or more is right, above 0 to be matched")
 
 
 def _check_order(s: Settings, path: tuple[str, ...]) -> None:

@@ -16,11 +16,14 @@ from rlvr_limit.jobs.train import train_missing
 def run(config: ConfigDict) -> None:
     """The compare job. Stages meet in files only, so each goes on where an earlier run of it was stopped."""
     experiment = prepare(config)
-    print(f"run folder: {experiment.root}", flush=True)
+    if experiment.hosts.is_first:
+        print(f"run folder: {experiment.root}", flush=True)
     train_missing(experiment)
     sample_missing(experiment)
     grade_missing(experiment)
     score_missing(experiment)
-    for table in ("samples", "verdicts", "scores"):
-        records.compact(experiment.root, table)
-    print(f"report: {write_report(experiment).absolute()}")
+    if experiment.hosts.is_first:
+        for table in ("samples", "verdicts", "scores"):
+            records.compact(experiment.root, table)
+        print(f"report: {write_report(experiment).absolute()}")
+    experiment.hosts.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -11,6 +11,8 @@ from jax.sharding import Mesh
 
 from rlvr_limit import rl
 from rlvr_limit.engine import EngineConfig
+from rlvr_limit.hosts import Hosts, HostsConfig
+from rlvr_limit.jobs.preemption import Notice
 from rlvr_limit.jobs.recipes import Reinforced, Supervised
 from rlvr_limit.mesh import MeshConfig
 from rlvr_limit.model import ModelConfig
@@ -25,21 +27,46 @@ ORDER = ("base", "rl", "distilled", "control", "other")
 
 
 @dataclass(frozen=True)
+class ArmSampling:
+    """Where one arm is sampled otherwise than config.sampling says.
+
+    match_entropy names the evaluated arm whose token entropy this one's temperature is raised or lowered to, within
+    match_within nats (jobs/matching.py; Yue et al. 2025, Fig. 17).
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    match_entropy: str = ""
+    match_within: float = 0.01
+
+
+@dataclass(frozen=True)
 class Arm:
-    """A model to compare: given weights, or one of three recipes. group is base, rl, distilled, control or other.
+    """A model to compare: given weights, one of three recipes, or the weights of another arm.
+
+    group is base, rl, distilled, control or other. Arms of one panel are compared with its base, on a page of their
+    own; most configs have one panel, "".
 
     weights is a folder or a hub name, of which revision is taken. The rest is for such weights: prompt names a template
     of tasks/prompts.py, prompt_of[benchmark] another one for a benchmark, stop adds tokens (by their text) that end an
     answer to those of generation_config.json.
+
+    weights_of names an evaluated arm ("base", "grpo-40") of which this is another view: the same weights, sampled or
+    asked otherwise; the fields of how it is asked are that arm's where this one leaves prompt empty.
     """
 
     label: str
     group: str
+    panel: str = ""
     weights: str = ""
     revision: str = ""
+    weights_of: str = ""
     prompt: str = ""
     prompt_of: dict[str, str] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
+    sampling: ArmSampling = ArmSampling()
     pretrain: Supervised | None = None
     sft: Supervised | None = None
     rl: Reinforced | None = None
@@ -68,7 +95,7 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How every arm is sampled: n answers a problem, or n_of[benchmark].
+    """How arms are sampled that do not say otherwise: n answers a problem, or n_of[benchmark].
 
     Answers end at max_tokens, and where prompt and answer fill the model's context unless allow_beyond_context.
     """
@@ -135,7 +162,9 @@ class Settings:
     """A whole config, frozen. Either task (Countdown) or benchmarks says what the problems are.
 
     data_dir holds the benchmarks' files ("": the hub's); limit takes the first problems of each (0: all).
-    wandb names a Weights & Biases project that training reports to ("": none).
+    wandb names a Weights & Biases project that training reports to ("": none). allow_differ names the conditions in
+    which compared arms may differ (jobs/guard.py). share_weights: what recipes make is kept in runs/trained besides,
+    where another config with an equal recipe finds it (jobs/sharing.py).
     """
 
     name: str
@@ -164,17 +193,25 @@ class Settings:
     target: str = ""
     wandb: str = ""
     training: Training = Training()
+    hosts: HostsConfig = HostsConfig()
+    allow_differ: tuple[str, ...] = ()
+    share_weights: bool = False
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One set of weights to sample: an arm, or one saved step of an arm that is trained by reinforcement."""
+    """One set of weights to sample in one way: an arm, or one saved step of an arm that is trained by reinforcement.
+
+    weights_of names the evaluated arm whose weights these are, "" where they are its own.
+    """
 
     name: str
     label: str
     group: str
     arm: str
     step: int | None = None
+    panel: str = ""
+    weights_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,9 +234,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Setup:
-    """How an arm is asked: its decoder, its tokenizer, its rendered problems, and the tokens that end an answer.
+    """How an arm is asked: its decoder, its tokenizer, its rendered problems, the tokens that end an answer, sampling.
 
-    vocabulary and variant are digests of the tokenizer and of the prompts. folder holds config.json and tokenizer files
+    vocabulary, benchmark and variant are digests of the tokenizer, of the problems with their references, and of the
+    prompts. folder holds config.json and tokenizer files
     where the weights are Hugging Face's. A recipe learns from training, problems that nobody is compared on; from
     lessons, the same as its teacher is asked; or from the pairs of shown.
     """
@@ -207,9 +245,11 @@ class Setup:
     model: ModelConfig
     tokenizer: WordTokenizer | TextTokenizer
     vocabulary: str
+    benchmark: str
     variant: str
     problems: tuple[Problem, ...]
     stop_tokens: tuple[int, ...]
+    sampling: Sampling
     folder: Path | None = None
     training: tuple[Problem, ...] = ()
     lessons: tuple[Problem, ...] = ()
@@ -218,7 +258,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a job needs. root is the run folder; setups are by arm."""
+    """Everything a job needs. root is the run folder; setups are by arm; mesh is that of this host."""
 
     settings: Settings
     root: Path
@@ -226,6 +266,8 @@ class Experiment:
     engine: EngineConfig
     task: Task
     setups: dict[str, Setup] = field(repr=False)
+    hosts: Hosts = field(default_factory=Hosts)
+    notice: Notice = field(default_factory=Notice)
 
     @property
     def evaluated(self) -> list[Evaluated]:
@@ -234,8 +276,24 @@ class Experiment:
 
     @property
     def base(self) -> Evaluated:
-        """The arm that all others are held against."""
+        """The base of the first panel, which in most configs all others are held against."""
         return next(e for e in self.evaluated if e.group == "base")
+
+    @property
+    def panels(self) -> dict[str, list[Evaluated]]:
+        """Arms that are compared with each other, the base first, by panel."""
+        found: dict[str, list[Evaluated]] = {}
+        for entry in self.evaluated:
+            found.setdefault(entry.panel, []).append(entry)
+        return found
+
+    def named(self, name: str) -> Evaluated:
+        """The evaluated arm of that name; raises KeyError where there is none."""
+        return {entry.name: entry for entry in self.evaluated}[name]
+
+    def source(self, entry: Evaluated) -> Evaluated:
+        """The arm whose weights are sampled: entry itself, or the one it is another view of."""
+        return self.named(entry.weights_of) if entry.weights_of else entry
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -247,8 +305,8 @@ class Experiment:
         return self.settings.sampling.n_of.get(benchmark_of(problem.id), self.settings.sampling.n)
 
     def sampling_params(self, setup: Setup, problem: Problem) -> SamplingParams:
-        """The sampling conditions: the same for every arm, but for the tokens that end an answer and the context."""
-        s = self.settings.sampling
+        """The sampling conditions of an arm; a temperature that is to be matched is config.sampling's here."""
+        s = setup.sampling
         limit = answer_limit(s, setup.model, problem)
         return SamplingParams(s.temperature, s.top_p, limit, setup.stop_tokens, s.top_k, s.min_p)
 
@@ -265,7 +323,7 @@ class Experiment:
 
     def weights(self, evaluated: Evaluated) -> Path:
         """The folder of an arm's weights in this run, there or to be made, where they are not given."""
-        return self.root / "weights" / evaluated.name
+        return self.root / "weights" / (evaluated.weights_of or evaluated.name)
 
 
 def benchmark_of(problem_id: str) -> str:
@@ -280,23 +338,48 @@ def answer_limit(sampling: Sampling, model: ModelConfig, problem: Problem) -> in
     return min(sampling.max_tokens, model.context - len(problem.prompt_ids))
 
 
+def sampling_of(common: Sampling, arm: Arm) -> Sampling:
+    """config.sampling with what the arm says otherwise."""
+    said = {name: getattr(arm.sampling, name) for name in ("temperature", "top_p", "top_k", "min_p")}
+    return replace(common, **{name: value for name, value in said.items() if value is not None})
+
+
 def expand(arms: dict[str, Arm]) -> list[Evaluated]:
-    """Arms in the order of ORDER; a reinforced arm becomes one for each of its saved steps."""
+    """Arms by panel, in the order of ORDER; a reinforced arm becomes one for each of its saved steps."""
     found = []
-    for name, arm in sorted(arms.items(), key=lambda item: (ORDER.index(item[1].group), item[0])):
+    by_place = sorted(arms.items(), key=lambda item: (item[1].panel, ORDER.index(item[1].group), item[0]))
+    for name, arm in by_place:
+        where = {"group": arm.group, "arm": name, "panel": arm.panel}
         if arm.rl and not arm.weights:
             several = len(arm.rl.save_at) > 1
             for step in arm.rl.save_at:
                 label = f"{arm.label}, step {step}" if several else arm.label
-                found.append(Evaluated(f"{name}-{step}", label, arm.group, name, step))
+                found.append(Evaluated(f"{name}-{step}", label, step=step, **where))
         else:
-            found.append(Evaluated(name, arm.label, arm.group, name))
+            found.append(Evaluated(name, arm.label, weights_of=arm.weights_of, **where))
+    return found
+
+
+def lender(arms: dict[str, Arm], name: str) -> str:
+    """The arm that holds the weights of `name`: itself, or the one that its weights_of belongs to."""
+    wanted = arms[name].weights_of
+    return next(e.arm for e in expand(arms) if e.name == wanted) if wanted else name
+
+
+def views_asked_as_lenders(arms: dict[str, Arm]) -> dict[str, Arm]:
+    """Arms where another view of an arm's weights is asked as that arm is, unless it has a prompt of its own."""
+    found = {}
+    for name, arm in arms.items():
+        if arm.weights_of and not arm.prompt:
+            own = arms[lender(arms, name)]
+            arm = replace(arm, prompt=own.prompt, prompt_of=own.prompt_of, stop=arm.stop or own.stop)
+        found[name] = arm
     return found
 
 
 def origin(arms: dict[str, Arm], name: str) -> Arm:
     """The arm whose given weights a recipe starts from in the end. UserError where there is none."""
-    path = [name]
+    path = [lender(arms, name)]
     while not arms[path[-1]].weights:
         recipe = arms[path[-1]].recipe
         path.append(recipe.start if recipe else "")

@@ -26,14 +26,22 @@ def run(config: ConfigDict) -> None:
     """The grade job."""
     experiment = prepare(config)
     grade_missing(experiment, again=True)
-    print("\n".join(write_review(experiment)))
+    if experiment.hosts.is_first:
+        print("\n".join(write_review(experiment)))
+    experiment.hosts.close()
 
 
 def grade_missing(experiment: Experiment, again: bool = False) -> None:
     """Grades what sampling left ungraded. `again`: also what only another version of the grader has judged.
 
-    Without it that is a UserError: verdicts that a reader has seen are not replaced unasked.
+    Without it that is a UserError: verdicts that a reader has seen are not replaced unasked. Host 0 does it for all.
     """
+    if experiment.hosts.is_first:
+        _grade(experiment, again)
+    experiment.hosts.wait("grade")
+
+
+def _grade(experiment: Experiment, again: bool) -> None:
     problems = {problem.id: problem for problem in experiment.problems}
     version = experiment.task.version
     with records.Writer(experiment.root, "verdicts") as verdicts:
@@ -60,6 +68,7 @@ def grade_missing(experiment: Experiment, again: bool = False) -> None:
                     if len(waiting) == BATCH:
                         verdicts.append(waiting)
                         waiting = []
+                        experiment.notice.heed()
                     progress.update(done, solved=len(solved))
                 verdicts.append(waiting)
 

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import logging
 import platform
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from rlvr_limit import checkpoint, records
+from rlvr_limit import checkpoint, hosts, records
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.grading import countdown as countdown_grading
 from rlvr_limit.grading.code import grade as code_grading
 from rlvr_limit.grading.named import grader_named
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
-from rlvr_limit.jobs import settings
+from rlvr_limit.jobs import conditions, settings
 from rlvr_limit.jobs.checks import check
 from rlvr_limit.jobs.experiment import (
     Arm,
@@ -31,6 +32,8 @@ from rlvr_limit.jobs.experiment import (
     answer_limit,
     benchmark_of,
     origin,
+    sampling_of,
+    views_asked_as_lenders,
 )
 from rlvr_limit.jobs.rewards import reward_named, source_digest
 from rlvr_limit.mesh import machine, make_mesh
@@ -42,6 +45,9 @@ from rlvr_limit.types import Problem, UserError
 OMNI_PARTS = ("omni_train", "omni_test")
 CODE = tuple(benchmark.name for benchmark in code.BENCHMARKS)
 
+STREAMS = "weights"
+"""What samples' random numbers derive from: the arm's weights. A folder where they derive from its name is refused."""
+
 PLACES = 64
 """Prompt places are rounded up to a multiple of this where a config leaves them to the prompts."""
 
@@ -50,16 +56,26 @@ def prepare(config: ConfigDict) -> Experiment:
     """Checks a config, makes or opens its run folder and lays out the problems. Raises UserError, one line."""
     s = settings.from_config(Settings, config)
     check(s)
+    s = dataclasses.replace(s, arms=views_asked_as_lenders(s.arms))
+    here = hosts.start(s.hosts)
     jax.config.update("jax_compilation_cache_dir", str((Path(s.runs) / ".compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    matched = [name for name, arm in s.arms.items() if arm.sampling.match_entropy]
+    if matched and here.count > 1:
+        raise UserError(f"config.arms.{matched[0]}.sampling.match_entropy: found on {here.count} hosts, 1 is right")
     task, setups = _countdown(s) if s.task else _benchmarks(s)
     for name, setup in setups.items():
         _check_prompts(s, name, setup)
-    conditions = _conditions(s, task, setups)
-    root = Path(s.run_dir or Path(s.runs) / s.name / settings.digest(conditions))
-    records.open_run(root, conditions, _info(config))
-    experiment = Experiment(s, root, make_mesh(s.mesh), _engine(s, setups), task, setups)
-    _store_prompts(experiment)
+    decisive = _conditions(s, task, setups)
+    root = Path(s.run_dir or Path(s.runs) / s.name / settings.digest(decisive))
+    here.agree({"code": _code(), **_versions(), **decisive, "run folder": str(root)})
+    experiment = Experiment(s, root, make_mesh(s.mesh), _engine(s, setups), task, setups, here)
+    for entries in experiment.panels.values():
+        conditions.differences(experiment, entries)
+    if here.is_first:
+        records.open_run(root, decisive, _info(config))
+        _store_prompts(experiment)
+    here.wait("prepare")
     return experiment
 
 
@@ -78,9 +94,11 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
         ModelConfig(**shape, dtype=s.dtype),
         words,
         vocabulary,
+        _benchmark_digest(problems),
         "countdown",
         tuple(problems),
         (words.eos_id,),
+        s.sampling,
         training=tuple(training),
         lessons=tuple(training),
     )
@@ -90,7 +108,9 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
         inline=True,
         demonstrate=partial(countdown.demonstrations, rules),
     )
-    return task, dict.fromkeys(s.arms, setup)
+    return task, {
+        name: dataclasses.replace(setup, sampling=sampling_of(s.sampling, arm)) for name, arm in s.arms.items()
+    }
 
 
 def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
@@ -99,7 +119,8 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
         found, note = _questions(s, name)
         questions += found[: s.limit or None]
         notes += [note] if note else []
-    setups = {name: _setup(s, name, arm, questions) for name, arm in s.arms.items()}
+    benchmark = _benchmark_digest(questions)
+    setups = {name: _setup(s, name, arm, questions, benchmark) for name, arm in s.arms.items()}
     if any(isinstance(q, code.Question) for q in questions):
         return _code_task(s, questions), setups
     named = grader_named(s.grading.grader)
@@ -133,7 +154,11 @@ def _questions(s: Settings, name: str) -> tuple[tuple[math.Question | code.Quest
     return renamed, f"{name}: {len(part)} problems, {split.label}."
 
 
-def _setup(s: Settings, name: str, arm: Arm, questions: list[math.Question | code.Question]) -> Setup:
+def _benchmark_digest(questions: Iterable[Problem | math.Question | code.Question]) -> str:
+    return settings.digest([[q.id, str(q.answer)] for q in questions])
+
+
+def _setup(s: Settings, name: str, arm: Arm, questions: list[math.Question | code.Question], benchmark: str) -> Setup:
     """An arm that is trained here is asked as it says itself, with the tokenizer of the weights it starts from."""
     given = origin(s.arms, name)
     folder = checkpoint.resolve(given.weights, given.revision, with_weights=False)
@@ -147,8 +172,8 @@ def _setup(s: Settings, name: str, arm: Arm, questions: list[math.Question | cod
     variant = f"{arm.prompt}-{settings.digest([[p.id, p.prompt, p.prompt_ids] for p in problems])}"
     vocabulary = settings.digest(words.backend.to_str())
     words = dataclasses.replace(words, stop_ids=stops)
-    lessons = _lessons(s, arm, words)
-    return Setup(model, words, vocabulary, variant, tuple(problems), stops, folder, **lessons)
+    lessons, sampling = _lessons(s, arm, words), sampling_of(s.sampling, arm)
+    return Setup(model, words, vocabulary, benchmark, variant, tuple(problems), stops, sampling, folder, **lessons)
 
 
 def _asked(arm: Arm, q: math.Question | code.Question, words: TextTokenizer) -> Problem:
@@ -159,7 +184,7 @@ def _asked(arm: Arm, q: math.Question | code.Question, words: TextTokenizer) -> 
 
 def _lessons(s: Settings, arm: Arm, words: TextTokenizer) -> dict[str, Any]:
     """What an arm that is trained here learns from: the fields training, lessons or shown of its setup."""
-    if arm.weights:
+    if arm.weights or arm.weights_of:
         return {}
     if arm.sft and not arm.sft.teacher:
         pairs = [pair for path in arm.sft.data for pair in demonstrations.load(path)]
@@ -213,9 +238,9 @@ def _engine(s: Settings, setups: dict[str, Setup]) -> EngineConfig:
 def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, Any]:
     """All that decides what a sample is; n may grow, and how many are scored may change, in the same folder."""
     free = {"job", "target", "title", "purpose", "caveat", "runs", "run_dir", "data_dir", "grading", "score", "report"}
-    free |= {"checkpoint_seconds", "flush_seconds", "wandb"}
-    conditions = {name: value for name, value in settings.to_jsonable(s).items() if name not in free}
-    del conditions["sampling"]["n"], conditions["sampling"]["n_of"]
+    free |= {"checkpoint_seconds", "flush_seconds", "wandb", "hosts", "allow_differ", "share_weights"}
+    found = {name: value for name, value in settings.to_jsonable(s).items() if name not in free}
+    del found["sampling"]["n"], found["sampling"]["n_of"]
     asked = {
         name: {
             "prompts": setup.variant,
@@ -227,7 +252,7 @@ def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, 
         }
         for name, setup in setups.items()
     }
-    return conditions | {"asked": asked, "notes": list(task.notes)} | _rewards(s)
+    return found | {"asked": asked, "notes": list(task.notes), "streams": STREAMS} | _rewards(s)
 
 
 def _lesson_sha256(setup: Setup) -> str:
@@ -243,11 +268,22 @@ def _rewards(s: Settings) -> dict[str, Any]:
     return {"rewards": digests} if digests else {}
 
 
-def _info(config: ConfigDict) -> dict[str, Any]:
+def _code() -> str:
+    """Digest of the package's sources: hosts that run other ones would not draw the same samples."""
+    root = Path(__file__).resolve().parents[2]
+    sources = sorted(path for name in ("rlvr_limit", "kernels") for path in (root / name).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+def _versions() -> dict[str, str]:
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "math-verify", "tokenizers")
+    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}
+
+
+def _info(config: ConfigDict) -> dict[str, Any]:
     return {
         "config": config.to_dict(),
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
+        "versions": _versions(),
         "device": machine(),
         "machine": f"{platform.machine()}, {platform.system()}",
     }

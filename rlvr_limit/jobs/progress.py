@@ -18,14 +18,18 @@ LINE_SECONDS = 5.0
 class Progress:
     """One stage of work: units done of total, rate, time left, and the few numbers that matter now."""
 
-    def __init__(self, root: Path, stage: str, total: int, unit: str, done: int = 0):
-        """done units were there already and do not count for the rate; the stage's seconds end in timings.jsonl."""
+    def __init__(self, root: Path, stage: str, total: int, unit: str, done: int = 0, shown: bool = True):
+        """done units were there already and do not count for the rate; the stage's seconds end in timings.jsonl.
+
+        Of the hosts of a run only one shows progress and keeps the seconds.
+        """
+        self._is_shown = shown
         self._root, self._stage, self._total, self._unit = root, stage, total, unit
         self._first, self._done = done, done
         self._values: dict[str, float | int | str] = {}
         self._began = self._spoke = time.monotonic()
         self._bar = None
-        if sys.stdout.isatty():
+        if shown and sys.stdout.isatty():
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
@@ -47,14 +51,18 @@ class Progress:
         if self._bar:
             self._bar.update(self._task, completed=self._done, values=self._shown())
             self._bar.stop()
-        elif kind is None:
+        elif kind is None and self._is_shown:
             self._line()
+        if not self._is_shown:
+            return
         with (self._root / "timings.jsonl").open("a") as file:
             file.write(json.dumps({"stage": self._stage, "seconds": round(seconds, 2)}) + "\n")
 
     def update(self, done: int, **values: float | int | str) -> None:
         """Shows the state; cheap enough to call for every unit."""
         self._done, self._values = done, values
+        if not self._is_shown:
+            return
         now = time.monotonic()
         if now - self._spoke < (0.2 if self._bar else LINE_SECONDS):
             return

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from ml_collections import ConfigDict
 
 from rlvr_limit import passk, records, report
-from rlvr_limit.engine import EngineConfig
 from rlvr_limit.grading import strict
+from rlvr_limit.jobs import conditions, matching
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, benchmark_of
 from rlvr_limit.jobs.metrics import training_rows
 from rlvr_limit.jobs.prepare import prepare
@@ -36,54 +36,65 @@ EXAMPLES = 2
 
 def run(config: ConfigDict) -> None:
     """The report job."""
-    print(f"report: {write_report(prepare(config)).absolute()}")
+    experiment = prepare(config)
+    if experiment.hosts.is_first:
+        print(f"report: {write_report(experiment).absolute()}")
+    experiment.hosts.close()
 
 
 def write_report(experiment: Experiment) -> Path:
     """Draws pages, figures and tables into the run folder and returns the page to open first.
 
-    Several benchmarks get a folder each, and a page that leads to them.
+    Several benchmarks or panels get a folder each, and a page that leads to them.
     """
     root = experiment.root / "report"
     by_benchmark: dict[str, list[Problem]] = defaultdict(list)
     for problem in experiment.problems:
         by_benchmark[benchmark_of(problem.id)].append(problem)
-    studies = {name: study_of(experiment, name, problems) for name, problems in by_benchmark.items()}
+    studies = {
+        ", ".join(filter(None, (name, panel))): study_of(experiment, name, problems, panel)
+        for name, problems in by_benchmark.items()
+        for panel in experiment.panels
+    }
     if len(studies) == 1:
         return report.write(next(iter(studies.values())), root)
     s = experiment.settings
     return report.write_all(s.title, s.purpose, s.caveat, studies, root)
 
 
-def study_of(experiment: Experiment, benchmark: str, problems: list[Problem]) -> report.Study:
-    """Everything the page of one benchmark shows. UserError naming an arm that has fewer than n graded samples."""
-    s = experiment.settings
+def study_of(experiment: Experiment, benchmark: str, problems: list[Problem], panel: str = "") -> report.Study:
+    """Everything the page of one benchmark and panel shows.
+
+    Raises UserError naming an arm that has fewer than n graded samples, or may not be compared with its base.
+    """
+    s, entries = experiment.settings, experiment.panels[panel]
+    compared = _compared(experiment, entries)
     arms, examples = [], []
     judged = judged_chains(experiment)
-    for entry in experiment.evaluated:
+    for entry in entries:
         arm, shown = _arm(experiment, entry, problems, judged)
         arms.append(arm)
         examples += shown
-    asked = [e.name for e in experiment.evaluated if s.arms[e.arm].prompt == ANSWER_ONLY.name]
+    asked = [e.name for e in entries if s.arms[e.arm].prompt == ANSWER_ONLY.name]
     session = records.read_manifest(experiment.root)["sessions"][-1]
-    controls = [e.name for e in experiment.evaluated if e.group == "control"]
-    distilled = [e.name for e in experiment.evaluated if e.group == "distilled"]
+    controls = [e.name for e in entries if e.group == "control"]
+    distilled = [e.name for e in entries if e.group == "distilled"]
     return report.Study(
-        title=f"{s.title}: {benchmark}" if benchmark else s.title,
+        title=": ".join(filter(None, (s.title, benchmark, panel))),
         purpose=s.purpose,
         caveat=s.caveat,
         command=f"python main.py --config=configs/{s.name}.py --config.seed={s.seed}",
         problems=tuple((p.id, p.question, p.guess_rate) for p in problems),
         arms=tuple(arms),
-        base=experiment.base.name,
+        base=entries[0].name,
         control_of={name: controls[0] for name in distilled if controls},
         examples=tuple(examples),
-        perplexity=_perplexities(experiment, {p.id for p in problems}),
-        training={name: training_rows(experiment.root, name) for name in s.arms},
+        perplexity=_perplexities(experiment, [e.name for e in entries], {p.id for p in problems}),
+        training={arm: training_rows(experiment.root, arm) for arm in dict.fromkeys(e.arm for e in entries)},
         versions={**session["versions"], "device": session["device"]},
         timings=_timings(experiment.root),
         seed=s.seed,
-        notes=(*experiment.task.notes, EVERY_FIELD),
+        notes=(*compared, *experiment.task.notes, EVERY_FIELD),
         delta_se_k=min(s.report.k or PAPERS_K, experiment.n(problems[0])),
         answer_only=asked[0] if asked else "",
     )
@@ -114,7 +125,7 @@ def _arm(
         return np.bincount(row[mask], minlength=len(place))
 
     lengths = pc.list_value_length(samples["logp_model"]).to_numpy()
-    logp = pc.list_flatten(samples["logp_model"]).to_numpy()
+    entropy = matching.entropy_of(samples)
     chains_right_M, chains_wrong_M = _chains(entry.name, verdicts, judged, place)
     distinct = len(set(zip(row.tolist(), texts, strict=True)))
     arm = report.Arm(
@@ -128,7 +139,8 @@ def _arm(
         ungraded_M=count(np.isin(statuses, (Status.TIMEOUT, Status.ERROR))),
         mean_tokens=float(lengths.mean()),
         duplicate_rate=1 - distinct / len(row),
-        entropy=float(-logp.mean()),
+        entropy=entropy.mean,
+        entropy_error=entropy.error,
         conditions=_conditions(experiment, entry, n),
         weights_sha256=records.read_manifest(experiment.root)["facts"][f"arms.{entry.name}.weights_sha256"],
         marginal_M=_marginal(problems, row, verdicts),
@@ -198,41 +210,55 @@ def _examples(arm: str, samples: Any, verdicts: Any, texts: list[str]) -> list[r
 
 
 def _conditions(experiment: Experiment, entry: Evaluated, n: int) -> dict[str, str]:
-    s, engine, setup = experiment.settings, experiment.engine, experiment.setups[entry.arm]
-    arm = s.arms[entry.arm]
+    setup, found = experiment.setups[entry.arm], conditions.of(experiment, entry)
+    arm = experiment.settings.arms[experiment.source(entry).arm]
     asked = records.read_manifest(experiment.root)["conditions"]["asked"][entry.arm]
-    conditions = {
+    said = {
         "samples per problem": str(n),
-        "temperature": str(s.sampling.temperature),
-        "top-p": str(s.sampling.top_p),
-        **({"top-k": str(s.sampling.top_k)} if s.sampling.top_k else {}),
-        **({"min-p": str(s.sampling.min_p)} if s.sampling.min_p else {}),
-        "max new tokens": str(s.sampling.max_tokens),
+        "temperature": found.temperature,
+        "top-p": found.top_p,
+        **({"top-k": found.top_k} if setup.sampling.top_k else {}),
+        **({"min-p": found.min_p} if setup.sampling.min_p else {}),
+        "max new tokens": str(setup.sampling.max_tokens),
         "stop tokens": " ".join(map(str, setup.stop_tokens)),
+        "questions": found.question,
+        "problems and references": found.benchmark,
         "prompts": asked["prompts_sha256"][:12],
-        "grader": experiment.task.version,
-        "engine": "reference" if engine.reference else _engine(engine),
-        "dtype": setup.model.dtype,
+        "grader": found.grader,
+        "engine": found.engine,
+        "dtype": found.dtype,
     }
     if setup.model.context:
-        conditions["context"] = str(setup.model.context)
-        conditions["most new tokens of the longest prompt"] = str(asked["shortest_limit"])
+        said["context"] = str(setup.model.context)
+        said["most new tokens of the longest prompt"] = str(asked["shortest_limit"])
     if setup.folder:
-        conditions["prompt template"] = arm.prompt
+        said["prompt template"] = experiment.settings.arms[entry.arm].prompt
         # A folder is what it is, whatever revision a hub name would have been fetched at.
         local = Path(arm.weights).expanduser().is_dir()
-        conditions["weights"] = arm.weights if local else f"{arm.weights} {arm.revision}".strip()
-    return conditions
+        said["weights"] = arm.weights if local else f"{arm.weights} {arm.revision}".strip()
+    return said
 
 
-def _engine(engine: EngineConfig) -> str:
-    cache = f", {engine.cache_tokens:,} tokens of cache" if engine.cache_tokens else ""
-    return f"{engine.slots} slots, windows of {engine.window}, pages of {engine.page}{cache}"
+def _compared(experiment: Experiment, entries: list[Evaluated]) -> tuple[str, ...]:
+    """What a reader must know of these arms' conditions. Raises UserError where they may not be compared."""
+    notes = [*conditions.differences(experiment, entries), *conditions.same_arms(experiment, entries)]
+    for entry in entries:
+        kept = matching.read(experiment.root, entry.name)
+        if kept and kept.temperature is not None:
+            last = kept.rounds[-1].entropy
+            notes.append(
+                f"{entry.label}: temperature {kept.temperature:.4f} was found in {len(kept.rounds)} rounds; in the "
+                f"last of them (a sample of its own, {last.tokens:,} tokens) the entropy of a token was "
+                f"{last.mean:.4f} nats (standard error {last.error:.4f}), that of {experiment.named(kept.aim).label} "
+                f"{kept.target.mean:.4f} ({kept.target.error:.4f})."
+            )
+    return tuple(notes)
 
 
-def _perplexities(experiment: Experiment, problems: set[str]) -> dict[tuple[str, str], np.ndarray]:
+def _perplexities(
+    experiment: Experiment, names: list[str], problems: set[str]
+) -> dict[tuple[str, str], np.ndarray]:
     found = {}
-    names = [entry.name for entry in experiment.evaluated]
     place = {name: i for i, name in enumerate(problems)}
     for model in names:
         for arm in (*names, SOLVER):

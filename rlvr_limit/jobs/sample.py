@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ml_collections import ConfigDict
 
@@ -13,16 +15,22 @@ from kernels.selfcheck import check
 from rlvr_limit import records
 from rlvr_limit.engine import Engine, Moment
 from rlvr_limit.grading.pool import GradingPool
+from rlvr_limit.hosts import Hosts
+from rlvr_limit.jobs import matching, settings
+from rlvr_limit.jobs.conditions import weights_sha256
 from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.jobs.train import load, train_missing
 from rlvr_limit.model import ModelConfig
 from rlvr_limit.rollout import Graded, missing, rollout
-from rlvr_limit.types import Stop, Verdict
+from rlvr_limit.types import Problem, SamplingParams, Stop, Verdict
 
-Work = list[tuple]
+Work = list[tuple[Problem, list[int]]]
 """(problem, sample indices that are still to be drawn)."""
+
+SHARES = 8
+"""A problem's samples are leased in so many shares for each host: few calls, and little to wait for in the end."""
 
 
 def run(config: ConfigDict) -> None:
@@ -30,10 +38,27 @@ def run(config: ConfigDict) -> None:
     experiment = prepare(config)
     train_missing(experiment)
     sample_missing(experiment)
+    experiment.hosts.close()
 
 
 def sample_missing(experiment: Experiment) -> None:
-    """Samples arm by arm; arms of one shape share an engine, only the weights change between them."""
+    """Samples arm by arm; several hosts share the work, and once more what a host that died had leased."""
+    hosts = experiment.hosts
+    for turn in itertools.count():
+        _sample_lacking(experiment, turn)
+        if hosts.count > 1:
+            print(hosts.summary(), flush=True)
+        hosts.wait("sample", turn)
+        if hosts.count == 1 or next(_lacking(experiment), None) is None:
+            break
+    if hosts.is_first:
+        # Of an arm that others have sampled alone, they only have told the hash.
+        for fact, digest in hosts.agreed("arms.").items():
+            records.update_manifest(experiment.root, f"arms.{fact}", digest)
+
+
+def _sample_lacking(experiment: Experiment, turn: int) -> None:
+    """One pass over all arms; arms of one shape share an engine, only the weights change between them."""
     engine: Engine | None = None
     shape: ModelConfig | None = None
     check()
@@ -49,7 +74,7 @@ def sample_missing(experiment: Experiment) -> None:
                 params = load(experiment, entry)
                 engine, shape = Engine(params, model, experiment.engine, _longest(experiment, model)), model
                 del params
-            _sample(experiment, entry, engine, work, samples, verdicts)
+            _sample(experiment, entry, engine, work, turn, samples, verdicts)
 
 
 def _longest(experiment: Experiment, model: ModelConfig) -> int:
@@ -71,11 +96,28 @@ def _lacking(experiment: Experiment) -> Iterator[tuple[Evaluated, Work]]:
             yield entry, work
 
 
+def identity(experiment: Experiment, entry: Evaluated, temperature: float) -> str:
+    """What an arm's random numbers derive from: its weights and how they are sampled, whatever the arm is called."""
+    setup = experiment.setups[entry.arm]
+    s = dataclasses.replace(setup.sampling, n=0, n_of={}, temperature=temperature)
+    stops = sorted(setup.stop_tokens)
+    return settings.digest([weights_sha256(experiment, entry), settings.to_jsonable(s), stops])
+
+
+def temperature_of(experiment: Experiment, entry: Evaluated, engine: Engine) -> float:
+    """The temperature of an arm; where it is to be matched, it is found with the engine, which holds its weights."""
+    own = experiment.setups[entry.arm].sampling.temperature
+    if not experiment.settings.arms[entry.arm].sampling.match_entropy:
+        return own
+    return matching.match(experiment, entry, engine, f"match/{identity(experiment, entry, own)}")
+
+
 def _sample(
     experiment: Experiment,
     entry: Evaluated,
     engine: Engine,
     work: Work,
+    turn: int,
     samples: records.Writer,
     verdicts: records.Writer,
 ) -> None:
@@ -83,12 +125,17 @@ def _sample(
     total = sum(experiment.n(problem) for problem in setup.problems)
     done = total - sum(len(indices) for _, indices in work)
     moments: deque[Moment] = deque(maxlen=1)
+    temperature = temperature_of(experiment, entry, engine)
+
+    def sampling(problem: Problem) -> SamplingParams:
+        return dataclasses.replace(experiment.sampling_params(setup, problem), temperature=temperature)
+
     drawn = rollout(
         engine,
-        work,
-        lambda problem: experiment.sampling_params(setup, problem),
+        _leased(experiment, entry, work, turn),
+        sampling,
         s.seed,
-        f"eval/{entry.name}",
+        f"eval/{identity(experiment, entry, temperature)}",
         setup.tokenizer.decode,
         task.grade if task.inline else None,
         moments.append,
@@ -107,7 +154,9 @@ def _sample(
             if verdict.correct:
                 solved.add(name)
 
-    progress = Progress(experiment.root, f"sample {entry.name}", total, "samples", done)
+    hosts = experiment.hosts
+    samples_before, tokens_before = hosts.told("samples"), hosts.told("tokens")
+    progress = Progress(experiment.root, f"sample {entry.name}", total, "samples", done, hosts.is_first)
     with _grading(experiment) as pool, progress:
         for graded in drawn:
             waiting.append(graded)
@@ -117,6 +166,7 @@ def _sample(
                 take()
             done += 1
             tokens += len(graded.sample.tokens)
+            hosts.tell(samples=1, tokens=len(graded.sample.tokens))
             truncated += graded.sample.stop == Stop.LENGTH
             if graded.verdict and graded.verdict.correct:
                 solved.add(graded.sample.problem_id)
@@ -124,14 +174,40 @@ def _sample(
             if now - flushed > s.flush_seconds:
                 _write(entry, task.version, waiting, late, samples, verdicts)
                 waiting, late, flushed = [], [], now
-            speed = round(tokens / max(now - began, 1e-9))
+            speed = round((tokens + hosts.told("tokens") - tokens_before) / max(now - began, 1e-9))
             now_live, held = moments[-1].live, f"{moments[-1].pages}/{pages}"
             found = {"solved": len(solved), "truncated": truncated}
-            progress.update(done, tokens_per_s=speed, live=now_live, pages=held, **found)
+            by_all = min(total, done + round(hosts.told("samples") - samples_before))
+            progress.update(by_all, tokens_per_s=speed, live=now_live, pages=held, **found)
+            if experiment.notice:
+                break
         _write(entry, task.version, waiting, late, samples, verdicts)
         late = []
         take(wait=True)
         _write(entry, task.version, [], late, samples, verdicts)
+    experiment.notice.heed()
+
+
+def _leased(experiment: Experiment, entry: Evaluated, work: Work, turn: int) -> Iterator[tuple[Problem, Iterable[int]]]:
+    """The work of this host: every problem, and of its samples what no other host has leased.
+
+    Hosts begin at different problems, so that the samples of one share their prompt's cache for as long as may be.
+    """
+    hosts = experiment.hosts
+    first = hosts.index * len(work) // hosts.count
+    for problem, lacking in work[first:] + work[:first]:
+        yield problem, _shares(hosts, f"sample/{turn}/{entry.name}/{problem.id}", lacking, experiment.n(problem))
+
+
+def _shares(hosts: Hosts, name: str, lacking: list[int], n: int) -> Iterator[int]:
+    """Those of the lacking indices below n that this host leases.
+
+    Hosts may have read the records at different moments: what a share stands for does not depend on what is lacking.
+    """
+    size = -(-n // (SHARES * hosts.count))
+    wanted = set(lacking)
+    for share in hosts.shares(name, -(-n // size)):
+        yield from sorted(wanted.intersection(range(share * size, (share + 1) * size)))
 
 
 def _grading(experiment: Experiment) -> GradingPool | contextlib.nullcontext:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from collections import defaultdict
@@ -30,26 +31,47 @@ def run(config: ConfigDict) -> None:
     experiment = prepare(config)
     train_missing(experiment)
     score_missing(experiment)
+    experiment.hosts.close()
 
 
 def score_missing(experiment: Experiment) -> None:
-    """Scores the first `score.answers` answers of every arm, and as many of the solver, where that is still to do."""
+    """Scores the first `score.answers` answers of every arm, and as many of the solver, where that is still to do.
+
+    Several hosts share what models are to score; what one leaves undone that died is shared once more.
+    """
+    hosts = experiment.hosts
+    for turn in itertools.count():
+        _score_lacking(experiment, turn)
+        hosts.wait("score", turn)
+        if hosts.count == 1 or not any(todo for _, _, todo in _work(experiment)):
+            return
+
+
+def _work(experiment: Experiment) -> list[tuple[Evaluated, str, Answers]]:
     n = experiment.settings.score.answers
-    work = [(model, arm, _lacking(experiment, model, arm, n)) for model, arm in _wanted(experiment)]
+    return [(model, arm, _lacking(experiment, model, arm, n)) for model, arm in _wanted(experiment)]
+
+
+def _score_lacking(experiment: Experiment, turn: int) -> None:
+    n, work, hosts = experiment.settings.score.answers, _work(experiment), experiment.hosts
     total = sum(min(n, experiment.n(problem)) for problem in experiment.problems) * len(work)
     left = sum(len(todo) for _, _, todo in work)
     if not left:
         return
     with (
         records.Writer(experiment.root, "scores") as scores,
-        Progress(experiment.root, "score", total, "answers", total - left) as progress,
+        Progress(experiment.root, "score", total, "answers", total - left, hosts.is_first) as progress,
     ):
-        done = total - left
-        for model, arm, todo in work:
+        done, before = total - left, hosts.told("scored")
+        for share in hosts.shares(f"score/{turn}", len(work)):
+            model, arm, todo = work[share]
             for rows in _scored(experiment, model, arm, todo):
                 scores.append(rows)
                 done += len(rows)
-                progress.update(done, model=model.name, answers_of=arm)
+                hosts.tell(scored=len(rows))
+                by_all = min(total, done + round(hosts.told("scored") - before))
+                progress.update(by_all, model=model.name, answers_of=arm)
+                experiment.notice.heed()
 
 
 def _wanted(experiment: Experiment) -> list[tuple[Evaluated, str]]:

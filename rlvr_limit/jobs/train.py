@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rlvr_limit import checkpoint, likelihood, records, rl
 from rlvr_limit.grading.pool import GradingPool
-from rlvr_limit.jobs import reinforce, teaching
+from rlvr_limit.jobs import reinforce, sharing, teaching
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, Setup
 from rlvr_limit.jobs.metrics import Metrics
 from rlvr_limit.jobs.prepare import prepare
@@ -33,22 +33,33 @@ SHOWN = ("loss", "reward", "length", "entropy", "kl_sampler", "truncated")
 
 def run(config: ConfigDict) -> None:
     """The train job: every arm's weights are in the run folder when it returns."""
-    train_missing(prepare(config))
+    experiment = prepare(config)
+    train_missing(experiment)
+    experiment.hosts.close()
 
 
 def train_missing(experiment: Experiment) -> None:
-    """Trains each arm whose weights are neither given nor there, those that others start from first."""
+    """Trains each arm whose weights are neither given nor there, those that others start from first.
+
+    Host 0 does it on its own devices; the others wait.
+    """
+    if experiment.hosts.is_first:
+        _train_all(experiment)
+    experiment.hosts.wait("train")
+
+
+def _train_all(experiment: Experiment) -> None:
     for entry in experiment.evaluated:
         if _is_given(experiment, entry):
             continue
         if not experiment.weights(entry).is_dir():
-            _train(experiment, entry.arm)
+            _train(experiment, experiment.source(entry).arm)
         load(experiment, entry)
 
 
 def load(experiment: Experiment, entry: Evaluated) -> Params:
     """The weights of an arm; their hash is noted in the manifest, which refuses others under the same name."""
-    arm, setup = experiment.settings.arms[entry.arm], experiment.setups[entry.arm]
+    arm, setup = experiment.settings.arms[experiment.source(entry).arm], experiment.setups[entry.arm]
     if not arm.weights:
         folder = experiment.weights(entry)
     else:
@@ -56,19 +67,24 @@ def load(experiment: Experiment, entry: Evaluated) -> Params:
     read = checkpoint.load_hf if setup.folder else checkpoint.load_params
     params = read(folder, setup.model, experiment.mesh)
     digest = checkpoint.weights_sha256(params)
-    records.update_manifest(experiment.root, f"arms.{entry.name}.weights_sha256", digest)
+    fact = f"arms.{entry.name}.weights_sha256"
+    experiment.hosts.agree_once(fact, digest)
+    if experiment.hosts.is_first:
+        records.update_manifest(experiment.root, fact, digest)
     return params
 
 
 def _is_given(experiment: Experiment, entry: Evaluated) -> bool:
-    return bool(experiment.settings.arms[entry.arm].weights)
+    return bool(experiment.settings.arms[experiment.source(entry).arm].weights)
 
 
 def _train(experiment: Experiment, arm: str) -> None:
     recipe = experiment.settings.arms[arm].recipe
     saved = recipe.save_at if isinstance(recipe, Reinforced) else (recipe.steps,)
     save = {at: f"{arm}-{at}" if isinstance(recipe, Reinforced) else arm for at in saved}
-    _run_steps(experiment, arm, recipe, save)
+    if not sharing.take(experiment, arm, save):
+        _run_steps(experiment, arm, recipe, save)
+        sharing.give(experiment, arm, save)
 
 
 def _begin(
@@ -142,9 +158,11 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
                 raise UserError(f"arm {arm}, step {number}: {trouble}; {_kept(folder, kept)}")
             progress.update(number, **{name: row[name] for name in SHOWN if name in row})
             export(number, state)
-            if number in save or time.monotonic() - saved > experiment.settings.checkpoint_seconds:
+            due = time.monotonic() - saved > experiment.settings.checkpoint_seconds
+            if number in save or due or experiment.notice:
                 states.save(number, state)
                 kept, saved = number, time.monotonic()
+            experiment.notice.heed()
 
 
 def _export(setup: Setup, target: Path, state: State) -> None:

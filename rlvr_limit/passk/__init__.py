@@ -1,10 +1,17 @@
-"""pass@k for every k, its bands, the crossover of two arms, and what each arm can solve: all from counts (n, c)."""
+"""pass@k for every k, its bands, the crossover of two arms, what each arm can solve: from counts (n, c).
 
+The metrics that need more than counts say so: votes.py takes answers, budget.py lengths, guessing.py judged chains.
+"""
+
+from rlvr_limit.passk.adaptive import two_stage_curves
 from rlvr_limit.passk.bands import Band, fixed_band, paired_band, population_band
+from rlvr_limit.passk.budget import BudgetCurve, auc_log_k, budget_curve
 from rlvr_limit.passk.caveats import coverage_caveats
+from rlvr_limit.passk.cover import cover_at_tau, posterior_cover
 from rlvr_limit.passk.crossover import Crossover, crossover
 from rlvr_limit.passk.curve import (
     avg_at_n,
+    bayes_at_n,
     delta_se,
     guess_corrected,
     guess_curve,
@@ -15,24 +22,44 @@ from rlvr_limit.passk.curve import (
     pass_hat_k,
     posterior_curves,
 )
+from rlvr_limit.passk.extrapolation import BetaBinomial, fit_beta_binomial
+from rlvr_limit.passk.gpass import at_least, g_pass_at_k, mg_pass_at_k
 from rlvr_limit.passk.guessing import GUESSABLE_BELOW, chain_bounds, guessable, marginal_rates
-from rlvr_limit.passk.support import Support, support, unsolved_bound
+from rlvr_limit.passk.power import Power, power_at_k, power_of_crossover
+from rlvr_limit.passk.support import Support, expected_support, support, unsolved_bound
+from rlvr_limit.passk.votes import Votes, count_votes, distinct_texts, maj_at_k
 
 __all__ = [
     "GUESSABLE_BELOW",
     "Band",
+    "BetaBinomial",
+    "BudgetCurve",
     "Crossover",
+    "Power",
     "Support",
+    "Votes",
+    "at_least",
+    "auc_log_k",
     "avg_at_n",
+    "bayes_at_n",
+    "budget_curve",
     "chain_bounds",
+    "count_votes",
+    "cover_at_tau",
     "coverage_caveats",
     "crossover",
     "delta_se",
+    "distinct_texts",
+    "expected_support",
+    "fit_beta_binomial",
     "fixed_band",
+    "g_pass_at_k",
     "guess_corrected",
     "guess_curve",
     "guessable",
+    "maj_at_k",
     "marginal_rates",
+    "mg_pass_at_k",
     "paired_band",
     "pass_at_k",
     "pass_curve",
@@ -40,7 +67,11 @@ __all__ = [
     "pass_hat_curves",
     "pass_hat_k",
     "population_band",
+    "posterior_cover",
     "posterior_curves",
+    "power_at_k",
+    "power_of_crossover",
     "support",
+    "two_stage_curves",
     "unsolved_bound",
 ]

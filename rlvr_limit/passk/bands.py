@@ -1,14 +1,15 @@
 """Bands around pass@k: how far the curves could move with other problems, or with other samples of these problems.
 
 Shapes: M problems, K columns (values of k), B bootstrap replicates; value_MK is one number per problem and k.
-Memory: the bootstrap keeps 8 B M bytes of weights and works through the columns in blocks, so K may be large.
+Memory: the bootstrap keeps 8 B M bytes of weights and works through the columns in blocks, so K may be large. Its
+matrix products and order statistics are NumPy's: XLA sorts a column where a partition is enough.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -56,16 +57,17 @@ def checked_settings(level: float, replicates: int) -> None:
 
 
 @functools.partial(jax.jit, static_argnames=("M", "B"))
-def _bootstrap_weights(seed: jax.Array, M: int, B: int) -> jax.Array:
+def _bootstrap_draws(seed: jax.Array, M: int, B: int) -> jax.Array:
     key = jax.random.key(seed, impl="threefry2x32")
-    index_BM = jax.random.randint(key, (B, M), 0, M)
-    return jnp.zeros((B, M)).at[jnp.arange(B)[:, None], index_BM].add(1.0)
+    return jax.random.randint(key, (B, M), 0, M)
 
 
 def bootstrap_weights(seed: int, M: int, B: int) -> np.ndarray:
     """[B, M] counts of how often each problem is drawn in M draws with replacement; one seed serves every arm."""
     with host_float64():
-        return np.asarray(_bootstrap_weights(np.int64(seed), M, B))
+        index_BM = np.asarray(_bootstrap_draws(np.int64(seed), M, B))
+    place_BM = index_BM + M * np.arange(B)[:, None]
+    return np.bincount(place_BM.ravel(), minlength=B * M).reshape(B, M).astype(np.float64)
 
 
 @jax.jit
@@ -98,24 +100,18 @@ def tail_area(level: float, M: int) -> float:
     return NormalDist().cdf(-math.sqrt(M / (M - 1)) * student_quantile(level, M - 1))
 
 
-@jax.jit
-def _bootstrap_ends(value_MK: jax.Array, weights_BM: jax.Array, tail: jax.Array) -> jax.Array:
+def bootstrap_blocks(value_MK: np.ndarray, weights_BM: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(first column, means [columns, B] of the resampled problems), block by block."""
     M, K = value_MK.shape
-
-    def column(value_M: jax.Array) -> jax.Array:
-        return jnp.quantile(weights_BM @ value_M / M, jnp.stack([tail, 1 - tail]))
-
-    return jax.lax.map(column, value_MK.T, batch_size=min(COLUMNS_PER_BLOCK, K)).T
+    for start in range(0, K, COLUMNS_PER_BLOCK):
+        yield start, value_MK[:, start : start + COLUMNS_PER_BLOCK].T @ weights_BM.T / M
 
 
-def _bootstrap_interval(
-    value_MK: np.ndarray, level: float, replicates: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _bootstrap_interval(value_MK: np.ndarray, weights_BM: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Expanded percentile interval of the mean over problems, column by column."""
-    M = value_MK.shape[0]
-    weights_BM, tail = bootstrap_weights(seed, M, replicates), tail_area(level, M)
-    with host_float64():
-        low_K, high_K = np.asarray(_bootstrap_ends(value_MK, weights_BM, np.float64(tail)))
+    tail = tail_area(level, value_MK.shape[0])
+    ends = [np.quantile(means, [tail, 1 - tail], axis=1) for _, means in bootstrap_blocks(value_MK, weights_BM)]
+    low_K, high_K = np.concatenate(ends, axis=1)
     return low_K, high_K
 
 
@@ -146,7 +142,8 @@ def population_band(value_MK: ArrayLike, *, level: float = 0.95, replicates: int
     """
     checked_settings(level, replicates)
     value_MK = checked_values(value_MK, "the curve", 0.0, 1.0)
-    boot_low_K, boot_high_K = _bootstrap_interval(value_MK, level, replicates, seed)
+    weights_BM = bootstrap_weights(seed, value_MK.shape[0], replicates)
+    boot_low_K, boot_high_K = _bootstrap_interval(value_MK, weights_BM, level)
     score_low_K, score_high_K = _score_interval(value_MK, level)
     low_K = np.clip(np.minimum(boot_low_K, score_low_K), 0.0, 1.0)
     high_K = np.clip(np.maximum(boot_high_K, score_high_K), 0.0, 1.0)
@@ -164,8 +161,12 @@ def paired_band(
     """
     checked_settings(level, replicates)
     first_MK, second_MK = checked_pair(first_MK, second_MK)
-    difference_MK = first_MK - second_MK
-    low_K, high_K = _bootstrap_interval(difference_MK, level, replicates, seed)
+    return difference_band(first_MK - second_MK, bootstrap_weights(seed, first_MK.shape[0], replicates), level)
+
+
+def difference_band(difference_MK: np.ndarray, weights_BM: np.ndarray, level: float) -> Band:
+    """paired_band of differences that are checked already, from these weights."""
+    low_K, high_K = _bootstrap_interval(difference_MK, weights_BM, level)
     return Band(difference_MK.mean(axis=0), low_K, high_K, level, "paired difference")
 
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlvr_limit.passk.bands import Band, bootstrap_weights, checked_pair, checked_settings, paired_band, tail_area
-from rlvr_limit.passk.curve import host_float64
+from rlvr_limit.passk.bands import (
+    Band,
+    bootstrap_blocks,
+    bootstrap_weights,
+    checked_pair,
+    checked_settings,
+    difference_band,
+    tail_area,
+)
 
-REPLICATES_PER_BLOCK = 100
 ROUNDING = 1e-12
 
 
@@ -36,19 +40,20 @@ class Crossover:
     sentence: str
 
 
-def first_lasting(difference_K: jax.Array) -> jax.Array:
+def first_lasting(difference_K: np.ndarray) -> int:
     """min{k : difference >= 0 from k up to K}, or K + 1 where the difference is negative at K. Rounding counts as 0."""
-    K = difference_K.shape[0]
-    k_K = jnp.arange(1, K + 1)
-    return 1 + jnp.max(jnp.where(difference_K < -ROUNDING, k_K, 0))
+    below = np.flatnonzero(difference_K < -ROUNDING)
+    return 2 + int(below[-1]) if below.size else 1
 
 
-@jax.jit
-def _replicate_crossings(difference_MK: jax.Array, weights_BM: jax.Array) -> jax.Array:
-    M = difference_MK.shape[0]
-    return jax.lax.map(
-        lambda weights_M: first_lasting(weights_M @ difference_MK / M), weights_BM, batch_size=REPLICATES_PER_BLOCK
-    )
+def _replicate_crossings(difference_MK: np.ndarray, weights_BM: np.ndarray) -> np.ndarray:
+    """[B] first_lasting of the mean difference over each replicate's problems."""
+    k_B = np.ones(len(weights_BM), dtype=np.int64)
+    for start, means in bootstrap_blocks(difference_MK, weights_BM):
+        below = means < -ROUNDING
+        last_B = start + len(below) - 1 - below[::-1].argmax(axis=0)
+        k_B = np.where(below.any(axis=0), last_B + 2, k_B)
+    return k_B
 
 
 def crossover(
@@ -74,12 +79,11 @@ def crossover(
     """
     checked_settings(level, replicates)
     base_MK, rl_MK = checked_pair(base_MK, rl_MK)
-    band = paired_band(base_MK, rl_MK, level=level, replicates=replicates, seed=seed)
     M, K = base_MK.shape
-    weights_BM = bootstrap_weights(seed, M, replicates)
-    with host_float64():
-        k = int(first_lasting(band.mean_K))
-        k_B = np.sort(np.asarray(_replicate_crossings(base_MK - rl_MK, weights_BM)))
+    difference_MK, weights_BM = base_MK - rl_MK, bootstrap_weights(seed, M, replicates)
+    band = difference_band(difference_MK, weights_BM, level)
+    k = first_lasting(band.mean_K)
+    k_B = np.sort(_replicate_crossings(difference_MK, weights_BM))
     reach = math.floor(tail_area(level, M) * (replicates - 1))
     low, high = int(k_B[reach]), int(k_B[-1 - reach])
     probability = float((k_B <= K).mean())

@@ -46,6 +46,12 @@ def checked_counts(n_M: ArrayLike, c_M: ArrayLike) -> tuple[np.ndarray, np.ndarr
     return n_M, c_M
 
 
+def checked_prior(a: float, b: float) -> None:
+    """Raise UserError unless Beta(a, b) is a law: both numbers positive and finite."""
+    if not (0 < a < np.inf and 0 < b < np.inf):
+        raise UserError(f"the prior is Beta({a}, {b}): both numbers must be positive and finite")
+
+
 def refuse_k_beyond_n(n_M: np.ndarray, k: int, metric: str) -> None:
     """Raise UserError unless 1 <= k <= n for every problem: a curve is never padded beyond the samples drawn."""
     if k < 1:
@@ -130,11 +136,21 @@ def posterior_curves(n_M: ArrayLike, c_M: ArrayLike, K: int, a: float = 1.0, b: 
     the samples: always name the prior beside it. Raises UserError on impossible counts, a <= 0, b <= 0 or K < 1.
     """
     n_M, c_M = checked_counts(n_M, c_M)
-    if not (0 < a < np.inf and 0 < b < np.inf):
-        raise UserError(f"the prior is Beta({a}, {b}): both numbers must be positive and finite")
+    checked_prior(a, b)
     if K < 1:
         raise UserError(f"posterior pass@k was asked for K = {K}: K must be at least 1")
     return 1.0 - _products(n_M - c_M + b, n_M + a + b, 1.0, K)
+
+
+def bayes_at_n(n_M: ArrayLike, c_M: ArrayLike) -> tuple[float, float]:
+    """Bayes@N: posterior mean and standard deviation of avg@n under uniform priors (arXiv 2510.04265).
+
+    With p = (c+1) / (n+2): mu = mean p and sigma^2 = M^-2 sum p (1-p) / (n+3). sigma speaks of new samples of these
+    problems, not of other problems. Raises UserError on counts that cannot be.
+    """
+    n_M, c_M = checked_counts(n_M, c_M)
+    p_M = (c_M + 1) / (n_M + 2)
+    return float(p_M.mean()), float(np.sqrt((p_M * (1 - p_M) / (n_M + 3)).sum()) / n_M.size)
 
 
 def guess_curve(a_M: ArrayLike, K: int) -> np.ndarray:

@@ -206,8 +206,8 @@ def _problems(study: Study, found: Findings, images: Images) -> list[str]:
         short = question if len(question) <= 80 else question[:79] + "\u2026"
         cards.append(html.details(
             f"<strong>{escape(name)}</strong> {escape(short)}",
-            [html.preformatted(question), html.paragraph(f"Right answers of samples. {counts}.", "note"),
-             *_samples(study, examples[name])],
+            [html.preformatted(question) if question else "",
+             html.paragraph(f"Right answers of samples. {counts}.", "note"), *_samples(study, examples[name])],
             anchor=f"problem-{i}",
         ))
     return [
@@ -297,7 +297,8 @@ def _rates(study: Study) -> list[str]:
             "Truncated: stopped by the length limit. No answer: nothing that the verifier could read. No verdict: the "
             "verifier ran out of time or failed. All count as not right in pass@k, and none is the same as wrong. "
             "Duplicates: samples equal to an earlier one of the "
-            "same problem. Entropy: mean of \u2212log p under the model at temperature 1.", "note"),
+            "same problem. Entropy: of the distribution that tokens are drawn from (after temperature and truncation), "
+            "a mean over generated tokens, estimated without bias by \u2212log p of the tokens drawn.", "note"),
     ]
 
 

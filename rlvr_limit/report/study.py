@@ -21,8 +21,9 @@ class Arm:
 
     group is "base", "rl", "distilled", "control" or a name of the caller's own; it chooses colour and comparisons.
     n_M samples drawn, c_M right, truncated_M ended at the length limit, no_answer_M had nothing to grade, ungraded_M
-    got no verdict (the grader ran out of time or failed): integers.
-    mean_tokens per answer; duplicate_rate in [0, 1]; entropy is the mean of -logp_model per token, in nats.
+    got no verdict (the grader ran out of time or failed): integers; the last three are None where nobody counted.
+    mean_tokens per answer; duplicate_rate in [0, 1]; entropy is that of the distribution tokens are drawn from (after
+    temperature and truncation), a mean over generated tokens, entropy_error its standard error; nats.
     marginal_M: the chance of a right answer among this arm's answers to other problems (passk.marginal_rates).
     chains_right_M and chains_wrong_M: right answers whose chain a person judged right or wrong; None: nobody did.
     """
@@ -32,12 +33,13 @@ class Arm:
     group: str
     n_M: np.ndarray
     c_M: np.ndarray
-    truncated_M: np.ndarray
-    no_answer_M: np.ndarray
-    ungraded_M: np.ndarray
+    truncated_M: np.ndarray | None = None
+    no_answer_M: np.ndarray | None = None
+    ungraded_M: np.ndarray | None = None
     mean_tokens: float | None = None
     duplicate_rate: float | None = None
     entropy: float | None = None
+    entropy_error: float | None = None
     conditions: dict[str, str] = field(default_factory=dict)
     weights_sha256: str = ""
     marginal_M: np.ndarray | None = None
@@ -144,7 +146,8 @@ def _no_doubles(what: str, names: Sequence[str]) -> None:
 
 
 def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
-    for column in ("n_M", "c_M", "truncated_M", "no_answer_M", "ungraded_M"):
+    counted = [name for name in ("truncated_M", "no_answer_M", "ungraded_M") if getattr(arm, name) is not None]
+    for column in ("n_M", "c_M", *counted):
         values = np.asarray(getattr(arm, column))
         if values.shape != (len(ids),) or not np.issubdtype(values.dtype, np.integer):
             found = f"{values.dtype} of shape {values.shape}"
@@ -157,7 +160,7 @@ def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
         raise UserError(f"arm {arm.name}: chains_right_M without chains_wrong_M, or the reverse; give both or neither")
     if np.min(arm.n_M) < 1:
         raise UserError(f"arm {arm.name}, problem {ids[int(np.argmin(arm.n_M))]}: n is 0; every problem needs a sample")
-    for name in ("mean_tokens", "duplicate_rate", "entropy"):
+    for name in ("mean_tokens", "duplicate_rate", "entropy", "entropy_error"):
         value = getattr(arm, name)
         if value is not None and not math.isfinite(value):
             raise UserError(f"arm {arm.name}: {name} is {value}, should be finite, or None where it is not known")

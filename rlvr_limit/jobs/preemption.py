@@ -1,0 +1,28 @@
+"""A scheduler's notice that this process must go (SIGTERM): what is at hand is saved, and the exit code is 0."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+
+class Preempted(Exception):
+    """The run was asked to end, and everything it had is kept."""
+
+
+class Notice:
+    """Whether the process was asked to end. Loops look at it where nothing is half done."""
+
+    def __init__(self) -> None:
+        self._came = threading.Event()
+        # Python lets only the main thread listen to signals.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: self._came.set())
+
+    def __bool__(self) -> bool:
+        return self._came.is_set()
+
+    def heed(self) -> None:
+        """Raises Preempted if the notice has come."""
+        if self:
+            raise Preempted("stopped by SIGTERM: everything so far is kept; run the same command to go on")

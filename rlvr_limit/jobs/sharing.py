@@ -1,0 +1,87 @@
+"""Weights that one config's recipe has made are found by another config with an equal recipe: runs/trained."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from rlvr_limit.jobs import settings
+from rlvr_limit.jobs.experiment import Experiment
+from rlvr_limit.jobs.recipes import Reinforced
+from rlvr_limit.jobs.rewards import reward_named, source_digest
+
+METRICS = "metrics.jsonl"
+
+
+def take(experiment: Experiment, arm: str, save: Mapping[int, str]) -> bool:
+    """Copies an arm's weights {step: name in weights/} and its metrics from runs/trained, if all of them are there."""
+    there = place(experiment, arm)
+    if there is None or not all((there / str(step)).is_dir() for step in save):
+        return False
+    for step, name in save.items():
+        _copy(there / str(step), experiment.root / "weights" / name)
+    _copy(there / METRICS, experiment.root / "train" / arm / METRICS)
+    print(f"arm {arm}: not trained again, an equal recipe's weights are in {there}", flush=True)
+    return True
+
+
+def give(experiment: Experiment, arm: str, save: Mapping[int, str]) -> None:
+    """Copies what take looks for to runs/trained."""
+    there = place(experiment, arm)
+    if there is not None:
+        _copy(experiment.root / "train" / arm / METRICS, there / METRICS)
+        for step, name in save.items():
+            _copy(experiment.root / "weights" / name, there / str(step))
+
+
+def place(experiment: Experiment, arm: str) -> Path | None:
+    """The folder of an arm's recipe, there or to be made; None where weights are not to be shared, or cannot be.
+
+    Its name is a digest of all that decides a training run but the code. Recipes that start from given weights in the
+    end are not shared: a folder's name does not say what is in it.
+    """
+    s = experiment.settings
+    decisive = _decisive(experiment, arm) if s.share_weights else None
+    return Path(s.runs) / "trained" / f"{arm}-{settings.digest(decisive)}" if decisive else None
+
+
+def _decisive(experiment: Experiment, arm: str) -> dict | None:
+    """All that decides an arm's weights, its start's and its teacher's included; None where they are given.
+
+    The name of the arm is part of it, since its random numbers derive from it. Which steps are kept is not.
+    """
+    s, setup = experiment.settings, experiment.setups[arm]
+    recipe = s.arms[arm].recipe
+    if s.arms[arm].weights or recipe is None or setup.folder:
+        return None
+    found = {"arm": arm, "recipe": {k: v for k, v in settings.to_jsonable(recipe).items() if k != "save_at"}}
+    needed = {"start": recipe.start, "teacher": "" if isinstance(recipe, Reinforced) else recipe.teacher}
+    for role, name in needed.items():
+        if name:
+            found[role] = _decisive(experiment, name)
+            if found[role] is None:
+                return None
+    if needed["teacher"]:
+        asked = settings.to_jsonable(experiment.setups[needed["teacher"]].sampling)
+        found["asked"] = {k: v for k, v in asked.items() if k not in ("n", "n_of")}
+    if isinstance(recipe, Reinforced):
+        reward = reward_named(recipe.reward, f"config.arms.{arm}.rl.reward")
+        found["reward"] = source_digest(reward) if reward else ""
+    common = {name: settings.to_jsonable(getattr(s, name)) for name in ("seed", "dtype", "mesh", "task", "model")}
+    more = {"training": settings.to_jsonable(s.training), "engine": settings.to_jsonable(experiment.engine)}
+    return found | common | more | {"max_tokens": s.sampling.max_tokens}
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A whole file or folder or nothing; what is there already stays."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    if source.is_dir():
+        shutil.copytree(source, fresh, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, fresh)
+    os.replace(fresh, target)

@@ -1,0 +1,165 @@
+"""Hosts that share a run: leases, agreement, waiting, death. A store in memory stands for the coordination service."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import pytest
+
+from rlvr_limit.hosts import Hosts, HostsConfig, start
+from rlvr_limit.jobs.sample import _shares
+from rlvr_limit.types import UserError
+
+
+class Store:
+    """The calls of jax.distributed's client that hosts make, on one dictionary."""
+
+    def __init__(self):
+        self.values: dict[str, str] = {}
+        self.lock = threading.Lock()
+
+    def key_value_increment(self, key: str, by: int) -> int:
+        with self.lock:
+            self.values[key] = str(int(self.values.get(key, "0")) + by)
+            return int(self.values[key])
+
+    def key_value_set(self, key: str, value: str, allow_overwrite: bool = False) -> None:
+        with self.lock:
+            if key in self.values and not allow_overwrite:
+                raise jax.errors.JaxRuntimeError(f"ALREADY_EXISTS: {key}")
+            self.values[key] = value
+
+    def key_value_try_get(self, key: str) -> str:
+        return self.values[key]
+
+    def key_value_dir_get(self, prefix: str) -> list[tuple[str, str]]:
+        with self.lock:
+            return [(key, value) for key, value in self.values.items() if key.startswith(prefix)]
+
+    def blocking_key_value_get(self, key: str, milliseconds: int) -> str:
+        end = time.monotonic() + 5
+        while key not in self.values:
+            if time.monotonic() > end:
+                raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: nobody set it")
+            time.sleep(0.01)
+        return self.values[key]
+
+
+def several(count: int, patience: float = 60.0) -> list[Hosts]:
+    store = Store()
+    return [Hosts(index, count, store, patience) for index in range(count)]
+
+
+def on_each(hosts: list[Hosts], call) -> list:
+    """What call gives on every host, all at once; an error is given back, not raised."""
+
+    def one(host: Hosts):
+        try:
+            return call(host)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(len(hosts)) as threads:
+        return list(threads.map(one, hosts))
+
+
+def test_every_share_is_leased_once_and_a_fast_host_takes_more():
+    taken = on_each(
+        several(3), lambda host: [(n, time.sleep(0.02 * (host.index == 2)))[0] for n in host.shares("x", 60)]
+    )
+    assert sorted(sum(taken, [])) == list(range(60))
+    assert len(taken[2]) < min(len(taken[0]), len(taken[1]))
+
+
+def test_a_host_alone_gets_every_share_and_waits_for_nobody():
+    host = Hosts()
+    host.agree({"seed": 1})
+    host.wait("sample", 3)
+    assert list(host.shares("x", 4)) == [0, 1, 2, 3]
+    assert not list(host.shares("x", 4)) and list(host.shares("y", 1)) == [0]
+    host.close()
+
+
+@pytest.mark.parametrize("n", [1, 7, 128, 130])
+def test_shares_of_a_problem_hold_all_that_is_lacking_though_hosts_have_read_different_records(n):
+    early, late = set(range(0, n, 2)), set(range(0, n, 2)) - set(range(n // 2))
+    first, second = several(2)
+    mine, theirs = on_each([first, second], lambda h: list(_shares(h, "p", sorted(late if h.index else early), n)))
+    assert not set(mine) & set(theirs)
+    assert late <= set(mine) | set(theirs) <= early
+
+
+def test_hosts_that_differ_are_refused_on_every_host_by_a_line_that_names_host_and_difference():
+    hosts = several(3)
+    said = on_each(hosts, lambda h: h.agree({"seed": 0, "asked": {"base": {"stop": 3 if h.index == 1 else 2}}}))
+    assert [str(error) for error in said] == [
+        "host 1 was started with asked.base.stop = 3, host 0 with 2: every host must be started alike"
+    ] * 3
+
+
+def test_hosts_that_are_alike_agree():
+    assert on_each(several(3), lambda h: h.agree({"seed": 0, "code": "abc"})) == [None] * 3
+
+
+def test_other_weights_are_refused_by_a_line_that_names_both_hosts():
+    first, second, third = several(3)
+    second.agree_once("arms.base.weights_sha256", "aa")
+    first.agree_once("arms.base.weights_sha256", "aa")
+    with pytest.raises(UserError, match=r"host 2: arms.base.weights_sha256 is bb, on host 1 it is aa"):
+        third.agree_once("arms.base.weights_sha256", "bb")
+    assert first.agreed("arms.") == {"base.weights_sha256": "aa"}
+
+
+def test_waiting_ends_when_the_last_living_host_has_come_and_not_before():
+    first, second = several(2)
+    done = threading.Event()
+    waiting = threading.Thread(target=lambda: (first.wait("sample", 1), done.set()))
+    waiting.start()
+    second.wait("train")
+    assert not done.wait(0.3)
+    threading.Thread(target=second.wait, args=("score",)).start()
+    assert done.wait(5)
+    waiting.join()
+    first.wait("score")
+
+
+def test_a_silent_host_is_not_waited_for(capsys):
+    store = Store()
+    here = Hosts(0, 2, store, patience=0.5)
+    began = time.monotonic()
+    here.wait("sample")
+    assert 0.4 < time.monotonic() - began < 5
+    assert "host 1 has not been heard of for 0.5 s" in capsys.readouterr().out
+
+
+def test_what_others_have_done_is_heard():
+    first, second = several(2, patience=0.5)
+    second.tell(samples=3)
+    second.tell(samples=2, tokens=40)
+    end = time.monotonic() + 5
+    while first.told("samples") != 5 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert (first.told("samples"), first.told("tokens"), second.told("samples")) == (5, 40, 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (HostsConfig(count=2), "hosts.coordinator, hosts.index not given"),
+        (HostsConfig(coordinator="a:1", index=0), "hosts.count not given"),
+        (HostsConfig("a:1", 2, 2), "index 2 of 2"),
+        (HostsConfig("10.0.0.1", 2, 1), "'10.0.0.1'"),
+    ],
+)
+def test_half_a_configuration_of_hosts_is_refused(config, said):
+    with pytest.raises(UserError, match=said):
+        start(config)
+
+
+def test_nobody_at_the_address_is_one_line(monkeypatch):
+    monkeypatch.setattr("rlvr_limit.hosts.START_SECONDS", 0)
+    with pytest.raises(UserError, match=r"hosts.coordinator: host 1 found nobody at 127.0.0.1:9 within 0 s"):
+        start(HostsConfig("127.0.0.1:9", 2, 1))
