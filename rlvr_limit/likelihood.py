@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -12,12 +13,18 @@ import numpy as np
 
 from kernels.token_logprob import token_logprob
 from rlvr_limit import model
-from rlvr_limit.mesh import mesh_of, row_parts, row_shards, shards_of
+from rlvr_limit.mesh import mesh_of, row_shards, shards_of
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.types import UserError
 
 HELD_LOGITS = 2**27
 """Logits that scoring holds at a time on one device: 0.5 GB in float32."""
+
+SHORTEST = (32, 32)
+"""The least places of prompts and answers."""
+
+Pair = tuple[Sequence[int], Sequence[int]]
+"""Token ids of a prompt and of an answer to it."""
 
 
 class Rows(NamedTuple):
@@ -63,31 +70,44 @@ def answer_logprobs(
     None: at every one. Answer tokens that find no place in it come out as NaN. remat, sums: see model.decode.
     """
     hidden, _ = model.causal(params, config, rows.tokens_BT, "rows", rows.position_BT, rows.segment_BT, remat, sums)
-    b, t = rows.tokens_BT.shape
+    predicts_BT = jnp.roll(rows.answer_BT, -1, axis=1)
+    targets_BT = jnp.roll(rows.tokens_BT, -1, axis=1)
+    found = _of_places(params, config, hidden, targets_BT, predicts_BT, chunk, packed, held)
+    return tuple(jnp.where(rows.answer_BT, jnp.roll(x, 1, axis=1), 0.0) for x in found)
+
+
+def _of_places(
+    params: Params,
+    config: ModelConfig,
+    hidden_BTD: jax.Array,
+    targets_BT: jax.Array,
+    wanted_BT: jax.Array,
+    chunk: int,
+    packed: int | None,
+    held: int,
+) -> tuple[jax.Array, jax.Array]:
+    """(log-prob of each target, entropy) [B, T] where wanted, anything elsewhere; see answer_logprobs for the rest."""
+    b, t = targets_BT.shape
     # On a mesh each device has its share of every chunk; cut across devices, all of them would work on each chunk.
-    shards = row_shards(hidden, b)
+    shards = row_shards(hidden_BTD, b)
     positions = b * t // shards
-    hidden_SPD = hidden.reshape(shards, positions, -1)
-    targets_SP = jnp.roll(rows.tokens_BT, -1, axis=1).reshape(shards, positions)
+    hidden_SPD = hidden_BTD.reshape(shards, positions, -1)
+    targets_SP = targets_BT.reshape(shards, positions)
     if packed is None:
         chunk = min(chunk, max(1, held // config.vocab_size), positions)
-        logp, entropy = _in_chunks(params, config, hidden_SPD, targets_SP, chunk)
+        found = _in_chunks(params, config, hidden_SPD, targets_SP, chunk)
     else:
-        predicts_SP = jnp.roll(rows.answer_BT, -1, axis=1).reshape(shards, positions)
-        chosen_SK = jnp.argsort(~predicts_SP, axis=1, stable=True)[:, :packed]
+        wanted_SP = wanted_BT.reshape(shards, positions)
+        chosen_SK = jnp.argsort(~wanted_SP, axis=1, stable=True)[:, :packed]
         packed_SKD = jnp.take_along_axis(hidden_SPD, chosen_SK[..., None], axis=1)
         packed_targets_SK = jnp.take_along_axis(targets_SP, chosen_SK, axis=1)
         found = _in_chunks(params, config, packed_SKD, packed_targets_SK, _packed_chunk(config, positions, chunk))
-        place_SP = jnp.cumsum(predicts_SP, axis=1) - 1
-        logp, entropy = (
+        place_SP = jnp.cumsum(wanted_SP, axis=1) - 1
+        found = (
             jnp.where(place_SP < packed, jnp.take_along_axis(x, jnp.clip(place_SP, 0, packed - 1), axis=1), jnp.nan)
             for x in found
         )
-
-    def align(x_SP: jax.Array) -> jax.Array:
-        return jnp.where(rows.answer_BT, jnp.roll(x_SP.reshape(b, t), 1, axis=1), 0.0)
-
-    return align(logp), align(entropy)
+    return tuple(x.reshape(b, t) for x in found)
 
 
 def packed_positions(config: ModelConfig, answer_BT: np.ndarray, shards: int, chunk: int = 4096) -> int:
@@ -131,28 +151,176 @@ def _per_shard(
     return jax.vmap(compute, in_axes=(0, None, 0))(hidden_SPD, unembedding_DV, targets_SP)
 
 
+class Shared(NamedTuple):
+    """Answers in rows, several of which may stand behind one prompt, whose keys and values are then computed once.
+
+    prefix_PS are prompts without their last token, padded on the right, of which length_P tokens count. Row r stands
+    behind prompt of_R[r] of those of its shard: tokens_RT are that prompt's last token and the answer without its last
+    one, targets_RT the answer, wanted_RT its places that count.
+    """
+
+    prefix_PS: jax.Array
+    length_P: jax.Array
+    of_R: jax.Array
+    tokens_RT: jax.Array
+    targets_RT: jax.Array
+    wanted_RT: jax.Array
+
+
 @partial(jax.jit, static_argnums=(1, 3))
-def batch_logprobs(params: Params, config: ModelConfig, rows: Rows, packed: int | None = None) -> jax.Array:
-    """The log-probs [B, T] of answer_logprobs as one compiled program."""
-    return answer_logprobs(params, config, rows, packed=packed)[0]
+def shared_logprobs(
+    params: Params, config: ModelConfig, rows: Shared, packed: int | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """(log P(target | prompt, answer before it), entropy of that distribution) [R, T], nats; 0 where not wanted.
+
+    packed: as in answer_logprobs; the places that count are wanted_RT.
+    """
+    shards = row_shards(params["final_norm"], len(rows.of_R))
+
+    def of_rows(x: jax.Array) -> jax.Array:
+        """x [P, ...] of the prompts as [R, ...] of the rows, each looked up on its own device."""
+        flat = x.reshape(shards, len(x) // shards, -1)
+        found = jax.vmap(lambda mine, of: mine[of])(flat, rows.of_R.reshape(shards, -1))
+        return found.reshape(len(rows.of_R), *x.shape[1:])
+
+    long = rows.prefix_PS.shape[1]
+    length_R = of_rows(rows.length_P)
+    cache = model.causal(params, config, rows.prefix_PS)[1] if long else []
+
+    def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
+        before = model.Before(*map(of_rows, cache[i]), length_R) if long else None
+        return model.causal_attention(q, k, v, before=before), None
+
+    positions_RT = length_R[:, None] + jnp.arange(rows.tokens_RT.shape[1])
+    hidden, _ = model.decode(params, config, rows.tokens_RT, positions_RT, attend)
+    found = _of_places(params, config, hidden, rows.targets_RT, rows.wanted_RT, 4096, packed, HELD_LOGITS)
+    return tuple(jnp.where(rows.wanted_RT, x, 0.0) for x in found)
+
+
+class Scored(NamedTuple):
+    """Of each token of an answer: its log-prob, and the entropy of the distribution it stands in; nats."""
+
+    logp: tuple[float, ...]
+    entropy: tuple[float, ...]
 
 
 def score(
     params: Params,
     config: ModelConfig,
-    pairs: Iterable[tuple[Sequence[int], Sequence[int]]],
-    places: int,
-    batch: int = 256,
-) -> Iterator[tuple[float, ...]]:
-    """Per-token log-probs of each answer, in order, in nats; rows are of one shape [batch, places]."""
+    pairs: Iterable[Pair],
+    tokens: int = 16_384,
+    shortest: tuple[int, int] = SHORTEST,
+) -> list[Scored]:
+    """score_batches of all pairs at once, in the order of the pairs."""
     pairs = list(pairs)
-    shards = row_parts(mesh_of(params), batch)
-    for start in range(0, len(pairs), batch):
-        part = pairs[start : start + batch]
-        rows = to_rows(part + [(part[0][0], ())] * (batch - len(part)), places)
-        logp_BT = np.asarray(batch_logprobs(params, config, rows, packed_positions(config, rows.answer_BT, shards)))
-        for i, (prompt, reply) in enumerate(part):
-            yield tuple(logp_BT[i, len(prompt) : len(prompt) + len(reply)].tolist())
+    found = [Scored((), ())] * len(pairs)
+    for i, scored in score_batches(params, config, pairs, tokens, shortest):
+        found[i] = scored
+    return found
+
+
+def score_batches(
+    params: Params,
+    config: ModelConfig,
+    pairs: Sequence[Pair],
+    tokens: int = 16_384,
+    shortest: tuple[int, int] = SHORTEST,
+) -> Iterator[tuple[int, Scored]]:
+    """(place among the pairs, its scores) as batches are computed, short answers first; empty answers are left out.
+
+    About `tokens` padded tokens of answers, and as many of prompts, are computed at a time on each device. shortest:
+    see lay_out. Raises UserError for a pair without a prompt.
+    """
+    shards = shards_of_rows(params)
+    for places, rows in lay_out(pairs, tokens, shards, shortest):
+        packed = packed_positions(config, rows.wanted_RT, shards)
+        logp_RT, entropy_RT = map(np.asarray, shared_logprobs(params, config, rows, packed))
+        for row, i in places.items():
+            end = len(pairs[i][1])
+            yield i, Scored(tuple(logp_RT[row, :end].tolist()), tuple(entropy_RT[row, :end].tolist()))
+
+
+def shards_of_rows(params: Params) -> int:
+    """Into how many parts the mesh of these parameters cuts rows that divide by it."""
+    shape = mesh_of(params).shape
+    return shape["data"] * shape["fsdp"]
+
+
+def lay_out(
+    pairs: Sequence[Pair], tokens: int, shards: int, shortest: tuple[int, int] = SHORTEST
+) -> Iterator[tuple[dict[int, int], Shared]]:
+    """(row -> place among the pairs, the rows) of one batch after the other, each of as many shards.
+
+    A batch holds answers of about one length, prompts of about one length, and equal prompts once. Lengths are padded
+    to a power of two or one and a half of it, and at least to `shortest` (prompts, answers), so that few programs are
+    compiled; rows are as many in every batch of such lengths.
+    """
+    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i, (prompt, reply) in enumerate(pairs):
+        if not prompt:
+            raise UserError(f"likelihood: pair {i} has no prompt, one token or more is right")
+        if reply:
+            sizes = padded(len(reply), shortest[1]), padded(len(prompt) - 1, shortest[0])
+            alike[sizes].append(i)
+    for (t, s), members in sorted(alike.items()):
+        members.sort(key=lambda i: (tuple(pairs[i][0]), i))
+        most_rows, most_prompts = max(1, tokens // t), max(1, tokens // s) if s else len(members)
+        batches = -(-len(members) // (most_rows * shards))
+        most_rows = -(-len(members) // (batches * shards))
+        cut = _cut(pairs, members, most_rows, most_prompts)
+        for start in range(0, len(cut), shards):
+            parts = cut[start : start + shards]
+            yield _rows_of(pairs, parts + [[]] * (shards - len(parts)), most_rows, s, t)
+
+
+def padded(length: int, shortest: int) -> int:
+    """0, or the first of shortest, 1.5 shortest, 2 shortest, 3 shortest, 4 shortest, ... that is not less."""
+    size = shortest
+    while size < length:
+        size = size * 3 // 2 if size * 3 // 2 >= length else size * 2
+    return size if length else 0
+
+
+def _cut(pairs: Sequence[Pair], members: Sequence[int], most_rows: int, most_prompts: int) -> list[list[int]]:
+    """Members in runs of at most so many rows and different prompts; equal prompts stand side by side."""
+    parts: list[list[int]] = []
+    prompts: set[tuple[int, ...]] = set()
+    for i in members:
+        prompt = tuple(pairs[i][0])
+        if not parts or len(parts[-1]) == most_rows or (prompt not in prompts and len(prompts) == most_prompts):
+            parts.append([])
+            prompts = set()
+        parts[-1].append(i)
+        prompts.add(prompt)
+    return parts
+
+
+def _rows_of(pairs: Sequence[Pair], parts: list[list[int]], rows: int, s: int, t: int) -> tuple[dict[int, int], Shared]:
+    """lay_out's result for parts of one shard each."""
+    prompts = [list(dict.fromkeys(tuple(pairs[i][0]) for i in part)) for part in parts]
+    each = 1 << (max(map(len, prompts)) - 1).bit_length()
+    found = Shared(
+        np.zeros((len(parts) * each, s), np.int32),
+        np.zeros(len(parts) * each, np.int32),
+        np.zeros(len(parts) * rows, np.int32),
+        np.zeros((len(parts) * rows, t), np.int32),
+        np.zeros((len(parts) * rows, t), np.int32),
+        np.zeros((len(parts) * rows, t), bool),
+    )
+    places = {}
+    for shard, (part, asked) in enumerate(zip(parts, prompts, strict=True)):
+        for at, prompt in enumerate(asked, start=shard * each):
+            found.length_P[at] = len(prompt) - 1
+            found.prefix_PS[at, : len(prompt) - 1] = prompt[:-1]
+        at_prompt = {prompt: at for at, prompt in enumerate(asked)}
+        for row, i in enumerate(part, start=shard * rows):
+            prompt, reply = pairs[i]
+            places[row] = i
+            found.of_R[row] = at_prompt[tuple(prompt)]
+            found.tokens_RT[row, : len(reply)] = (prompt[-1], *reply[:-1])
+            found.targets_RT[row, : len(reply)] = reply
+            found.wanted_RT[row, : len(reply)] = True
+    return places, found
 
 
 def perplexity(logp: Sequence[float]) -> float:

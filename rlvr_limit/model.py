@@ -73,6 +73,14 @@ class ModelConfig:
     context: int = 0
 
 
+class Before(NamedTuple):
+    """Keys and values that stand before every token of a row; the first length_B of them count."""
+
+    k_BSKH: jax.Array
+    v_BSKH: jax.Array
+    length_B: jax.Array
+
+
 class ParameterSpec(NamedTuple):
     """Shape, logical axes (see mesh.RULES) and the standard deviation of the initial values (None: ones, 0: zeros)."""
 
@@ -205,7 +213,11 @@ def grouped_attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, m
 
 
 def causal_attention(
-    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_BT: jax.Array | None = None
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    segment_BT: jax.Array | None = None,
+    before: Before | None = None,
 ) -> jax.Array:
     """grouped_attention where each token sees itself and those before it, of its own segment only where there are any.
 
@@ -213,18 +225,27 @@ def causal_attention(
     a backward pass makes each block's scores again.
     """
     b, t = q_BTNH.shape[:2]
+    first_own = 0
+    if before is not None:
+        first_own = before.k_BSKH.shape[1]
+        k_BTKH = jnp.concatenate([before.k_BSKH, k_BTKH], axis=1)
+        v_BTKH = jnp.concatenate([before.v_BSKH, v_BTKH], axis=1)
 
     def seen(first: jax.Array | int, count: int) -> jax.Array:
         mask = jnp.arange(t)[None, :] <= first + jnp.arange(count)[:, None]
-        if segment_BT is None:
-            return jnp.broadcast_to(mask, (b, count, t))
-        mine = jax.lax.dynamic_slice_in_dim(padded_BT, first, count, axis=1)
-        return mask & (mine[:, :, None] == segment_BT[:, None, :])
+        mask = jnp.broadcast_to(mask, (b, count, t))
+        if segment_BT is not None:
+            mine = jax.lax.dynamic_slice_in_dim(padded_BT, first, count, axis=1)
+            mask = mask & (mine[:, :, None] == segment_BT[:, None, :])
+        if before is None:
+            return mask
+        there = jnp.arange(first_own)[None, None, :] < before.length_B[:, None, None]
+        return jnp.concatenate([jnp.broadcast_to(there, (b, count, first_own)), mask], axis=2)
 
     blocks = -(-t // QUERY_BLOCK)
     rest = (0, blocks * QUERY_BLOCK - t)
     padded_BT = None if segment_BT is None else jnp.pad(segment_BT, ((0, 0), rest))
-    if t <= LONG_ROW:
+    if first_own + t <= LONG_ROW:
         return grouped_attention(q_BTNH, k_BTKH, v_BTKH, seen(0, t))
     q = jnp.pad(q_BTNH, ((0, 0), rest, (0, 0), (0, 0)))
     q = jnp.moveaxis(q.reshape(b, blocks, QUERY_BLOCK, *q.shape[2:]), 1, 0)

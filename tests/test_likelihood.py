@@ -63,15 +63,15 @@ def test_packed_positions_hold_the_answers_of_every_shard_with_little_to_spare_i
 
 def test_scoring_computes_logits_for_few_positions_beside_those_that_answers_need():
     wide = dataclasses.replace(TIED, vocab_size=4096)
-    rows = likelihood.to_rows([((1,) * 28, (2, 3))] * 4, 32)
-    shapes = jax.eval_shape(lambda: init_params(wide, jax.random.key(0)))
+    shapes = jax.eval_shape(partial(init_params, wide), jax.random.key(0))
+    ((_, rows),) = likelihood.lay_out([((1,) * 33, (2,) * 3)] * 8, 1024, 1)
+    assert rows.tokens_RT.shape == (8, 32)
 
     def flops(packed):
-        return likelihood.batch_logprobs.lower(shapes, wide, rows, packed).compile().cost_analysis()["flops"]
+        return likelihood.shared_logprobs.lower(shapes, wide, rows, packed).compile().cost_analysis()["flops"]
 
-    logits = 2 * wide.width * wide.vocab_size
-    saved = flops(None) - flops(likelihood.packed_positions(wide, rows.answer_BT, 1))
-    assert (128 - 16) * logits <= saved <= 1.5 * (128 - 16) * logits
+    saved = flops(None) - flops(likelihood.packed_positions(wide, rows.wanted_RT, 1))
+    assert saved > 2 * (8 * 32 - 32) * wide.width * wide.vocab_size
 
 
 def test_rows_hold_the_prompt_then_the_answer_and_mark_the_answer():
@@ -86,24 +86,85 @@ def test_a_pair_that_does_not_fit_a_row_is_named(prompt, reply):
         likelihood.to_rows([((1,), (2,)), ((1,) * prompt, (2,) * reply)], 8)
 
 
-def test_scores_depend_neither_on_padding_nor_on_batch_mates_nor_on_the_batch_size():
-    params, pairs = random_params(GROUPED), pairs_of(GROUPED, LENGTHS)
-    together = list(likelihood.score(params, GROUPED, pairs, places=8, batch=5))
-    alone = list(likelihood.score(params, GROUPED, pairs[::-1], places=20, batch=1))[::-1]
-    for mine, other in zip(together, alone, strict=True):
-        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-6)
+def exact_scores(params, config, prompt, answer):
+    """(log-probs, entropies) of an answer in float64."""
+    logp = numpy_log_softmax(in_float64(params), config, [*prompt, *answer])[len(prompt) - 1 : -1]
+    return logp[np.arange(len(answer)), list(answer)], -(np.exp(logp) * logp).sum(axis=1)
 
 
-@pytest.mark.parametrize("count", [0, 1, 4, 5, 6, 13])
-def test_scores_come_in_order_for_any_count(count):
-    params = random_params(GROUPED)
-    pairs = pairs_of(GROUPED, [(1 + i % 3, i % 5) for i in range(count)], seed=count)
-    scores = list(likelihood.score(params, GROUPED, iter(pairs), places=8, batch=5))
-    assert [len(score) for score in scores] == [i % 5 for i in range(count)]
-    for score, (prompt, answer) in zip(scores, pairs, strict=True):
-        exact = numpy_log_softmax(in_float64(params), GROUPED, [*prompt, *answer])
-        places = np.arange(len(prompt) - 1, len(prompt) + len(answer) - 1)
-        np.testing.assert_allclose(score, exact[places, list(answer)], rtol=0, atol=1e-5)
+def siblings(config, prompts, answers, seed=0):
+    """Pairs of a few prompts and many answers of all lengths from 0 on, in an order of their own."""
+    rng = np.random.default_rng(seed)
+    asked = [tuple(rng.integers(config.vocab_size, size=length).tolist()) for length in prompts]
+    pairs = [(p, tuple(rng.integers(config.vocab_size, size=n).tolist())) for p in asked for n in range(answers)]
+    rng.shuffle(pairs)
+    return [(tuple(p), tuple(a)) for p, a in pairs]
+
+
+@pytest.mark.parametrize("config", [GROUPED, TIED])
+def test_answers_behind_shared_prompts_have_the_log_probs_and_entropies_of_float64_in_order(config):
+    params, pairs = random_params(config), siblings(config, (1, 2, 11), 7)
+    scores = likelihood.score(params, config, pairs, tokens=64, shortest=(10, 6))
+    for scored, (prompt, answer) in zip(scores, pairs, strict=True):
+        logp, entropy = exact_scores(params, config, prompt, answer)
+        np.testing.assert_allclose(scored.logp, logp, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(scored.entropy, entropy, rtol=0, atol=1e-5)
+
+
+def test_scores_behind_a_shared_prompt_equal_those_of_whole_sequences_where_blocks_are_attended_one_by_one(monkeypatch):
+    monkeypatch.setattr("rlvr_limit.model.LONG_ROW", 12)
+    monkeypatch.setattr("rlvr_limit.model.QUERY_BLOCK", 5)
+    params, pairs = random_params(GROUPED), siblings(GROUPED, (9, 14), 9)
+    # Other sizes than elsewhere, or a program compiled without the patches would be taken.
+    shared = likelihood.score(params, GROUPED, pairs, tokens=144, shortest=(16, 9))
+    whole = likelihood.score(params, GROUPED, [((p[0],), (*p[1:], *a)) for p, a in pairs], tokens=440, shortest=(1, 22))
+    for mine, other, (prompt, answer) in zip(shared, whole, pairs, strict=True):
+        if answer:
+            np.testing.assert_allclose(mine, np.array(other)[:, len(prompt) - 1 :], rtol=0, atol=1e-5)
+
+
+def test_a_batch_holds_each_prompt_once_and_no_more_tokens_than_asked_for():
+    pairs = siblings(GROUPED, (5, 5, 5, 8), 40)
+    seen, shapes = [], set()
+    for places, rows in likelihood.lay_out(pairs, 256, 2, shortest=(4, 8)):
+        assert rows.tokens_RT.size <= 2 * 256 and rows.prefix_PS.size <= 2 * 256
+        each, asked = len(rows.of_R) // 2, len(rows.length_P) // 2
+        for shard in range(2):
+            prompts = [pairs[places[row]][0] for row in places if row // each == shard]
+            assert len(set(prompts)) <= asked <= 4
+        for row, i in places.items():
+            prompt, answer = pairs[i]
+            at = row // each * asked + rows.of_R[row]
+            assert (*rows.prefix_PS[at, : rows.length_P[at]], rows.tokens_RT[row, 0]) == prompt
+            assert tuple(rows.targets_RT[row, rows.wanted_RT[row]]) == answer
+        seen += places.values()
+        shapes.add((rows.prefix_PS.shape[1], rows.tokens_RT.shape))
+    assert sorted(seen) == [i for i, (_, answer) in enumerate(pairs) if answer]
+    assert len(shapes) == len({(s, t[1]) for s, t in shapes})
+
+
+def test_prompts_are_computed_once_however_many_answers_share_them():
+    shapes = jax.eval_shape(partial(init_params, GROUPED), jax.random.key(0))
+
+    def flops(prompts):
+        pairs = [((i % prompts,) * 65, (1,) * 8) for i in range(16)]
+        ((_, rows),) = likelihood.lay_out(pairs, 2048, 1, shortest=(64, 8))
+        assert rows.prefix_PS.shape == (prompts, 64)
+        return likelihood.shared_logprobs.lower(shapes, GROUPED, rows).compile().cost_analysis()["flops"]
+
+    assert flops(1) < 0.3 * flops(16)
+
+
+def test_padded_lengths_are_few_and_less_than_half_too_long():
+    sizes = [likelihood.padded(n, 32) for n in range(1, 5000)]
+    assert all(n <= size and (size == 32 or size <= 1.5 * n) for n, size in enumerate(sizes, start=1))
+    assert sorted(set(sizes))[:6] == [32, 48, 64, 96, 128, 192] and len(set(sizes)) == 16
+    assert likelihood.padded(0, 32) == 0
+
+
+def test_a_pair_without_a_prompt_is_named():
+    with pytest.raises(UserError, match="pair 1 has no prompt"):
+        likelihood.score(random_params(GROUPED), GROUPED, [((1,), (2,)), ((), (3,))])
 
 
 def test_perplexity_is_the_inverse_geometric_mean_of_the_tokens_chances():

@@ -60,20 +60,21 @@ def test_too_few_devices_are_refused() -> None:
 
 
 def test_sharded_scores_equal_those_of_one_device(params: object, sharded: object) -> None:
-    one = list(likelihood.score(params, MODEL, PAIRS, 9, batch=8))
-    many = list(likelihood.score(sharded, MODEL, PAIRS, 9, batch=8))
-    np.testing.assert_allclose(np.concatenate(many), np.concatenate(one), atol=1e-5)
+    one, many = (likelihood.score(under, MODEL, PAIRS) for under in (params, sharded))
+    for mine, other in zip(one, many, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
 
 
 def test_each_device_packs_its_own_answers_and_no_hidden_state_travels_for_it(params: object) -> None:
     spread = placed(params, MODEL, (8, 1, 1))
-    rows = jax.device_put(likelihood.to_rows(PAIRS * 8, 32), rows_sharding(mesh_of(spread)))
+    *_, (_, rows) = likelihood.lay_out(PAIRS * 8, 1024, 8)
+    rows = jax.device_put(rows, rows_sharding(mesh_of(spread)))
 
     def moved(packed: int | None) -> int:
-        text = likelihood.batch_logprobs.lower(spread, MODEL, rows, packed).compile().as_text()
+        text = likelihood.shared_logprobs.lower(spread, MODEL, rows, packed).compile().as_text()
         return sum(text.count(f" {name}(") for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
 
-    assert moved(likelihood.packed_positions(MODEL, np.asarray(rows.answer_BT), 8)) == moved(None) == 0
+    assert moved(likelihood.packed_positions(MODEL, np.asarray(rows.wanted_RT), 8)) == moved(None) == 0
 
 
 def test_sharded_update_equals_that_of_one_device(params: object, sharded: object) -> None:
@@ -104,8 +105,8 @@ def test_sharded_sampler_gives_its_tokens_the_log_probs_of_one_device(params: ob
     request = Request("p", (2, 3, 4), prompt_key(0, "eval", "p"), tuple(range(16)), SamplingParams(1.0, 1.0, 8, (1,)))
     samples = list(engine.generate([request]))
     assert len(samples) == 16
-    scores = likelihood.score(params, MODEL, [(request.prompt_ids, s.tokens) for s in samples], 12, batch=16)
-    for sample, logp in zip(samples, scores, strict=True):
+    scores = likelihood.score(params, MODEL, [(request.prompt_ids, s.tokens) for s in samples])
+    for sample, (logp, _) in zip(samples, scores, strict=True):
         np.testing.assert_allclose(sample.logp_model, logp, atol=1e-5)
 
 

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from rlvr_limit import checkpoint, records
-from rlvr_limit.jobs import settings
+from rlvr_limit.jobs import settings, texts
 from rlvr_limit.jobs.conditions import differences, of
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.prepare import prepare
-from rlvr_limit.jobs.score import answers_of
 from rlvr_limit.model import ModelConfig, init_params
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import UserError
@@ -135,7 +134,7 @@ def test_fewer_samples_asked_for_than_stored_are_a_smaller_study(
 ) -> None:
     fewer = prepared(folders, "sampling.n=2", "sampling.n_of.aime24=1")
     assert fewer.root.resolve() == finished.resolve()
-    answers = [(name, index) for name, index, _ in answers_of(fewer, "base", 16)]
+    answers = [(a.problem_id, a.index) for a in texts.of_model(fewer, "base", fewer.base, 16)]
     wanted = [(p.id, i) for p in fewer.problems for i in range(1 if p.id.startswith("aime24/") else 2)]
     assert sorted(answers) == sorted(wanted)
 

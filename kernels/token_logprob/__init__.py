@@ -21,14 +21,17 @@ def token_logprob(
     About chunk x V logits live at a time, in the backward pass too. R must divide by chunk, or ValueError is raised.
     vocabulary_parts: into how many equal parts a mesh cuts V.
     """
-    score = jax.custom_vjp(partial(_score, chunk=chunk))
-    score.defvjp(partial(_forward, chunk=chunk), partial(_backward, chunk, vocabulary_parts))
+    score = jax.custom_vjp(partial(_score, chunk=chunk, parts=vocabulary_parts))
+    score.defvjp(partial(_forward, chunk=chunk, parts=vocabulary_parts), partial(_backward, chunk, vocabulary_parts))
     return score(hidden_RD, unembedding_DV, targets_R)
 
 
 def _score(
-    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int
+    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int, parts: int
 ) -> tuple[jax.Array, jax.Array]:
+    reference.check_rows(len(hidden_RD), chunk)
+    # A tile of a vocabulary that a mesh cuts would have to be fetched from the device that has it.
+    tiles = partial(gpu.token_logprob, chunk=chunk, held=gpu.CPU_TILE_LOGITS) if parts == 1 else None
     return by_platform(
         hidden_RD,
         unembedding_DV,
@@ -36,11 +39,14 @@ def _score(
         default=partial(reference.token_logprob, chunk=chunk),
         tpu=partial(tpu.token_logprob, chunk=chunk),
         cuda=partial(gpu.token_logprob, chunk=chunk),
+        cpu=tiles,
     )
 
 
-def _forward(hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int) -> tuple[Any, Any]:
-    found = _score(hidden_RD, unembedding_DV, targets_R, chunk)
+def _forward(
+    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int, parts: int
+) -> tuple[Any, Any]:
+    found = _score(hidden_RD, unembedding_DV, targets_R, chunk, parts)
     return found, (hidden_RD, unembedding_DV, targets_R, found)
 
 

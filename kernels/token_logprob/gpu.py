@@ -1,4 +1,4 @@
-"""Log-probs of given tokens on a GPU, in plain XLA: tiles of the vocabulary whose logits stay in its cache."""
+"""Log-probs of given tokens on a GPU or a CPU, in plain XLA: tiles of the vocabulary whose logits stay in its cache."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import jax.numpy as jnp
 
 TILE_LOGITS = 2**22
 """Logits of one tile: 16 MB in float32, a third of the cache of an H100 or H200."""
+CPU_TILE_LOGITS = 2**21
+"""The same on a CPU: 8 MB. Whole rows of a large vocabulary at a time would read all of its weights for few of them."""
 LOWEST = -1e30
 
 
 def token_logprob(
-    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int
+    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int, held: int = 0
 ) -> tuple[jax.Array, jax.Array]:
-    """As the reference, forward only; over tiles of the vocabulary it keeps the running max m, s = sum e and
-    t = sum e (logit - m), with e = exp(logit - m) (Milakov & Gimelshein 2018), and the target's logit.
+    """As the reference, forward only, with `held` logits at a time (0: TILE_LOGITS).
+
+    Over tiles of the vocabulary it keeps the running max m, s = sum e and t = sum e (logit - m), with
+    e = exp(logit - m) (Milakov & Gimelshein 2018), and the target's logit.
     """
     (rows, width), vocab = hidden_RD.shape, unembedding_DV.shape[1]
-    tile = min(vocab, max(128, TILE_LOGITS // chunk // 128 * 128))
+    tile = min(vocab, max(128, (held or TILE_LOGITS) // chunk // 128 * 128))
     inside = jnp.arange(tile)
 
     def one(args: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -19,8 +19,7 @@ def token_logprob(
     At most [chunk, V] logits live at a time. R must divide by chunk.
     """
     rows, vocab = hidden_RD.shape[0], unembedding_DV.shape[1]
-    if rows % chunk:
-        raise ValueError(f"token_logprob: {rows} rows do not divide into chunks of {chunk}")
+    check_rows(rows, chunk)
     small = max(n for n in range(1, chunk + 1) if chunk % n == 0 and n <= max(1, CACHED_LOGITS // vocab))
     if small == chunk:
         return _chunked(hidden_RD, unembedding_DV, targets_R, chunk)
@@ -31,6 +30,12 @@ def token_logprob(
         cpu=partial(_chunked, chunk=small),
         default=partial(_chunked, chunk=chunk),
     )
+
+
+def check_rows(rows: int, chunk: int) -> None:
+    """Raises ValueError where rows do not divide into chunks."""
+    if rows % chunk:
+        raise ValueError(f"token_logprob: {rows} rows do not divide into chunks of {chunk}")
 
 
 def _chunked(

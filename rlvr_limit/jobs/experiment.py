@@ -114,10 +114,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Score:
-    """answers to a problem (all, where n is less) are scored under the base and the arm itself, `tokens` at a time."""
+    """answers to a problem (all, where n is less) are scored under the base and the arm itself, `tokens` at a time on
+    each device.
+
+    references names a file of other people's answers, {"problem": question or id, "text": ...} a line ("": none), which
+    every arm scores.
+    """
 
     answers: int = 16
-    tokens: int = 65_536
+    tokens: int = 16_384
+    references: str = ""
 
 
 @dataclass(frozen=True)

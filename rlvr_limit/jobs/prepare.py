@@ -38,7 +38,7 @@ from rlvr_limit.jobs.experiment import (
 from rlvr_limit.jobs.rewards import reward_named, source_digest
 from rlvr_limit.mesh import machine, make_mesh
 from rlvr_limit.model import ModelConfig
-from rlvr_limit.tasks import code, countdown, demonstrations, files, math, prompts
+from rlvr_limit.tasks import code, countdown, demonstrations, files, math, prompts, references
 from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
 from rlvr_limit.types import Problem, UserError
 
@@ -66,6 +66,8 @@ def prepare(config: ConfigDict) -> Experiment:
     task, setups = _countdown(s) if s.task else _benchmarks(s)
     for name, setup in setups.items():
         _check_prompts(s, name, setup)
+    if s.score.references:
+        references.load(s.score.references, next(iter(setups.values())).problems)
     decisive = _conditions(s, task, setups)
     root = Path(s.run_dir or Path(s.runs) / s.name / settings.digest(decisive))
     here.agree({"code": _code(), **_versions(), **decisive, "run folder": str(root)})

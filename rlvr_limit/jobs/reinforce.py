@@ -124,7 +124,10 @@ def _batch(
         return found
 
     def scored(under: Params) -> np.ndarray:
-        return placed(likelihood.score(under, model, pairs, experiment.row_places, at_once))
+        lengths = experiment.engine.prompt_places, experiment.settings.sampling.max_tokens
+        shards = likelihood.shards_of_rows(under)
+        tokens = -(-at_once // shards) * lengths[1]
+        return placed(found.logp for found in likelihood.score(under, model, pairs, tokens, lengths))
 
     behaviour_BT = placed(sample.logp_model for sample in samples)
     reference_BT = None if reference is None else scored(reference)

@@ -20,8 +20,8 @@ from rlvr_limit.jobs.experiment import Evaluated, Experiment, benchmark_of
 from rlvr_limit.jobs.metrics import training_rows
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.review import Judged, judged_chains, reference
-from rlvr_limit.jobs.score import SOLVER
 from rlvr_limit.jobs.stages import second_stage
+from rlvr_limit.jobs.texts import REFERENCES, SOLVER
 from rlvr_limit.likelihood import perplexity
 from rlvr_limit.tasks.prompts import ANSWER_ONLY
 from rlvr_limit.types import Problem, Status, Stop, UserError
@@ -257,18 +257,16 @@ def _compared(experiment: Experiment, entries: list[Evaluated]) -> tuple[str, ..
     return tuple(notes)
 
 
-def _perplexities(
-    experiment: Experiment, names: list[str], problems: set[str]
-) -> dict[tuple[str, str], np.ndarray]:
+def _perplexities(experiment: Experiment, names: list[str], problems: set[str]) -> dict[tuple[str, str], np.ndarray]:
     found = {}
     place = {name: i for i, name in enumerate(problems)}
     for model in names:
-        for arm in (*names, SOLVER):
+        for arm in (*names, SOLVER, REFERENCES):
             where = {"arm": arm, "model": model}
             stored = records.read(experiment.root, "scores", columns=["problem_id", "index", "logp"], where=where)
             logps = _of(stored, experiment.settings.score.answers, place)["logp"].to_pylist()
-            if logps:
-                found[model, arm] = np.array([perplexity(logp) for logp in logps])
+            if any(logps):
+                found[model, arm] = np.array([perplexity(logp) for logp in logps if logp])
     return found
 
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import logging
-import random
-from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from rlvr_limit import likelihood, records
-from rlvr_limit.jobs.experiment import Evaluated, Experiment, Setup
+from rlvr_limit.jobs import texts
+from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
+from rlvr_limit.jobs.texts import Answer
 from rlvr_limit.jobs.train import load, train_missing
 
-SOLVER = "solver"
-"""The name under which right answers of the exact solver are scored: the ground truth Y_GT of the paper's Fig. 6."""
-
-SHORTEST = 64
-"""Rows are padded to the next power of two from here on, so that few shapes are compiled and little is padding."""
-
-Answers = list[tuple[str, int, tuple[int, ...]]]
-"""(problem, index, tokens) of answers, in a fixed order."""
+ROWS = 256
+"""Scores are put on record so many at a time."""
 
 
 def run(config: ConfigDict) -> None:
@@ -35,11 +30,14 @@ def run(config: ConfigDict) -> None:
 
 
 def score_missing(experiment: Experiment) -> None:
-    """Scores the first `score.answers` answers of every arm, and as many of the solver, where that is still to do.
+    """Scores the first `score.answers` texts of everybody, where that is still to do.
 
     Several hosts share what models are to score; what one leaves undone that died is shared once more.
     """
-    hosts = experiment.hosts
+    hosts, file = experiment.hosts, experiment.settings.score.references
+    if file and hosts.is_first:
+        digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        records.update_manifest(experiment.root, "score.references_sha256", digest)
     for turn in itertools.count():
         _score_lacking(experiment, turn)
         hosts.wait("score", turn)
@@ -47,17 +45,17 @@ def score_missing(experiment: Experiment) -> None:
             return
 
 
-def _work(experiment: Experiment) -> list[tuple[Evaluated, str, Answers]]:
-    n = experiment.settings.score.answers
-    return [(model, arm, _lacking(experiment, model, arm, n)) for model, arm in _wanted(experiment)]
+def _work(experiment: Experiment) -> list[tuple[Evaluated, str, list[Answer]]]:
+    return [(model, whose, _lacking(experiment, model, whose)) for model, whose in _wanted(experiment)]
 
 
 def _score_lacking(experiment: Experiment, turn: int) -> None:
-    n, work, hosts = experiment.settings.score.answers, _work(experiment), experiment.hosts
-    total = sum(min(n, experiment.first(problem)) for problem in experiment.problems) * len(work)
+    work, hosts = _work(experiment), experiment.hosts
     left = sum(len(todo) for _, _, todo in work)
     if not left:
         return
+    n = experiment.settings.score.answers
+    total = max(left, sum(min(n, experiment.first(problem)) for problem in experiment.problems) * len(work))
     with (
         records.Writer(experiment.root, "scores") as scores,
         Progress(experiment.root, "score", total, "answers", total - left, hosts.is_first) as progress,
@@ -75,73 +73,35 @@ def _score_lacking(experiment: Experiment, turn: int) -> None:
 
 
 def _wanted(experiment: Experiment) -> list[tuple[Evaluated, str]]:
-    """(model, whose answers): each arm's under the base and under itself, and the solver's where there is one.
-
-    The tokens of an arm with another vocabulary than the base's mean nothing to the base.
-    """
+    """(model, whose texts): each arm's under the base and under itself, and the given ones under every arm."""
     base = experiment.base
-    vocabulary = experiment.setups[base.arm].vocabulary
-    alike = [entry for entry in experiment.evaluated if experiment.setups[entry.arm].vocabulary == vocabulary]
-    for entry in experiment.evaluated:
-        if entry not in alike:
-            logging.warning("arm %s has another vocabulary than %s, which does not score it", entry.name, base.name)
-    wanted = [(base, entry.name) for entry in alike]
+    wanted = [(base, entry.name) for entry in experiment.evaluated]
     wanted += [(entry, entry.name) for entry in experiment.evaluated if entry != base]
-    if experiment.task.demonstrate:
-        wanted += [(entry, SOLVER) for entry in experiment.evaluated]
-    return wanted
+    return wanted + [(entry, whose) for whose in texts.given(experiment) for entry in experiment.evaluated]
 
 
-def _lacking(experiment: Experiment, model: Evaluated, arm: str, n: int) -> Answers:
-    have = records.existing(experiment.root, "scores", arm=arm, model=model.name)
-    return [key for key in answers_of(experiment, arm, n) if key[1] not in have.get(key[0], set())]
+def _lacking(experiment: Experiment, model: Evaluated, whose: str) -> list[Answer]:
+    have = records.existing(experiment.root, "scores", arm=whose, model=model.name)
+    answers = texts.of_model(experiment, whose, model, experiment.settings.score.answers)
+    return [answer for answer in answers if answer.index not in have.get(answer.problem_id, set())]
 
 
-def _scored(experiment: Experiment, model: Evaluated, arm: str, todo: Answers) -> Iterator[list[dict]]:
-    """Rows of the scores table, a batch at a time, short answers first."""
+def _scored(experiment: Experiment, model: Evaluated, whose: str, todo: list[Answer]) -> Iterator[list[dict]]:
+    """Rows of the scores table, some at a time, short answers first."""
     if not todo:
         return
     setup, params = experiment.setups[model.arm], load(experiment, model)
-    # An answer is scored after the prompt that it was drawn with, whoever scores it.
-    asked = setup if arm == SOLVER else _setup_of(experiment, arm)
-    prompts = {problem.id: problem.prompt_ids for problem in asked.problems}
-    by_places: dict[int, Answers] = defaultdict(list)
-    for key in todo:
-        by_places[_places(len(prompts[key[0]]) + len(key[2]), experiment.row_places)].append(key)
-    for places, keys in sorted(by_places.items()):
-        batch = max(1, experiment.settings.score.tokens // places)
-        for start in range(0, len(keys), batch):
-            part = keys[start : start + batch]
-            pairs = [(prompts[problem_id], tokens) for problem_id, _, tokens in part]
-            logps = likelihood.score(params, setup.model, pairs, places, batch)
-            yield [
-                {"arm": arm, "problem_id": problem_id, "index": index, "model": model.name, "logp": logp}
-                for (problem_id, index, _), logp in zip(part, logps, strict=True)
-            ]
-
-
-def _setup_of(experiment: Experiment, arm: str) -> Setup:
-    return experiment.setups[next(entry.arm for entry in experiment.evaluated if entry.name == arm)]
-
-
-def _places(tokens: int, most: int) -> int:
-    places = SHORTEST
-    while places < tokens:
-        places *= 2
-    return min(places, most)
-
-
-def answers_of(experiment: Experiment, arm: str, n: int) -> Answers:
-    """The first n answers of an arm or the solver to each problem; fewer where the config asks for fewer samples."""
-    if arm == SOLVER:
-        found = []
-        for problem in experiment.problems:
-            rng = random.Random(f"{experiment.settings.seed}/solver/{problem.id}")
-            right = experiment.task.demonstrate([problem], 1.0, rng)
-            found += [(problem.id, i, next(right)[1]) for i in range(min(n, experiment.first(problem)))]
-        return found
-    # A folder may hold more samples than this config asks for.
-    most = {problem.id: min(n, experiment.first(problem)) for problem in experiment.problems}
-    stored = records.read(experiment.root, "samples", columns=["problem_id", "index", "tokens"], where={"arm": arm})
-    rows = (r for r in stored.to_pylist() if r["index"] < most[r["problem_id"]])
-    return [(r["problem_id"], r["index"], tuple(r["tokens"])) for r in rows]
+    pairs = [(answer.prompt, answer.tokens) for answer in todo]
+    rows: list[dict] = []
+    for i, scored in likelihood.score_batches(params, setup.model, pairs, experiment.settings.score.tokens):
+        key = {"arm": whose, "problem_id": todo[i].problem_id, "index": todo[i].index, "model": model.name}
+        rows.append(key | scored._asdict())
+        if len(rows) == ROWS:
+            yield rows
+            rows = []
+    # Of an answer without tokens there is nothing to compute.
+    empty = [answer for answer in todo if not answer.tokens]
+    yield rows + [
+        {"arm": whose, "problem_id": a.problem_id, "index": a.index, "model": model.name, "logp": (), "entropy": ()}
+        for a in empty
+    ]

@@ -183,9 +183,14 @@ def fit_scorer(case: Case, compiled: Compile) -> list[Compiled]:
     First fewer rows, then shorter ones; temporaries are taken to grow with rows x places^2, the scores of every place
     with every other.
     """
-    places = case.engine.prompt_places + case.study.max_tokens
+    prompt = case.engine.prompt_places
+    places = case.study.max_tokens
     batch = max(1, case.study.score_tokens // places)
-    found = [compiled(programs.scorer(case.model, case.mesh, batch, places), 0)]
+
+    def scorer() -> Compiled:
+        return compiled(programs.scorer(case.model, case.mesh, batch, prompt, places), 0)
+
+    found = [scorer()]
     weights = case.weight_bytes
     for _ in range(TRIES):
         last = found[-1]
@@ -196,7 +201,7 @@ def fit_scorer(case: Case, compiled: Compile) -> list[Compiled]:
             batch = max(1, min(batch - 1, int(batch * shrink)))
         else:
             places = 2 ** int(math.log2(min(places * math.sqrt(min(shrink, 1.0)), places - 1)))
-        found.append(compiled(programs.scorer(case.model, case.mesh, batch, places), 0))
+        found.append(scorer())
     return found
 
 

@@ -187,16 +187,19 @@ def _on(lie: programs.Layout, x: Any, axes: Sequence[str | None]) -> jax.ShapeDt
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lie.place(x.shape, *axes))
 
 
-def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, places: int) -> Program:
-    """The log-probs of `batch` rows of `places` tokens."""
+def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, prompt: int, answer: int) -> Program:
+    """The log-probs of `batch` answers of so many tokens, each to a prompt of its own, on each shard of the rows."""
+    batch *= mesh.shape["data"] * mesh.shape["fsdp"]
     lie = sharding(mesh, (batch,), ("rows",))
-    rows = likelihood.Rows(
-        jax.ShapeDtypeStruct((batch, places), jnp.int32, sharding=lie),
-        jax.ShapeDtypeStruct((batch, places), bool, sharding=lie),
-    )
+
+    def of(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=lie)
+
+    i32 = jnp.int32
+    rows = likelihood.Shared(of(i32, prompt), of(i32), of(i32), of(i32, answer), of(i32, answer), of(bool, answer))
     params = abstract_params(config, mesh)
-    name = f"scorer of {batch} x {places:,} tokens"
-    return Program(name, lambda: likelihood.batch_logprobs.trace(params, config, rows))
+    name = f"scorer of {batch} x {prompt + answer:,} tokens"
+    return Program(name, lambda: likelihood.shared_logprobs.trace(params, config, rows))
 
 
 def replicated(tree: Any, mesh: Mesh | AbstractMesh) -> Any:

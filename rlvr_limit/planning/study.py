@@ -18,7 +18,7 @@ class Benchmark:
 class Study:
     """The work to do. max_tokens bounds an answer; its mean length is an assumption, as is that of a prompt.
 
-    scored answers of each problem and arm are scored, score_tokens of padded rows at a time.
+    scored answers of each problem and arm are scored, score_tokens of padded answers at a time on each device.
     """
 
     benchmarks: tuple[Benchmark, ...]
@@ -27,7 +27,7 @@ class Study:
     mean_tokens: int
     prompt_tokens: int
     scored: int = 16
-    score_tokens: int = 65_536
+    score_tokens: int = 16_384
 
     @property
     def answers(self) -> int:

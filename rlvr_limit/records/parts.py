@@ -123,6 +123,11 @@ def read_closed(path: Path, table: Table, columns: list[str], where: pc.Expressi
             rows = pq.read_table(
                 path, columns=columns, filters=where, partitioning=None, page_checksum_verification=True
             )
+        for name in columns:
+            if name not in rows.schema.names:
+                raise UserError(
+                    f"{path} has no column {name!r}: an older version wrote it; move {path.parent} away and run again"
+                )
         return rows.cast(pa.schema([table.schema.field(name) for name in columns]))
     except FileNotFoundError:
         raise

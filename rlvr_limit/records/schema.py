@@ -83,6 +83,7 @@ TABLES = (
         index=pa.int32(),
         model=_STR,
         logp=_list(pa.float32()),
+        entropy=_list(pa.float32()),
     ),
 )
 

@@ -1,46 +1,137 @@
-"""How fast are stored answers scored? One line of JSON: answer tokens and row tokens a second, and the answers' share.
+"""How fast are answers scored, beside what the machine's matrix products allow? One JSON line a workload.
 
-    nice -n 10 python -m tests.benchmarks.scorer --vocab 152064 --width 64 --places 256 --answer 24
+    python -m tests.benchmarks.scorer [long shared] --shape half [--model DIR] [--repeats 3]
 
-Weights and tokens are random; the program is compiled before the clock starts.
+long: 8 sequences of 384 tokens, of which all but the first are scored. shared: 64 answers of 128 tokens to 2 prompts of
+256, each prompt once, and beside it in turns each whole sequence by itself. Weights and tokens are random, or weights
+are those of a Hugging Face folder. The floor is the time of the program's own matrix products, one after the other,
+measured after each turn: every layer's for all tokens, and the unembedding's for those that are scored, as many rows at
+a time as the program has. Attention, softmax and norms are not in it. sum_logprob is for comparing with others.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
+import statistics
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
-from rlvr_limit import likelihood
-from rlvr_limit.model import ModelConfig, init_params
+from rlvr_limit import checkpoint, likelihood
+from rlvr_limit.likelihood import Pair, Scored
+from rlvr_limit.mesh import MeshConfig, make_mesh
+from rlvr_limit.model import ModelConfig, Params, init_params, matmul_precision
+from tests.benchmarks.sampler import HALF, TINY
+
+SHAPES = {"tiny": TINY, "half": HALF}
+HEAD_ROWS = 512
+
+
+def drawn(vocab: int, count: int, length: int, seed: int = 0) -> list[tuple[int, ...]]:
+    """Sequences of random tokens."""
+    rng = random.Random(seed)
+    return [tuple(rng.randrange(10, vocab) for _ in range(length)) for _ in range(count)]
+
+
+def whole(pairs: Sequence[Pair]) -> list[Pair]:
+    """The same sequences, scored from their second token on."""
+    return [((prompt[0],), (*prompt[1:], *answer)) for prompt, answer in pairs]
+
+
+def timed(f: Callable, *args: object) -> tuple[float, object]:
+    """(seconds, result)."""
+    start = time.perf_counter()
+    found = jax.block_until_ready(f(*args))
+    return time.perf_counter() - start, found
+
+
+@jax.jit
+def layers_chain(x: jax.Array, params: Params) -> jax.Array:
+    """A layer's seven products after each other, over all layers."""
+    with matmul_precision(x.dtype):
+        for p in params["layers"]:
+            d = x.shape[1]
+            mixed = x @ p["q"].reshape(d, -1)
+            for name in "kv":
+                mixed = mixed + jnp.sum(x @ p[name].reshape(d, -1), axis=1, keepdims=True)
+            x = x + mixed @ p["o"].reshape(-1, d)
+            x = x + ((x @ p["gate"]) * (x @ p["up"])) @ p["down"]
+    return x
+
+
+@jax.jit
+def head_product(x: jax.Array, params: Params) -> jax.Array:
+    """The unembedding's product, reduced so that nothing else is kept."""
+    weights = params["unembedding"] if "unembedding" in params else params["embedding"].T
+    with matmul_precision(x.dtype):
+        return jnp.max(x @ weights, axis=1)
+
+
+def run(name: str, label: str, c: ModelConfig, params: Params, repeats: int) -> dict:
+    """One workload's line."""
+    if name == "long":
+        pairs, scored, computed = whole([(s[:1], s[1:]) for s in drawn(c.vocab_size, 8, 384)]), 8 * 384, 8 * 384
+    else:
+        prompts, answers = drawn(c.vocab_size, 2, 256), drawn(c.vocab_size, 64, 128, seed=1)
+        pairs = [(prompts[i // 32], answer) for i, answer in enumerate(answers)]
+        scored, computed = 64 * 128, 64 * 128 + 2 * 256
+    rows, few = jnp.full((computed, c.width), 1e-3, c.dtype), jnp.full((HEAD_ROWS, c.width), 1e-3, c.dtype)
+    others = whole(pairs) if name == "shared" else None
+    found: list[Scored] = []
+    seconds, floors, beside = [], [], []
+    for turn in range(repeats + 1):
+        took, found = timed(likelihood.score, params, c, pairs)
+        floor = timed(layers_chain, rows, params)[0] + timed(head_product, few, params)[0] * scored / HEAD_ROWS
+        longer = timed(likelihood.score, params, c, others)[0] if others else 0.0
+        if turn:
+            seconds.append(took)
+            floors.append(floor)
+            beside.append(longer)
+    middle = statistics.median(seconds)
+    head = c.vocab_size * c.width
+    per_layer = sum(w.size for p in params["layers"] for w in p.values() if w.ndim > 1)
+    line = {
+        "workload": name,
+        "model": label,
+        "dtype": c.dtype,
+        "scored_tokens": scored,
+        "sequence_tokens_per_s": round(8 * 384 / middle if name == "long" else 64 * 384 / middle, 1),
+        "scored_tokens_per_s": round(scored / middle, 1),
+        "seconds": [round(x, 3) for x in seconds],
+        "floor_seconds": [round(x, 3) for x in floors],
+        "matmul_gflops": round(2 * (per_layer * computed + head * scored) / statistics.median(floors) / 1e9, 1),
+        "share_of_floor": round(statistics.median(f / s for f, s in zip(floors, seconds, strict=True)), 3),
+        "sum_logprob": round(sum(sum(s.logp) for s in found), 3),
+        "device": jax.devices()[0].device_kind,
+    }
+    if others:
+        times = statistics.median(b / s for b, s in zip(beside, seconds, strict=True))
+        line |= {"seconds_whole": [round(x, 3) for x in beside], "times_as_fast_as_whole": round(times, 2)}
+    return line
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    sizes = {"vocab": 152_064, "width": 64, "layers": 2, "heads": 4, "kv-heads": 2, "head-width": 16, "ffn": 128}
-    for name, default in (sizes | {"rows": 64, "places": 256, "answer": 24, "batches": 2}).items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--dtype", default="bfloat16")
+    """Runs the workloads named on the command line, or both."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workloads", nargs="*", choices=["long", "shared", []], default=["long", "shared"])
+    parser.add_argument("--shape", choices=SHAPES, default="half")
+    parser.add_argument("--model", type=Path, help="a Hugging Face folder instead of random weights")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--repeats", type=int, default=3)
     a = parser.parse_args()
-    config = ModelConfig(a.vocab, a.width, a.layers, a.heads, a.kv_heads, a.head_width, a.ffn, dtype=a.dtype)
-    params = init_params(config, jax.random.key(0))
-    draw = np.random.default_rng(0).integers(a.vocab, size=(a.rows, a.places)).tolist()
-    pairs = [(row[: a.places - a.answer], row[a.places - a.answer :]) for row in draw]
-    sum(1 for _ in likelihood.score(params, config, pairs, a.places, a.rows))
-    began = time.perf_counter()
-    sum(1 for _ in likelihood.score(params, config, pairs * a.batches, a.places, a.rows))
-    seconds = (time.perf_counter() - began) / a.batches
-    found = {
-        "device": jax.devices()[0].device_kind,
-        **vars(a),
-        "answer_tokens_per_second": round(a.rows * a.answer / seconds, 1),
-        "row_tokens_per_second": round(a.rows * a.places / seconds, 1),
-        "seconds_a_batch": round(seconds, 4),
-    }
-    print(json.dumps(found))
+    if a.model:
+        c = checkpoint.read_model_config(a.model, a.dtype)
+        params = checkpoint.load_hf(a.model, c, make_mesh(MeshConfig()))
+    else:
+        c = ModelConfig(**{**vars(SHAPES[a.shape]), "dtype": a.dtype})
+        params = init_params(c, jax.random.key(0))
+    for name in a.workloads:
+        print(json.dumps(run(name, a.model.name if a.model else a.shape, c, params, a.repeats)), flush=True)
 
 
 if __name__ == "__main__":
