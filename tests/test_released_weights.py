@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from rlvr_limit import checkpoint, records
-from rlvr_limit.jobs import settings
+from rlvr_limit.jobs import settings, texts
 from rlvr_limit.jobs.conditions import differences, of
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.prepare import prepare
-from rlvr_limit.jobs import texts
 from rlvr_limit.model import ModelConfig, init_params
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import UserError

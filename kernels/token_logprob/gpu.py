@@ -17,7 +17,8 @@ def token_logprob(
 ) -> tuple[jax.Array, jax.Array]:
     """As the reference, forward only, with `held` logits at a time (0: TILE_LOGITS).
 
-    Over tiles of the vocabulary it keeps the running max m, s = sum e and t = sum e (logit - m), with e = exp(logit - m) (Milakov & Gimelshein 2018), and the target's logit.
+    Over tiles of the vocabulary it keeps the running max m, s = sum e and t = sum e (logit - m), with
+    e = exp(logit - m) (Milakov & Gimelshein 2018), and the target's logit.
     """
     (rows, width), vocab = hidden_RD.shape, unembedding_DV.shape[1]
     tile = min(vocab, max(128, (held or TILE_LOGITS) // chunk // 128 * 128))
