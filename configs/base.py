@@ -76,7 +76,7 @@ def released(name: str, title: str, shape: dict, benchmarks: dict[str, int]) -> 
         "top_p": 0.95,
         "allow_beyond_context": False,
     }
-    config.score.tokens = 16_384
+    config.score.tokens = 4_096
     config.report = {"k": 0}
     config.arms = {}
     return config

@@ -208,7 +208,7 @@ def score(
     params: Params,
     config: ModelConfig,
     pairs: Iterable[Pair],
-    tokens: int = 16_384,
+    tokens: int = 4_096,
     shortest: tuple[int, int] = SHORTEST,
 ) -> list[Scored]:
     """score_batches of all pairs at once, in the order of the pairs."""
@@ -223,7 +223,7 @@ def score_batches(
     params: Params,
     config: ModelConfig,
     pairs: Sequence[Pair],
-    tokens: int = 16_384,
+    tokens: int = 4_096,
     shortest: tuple[int, int] = SHORTEST,
 ) -> Iterator[tuple[int, Scored]]:
     """(place among the pairs, its scores) as batches are computed, short answers first; empty answers are left out.

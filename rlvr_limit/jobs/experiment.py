@@ -122,7 +122,7 @@ class Score:
     """
 
     answers: int = 16
-    tokens: int = 16_384
+    tokens: int = 4_096
     references: str = ""
 
 

@@ -27,7 +27,7 @@ class Study:
     mean_tokens: int
     prompt_tokens: int
     scored: int = 16
-    score_tokens: int = 16_384
+    score_tokens: int = 4_096
 
     @property
     def answers(self) -> int:

@@ -123,20 +123,28 @@ def read_closed(path: Path, table: Table, columns: list[str], where: pc.Expressi
             rows = pq.read_table(
                 path, columns=columns, filters=where, partitioning=None, page_checksum_verification=True
             )
-        for name in columns:
-            if name not in rows.schema.names:
-                raise UserError(
-                    f"{path} has no column {name!r}: an older version wrote it; move {path.parent} away and run again"
-                )
         return rows.cast(pa.schema([table.schema.field(name) for name in columns]))
     except FileNotFoundError:
         raise
     except (ValueError, OSError, pa.ArrowNotImplementedError, pa.ArrowKeyError) as error:
+        for name in _lacking(path, columns):
+            raise UserError(
+                f"{path} has no column {name!r}: an older version wrote it; move {path.parent} away and run again"
+            ) from error
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"{path} is damaged ({reason}): move it away and run again; "
             "its rows will be redrawn, the other parts are kept"
         ) from error
+
+
+def _lacking(path: Path, columns: Iterable[str]) -> list[str]:
+    """Columns that a closed part does not have; none where it cannot be read at all."""
+    try:
+        there = pq.read_schema(path).names
+    except (OSError, ValueError):
+        return []
+    return [name for name in columns if name not in there]
 
 
 def read_open(path: Path, table: Table) -> tuple[list[pa.RecordBatch], int]:

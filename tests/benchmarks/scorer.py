@@ -118,7 +118,7 @@ def run(name: str, label: str, c: ModelConfig, params: Params, repeats: int) -> 
 def main() -> None:
     """Runs the workloads named on the command line, or both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workloads", nargs="*", choices=["long", "shared", []], default=["long", "shared"])
+    parser.add_argument("workloads", nargs="*", choices=["long", "shared", []], default=[])
     parser.add_argument("--shape", choices=SHAPES, default="half")
     parser.add_argument("--model", type=Path, help="a Hugging Face folder instead of random weights")
     parser.add_argument("--dtype", default="float32")
@@ -130,7 +130,7 @@ def main() -> None:
     else:
         c = ModelConfig(**{**vars(SHAPES[a.shape]), "dtype": a.dtype})
         params = init_params(c, jax.random.key(0))
-    for name in a.workloads:
+    for name in a.workloads or ("long", "shared"):
         print(json.dumps(run(name, a.model.name if a.model else a.shape, c, params, a.repeats)), flush=True)
 
 

@@ -13,15 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import time
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rlvr_limit import likelihood
 from rlvr_limit.mesh import sharding
-from rlvr_limit.model import ModelConfig, init_params
+from rlvr_limit.model import ModelConfig, ParameterSpec, parameter_specs
 from rlvr_limit.planning import compiling, programs, targets
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--answers", type=int, nargs="+", default=[4, 64])
     parser.add_argument("--length", type=int, default=4096)
-    parser.add_argument("--tokens", type=int, default=16_384)
+    parser.add_argument("--tokens", type=int, default=4_096)
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--run", action="store_true")
@@ -70,20 +71,29 @@ def main() -> None:
 
 def measured(config: ModelConfig, answers: int, length: int, tokens: int) -> None:
     """Scores for real; compiling is in the peak too."""
-    params = jax.block_until_ready(init_params(config, jax.random.key(0)))
-    before = resident()
+    rng = np.random.default_rng(0)
+
+    def leaf(spec: ParameterSpec) -> jax.Array:
+        if spec.std is None:
+            return jnp.ones(spec.shape, config.dtype)
+        return jnp.asarray(rng.standard_normal(spec.shape, np.float32) * np.float32(spec.std), config.dtype)
+
+    specs = parameter_specs(config)
+    params = jax.block_until_ready(jax.tree.map(leaf, specs, is_leaf=lambda x: isinstance(x, ParameterSpec)))
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
     start = time.perf_counter()
     found = likelihood.score(params, config, pairs_of(config, answers, length), tokens)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resident("VmHWM")
     line = {"ran": answers, "length": length, "seconds": round(time.perf_counter() - start, 1)}
     line["mean_logp"] = round(float(np.mean([s.logp for s in found])), 4)
     print(json.dumps(line | {"peak_beyond_weights_gb": round((peak - before) / 1e9, 3)}), flush=True)
 
 
-def resident() -> int:
-    """Bytes of this process in memory now; Linux."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+def resident(field: str) -> int:
+    """Bytes of this process in memory, now (VmRSS) or at most since they were last cleared (VmHWM); Linux."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 if __name__ == "__main__":
