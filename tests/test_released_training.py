@@ -173,6 +173,7 @@ def with_sft(folders: Path, runs: Path, **changes: object) -> Experiment:
     made.grading.grader = "tests.graders:even"
     copied = {"label": "copied", "group": "distilled", "weights": "", "prompt": "qwen_boxed", "stop": ("<|im_end|>",)}
     del made.arms["grpo"]
+    made.allow_differ = ("eos",)
     made.arms.copied = copied | {"sft": recipe}
     return prepare(made)
 
