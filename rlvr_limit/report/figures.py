@@ -252,8 +252,8 @@ def has_data(name: str, study: Study) -> bool:
     return {"perplexity": bool(study.perplexity), "training": bool(training_panels(study))}.get(name, True)
 
 
-def render(draw: Draw, study: Study, found: Findings) -> tuple[dict[tuple[bool, bool], str], bytes]:
-    """(data URIs of the figure as SVG by (dark, narrow), the wide light figure as PNG, 160 dots per inch on white).
+def render(draw: Draw, study: Study, found: Findings) -> tuple[dict[tuple[bool, bool], str], str, bytes]:
+    """(data URIs as SVG by (dark, narrow), the wide light figure as SVG, and as PNG, 160 dots per inch on white).
 
     Text in the SVG is outlines, so it looks the same everywhere; there is no date inside.
     """
@@ -264,6 +264,7 @@ def render(draw: Draw, study: Study, found: Findings) -> tuple[dict[tuple[bool, 
             FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
             for dark in (False, True):
                 svg = darkened(stream.getvalue(), study) if dark else stream.getvalue()
+                plain = stream.getvalue()
                 uris[dark, narrow] = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
         # The wide figure is laid out by now; laying it out again for the PNG would take as long as drawing it.
         figure.set_layout_engine("none")
@@ -271,4 +272,4 @@ def render(draw: Draw, study: Study, found: Findings) -> tuple[dict[tuple[bool, 
         figure.set_dpi(160)
         image = io.BytesIO()
         FigureCanvasAgg(figure).print_png(image)
-    return uris, image.getvalue()
+    return uris, plain, image.getvalue()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from html import escape
 
 from rlvr_limit.passk import GUESSABLE_BELOW
-from rlvr_limit.report import html, tables, words
+from rlvr_limit.report import html, tables, viewer, words
 from rlvr_limit.report.analysis import Findings
 from rlvr_limit.report.figures import METRICS, training_panels
 from rlvr_limit.report.guessing import ANSWER_ONLY, MARGINAL, RULES
-from rlvr_limit.report.study import Arm, Example, Study, is_of_run
+from rlvr_limit.report.study import Arm, Study, is_of_run
 
 Images = dict[str, dict[tuple[bool, bool], str]]
 SECTIONS = {
@@ -38,23 +37,29 @@ GUESS_SOURCES = {
 QUARTERS = (("both", "both"), ("base_only", "first"), ("rl_only", "second"), ("neither", "none"))
 
 
-def build(study: Study, found: Findings, images: Images, files: dict[str, str]) -> str:
-    """The whole page. images: a data URI per figure and (dark, narrow); files: what lies beside the page."""
+def build(
+    study: Study, found: Findings, images: Images, files: dict[str, str], kept: viewer.Kept | None = None
+) -> str:
+    """The whole page. images: a data URI per figure and (dark, narrow); files: what lies beside the page.
+
+    kept: what viewer.write_samples has kept beside the page, None where there are no samples.
+    """
     make = {
         "curves": _curves, "differences": _differences, "histograms": _histograms, "support": _support,
-        "guessing": _guessing, "chains": _chains, "problems": _problems, "perplexity": _perplexity,
-        "efficiency": _efficiency, "training": _training,
+        "guessing": _guessing, "chains": _chains,
+        "problems": lambda study, found, images: viewer.section(study, found, kept),
+        "perplexity": _perplexity, "efficiency": _efficiency, "training": _training,
     }
     body = [
         f"<header><h1>{escape(study.title)}</h1>",
         html.paragraph(study.purpose, "purpose"),
         "</header>",
+        html.section("unresolved", "What is not resolved", [html.items(words.not_resolved(study, found))], "box"),
         html.section("found", "What was found", [
             html.paragraph(" ".join(words.summary(study, found)), "lead"),
             html.paragraph(" ".join(words.other_arms(study, found))),
             html.paragraph(study.caveat, "caveat"),
         ]),
-        html.section("unresolved", "What is not resolved", [html.items(words.not_resolved(study, found))], "box"),
         "<nav>" + "".join(html.link(f"#{anchor}", title) for anchor, title in SECTIONS.items()) + "</nav>",
         *(html.section(name, SECTIONS[name], draw(study, found, images)) for name, draw in make.items()),
         html.section("rates", SECTIONS["rates"], _rates(study)),
@@ -64,6 +69,11 @@ def build(study: Study, found: Findings, images: Images, files: dict[str, str]) 
     return html.page(study.title, body)
 
 
+def _figure(images: Images, name: str) -> str:
+    """A figure by its number; they are drawn in the order of the page."""
+    return f"Figure {list(images).index(name) + 1}"
+
+
 def _curves(study: Study, found: Findings, images: Images) -> list[str]:
     dotted = "Dotted: a policy that only guesses. "
     if found.guess_K is None:
@@ -71,9 +81,10 @@ def _curves(study: Study, found: Findings, images: Images) -> list[str]:
     if not found.guess(study.base):
         dotted = "No guess rate is known. "
     caption = (
-        f"Figure 1. Share of problems with at least one right answer among k, for every k up to n; {words.size(study)}."
+        f"{_figure(images, 'curves')}. Share of problems with at least one right answer among k, for every k up to n; {words.size(study)}."
         f" Shaded: 95 % population band (bootstrap over problems), pointwise in k. {dotted}"
-        "Bands of two arms may overlap although their paired difference is clear: see Figure 2."
+        "Bands of two arms may overlap although their paired difference is clear: see "
+        f"{_figure(images, 'differences')}."
     )
     head, rows = tables.headline_rows(study, found)
     corrected = "Guess-corrected: (pass@k \u2212 guessing) / (1 \u2212 guessing). " if found.guesses else ""
@@ -88,7 +99,7 @@ def _curves(study: Study, found: Findings, images: Images) -> list[str]:
 
 def _differences(study: Study, found: Findings, images: Images) -> list[str]:
     caption = (
-        f"Figure 2. Differences of pass@k on the same problems, in percentage points; {words.size(study)}. "
+        f"{_figure(images, 'differences')}. Differences of pass@k on the same problems, in percentage points; {words.size(study)}. "
         "Shaded: 95 % paired population band (the same problems drawn for both arms), pointwise in k. Where the band "
         "includes the zero line the order is not resolved. Ring and bar on the zero line: a resolved crossover and its "
         "95 % interval."
@@ -102,7 +113,7 @@ def _differences(study: Study, found: Findings, images: Images) -> list[str]:
 
 def _histograms(study: Study, found: Findings, images: Images) -> list[str]:
     caption = (
-        f"Figure 3. Problems by the share of their samples that are right: none, (0, .1], (.1, .2] \u2026 (.9, 1]; "
+        f"{_figure(images, 'histograms')}. Problems by the share of their samples that are right: none, (0, .1], (.1, .2] \u2026 (.9, 1]; "
         f"plain: {study.label(study.base)}, hatched: the other arm; {words.size(study)}. These are counts of these "
         "problems, drawn without a band. None right does not mean that the problem cannot be solved."
     )
@@ -191,46 +202,6 @@ def _chains(study: Study, found: Findings, images: Images) -> list[str]:
     ]
 
 
-def _problems(study: Study, found: Findings, images: Images) -> list[str]:
-    examples: dict[str, list[Example]] = defaultdict(list)
-    for example in study.examples:
-        examples[example.problem_id].append(example)
-    known = any(guess is not None for _, _, guess in study.problems)
-    head = ["problem", *(["guess rate"] if known else []), *(f"{arm.label}, c/n" for arm in study.arms)]
-    rows, cards = [], []
-    for i, (name, question, guess) in enumerate(study.problems):
-        rate = [("unknown", -1.0) if guess is None else (f"{guess:.4f}", guess)] if known else []
-        scores = [(f"{arm.c_M[i]}/{arm.n_M[i]}", arm.c_M[i] / arm.n_M[i]) for arm in study.arms]
-        rows.append([(html.link(f"#problem-{i}", name), name), *rate, *scores])
-        counts = words.join(f"{arm.label}: {score}" for arm, (score, _) in zip(study.arms, scores, strict=True))
-        short = question if len(question) <= 80 else question[:79] + "\u2026"
-        cards.append(html.details(
-            f"<strong>{escape(name)}</strong> {escape(short)}",
-            [html.preformatted(question), html.paragraph(f"Right answers of samples. {counts}.", "note"),
-             *_samples(study, examples[name])],
-            anchor=f"problem-{i}",
-        ))
-    return [
-        html.paragraph("A click on a column's name sorts by it. Each problem folds open to its question and samples."),
-        html.sortable(head, rows),
-        html.details(f"All {len(cards)} problems, with sample answers", cards),
-    ]
-
-
-def _samples(study: Study, examples: list[Example]) -> list[str]:
-    if not examples:
-        return [html.paragraph("No sample of this problem was kept for the page.", "note")]
-    parts = []
-    for example in examples:
-        verdict = '<span class="right">right</span>' if example.correct else '<span class="wrong">not right</span>'
-        facts = [f"sample {example.index}", f"ended by {example.stop}"]
-        facts += [f"answer read: {example.extracted}"] if example.extracted else ["no answer read"]
-        facts += [] if example.logp is None else [f"log-prob {words.signed(example.logp)} nats"]
-        summary = f"{escape(study.label(example.arm))}: {verdict}, {escape(', '.join(facts))}"
-        parts.append(html.details(summary, [html.preformatted(example.text)]))
-    return parts
-
-
 def _perplexity(study: Study, found: Findings, images: Images) -> list[str]:
     if not study.perplexity:
         return [html.paragraph("Missing: no answers were scored in this study, so there is no perplexity to show.")]
@@ -238,7 +209,7 @@ def _perplexity(study: Study, found: Findings, images: Images) -> list[str]:
     scored = {name for pair in study.perplexity for name in pair}
     missing = [arm.label for arm in study.arms if arm.name not in scored]
     caption = (
-        "Figure 4. Perplexity per token of an arm's answers (text by) under a model (read by), the end token included; "
+        f"{_figure(images, 'perplexity')}. Perplexity per token of an arm's answers (text by) under a model (read by), the end token included; "
         "log scale. Box: quartiles and median, which is printed; whiskers: 5th to 95th percentile of "
         f"{words.join(f'{count:,}' for count in counts)} answers; M = {len(study.problems)} problems. No band: answers "
         "to one problem are alike. Text that the base finds likely is text that the base could have written."
@@ -267,7 +238,7 @@ def _training(study: Study, found: Findings, images: Images) -> list[str]:
     parts = []
     if training_panels(study):
         caption = (
-            "Figure 5. What the training runs recorded, against their steps. Thin: as recorded; thick: a moving mean "
+            f"{_figure(images, 'training')}. What the training runs recorded, against their steps. Thin: as recorded; thick: a moving mean "
             "over 1/20 of the run. One run each, so there is no band. Runs of very different length have panels of "
             "their own."
         )

@@ -1,4 +1,4 @@
-"""One call from a Study to a folder: the page, its figures as PNG, its numbers as CSV and JSON."""
+"""One call from a Study to a folder: the page, its figures as PNG and SVG, its numbers as CSV and JSON, and Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from rlvr_limit.report import figures, html, tables, words
+from rlvr_limit.report import figures, html, markdown, tables, viewer, words
 from rlvr_limit.report.analysis import Findings, analyse
 from rlvr_limit.report.page import Images, build
 from rlvr_limit.report.study import Study, check
@@ -14,7 +14,7 @@ from rlvr_limit.types import UserError
 
 
 def write(study: Study, folder: Path) -> Path:
-    """Write index.html, *.png, *.csv and *.json into folder (made if missing) and return the page's path.
+    """Write index.html, summary.md, *.png, *.svg, *.csv, *.json and samples/ into folder (made if missing) and return the page's path.
 
     The page is written last, so a page that is there is whole. Raises UserError where the study contradicts itself
     or the folder cannot be written.
@@ -59,10 +59,15 @@ def _write(study: Study, folder: Path) -> tuple[Findings, Images]:
         files = tables.write_numbers(study, found, folder)
         images = {}
         for name, draw in drawn.items():
-            images[name], image = figures.render(draw, study, found)
+            images[name], svg, image = figures.render(draw, study, found)
             (folder / f"{name}.png").write_bytes(image)
+            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
             files[f"{name}.png"] = f"the figure of {name}, light, 160 dots per inch"
-        (folder / "index.html").write_text(build(study, found, images, files), encoding="utf-8")
+            files[f"{name}.svg"] = "the same as vectors"
+        kept = viewer.write_samples(study, folder)
+        (folder / "summary.md").write_text(markdown.summary(study, found, files), encoding="utf-8")
+        files["summary.md"] = "what stands here, in plain Markdown"
+        (folder / "index.html").write_text(build(study, found, images, files, kept), encoding="utf-8")
     except OSError as error:
         raise _cannot_write(folder, error) from error
     return found, images
