@@ -79,7 +79,7 @@ def test_job_can_be_chosen_on_the_command_line(config, monkeypatch):
         stand_in = types.SimpleNamespace(run=lambda config: ran.append(config.job))
         monkeypatch.setitem(sys.modules, f"rlvr_limit.jobs.{job}", stand_in)
         assert main.main(["main.py", f"--config={config}", f"--config.job={job}"]) == 0
-    assert ran == ["compare", "sample", "grade", "score", "train", "report", "plan"]
+    assert ran == ["compare", "sample", "grade", "score", "train", "report", "counts", "plan"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_job_can_be_chosen_on_the_command_line(config, monkeypatch):
         ("--config.list=1", "config.list takes no override: in the config file write config_dict.placeholder(type) "
             "instead of None, and a tuple instead of a list"),
         ("--config.job=smple", "config.job: found 'smple', but one of compare, sample, grade, score, train, report, "
-            "plan is right"),
+            "counts, plan is right"),
         ("--job=sample", "unknown flag --job: did you mean --config.job?"),
         ("--confg=x.py", "unknown flag --confg: did you mean --config?"),
         ("--qqqqq", "unknown flag --qqqqq: --config=FILE and --config.a.b=value are right"),

@@ -228,6 +228,22 @@ def test_delta_se_and_support_by_hand():
             assert places == tuple(i for i in range(M) if (base_M[i] > 0, rl_M[i] > 0) == side)
 
 
+def test_expected_support_is_the_mean_over_all_cuts_to_fewer_samples():
+    for i in range(0, 200, 2):
+        (n_M, _), base, rl = VECTORS[i], PAIRS[i], PAIRS[i + 1]
+        n = int(min(n_M.min(), VECTORS[i + 1][0].min()))
+        solved = [[1 - Fraction(comb(m - c, n), comb(m, n)) for m, c in pairs] for pairs in (base, rl)]
+        both = sum(b * r for b, r in zip(*solved, strict=True))
+        totals = [sum(side, Fraction(0)) for side in solved]
+        expected = [both, totals[0] - both, totals[1] - both, M - totals[0] - totals[1] + both]
+        found = passk.expected_support(*VECTORS[i], *VECTORS[i + 1], n)
+        assert found == pytest.approx([float(x) for x in expected], abs=1e-12)
+    with pytest.raises(UserError, match="n = 5"):
+        passk.expected_support([8], [1], [4], [1], 5)
+    with pytest.raises(UserError, match="same problems"):
+        passk.expected_support([8], [1], [4, 4], [1, 1], 2)
+
+
 # Beta-binomial: pass@k beyond n.
 
 

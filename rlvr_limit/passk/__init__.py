@@ -3,6 +3,7 @@
 The metrics that need more than counts say so: votes.py takes answers, budget.py lengths, guessing.py judged chains.
 """
 
+from rlvr_limit.passk.adaptive import two_stage_curves
 from rlvr_limit.passk.bands import Band, fixed_band, paired_band, population_band
 from rlvr_limit.passk.budget import BudgetCurve, auc_log_k, budget_curve
 from rlvr_limit.passk.caveats import coverage_caveats
@@ -25,7 +26,7 @@ from rlvr_limit.passk.extrapolation import BetaBinomial, fit_beta_binomial
 from rlvr_limit.passk.gpass import at_least, g_pass_at_k, mg_pass_at_k
 from rlvr_limit.passk.guessing import GUESSABLE_BELOW, chain_bounds, guessable, marginal_rates
 from rlvr_limit.passk.power import Power, power_at_k, power_of_crossover
-from rlvr_limit.passk.support import Support, support, unsolved_bound
+from rlvr_limit.passk.support import Support, expected_support, support, unsolved_bound
 from rlvr_limit.passk.votes import Votes, count_votes, distinct_texts, maj_at_k
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "crossover",
     "delta_se",
     "distinct_texts",
+    "expected_support",
     "fit_beta_binomial",
     "fixed_band",
     "g_pass_at_k",
@@ -70,5 +72,6 @@ __all__ = [
     "power_at_k",
     "power_of_crossover",
     "support",
+    "two_stage_curves",
     "unsolved_bound",
 ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlvr_limit.passk.curve import checked_counts
+from rlvr_limit.passk.curve import checked_counts, pass_curves, refuse_k_beyond_n
 from rlvr_limit.types import UserError
 
 
@@ -62,6 +62,26 @@ def support(base_n_M: ArrayLike, base_c_M: ArrayLike, rl_n_M: ArrayLike, rl_c_M:
     srr, ndr = _ratio(p, p + s), _ratio(e, p + e)
     sds = None if srr is None or ndr is None else _ratio(2 * srr * ndr, srr + ndr)
     return Support(both, base_only, rl_only, neither, srr, ndr, sds, _ratio(e - s, p + e + s))
+
+
+def expected_support(
+    base_n_M: ArrayLike, base_c_M: ArrayLike, rl_n_M: ArrayLike, rl_c_M: ArrayLike, n: int
+) -> tuple[float, float, float, float]:
+    """Expected problems solved by (both, base only, RL only, neither), both arms cut to n samples of each at random.
+
+    For arms of different or ragged n: a problem is solved by n of its samples with the chance pass@n, independently in
+    the two arms. Raises UserError where an arm has fewer than n samples, or the numbers of problems differ.
+    """
+    base_n_M, base_c_M = checked_counts(base_n_M, base_c_M)
+    rl_n_M, rl_c_M = checked_counts(rl_n_M, rl_c_M)
+    if base_n_M.shape != rl_n_M.shape:
+        raise UserError(f"base has {base_n_M.size} problems and RL has {rl_n_M.size}: compare the same problems")
+    for n_M in (base_n_M, rl_n_M):
+        refuse_k_beyond_n(n_M, n, f"support at n = {n}")
+    base_M, rl_M = (pass_curves(*counts)[:, n - 1] for counts in ((base_n_M, base_c_M), (rl_n_M, rl_c_M)))
+    sides = (base_M * rl_M, base_M * (1 - rl_M), (1 - base_M) * rl_M, (1 - base_M) * (1 - rl_M))
+    both, base_only, rl_only, neither = (float(chance_M.sum()) for chance_M in sides)
+    return both, base_only, rl_only, neither
 
 
 def unsolved_bound(n: int, level: float = 0.95) -> float:

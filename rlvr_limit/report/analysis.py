@@ -161,19 +161,26 @@ def histogram(n_M: np.ndarray, c_M: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shares:
-    """Of an arm's samples: how many there are, and the shares cut short, without an answer, and without a verdict."""
+    """Of an arm's samples: how many there are, and the shares cut short, without an answer, and without a verdict.
+
+    None where that was not counted.
+    """
 
     samples: int
-    truncated: float
-    no_answer: float
-    ungraded: float
+    truncated: float | None
+    no_answer: float | None
+    ungraded: float | None
 
 
 def shares(study: Study) -> dict[str, Shares]:
     """What became of the samples, by arm."""
     return {
         arm.name: Shares(
-            total, *(int(count_M.sum()) / total for count_M in (arm.truncated_M, arm.no_answer_M, arm.ungraded_M))
+            total,
+            *(
+                None if count_M is None else int(count_M.sum()) / total
+                for count_M in (arm.truncated_M, arm.no_answer_M, arm.ungraded_M)
+            ),
         )
         for arm in study.arms
         for total in [int(arm.n_M.sum())]

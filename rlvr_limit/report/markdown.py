@@ -10,7 +10,7 @@ from rlvr_limit.report.study import Study
 
 
 def summary(study: Study, found: Findings, files: dict[str, str]) -> str:
-    """What is not resolved first, then what was found, the main tables, conditions, versions and the files beside it."""
+    """What is not resolved, what was found, the main tables, figures, conditions, versions, the files beside it."""
     tables_of = {
         "pass@k, percent, with 95 % population bands": tables.headline_rows(study, found),
         "Paired differences of pass@k, points, with 95 % paired bands (?: the band includes 0)":

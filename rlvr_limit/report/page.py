@@ -74,6 +74,10 @@ def _figure(images: Images, name: str) -> str:
     return f"Figure {list(images).index(name) + 1}"
 
 
+def _picture(images: Images, name: str, alt: str, caption: str) -> str:
+    return html.picture(images[name], alt, f"{_figure(images, name)}. {caption}")
+
+
 def _curves(study: Study, found: Findings, images: Images) -> list[str]:
     dotted = "Dotted: a policy that only guesses. "
     if found.guess_K is None:
@@ -81,7 +85,7 @@ def _curves(study: Study, found: Findings, images: Images) -> list[str]:
     if not found.guess(study.base):
         dotted = "No guess rate is known. "
     caption = (
-        f"{_figure(images, 'curves')}. Share of problems with at least one right answer among k, for every k up to n; {words.size(study)}."
+        f"Share of problems with at least one right answer among k, for every k up to n; {words.size(study)}."
         f" Shaded: 95 % population band (bootstrap over problems), pointwise in k. {dotted}"
         "Bands of two arms may overlap although their paired difference is clear: see "
         f"{_figure(images, 'differences')}."
@@ -89,7 +93,7 @@ def _curves(study: Study, found: Findings, images: Images) -> list[str]:
     head, rows = tables.headline_rows(study, found)
     corrected = "Guess-corrected: (pass@k \u2212 guessing) / (1 \u2212 guessing). " if found.guesses else ""
     return [
-        html.picture(images["curves"], "pass@k curves of all arms", caption),
+        _picture(images, "curves", "pass@k curves of all arms", caption),
         html.table(head, rows, "Below each number: its 95 % population band, percent."),
         html.paragraph(
             f"{corrected}Crossing: the least k from which the base stays level or ahead, with its 95 % interval, where "
@@ -99,25 +103,25 @@ def _curves(study: Study, found: Findings, images: Images) -> list[str]:
 
 def _differences(study: Study, found: Findings, images: Images) -> list[str]:
     caption = (
-        f"{_figure(images, 'differences')}. Differences of pass@k on the same problems, in percentage points; {words.size(study)}. "
+        f"Differences of pass@k on the same problems, in percentage points; {words.size(study)}. "
         "Shaded: 95 % paired population band (the same problems drawn for both arms), pointwise in k. Where the band "
         "includes the zero line the order is not resolved. Ring and bar on the zero line: a resolved crossover and its "
         "95 % interval."
     )
     head, rows = tables.difference_rows(study, found)
     return [
-        html.picture(images["differences"], "paired differences of pass@k", caption),
+        _picture(images, "differences", "paired differences of pass@k", caption),
         html.table(head, rows, "Below each number: its 95 % paired band. A question mark: the band includes 0."),
     ]
 
 
 def _histograms(study: Study, found: Findings, images: Images) -> list[str]:
     caption = (
-        f"{_figure(images, 'histograms')}. Problems by the share of their samples that are right: none, (0, .1], (.1, .2] \u2026 (.9, 1]; "
+        f"Problems by the share of their samples that are right: none, (0, .1], (.1, .2] \u2026 (.9, 1]; "
         f"plain: {study.label(study.base)}, hatched: the other arm; {words.size(study)}. These are counts of these "
         "problems, drawn without a band. None right does not mean that the problem cannot be solved."
     )
-    return [html.picture(images["histograms"], "problems by share of right answers", caption)]
+    return [_picture(images, "histograms", "problems by share of right answers", caption)]
 
 
 def _support(study: Study, found: Findings, images: Images) -> list[str]:
@@ -209,12 +213,12 @@ def _perplexity(study: Study, found: Findings, images: Images) -> list[str]:
     scored = {name for pair in study.perplexity for name in pair}
     missing = [arm.label for arm in study.arms if arm.name not in scored]
     caption = (
-        f"{_figure(images, 'perplexity')}. Perplexity per token of an arm's answers (text by) under a model (read by), the end token included; "
+        f"Perplexity per token of an arm's answers (text by) under a model (read by), the end token included; "
         "log scale. Box: quartiles and median, which is printed; whiskers: 5th to 95th percentile of "
         f"{words.join(f'{count:,}' for count in counts)} answers; M = {len(study.problems)} problems. No band: answers "
         "to one problem are alike. Text that the base finds likely is text that the base could have written."
     )
-    parts = [html.picture(images["perplexity"], "distributions of perplexity", caption)]
+    parts = [_picture(images, "perplexity", "distributions of perplexity", caption)]
     if missing:
         parts.append(html.paragraph(f"Missing: nothing was scored for {words.join(missing)}."))
     return parts
@@ -238,11 +242,11 @@ def _training(study: Study, found: Findings, images: Images) -> list[str]:
     parts = []
     if training_panels(study):
         caption = (
-            f"{_figure(images, 'training')}. What the training runs recorded, against their steps. Thin: as recorded; thick: a moving mean "
+            "What the training runs recorded, against their steps. Thin: as recorded; thick: a moving mean "
             "over 1/20 of the run. One run each, so there is no band. Runs of very different length have panels of "
             "their own."
         )
-        parts.append(html.picture(images["training"], "training dynamics", caption))
+        parts.append(_picture(images, "training", "training dynamics", caption))
     names = {run: list(dict.fromkeys(name for row in rows for name in row if name != "step"))
              for run, rows in study.training.items() if rows}
     lines = []

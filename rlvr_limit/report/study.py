@@ -15,7 +15,6 @@ import numpy as np
 from rlvr_limit.passk import Votes
 from rlvr_limit.types import UserError
 
-
 Answers = tuple[tuple[tuple[str, int, int], ...], tuple[int, int]]
 
 
@@ -25,7 +24,7 @@ class Arm:
 
     group is "base", "rl", "distilled", "control" or a name of the caller's own; it chooses colour and comparisons.
     n_M samples drawn, c_M right, truncated_M ended at the length limit, no_answer_M had nothing to grade, ungraded_M
-    got no verdict (the grader ran out of time or failed): integers.
+    got no verdict (the grader ran out of time or failed): integers; the last three are None where nobody counted.
     mean_tokens per answer; duplicate_rate in [0, 1]; entropy is the mean of -logp_model per token, in nats.
     marginal_M: the chance of a right answer among this arm's answers to other problems (passk.marginal_rates).
     answers_M: of each problem the answers read most often, (text, samples, 1 if right else 0), and over those that are
@@ -39,9 +38,9 @@ class Arm:
     group: str
     n_M: np.ndarray
     c_M: np.ndarray
-    truncated_M: np.ndarray
-    no_answer_M: np.ndarray
-    ungraded_M: np.ndarray
+    truncated_M: np.ndarray | None = None
+    no_answer_M: np.ndarray | None = None
+    ungraded_M: np.ndarray | None = None
     mean_tokens: float | None = None
     duplicate_rate: float | None = None
     entropy: float | None = None
@@ -158,7 +157,8 @@ def _no_doubles(what: str, names: Sequence[str]) -> None:
 
 
 def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
-    for column in ("n_M", "c_M", "truncated_M", "no_answer_M", "ungraded_M"):
+    counted = [name for name in ("truncated_M", "no_answer_M", "ungraded_M") if getattr(arm, name) is not None]
+    for column in ("n_M", "c_M", *counted):
         values = np.asarray(getattr(arm, column))
         if values.shape != (len(ids),) or not np.issubdtype(values.dtype, np.integer):
             found = f"{values.dtype} of shape {values.shape}"
@@ -168,7 +168,7 @@ def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
     for column in ("answers_M", "votes_M", "tokens_M"):
         values = getattr(arm, column)
         if values is not None and len(values) != len(ids):
-            raise UserError(f"arm {arm.name}: {column} has {len(values)} entries, should have one for each of {len(ids)}")
+            raise UserError(f"arm {arm.name}: {column} has {len(values)} entries, should be {len(ids)}")
     if arm.marginal_M is not None and np.shape(arm.marginal_M) != (len(ids),):
         raise UserError(f"arm {arm.name}: marginal_M has shape {np.shape(arm.marginal_M)}, should be ({len(ids)},)")
     if (arm.chains_right_M is None) != (arm.chains_wrong_M is None):

@@ -39,8 +39,9 @@ def write_numbers(study: Study, found: Findings, folder: Path) -> dict[str, str]
     for arm, band in found.curves.items():
         guess = found.guess(arm)
         for k in range(1, len(band.mean_K) + 1):
-            beside = (float(guess.guess_K[k - 1]), float(guess.corrected_K[k - 1])) if guess else ("", "")
-            curves.append((arm, k, *_at(band, k), *beside))
+            beside = (guess.guess_K[k - 1], guess.corrected_K[k - 1]) if guess else ()
+            cells = [_decimals(value) for value in (*_at(band, k), *beside)]
+            curves.append((arm, k, *cells, *("" for _ in range(5 - len(cells)))))
     _csv(folder / "curves.csv", ("arm", "k", "pass@k", "low", "high", "guess", "guess_corrected"), curves)
     differences = [
         (comparison.first, comparison.second, k, *_at(comparison.difference, k))
@@ -85,6 +86,11 @@ def write_numbers(study: Study, found: Findings, folder: Path) -> dict[str, str]
 
 def _at(band: passk.Band, k: int) -> tuple[float, float, float]:
     return float(band.mean_K[k - 1]), float(band.low_K[k - 1]), float(band.high_K[k - 1])
+
+
+def _decimals(value: float) -> str:
+    """The shortest text that reads back as the same number, with four decimals at least."""
+    return np.format_float_positional(value, min_digits=4)
 
 
 def _csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -312,7 +318,8 @@ def rate_rows(study: Study) -> tuple[list[str], list[list[str]]]:
         share = shares(study)[arm.name]
         rows.append([
             arm.label, f"{share.samples:,}",
-            *(percent(value) for value in (share.truncated, share.no_answer, share.ungraded)),
+            *(MISSING if value is None else percent(value)
+              for value in (share.truncated, share.no_answer, share.ungraded)),
             MISSING if arm.mean_tokens is None else f"{arm.mean_tokens:.1f}",
             MISSING if arm.duplicate_rate is None else percent(arm.duplicate_rate),
             MISSING if arm.entropy is None else f"{arm.entropy:.3f}",

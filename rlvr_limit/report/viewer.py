@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from rlvr_limit.report import html, words
+from rlvr_limit.report import html
 from rlvr_limit.report.analysis import Findings
 from rlvr_limit.report.study import Example, Study
 

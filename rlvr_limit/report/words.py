@@ -170,10 +170,12 @@ def _guessing(study: Study, found: Findings) -> str:
 
 
 def _one_seed(study: Study) -> str:
-    seed = "" if study.seed is None else f" (seed {study.seed})"
+    runs = "How the arms were trained is not recorded here"
+    if study.seed is not None:
+        runs = f"One seed (seed {study.seed}): every trained arm comes from a single training run"
     return (
-        f"One seed{seed}: every trained arm comes from a single training run. The bands say how the curves would move "
-        "with other problems of the same kind; they say nothing about other training runs."
+        f"{runs}. The bands say how the curves would move with other problems of the same kind; they say nothing about "
+        "other training runs."
     )
 
 
@@ -207,7 +209,7 @@ def _values(study: Study, field: str) -> str:
 def _cut_or_ungraded(study: Study) -> list[str]:
     lines = []
     for name, share in shares(study).items():
-        if share.truncated > MANY_TRUNCATED:
+        if share.truncated is not None and share.truncated > MANY_TRUNCATED:
             lines.append(
                 f"{percent(share.truncated)} of {study.label(name)}'s answers were cut at the length limit before they "
                 "could end; its curve is a lower bound."

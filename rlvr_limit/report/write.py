@@ -1,4 +1,4 @@
-"""One call from a Study to a folder: the page, its figures as PNG and SVG, its numbers as CSV and JSON, and Markdown."""
+"""One call from a Study to a folder: the page, figures as PNG and SVG, numbers as CSV and JSON, Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlvr_limit.types import UserError
 
 
 def write(study: Study, folder: Path) -> Path:
-    """Write index.html, summary.md, *.png, *.svg, *.csv, *.json and samples/ into folder (made if missing) and return the page's path.
+    """Write the page and all beside it into folder, which is made if missing; returns the page's path.
 
     The page is written last, so a page that is there is whole. Raises UserError where the study contradicts itself
     or the folder cannot be written.
