@@ -48,7 +48,7 @@ border:1px solid var(--line);border-radius:6px;padding:.3rem .5rem;max-width:100
 #viewer{border-top:2px solid var(--line);margin-top:1rem;padding-top:.2rem}#viewer:focus{outline:none}
 .columns{display:grid;grid-template-columns:1fr 1fr;gap:0 1.2rem}.columns>div{min-width:0}
 .columns summary{font-size:.9rem}
-h4{margin:.8rem 0 .2rem}.neutral{font-weight:600}
+h4{margin:.8rem 0 .2rem}.list{max-height:32rem;overflow-y:auto}.neutral{font-weight:600}
 details{border:1px solid var(--line);border-radius:8px;margin:.4rem 0;padding:0 .8rem}
 details[open]{padding-bottom:.6rem}summary{cursor:pointer;padding:.45rem 0;overflow-wrap:anywhere}
 details details{border:0;border-left:3px solid var(--line);border-radius:0;margin:.2rem 0}

@@ -104,8 +104,10 @@
     if (arm.answers.length) node.appendChild(tally(arm));
     var which = document.getElementById("sample-kind").value;
     var rows = arm.samples.filter(function (row) { return which === "all" || (row[1] === "right") === (which === "right"); });
-    rows.forEach(function (row) { node.appendChild(sample(row)); });
-    if (!rows.length) node.appendChild(make("p", "None of this kind was kept.", "note"));
+    var list = node.appendChild(make("div", undefined, "list"));
+    list.tabIndex = 0;
+    rows.forEach(function (row) { list.appendChild(sample(row)); });
+    if (!rows.length) list.appendChild(make("p", "None of this kind was kept.", "note"));
     return node;
   }
 
