@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from rlvr_limit.passk import Crossover
+from rlvr_limit.report import sweeps
 from rlvr_limit.report.analysis import Findings, histogram
 from rlvr_limit.report.study import Study, is_of_run
 from rlvr_limit.report.style import (
@@ -242,14 +243,25 @@ FIGURES: dict[str, Draw] = {
     "curves": curves,
     "differences": differences,
     "histograms": histograms,
+    "guessable": sweeps.guessable,
     "perplexity": perplexities,
+    "efficiency": sweeps.efficiency,
+    "steps": sweeps.steps,
+    "temperatures": sweeps.temperatures,
     "training": training,
 }
+"""In the order of the page, which numbers them so."""
 
 
-def has_data(name: str, study: Study) -> bool:
-    """Whether there is anything to draw: perplexity and training are optional."""
-    return {"perplexity": bool(study.perplexity), "training": bool(training_panels(study))}.get(name, True)
+def has_data(name: str, study: Study, found: Findings) -> bool:
+    """Whether there is anything to draw: some figures need more than counts."""
+    return {
+        "guessable": bool(found.guessable and found.guessable.bands),
+        "perplexity": bool(study.perplexity),
+        "steps": bool(sweeps.saved_steps(study)),
+        "temperatures": bool(sweeps.same_weights(study)),
+        "training": bool(training_panels(study)),
+    }.get(name, True)
 
 
 def render(draw: Draw, study: Study, found: Findings) -> tuple[dict[tuple[bool, bool], str], str, bytes]:

@@ -40,7 +40,7 @@ tr.differs th,tr.differs td{background:var(--mark)}
 th button{all:unset;cursor:pointer;text-decoration:underline dotted}
 :focus-visible{outline:2px solid var(--link);outline-offset:1px}
 th[aria-sort=ascending] button::after{content:" \\25B2"}th[aria-sort=descending] button::after{content:" \\25BC"}
-.short{color:var(--faint);display:block;min-width:14rem}tr.open td{background:var(--mark)}tr{scroll-margin-top:4rem}
+.short{color:var(--faint);display:block;min-width:14rem}tr.open td{background:var(--mark)}tr{scroll-margin-top:7rem}
 .controls{display:flex;flex-wrap:wrap;gap:.5rem 1rem;align-items:end;font-size:.9rem;margin:.7rem 0}
 .controls label{display:grid;gap:.15rem;color:var(--faint);min-width:0;max-width:100%}
 .controls input,.controls select,.controls button{font:inherit;color:var(--ink);background:var(--page);
@@ -194,15 +194,12 @@ def problem_table(head: Sequence[str], rows: Iterable[tuple[str, str, Sequence[t
 
 
 def controls(parts: Iterable[str]) -> str:
-    """A row of inputs, and where the script says how many problems they leave."""
+    """A row of inputs. parts are markup."""
     return '<div class="controls">' + "".join(parts) + "</div>"
 
 
 def search(name: str, label: str) -> str:
-    return (
-        f'<label>{escape(label)} <input type="search" id="{name}"></label>'
-        '<output id="problem-count" aria-live="polite"></output>'
-    )
+    return f'<label>{escape(label)} <input type="search" id="{name}"></label>'
 
 
 def select(name: str, label: str, options: Iterable[tuple[str, str]], chosen: str) -> str:

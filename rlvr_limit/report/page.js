@@ -134,6 +134,7 @@
     viewer.hidden = false;
     viewer.querySelector("h3").textContent = "Samples of " + cameFrom.textContent;
     draw();
+    row.scrollIntoView({ block: "nearest" });
     viewer.scrollIntoView({ block: "start" });
     viewer.focus({ preventScroll: true });
   }

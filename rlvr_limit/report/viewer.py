@@ -129,6 +129,7 @@ def section(study: Study, found: Findings, kept: Kept | None) -> list[str]:
         html.select("arm-left", "Left arm", names, at[study.base]),
         html.select("arm-right", "Right arm", names, at[found.headline]),
         html.select("problem-kind", "Problems that", kinds, "all"),
+        '<output id="problem-count" aria-live="polite"></output>',
     ])
     parts = [
         html.paragraph("A column's name sorts by it." + (" A problem's name opens its samples below." if kept else "")),

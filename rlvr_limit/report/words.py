@@ -233,5 +233,10 @@ def field_differs(study: Study, field: str) -> bool:
 
 def size(study: Study) -> str:
     """M and n as a caption says them."""
+    return f"M = {len(study.problems)} problems, {samples(study)}"
+
+
+def samples(study: Study) -> str:
+    """n as a caption says it."""
     low, high = (int(reduce([reduce(arm.n_M) for arm in study.arms])) for reduce in (np.min, np.max))
-    return f"M = {len(study.problems)} problems, n = {low if low == high else f'{low} to {high}'} samples each"
+    return f"n = {low if low == high else f'{low} to {high}'} samples each"

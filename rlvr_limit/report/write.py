@@ -53,7 +53,7 @@ def write_all(title: str, purpose: str, caveat: str, studies: Mapping[str, Study
 def _write(study: Study, folder: Path) -> tuple[Findings, Images]:
     check(study)
     found = analyse(study)
-    drawn = {name: draw for name, draw in figures.FIGURES.items() if figures.has_data(name, study)}
+    drawn = {name: draw for name, draw in figures.FIGURES.items() if figures.has_data(name, study, found)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = tables.write_numbers(study, found, folder)
