@@ -5,6 +5,7 @@ Shape suffix: K runs over k = 1..n.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,9 @@ from rlvr_limit.report.study import Arm, Study
 from rlvr_limit.report.style import TEXT_PT, arm_styles, log2_axis, panels, percent_axis
 from rlvr_limit.report.words import points
 
+WHOLE = (1, 2, 5, 10)
+"""Steps between ticks that read well in whole per cent."""
+
 
 def saved_steps(study: Study) -> dict[str, list[tuple[int, Arm]]]:
     """(step, arm) in order of steps, by training run: "grpo-40" is step 40 of "grpo". Only runs of two or more."""
@@ -30,11 +34,12 @@ def saved_steps(study: Study) -> dict[str, list[tuple[int, Arm]]]:
 
 
 def same_weights(study: Study) -> list[list[Arm]]:
-    """Arms that are one set of weights at several temperatures, and whose entropy is known, in order of entropy."""
-    groups: dict[str, list[Arm]] = {}
+    """Arms that are alike but for the temperature, weights included, and whose entropy is known; by entropy."""
+    groups: dict[tuple[object, ...], list[Arm]] = {}
     for arm in study.arms:
         if arm.weights_sha256 and arm.entropy is not None:
-            groups.setdefault(arm.weights_sha256, []).append(arm)
+            rest = sorted(pair for pair in arm.conditions.items() if pair[0] != "temperature")
+            groups.setdefault((arm.weights_sha256, *rest), []).append(arm)
     return [
         sorted(group, key=lambda arm: arm.entropy or 0.0)
         for group in groups.values()
@@ -55,7 +60,8 @@ def steps(study: Study, found: Findings, narrow: bool) -> Figure:
             _with_bars(ax, [step for step, _ in curves], [curve for _, curve in curves], at, style.color,
                        ("-", "--", "-.", ":")[i % 4], run)  # fmt: skip
         ax.set_title(f"pass@{at}")
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(6, steps=WHOLE, integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(6, steps=WHOLE))
         percent_axis(ax)
         ax.set_ylim(bottom=0)
     if len(runs) > 1:
@@ -101,6 +107,8 @@ def temperatures(study: Study, found: Findings, narrow: bool) -> Figure:
             ax.axvline(base.entropy, color=styles[base.name].color, linewidth=0.9, linestyle=":")
         ax.set_title(f"pass@{at}")
         ax.margins(x=0.18)
+        ax.xaxis.set_major_locator(MaxNLocator(5, steps=WHOLE))
+        ax.yaxis.set_major_locator(MaxNLocator(6, steps=WHOLE))
         percent_axis(ax)
     handles = [axes[0].plot([], [], color=styles[g[0].name].color, marker="o", label=g[0].label)[0]
                for g in [*groups, *alone]]  # fmt: skip
@@ -129,12 +137,13 @@ def efficiency(study: Study, found: Findings, narrow: bool) -> Figure:
             ax.annotate(points(gap).lstrip("+"), ((at + value) / 2, row), (0, 2), textcoords="offset points",
                         ha="center", fontsize=9)  # fmt: skip
     ax.yaxis.set_major_locator(FixedLocator(range(len(arms))))
-    ax.set_yticklabels([arm.label for arm in arms])
+    ax.set_yticklabels([textwrap.fill(arm.label, 16 if narrow else 26) for arm in arms])
     ax.set_ylim(len(arms) - 0.4, -0.6)
     ax.grid(False, axis="y")
     ax.xaxis.set_major_formatter(lambda x, _: f"{round(100 * x)} %")
     ax.set_xlim(left=0)
-    ax.set_xlabel(f"pass@1 of every arm (points); line: pass@{k} of {study.label(study.base)}")
+    said = f"point: pass@1; line: pass@{k} of {study.label(study.base)}"
+    ax.set_xlabel(textwrap.fill(said, 34 if narrow else 70))
     return figure
 
 
