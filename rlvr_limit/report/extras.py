@@ -144,6 +144,10 @@ def _beyond(study: Study) -> Extra:
     n = min(int(arm.n_M.min()) for arm in study.arms)
     rows = []
     for arm in study.arms:
+        if not 0 < arm.c_M.sum() < arm.n_M.sum():
+            alike = "none right" if not arm.c_M.any() else "all right"
+            rows.append([arm.label, f"{alike}: no law fits", *("\u2013" for _ in BEYOND)])
+            continue
         fit = passk.fit_beta_binomial(arm.n_M, arm.c_M)
         cells = [percent(value) for value in fit.pass_at_k(n * np.array(BEYOND))]
         rows.append([arm.label, f"{fit.a:.3g}, {fit.b:.3g}" + (" (at the edge)" if fit.at_edge else ""), *cells])

@@ -57,7 +57,7 @@ def write_samples(study: Study, folder: Path, budget: int = SAMPLES_BYTES) -> Ke
         most, characters = max(map(len, examples.values()), default=0), TEXT_CHARACTERS
         while True:
             content = _content(study, i, examples, most, characters)
-            packed = zlib.compress(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), 9)
+            packed = zlib.compress(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), 6)
             script = f'rlvrSamples({i},"{base64.b64encode(packed).decode()}");\n'
             if len(script) <= budget // len(study.problems) or (most <= 1 and characters < 200):
                 break

@@ -28,7 +28,7 @@ class Browser:
         self.folder = tempfile.TemporaryDirectory(prefix="browser", ignore_cleanup_errors=True)
         (read_in, self.write), (self.read, write_out) = os.pipe(), os.pipe()
         flags = f"--headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir={self.folder.name}"
-        command = f'exec {find()} {flags} --remote-debugging-pipe 3<&{read_in} 4>&{write_out}'
+        command = f"exec {find()} {flags} --remote-debugging-pipe 3<&{read_in} 4>&{write_out}"
         self.process = subprocess.Popen(
             ["bash", "-c", command], pass_fds=(read_in, write_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -118,7 +118,14 @@ class Browser:
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip | {"scale": 1})
         path.write_bytes(base64.b64decode(shot["data"]))
 
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
     def close(self) -> None:
+        """Ends the browser and deletes what it kept."""
         self.session = ""
         self.call("Browser.close")
         self.process.wait(20)
