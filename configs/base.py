@@ -67,6 +67,7 @@ def released(name: str, title: str, shape: dict, benchmarks: dict[str, int]) -> 
     config.sampling = {
         "n": least,
         "n_of": {name: n for name, n in benchmarks.items() if n != least},
+        "adaptive": 0,
         "max_tokens": 16_384,
         "temperature": 0.6,
         "top_p": 0.95,

@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
         "one_in": 4,
     }
     config.model = {"width": 128, "layers": 3, "heads": 4, "kv_heads": 2, "head_width": 32, "ffn_width": 256}
-    config.sampling = {"n": 128, "max_tokens": 18, "temperature": 1.0, "top_p": 1.0}
+    config.sampling = {"n": 128, "adaptive": 0, "max_tokens": 18, "temperature": 1.0, "top_p": 1.0}
     config.report = {"k": 128}
     config.arms = {
         "base": {

@@ -180,6 +180,18 @@ def test_crossover_interval_equals_brute_force_over_replicates():
     assert found == passk.crossover(base_MK, rl_MK, seed=9)
 
 
+def test_crossings_beyond_the_first_block_of_columns_equal_brute_force():
+    rng, K = np.random.default_rng(6), 2 * bands.COLUMNS_PER_BLOCK + 7
+    rl_MK = np.full((M, K), 0.5)
+    base_MK = np.clip(0.5 + np.linspace(-0.2, 0.07, K) + 0.3 * rng.standard_normal((M, 1)), 0, 1)
+    found = passk.crossover(base_MK, rl_MK, replicates=200)
+    gap_BK = bands.bootstrap_weights(0, M, 200) @ (base_MK - rl_MK) / M
+    crossings = sorted(2 + max(np.flatnonzero(gap_K < -1e-12), default=-1) for gap_K in gap_BK)
+    cut = math.floor(expanded_tail() * 199)
+    assert [found.low or K + 1, found.high or K + 1] == [crossings[cut], crossings[199 - cut]]
+    assert crossings[cut] < bands.COLUMNS_PER_BLOCK < crossings[199 - cut]
+
+
 def test_an_early_touch_that_does_not_last_is_not_the_crossover():
     base_MK = np.tile([0.3, 0.4, 0.5] + [0.9] * (N - 3), (M, 1))
     rl_MK = np.tile([0.2, 0.5, 0.6, 0.7] + [0.8] * (N - 4), (M, 1))

@@ -27,8 +27,8 @@ def draw(rng, shape, n, worth):
 @pytest.mark.parametrize(("n", "k", "worth"), [(32, 1, 1.3), (32, 8, 1.6), (16, 16, 2.5)])
 def test_that_many_problems_show_the_sign_four_times_in_five(n, k, worth):
     rng = np.random.default_rng(1)
-    base_M, rl_M = draw(rng, 100_000, n, worth)  # so many that the measured difference is nearly the true one
-    found = passk.power_at_k(np.full(100_000, n), base_M, np.full(100_000, n), rl_M, k)
+    base_M, rl_M = draw(rng, 60_000, n, worth)  # so many that the measured difference is nearly the true one
+    found = passk.power_at_k(np.full(60_000, n), base_M, np.full(60_000, n), rl_M, k)
     assert 10 < found.problems < 2000 and found.modelled == (2 * k > n)
     assert shown(*draw(rng, (2000, found.problems), n, worth), n, k) == pytest.approx(0.8, abs=0.04)
     assert shown(*draw(rng, (2000, found.problems // 4), n, worth), n, k) < 0.5
@@ -37,10 +37,10 @@ def test_that_many_problems_show_the_sign_four_times_in_five(n, k, worth):
 def test_that_many_samples_show_the_sign_four_times_in_five():
     """All problems alike, so that sampling noise is all there is: p = .10 against .13."""
     rng, M, k = np.random.default_rng(2), 20, 2
-    pilot = [rng.binomial(32, p, 100_000) for p in (0.10, 0.13)]
-    counts = [np.full(100_000, 32), pilot[0], np.full(100_000, 32), pilot[1]]
+    pilot = [rng.binomial(32, p, 60_000) for p in (0.10, 0.13)]
+    counts = [np.full(60_000, 32), pilot[0], np.full(60_000, 32), pilot[1]]
     large = passk.power_at_k(*counts, k)
-    assert large.samples == 32 and large.problems < 100_000  # these are plenty already
+    assert large.samples == 32 and large.problems < 60_000  # these are plenty already
     # The 20 of them that are most like the whole, in mean and variance, stand for a study of 20 problems.
     gap = K_TABLE[32][pilot[0], k - 1] - K_TABLE[32][pilot[1], k - 1]
     gap_BM = gap.reshape(-1, M)

@@ -74,6 +74,11 @@ def _check_sampling(s: Settings) -> None:
     for name, n in counts.items():
         if n < 1:
             raise UserError(f"config.sampling.{name}: found {n}, 1 or more is right")
+        if not 0 <= s.sampling.adaptive < n:
+            raise UserError(
+                f"config.sampling.adaptive: found {s.sampling.adaptive}, but fewer samples than {name} = {n}, or 0 for "
+                f"{name} everywhere, is right"
+            )
     if s.limit < 0:
         raise UserError(f"config.limit: found {s.limit}, a number of problems, or 0 for all, is right")
     if s.score.answers < 1:

@@ -20,6 +20,10 @@ def run(config: ConfigDict) -> None:
     train_missing(experiment)
     sample_missing(experiment)
     grade_missing(experiment)
+    if experiment.settings.sampling.adaptive:
+        # The verdicts on the first stage say which problems have a second one.
+        sample_missing(experiment)
+        grade_missing(experiment)
     score_missing(experiment)
     for table in ("samples", "verdicts", "scores"):
         records.compact(experiment.root, table)

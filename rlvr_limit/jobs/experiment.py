@@ -71,6 +71,7 @@ class Sampling:
     """How every arm is sampled: n answers a problem, or n_of[benchmark].
 
     Answers end at max_tokens, and where prompt and answer fill the model's context unless allow_beyond_context.
+    adaptive: only so many at first, and n where none of them is right (jobs/stages.py); 0: n everywhere.
     """
 
     n: int
@@ -80,6 +81,7 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     n_of: dict[str, int] = field(default_factory=dict)
+    adaptive: int = 0
     allow_beyond_context: bool = False
 
 
@@ -236,8 +238,12 @@ class Experiment:
         """The problems as the base is asked; other arms have the same ids and references."""
         return self.setups[self.base.arm].problems
 
+    def first(self, problem: Problem) -> int:
+        """Samples that a problem is to have whatever they show: n, or those of the first stage of adaptive sampling."""
+        return self.settings.sampling.adaptive or self.n(problem)
+
     def n(self, problem: Problem) -> int:
-        """Samples that a problem is to have."""
+        """Samples that a problem is to have at most."""
         return self.settings.sampling.n_of.get(benchmark_of(problem.id), self.settings.sampling.n)
 
     def sampling_params(self, setup: Setup, problem: Problem) -> SamplingParams:

@@ -215,7 +215,8 @@ def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, 
     free = {"job", "target", "title", "purpose", "caveat", "runs", "run_dir", "data_dir", "grading", "score", "report"}
     free |= {"checkpoint_seconds", "flush_seconds", "wandb"}
     conditions = {name: value for name, value in settings.to_jsonable(s).items() if name not in free}
-    del conditions["sampling"]["n"], conditions["sampling"]["n_of"]
+    for allowed in ("n", "n_of", "adaptive"):
+        del conditions["sampling"][allowed]
     asked = {
         name: {
             "prompts": setup.variant,

@@ -20,6 +20,7 @@ from rlvr_limit.jobs.metrics import training_rows
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.review import Judged, judged_chains, reference
 from rlvr_limit.jobs.score import SOLVER
+from rlvr_limit.jobs.stages import second_stage
 from rlvr_limit.likelihood import perplexity
 from rlvr_limit.tasks.prompts import ANSWER_ONLY
 from rlvr_limit.types import Problem, Status, Stop, UserError
@@ -94,7 +95,7 @@ def study_of(experiment: Experiment, benchmark: str, problems: list[Problem]) ->
 def _arm(
     experiment: Experiment, entry: Evaluated, problems: list[Problem], judged: Judged
 ) -> tuple[report.Arm, list[report.Example]]:
-    n, place = experiment.n(problems[0]), {problem.id: i for i, problem in enumerate(problems)}
+    n, place = experiment.first(problems[0]), {problem.id: i for i, problem in enumerate(problems)}
     wanted = ["problem_id", "index", "stop", "text", "logp_model", "logp"]
     samples = records.read(experiment.root, "samples", columns=wanted, where={"arm": entry.name})
     samples = _of(samples, n, place)
@@ -139,6 +140,7 @@ def _arm(
         tokens_M=np.bincount(row, weights=lengths, minlength=len(place)) / count(np.ones(len(row), bool)),
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
+        second=second_stage(experiment, entry, problems),
     )
     return arm, _examples(entry.name, row, samples, verdicts)
 
@@ -229,7 +231,7 @@ def _conditions(experiment: Experiment, entry: Evaluated, n: int) -> dict[str, s
     arm = s.arms[entry.arm]
     asked = records.read_manifest(experiment.root)["conditions"]["asked"][entry.arm]
     conditions = {
-        "samples per problem": str(n),
+        "samples per problem": str(n) if not s.sampling.adaptive else f"{n}, and more where none is right",
         "temperature": str(s.sampling.temperature),
         "top-p": str(s.sampling.top_p),
         **({"top-k": str(s.sampling.top_k)} if s.sampling.top_k else {}),

@@ -16,6 +16,7 @@ from rlvr_limit.grading.pool import GradingPool
 from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
+from rlvr_limit.jobs.stages import wanted
 from rlvr_limit.jobs.train import load, train_missing
 from rlvr_limit.model import ModelConfig
 from rlvr_limit.rollout import Graded, missing, rollout
@@ -26,7 +27,10 @@ Work = list[tuple]
 
 
 def run(config: ConfigDict) -> None:
-    """The sample job: n samples of every arm and problem are on record when it returns."""
+    """The sample job: n samples of every arm and problem are on record when it returns.
+
+    With sampling.adaptive it draws what is known to be wanted: the second stage only where the first one is graded.
+    """
     experiment = prepare(config)
     train_missing(experiment)
     sample_missing(experiment)
@@ -66,7 +70,7 @@ def _longest(experiment: Experiment, model: ModelConfig) -> int:
 def _lacking(experiment: Experiment) -> Iterator[tuple[Evaluated, Work]]:
     for entry in experiment.evaluated:
         existing = records.existing(experiment.root, "samples", arm=entry.name)
-        work = list(missing(experiment.setups[entry.arm].problems, experiment.n, existing))
+        work = list(missing(experiment.setups[entry.arm].problems, wanted(experiment, entry), existing))
         if work:
             yield entry, work
 
@@ -80,7 +84,7 @@ def _sample(
     verdicts: records.Writer,
 ) -> None:
     s, task, setup = experiment.settings, experiment.task, experiment.setups[entry.arm]
-    total = sum(experiment.n(problem) for problem in setup.problems)
+    total = sum(map(wanted(experiment, entry), setup.problems))
     done = total - sum(len(indices) for _, indices in work)
     moments: deque[Moment] = deque(maxlen=1)
     drawn = rollout(

@@ -36,7 +36,7 @@ def score_missing(experiment: Experiment) -> None:
     """Scores the first `score.answers` answers of every arm, and as many of the solver, where that is still to do."""
     n = experiment.settings.score.answers
     work = [(model, arm, _lacking(experiment, model, arm, n)) for model, arm in _wanted(experiment)]
-    total = sum(min(n, experiment.n(problem)) for problem in experiment.problems) * len(work)
+    total = sum(min(n, experiment.first(problem)) for problem in experiment.problems) * len(work)
     left = sum(len(todo) for _, _, todo in work)
     if not left:
         return
@@ -116,10 +116,10 @@ def answers_of(experiment: Experiment, arm: str, n: int) -> Answers:
         for problem in experiment.problems:
             rng = random.Random(f"{experiment.settings.seed}/solver/{problem.id}")
             right = experiment.task.demonstrate([problem], 1.0, rng)
-            found += [(problem.id, i, next(right)[1]) for i in range(min(n, experiment.n(problem)))]
+            found += [(problem.id, i, next(right)[1]) for i in range(min(n, experiment.first(problem)))]
         return found
     # A folder may hold more samples than this config asks for.
-    most = {problem.id: min(n, experiment.n(problem)) for problem in experiment.problems}
+    most = {problem.id: min(n, experiment.first(problem)) for problem in experiment.problems}
     stored = records.read(experiment.root, "samples", columns=["problem_id", "index", "tokens"], where={"arm": arm})
     rows = (r for r in stored.to_pylist() if r["index"] < most[r["problem_id"]])
     return [(r["problem_id"], r["index"], tuple(r["tokens"])) for r in rows]

@@ -1,9 +1,9 @@
 """pass@k beyond n, from a beta-binomial law of the success rates by maximum likelihood (METRICS item 11).
 
 A model, not a measurement: to be drawn dashed and never mixed with measured values.
-Shapes: M problems; J runs over j = 0..max(n)-1 and N over n = 0..max(n); S starts of the search; P the parameters
-log a, log b and logit pi0. NumPy: a search of some thirty steps over vectors of length n takes less time than
-compiling it.
+Shapes: M problems; J runs over j = 0..max(n)-1, N over n = 0..max(n), and Z over the n of problems with c = 0; S starts
+of the search; P the parameters log a, log b and logit pi0. NumPy: a search of some thirty steps over vectors of length
+n takes less time than compiling it.
 """
 
 from __future__ import annotations
@@ -136,18 +136,22 @@ def _derivatives(tallies: _Tallies, theta_SP: np.ndarray) -> tuple[np.ndarray, n
     hessian_SPP[:, 0, 0] -= of_a_SJ**2 @ tallies.c_J
     hessian_SPP[:, 1, 1] -= of_b_SJ**2 @ tallies.wrong_J
     hessian_SPP[:, 2, 2] = -pi0_S * (1 - pi0_S) * tallies.others
-    for n in np.flatnonzero(tallies.zeros_N):
+    n_Z = np.flatnonzero(tallies.zeros_N)
+    if n_Z.size:
         # log(pi0 + (1-pi0) exp(g)), g = log P(c = 0 | Beta); r is the chance that such a problem's rate is not 0.
-        count, own_S, shared_S = tallies.zeros_N[n], of_b_SJ[:, :n].sum(axis=1), both_SJ[:, :n].sum(axis=1)
-        g_S = np.log(both_SJ[:, :n] / of_b_SJ[:, :n]).sum(axis=1)
-        r_S = 1 / (1 + np.exp(theta_SP[:, 2] - g_S))
-        slope_SP = np.stack([-shared_S, own_S - shared_S, -np.ones_like(g_S)], axis=1)
-        gradient_SP[:, :2] += count * r_S[:, None] * slope_SP[:, :2]
-        gradient_SP[:, 2] += count * (1 - r_S - pi0_S)
-        hessian_SPP += count * (r_S * (1 - r_S))[:, None, None] * slope_SP[:, :, None] * slope_SP[:, None, :]
-        hessian_SPP[:, :2, :2] += count * (r_S * (both_SJ[:, :n] ** 2).sum(axis=1))[:, None, None]
-        hessian_SPP[:, 1, 1] -= count * r_S * (of_b_SJ[:, :n] ** 2).sum(axis=1)
-        hessian_SPP[:, 2, 2] -= count * pi0_S * (1 - pi0_S)
+        count_Z = tallies.zeros_N[n_Z]
+        own_SZ, shared_SZ, own2_SZ, shared2_SZ, g_SZ = (
+            np.cumsum(x_SJ, axis=1)[:, n_Z - 1]
+            for x_SJ in (of_b_SJ, both_SJ, of_b_SJ**2, both_SJ**2, np.log(both_SJ / of_b_SJ))
+        )
+        r_SZ = np.exp(-np.logaddexp(0, theta_SP[:, 2:] - g_SZ))
+        slope_SPZ = np.stack([-shared_SZ, own_SZ - shared_SZ, -np.ones_like(g_SZ)], axis=1)
+        gradient_SP[:, :2] += (r_SZ[:, None] * slope_SPZ[:, :2]) @ count_Z
+        gradient_SP[:, 2] += (1 - r_SZ - pi0_S[:, None]) @ count_Z
+        hessian_SPP += (slope_SPZ * (r_SZ * (1 - r_SZ) * count_Z)[:, None]) @ slope_SPZ.transpose(0, 2, 1)
+        hessian_SPP[:, :2, :2] += ((r_SZ * shared2_SZ) @ count_Z)[:, None, None]
+        hessian_SPP[:, 1, 1] -= (r_SZ * own2_SZ) @ count_Z
+        hessian_SPP[:, 2, 2] -= pi0_S * (1 - pi0_S) * count_Z.sum()
     # From a and b to their logarithms.
     scale_SP = np.concatenate([a_S1, b_S1, np.ones_like(a_S1)], axis=1)
     hessian_SPP *= scale_SP[:, :, None] * scale_SP[:, None, :]

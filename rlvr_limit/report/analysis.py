@@ -76,12 +76,21 @@ class Findings:
     def ks(self, *arms: str) -> list[int]:
         """The k of interest: powers of 4, and the largest k these arms have."""
         k_max = min(len(self.curves[arm].mean_K) for arm in arms)
-        return [4**i for i in range(k_max.bit_length()) if 4**i < k_max] + [k_max]
+        return powers_of_four(k_max)
+
+    def chain_ks(self, *arms: str) -> list[int]:
+        """The k of interest of CoT-Pass@k: judged chains are of the first stage where there are two."""
+        return powers_of_four(min(len(self.chains[arm].low_K) for arm in arms))
+
+
+def powers_of_four(k_max: int) -> list[int]:
+    """1, 4, 16 ... and k_max."""
+    return [4**i for i in range(k_max.bit_length()) if 4**i < k_max] + [k_max]
 
 
 def analyse(study: Study) -> Findings:
     """Compute all numbers of a checked study. Raises UserError as passk does (a band needs at least 2 problems)."""
-    values = {arm.name: passk.pass_curves(arm.n_M, arm.c_M) for arm in study.arms}
+    values = {arm.name: arm.pass_MK for arm in study.arms}
     curves = {name: passk.population_band(value_MK) for name, value_MK in values.items()}
     rates = [guess for _, _, guess in study.problems]
     guess_K = None
@@ -94,7 +103,7 @@ def analyse(study: Study) -> Findings:
     others = [arm for arm in study.arms if arm.name != study.base]
     against_base = {arm.name: _against_base(study, values, arm.name) for arm in others}
     trained = [arm.name for arm in others if arm.group == "rl"]
-    sizes = {(len(study.problems), int(arm.n_M.min())) for arm in study.arms}
+    sizes = {(len(study.problems), int(arm.reach_M.min())) for arm in study.arms}
     return Findings(
         curves=curves,
         guess_K=guess_K,
@@ -123,8 +132,10 @@ def _pairs(study: Study) -> list[tuple[str, str, str]]:
 
 
 def _power(study: Study, comparison: Comparison, against_base: dict[str, AgainstBase]) -> passk.Power | None:
-    """What would resolve a pair, None where its ends are resolved."""
+    """What would resolve a pair; None where its ends are resolved, and for sampling in two stages."""
     first, second = study.arm(comparison.first), study.arm(comparison.second)
+    if first.second or second.second:
+        return None
     counts = (first.n_M, first.c_M, second.n_M, second.c_M)
     names = (first.label, second.label)
     beside = against_base.get(second.name)
@@ -143,13 +154,16 @@ def _same_k(first_MK: np.ndarray, second_MK: np.ndarray) -> tuple[np.ndarray, np
 
 def _against_base(study: Study, values: dict[str, np.ndarray], name: str) -> AgainstBase:
     base, arm = study.arm(study.base), study.arm(name)
-    k = min(study.delta_se_k, int(base.n_M.min()))
-    same_n = np.array_equal(base.n_M, arm.n_M)
+    k = min(study.delta_se_k, values[study.base].shape[1])
+    delta_se_band = passk.paired_band(values[study.base][:, k - 1 : k], values[name][:, :1])
+    support = None
+    if np.array_equal(base.reach_M, arm.reach_M):
+        support = passk.support(base.reach_M, base.solved_M.astype(int), arm.reach_M, arm.solved_M.astype(int))
     return AgainstBase(
         crossover=passk.crossover(*_same_k(values[study.base], values[name]), names=(base.label, arm.label)),
-        support=passk.support(base.n_M, base.c_M, arm.n_M, arm.c_M) if same_n else None,
-        delta_se=passk.delta_se(base.n_M, base.c_M, arm.n_M, arm.c_M, k),
-        delta_se_band=passk.paired_band(values[study.base][:, k - 1 : k], values[name][:, :1]),
+        support=support,
+        delta_se=float(delta_se_band.mean_K[0]),
+        delta_se_band=delta_se_band,
         delta_se_k=k,
     )
 

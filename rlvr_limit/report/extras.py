@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlvr_limit import passk
-from rlvr_limit.report.analysis import Findings
-from rlvr_limit.report.study import Study
+from rlvr_limit.report.analysis import Findings, powers_of_four
+from rlvr_limit.report.study import Arm, Study
 from rlvr_limit.report.words import join, percent
 
 RELIABLE = (0.25, 0.5, 0.75, 1.0)
@@ -33,19 +33,20 @@ class Extra:
 
 
 def extras(study: Study, found: Findings) -> list[Extra]:
-    """Every table that the study's data allow; all but the last three need nothing but counts."""
-    made = [_single(study, found), _all_right(study, found), _reliable(study), _cover(study), _posterior(study, found),
-            _fixed(study, found), _beyond(study), _majority(study, found), _budget(study, found)]  # fmt: skip
+    """Every table that the study's data allow; all but the last two need nothing but counts, of the first stage."""
+    made = [_single(study, found), _all_right(study), _reliable(study), _cover(study), _posterior(study),
+            _fixed(study), _beyond(study), _majority(study), _budget(study)]  # fmt: skip
     return [extra for extra in made if extra is not None]
 
 
-def _ks(study: Study, found: Findings) -> list[int]:
-    return found.ks(*(arm.name for arm in study.arms))
+def _ks(*arms: Arm) -> list[int]:
+    """The k of interest that the first stage of all these arms has."""
+    return powers_of_four(min(int(arm.n_M.min()) for arm in arms))
 
 
 def _single(study: Study, found: Findings) -> Extra:
     """avg@n, Bayes@N and the area under the curve."""
-    K = _ks(study, found)[-1]
+    K = _ks(*study.arms)[-1]
     head = ["arm", "avg@n", "Bayes@N, mean \u00b1 deviation", *([f"area over log k, k to {K}"] if K > 1 else [])]
     rows = []
     for arm in study.arms:
@@ -62,8 +63,8 @@ def _single(study: Study, found: Findings) -> Extra:
     )
 
 
-def _all_right(study: Study, found: Findings) -> Extra:
-    ks = _ks(study, found)
+def _all_right(study: Study) -> Extra:
+    ks = _ks(*study.arms)
     curves = {arm.name: passk.pass_hat_curves(arm.n_M, arm.c_M).mean(axis=0) for arm in study.arms}
     rows = [[arm.label, *(percent(curves[arm.name][k - 1]) for k in ks)] for arm in study.arms]
     return Extra(
@@ -106,8 +107,8 @@ def _cover(study: Study) -> Extra:
     )
 
 
-def _posterior(study: Study, found: Findings) -> Extra:
-    ks = _ks(study, found)
+def _posterior(study: Study) -> Extra:
+    ks = _ks(*study.arms)
     curves = {arm.name: passk.posterior_curves(arm.n_M, arm.c_M, ks[-1]).mean(axis=0) for arm in study.arms}
     rows = [[arm.label, *(percent(curves[arm.name][k - 1]) for k in ks)] for arm in study.arms]
     return Extra(
@@ -119,10 +120,10 @@ def _posterior(study: Study, found: Findings) -> Extra:
     )
 
 
-def _fixed(study: Study, found: Findings) -> Extra | None:
+def _fixed(study: Study) -> Extra | None:
     """The band over new samples of these problems, for k <= n/4."""
     n = min(int(arm.n_M.min()) for arm in study.arms)
-    ks = [k for k in _ks(study, found) if 4 * k <= n]
+    ks = [k for k in _ks(*study.arms) if 4 * k <= n]
     if not ks:
         return None
     rows = []
@@ -160,12 +161,12 @@ def _beyond(study: Study) -> Extra:
     )
 
 
-def _majority(study: Study, found: Findings) -> Extra | None:
+def _majority(study: Study) -> Extra | None:
     """maj@k and distinct answers, of arms whose answers are on record as texts."""
     arms = [arm for arm in study.arms if arm.votes_M]
     if not arms:
         return None
-    ks = found.ks(*(arm.name for arm in arms))
+    ks = _ks(*arms)
     rows = []
     for arm in arms:
         cells = [percent(value) for value in passk.maj_at_k(arm.votes_M, ks).mean(axis=0)]
@@ -180,14 +181,14 @@ def _majority(study: Study, found: Findings) -> Extra | None:
     )
 
 
-def _budget(study: Study, found: Findings) -> Extra | None:
+def _budget(study: Study) -> Extra | None:
     """Problems solved at equal numbers of generated tokens: those that the base takes for the k of interest."""
     arms = [arm for arm in study.arms if arm.tokens_M is not None]
     base = study.arm(study.base)
     if base.tokens_M is None or len(arms) < 2:
         return None
     curves = {arm.name: passk.budget_curve(arm.n_M, arm.c_M, arm.tokens_M) for arm in arms}
-    budgets = [float(curves[base.name].tokens_K[k - 1]) for k in found.ks(base.name)]
+    budgets = [float(curves[base.name].tokens_K[k - 1]) for k in _ks(base)]
     rows = []
     for arm in arms:
         tokens, solved = curves[arm.name].tokens_K, curves[arm.name].solved_K
@@ -197,7 +198,7 @@ def _budget(study: Study, found: Findings) -> Extra | None:
     return Extra(
         "Problems solved for equal numbers of tokens",
         f"Expected problems solved, of {len(study.problems)}, when all samples together take so many tokens: those of "
-        f"{base.label} at k = {join(found.ks(base.name))}. A dash: outside what was sampled.",
+        f"{base.label} at k = {join(_ks(base))}. A dash: outside what was sampled.",
         ["arm", "tokens an answer", *(f"{x:,.0f} tokens" for x in budgets)],
         rows,
     )

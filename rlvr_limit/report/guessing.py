@@ -79,7 +79,7 @@ def guessable(study: Study) -> Guessable | None:
     asked = study.arm(study.answer_only)
     dropped_M = passk.guessable(asked.n_M, asked.c_M)
     kept = ~dropped_M
-    values = {arm.name: passk.pass_curves(arm.n_M[kept], arm.c_M[kept]) for arm in study.arms} if kept.any() else {}
+    values = {arm.name: arm.pass_MK[kept] for arm in study.arms} if kept.any() else {}
     curves = {name: value_MK.mean(axis=0) for name, value_MK in values.items()}
     bands = {name: passk.population_band(value_MK) for name, value_MK in values.items() if len(value_MK) > 1}
     return Guessable(asked.name, tuple(np.flatnonzero(dropped_M).tolist()), curves, bands)

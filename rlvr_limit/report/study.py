@@ -12,10 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from rlvr_limit.passk import Votes
+from rlvr_limit import passk
 from rlvr_limit.types import UserError
 
 Answers = tuple[tuple[tuple[str, int, int], ...], tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class SecondStage:
+    """More samples of the problems of which an arm's n_M samples hold no right one: n_M drawn, c_M right, else 0.
+
+    n is how many a problem of an arm is to have in both stages together, set before sampling.
+    """
+
+    n: int
+    n_M: np.ndarray
+    c_M: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,8 @@ class Arm:
     not listed (how many answers, how many samples).
     votes_M: the samples of each problem by answer; tokens_M: the mean length of its answers.
     chains_right_M and chains_wrong_M: right answers whose chain a person judged right or wrong; None: nobody did.
+    second: where sampling was adaptive, the rest of it. It lengthens pass@k and tells which problems are solved; all
+    else, and every other field, is of the first stage alone.
     """
 
     name: str
@@ -48,10 +62,28 @@ class Arm:
     weights_sha256: str = ""
     marginal_M: np.ndarray | None = None
     answers_M: tuple[Answers, ...] | None = None
-    votes_M: tuple[Votes, ...] | None = None
+    votes_M: tuple[passk.Votes, ...] | None = None
     tokens_M: np.ndarray | None = None
     chains_right_M: np.ndarray | None = None
     chains_wrong_M: np.ndarray | None = None
+    second: SecondStage | None = None
+
+    @property
+    def pass_MK(self) -> np.ndarray:
+        """pass@k of each problem for every k: [M, K], from both stages where there are two."""
+        if self.second is None:
+            return passk.pass_curves(self.n_M, self.c_M)
+        return passk.two_stage_curves(int(self.n_M[0]), self.c_M, self.second.n_M, self.second.c_M, self.second.n)
+
+    @property
+    def reach_M(self) -> np.ndarray:
+        """Samples in which a problem has been solved or not: [M]; those of both stages."""
+        return np.full(len(self.n_M), self.second.n) if self.second else self.n_M
+
+    @property
+    def solved_M(self) -> np.ndarray:
+        """Whether a problem has a right sample: [M]."""
+        return (self.c_M > 0) | (self.second.c_M > 0) if self.second else self.c_M > 0
 
 
 @dataclass(frozen=True)
@@ -169,6 +201,8 @@ def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
         values = getattr(arm, column)
         if values is not None and len(values) != len(ids):
             raise UserError(f"arm {arm.name}: {column} has {len(values)} entries, should be {len(ids)}")
+    if arm.second is not None:
+        _check_second(arm, arm.second, ids)
     if arm.marginal_M is not None and np.shape(arm.marginal_M) != (len(ids),):
         raise UserError(f"arm {arm.name}: marginal_M has shape {np.shape(arm.marginal_M)}, should be ({len(ids)},)")
     if (arm.chains_right_M is None) != (arm.chains_wrong_M is None):
@@ -179,3 +213,15 @@ def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
         value = getattr(arm, name)
         if value is not None and not math.isfinite(value):
             raise UserError(f"arm {arm.name}: {name} is {value}, should be finite, or None where it is not known")
+
+
+def _check_second(arm: Arm, second: SecondStage, ids: Sequence[str]) -> None:
+    if len(set(np.asarray(arm.n_M).tolist())) > 1:
+        raise UserError(f"arm {arm.name}: n_M differs between problems, but a second stage follows one of equal n")
+    for i, problem_id in enumerate(ids):
+        rest = 0 if arm.c_M[i] else second.n - int(arm.n_M[i])
+        if second.n_M[i] != rest or not 0 <= second.c_M[i] <= second.n_M[i]:
+            raise UserError(
+                f"arm {arm.name}, problem {problem_id}: {second.c_M[i]} of {second.n_M[i]} in the second stage, should "
+                f"be of {rest}"
+            )

@@ -51,12 +51,15 @@ def write_numbers(study: Study, found: Findings, folder: Path) -> dict[str, str]
     _csv(folder / "differences.csv", ("first", "second", "k", "first_minus_second", "low", "high"), differences)
     counts = [f"{what}_{arm.name}" for arm in study.arms for what in ("c", "n")]
     marginal = [arm for arm in study.arms if arm.marginal_M is not None]
+    adaptive = [arm for arm in study.arms if arm.second]
+    later = [f"second_{what}_{arm.name}" for arm in adaptive for what in ("c", "n")]
     problems = [
         (name, "" if guess is None else guess, *(int(x) for arm in study.arms for x in (arm.c_M[i], arm.n_M[i])))
         + tuple(float(arm.marginal_M[i]) for arm in marginal)
+        + tuple(int(x) for arm in adaptive for x in (arm.second.c_M[i], arm.second.n_M[i]))
         for i, (name, _, guess) in enumerate(study.problems)
     ]
-    columns = ("problem", "guess_rate", *counts, *(f"marginal_{arm.name}" for arm in marginal))
+    columns = ("problem", "guess_rate", *counts, *(f"marginal_{arm.name}" for arm in marginal), *later)
     _csv(folder / "problems.csv", columns, problems)
     _json(folder / "support.json", _support(study, found))
     _json(folder / "summary.json", _summary(study, found))
@@ -153,7 +156,7 @@ def _summary(study: Study, found: Findings) -> dict[str, Any]:
         if arm.name in found.chains:
             c = found.chains[arm.name]
             entry["cot_pass@k"] = {str(k): {"low": float(c.low_K[k - 1]), "high": float(c.high_K[k - 1])}
-                                   for k in found.ks(arm.name)}
+                                   for k in found.chain_ks(arm.name)}
             entry["chains"] = {"right": c.right, "wrong": c.wrong, "unjudged": c.unjudged}
         if arm.name in found.against_base:
             beside = found.against_base[arm.name]
@@ -237,7 +240,7 @@ def guessable_rows(study: Study, found: Findings) -> tuple[list[str], list[list[
 
 def chain_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
     """What a person said of the chains behind right answers, and both bounds of CoT-Pass@k beside pass@k."""
-    ks = found.ks(*found.chains)
+    ks = found.chain_ks(*found.chains)
     rows = []
     for name, c in found.chains.items():
         curve = found.curves[name]

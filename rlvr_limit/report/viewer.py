@@ -17,7 +17,7 @@ from typing import Any
 
 from rlvr_limit.report import html
 from rlvr_limit.report.analysis import Findings
-from rlvr_limit.report.study import Example, Study
+from rlvr_limit.report.study import Arm, Example, Study
 
 SAMPLES_BYTES = 24_000_000
 TEXT_CHARACTERS = 8_000
@@ -114,10 +114,10 @@ def section(study: Study, found: Findings, kept: Kept | None) -> list[str]:
     rows = []
     for i, (name, question, guess) in enumerate(study.problems):
         rate = [("unknown", -1.0) if guess is None else (f"{guess:.4f}", guess)] if known else []
-        scores = [(f"{arm.c_M[i]}/{arm.n_M[i]}", arm.c_M[i] / arm.n_M[i]) for arm in study.arms]
+        scores = [(_score(arm, i), arm.c_M[i] / arm.n_M[i]) for arm in study.arms]
         short = question if len(question) <= SHORT else question[: SHORT - 1] + "\u2026"
         title = html.link(f"#problem-{i}", name) if kept else escape(name)
-        solved = "".join("1" if arm.c_M[i] else "0" for arm in study.arms)
+        solved = "".join("1" if arm.solved_M[i] else "0" for arm in study.arms)
         about = f' <span class="short">{escape(short)}</span>' if short else ""
         rows.append((f"problem-{i}", solved, [(title + about, name), *rate, *scores]))
     names = [(str(i), arm.label) for i, arm in enumerate(study.arms)]
@@ -139,6 +139,12 @@ def section(study: Study, found: Findings, kept: Kept | None) -> list[str]:
     if kept is None:
         return [*parts, html.paragraph("No samples were kept for this page.", "note")]
     return [*parts, html.paragraph(_said(kept), "note"), _viewer()]
+
+
+def _score(arm: Arm, i: int) -> str:
+    """Right samples of all of a problem; those of the second stage behind a plus."""
+    score = f"{arm.c_M[i]}/{arm.n_M[i]}"
+    return f"{score} + {arm.second.c_M[i]}/{arm.second.n_M[i]}" if arm.second and arm.second.n_M[i] else score
 
 
 def _said(kept: Kept) -> str:

@@ -140,8 +140,8 @@ def not_resolved(study: Study, found: Findings) -> list[str]:
 
 
 def _unsolved(study: Study) -> str:
-    n = min(int(arm.n_M.min()) for arm in study.arms)
-    counts = join(f"{arm.label}: {int((arm.c_M == 0).sum())}" for arm in study.arms)
+    n = min(int(arm.reach_M.min()) for arm in study.arms)
+    counts = join(f"{arm.label}: {int((~arm.solved_M).sum())}" for arm in study.arms)
     return (
         f"A problem with no right answer is not a problem that cannot be solved: after {n} wrong samples its success "
         f"rate may still be up to {percent(passk.unsolved_bound(n))} (95 %, about 3/n). "
@@ -194,6 +194,15 @@ def _conditions(study: Study) -> list[str]:
     if len(ns) > 1 or ns[0][0] != ns[0][1]:
         low, high = min(n for n, _ in ns), max(n for _, n in ns)
         lines.append(f"Samples per problem range from {low} to {high}; each curve ends at the fewest its arm has.")
+    stages = {(int(arm.n_M[0]), arm.second.n) for arm in study.arms if arm.second}
+    for first, n in sorted(stages):
+        of = [arm.label for arm in study.arms if arm.second and (arm.n_M[0], arm.second.n) == (first, n)]
+        who = "Every arm" if len(of) == len(study.arms) else sentence(join(of))
+        lines.append(
+            f"{who} was sampled adaptively: {first} samples of every problem, and {n} where none of these was right. "
+            f"Beyond k = {first} the curve is estimated from both stages without bias, and a problem counts as solved "
+            "by either; every other number is of the first stage alone."
+        )
     return lines
 
 
@@ -239,4 +248,7 @@ def size(study: Study) -> str:
 def samples(study: Study) -> str:
     """n as a caption says it."""
     low, high = (int(reduce([reduce(arm.n_M) for arm in study.arms])) for reduce in (np.min, np.max))
-    return f"n = {low if low == high else f'{low} to {high}'} samples each"
+    more = max((arm.second.n for arm in study.arms if arm.second), default=0)
+    adaptive = f", up to {more} where none of these is right" if more else ""
+    n = low if low == high else f"{low} to {high}"
+    return f"n = {n} samples each{adaptive}"
