@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +30,11 @@ PAPERS_K = 256
 
 EVERY_FIELD = "Fields that were changed on the command line: manifest.json in the run folder holds the whole config."
 
-EXAMPLES = 2
-"""Stored samples shown per problem and arm, right ones first."""
+EXAMPLES = 64
+"""Stored samples kept for the page per problem and arm, right and other ones in turns."""
+
+ANSWERS = 12
+"""Answers listed per problem and arm, those that were read most often."""
 
 
 def run(config: ConfigDict) -> None:
@@ -145,11 +147,14 @@ def _arm(
         conditions=_conditions(experiment, entry, n),
         weights_sha256=records.read_manifest(experiment.root)["facts"][f"arms.{entry.name}.weights_sha256"],
         marginal_M=_marginal(problems, row, verdicts),
+        answers_M=_answers(row, verdicts, len(problems)),
+        votes_M=_votes(problems, row, verdicts),
+        tokens_M=np.bincount(row, weights=lengths, minlength=len(place)) / count(np.ones(len(row), bool)),
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
         second=second_stage(experiment, entry, problems),
     )
-    return arm, _examples(entry.name, samples, verdicts, texts)
+    return arm, _examples(entry.name, row, samples, verdicts)
 
 
 def _marginal(problems: list[Problem], row: np.ndarray, verdicts: pa.Table) -> np.ndarray | None:
@@ -166,6 +171,15 @@ def _marginal(problems: list[Problem], row: np.ndarray, verdicts: pa.Table) -> n
     for i in np.flatnonzero(verdicts["correct"].to_numpy()):
         accepted[row[i]].add(answers[i])
     return passk.marginal_rates(accepted, row.tolist(), answers)
+
+
+def _votes(problems: list[Problem], row: np.ndarray, verdicts: pa.Table) -> tuple[passk.Votes, ...] | None:
+    """Samples by answer, equal where their normal forms are; None where answers are programs, which have none."""
+    if any(reference(p) is None for p in problems):
+        return None
+    normal_form = functools.cache(strict.normal_form)
+    answers = [normal_form(text) if text else "" for text in verdicts["extracted"].to_pylist()]
+    return tuple(passk.count_votes(len(problems), row.tolist(), answers, verdicts["correct"].to_pylist()))
 
 
 def _chains(
@@ -187,28 +201,41 @@ def _of(table: pa.Table, n: int, place: dict[str, int]) -> pa.Table:
     return table.filter(pc.and_(here, pc.less(table["index"], n)))
 
 
-def _examples(arm: str, samples: Any, verdicts: Any, texts: list[str]) -> list[report.Example]:
-    """The first samples of each problem, right ones before wrong ones."""
-    by_problem: dict[str, list[int]] = defaultdict(list)
-    for i, name in enumerate(samples["problem_id"].to_pylist()):
-        by_problem[name].append(i)
-    correct = verdicts["correct"].to_pylist()
+def _examples(arm: str, row: np.ndarray, samples: pa.Table, verdicts: pa.Table) -> list[report.Example]:
+    """EXAMPLES samples of each problem: right and other ones in turns while there are both, the lowest index first."""
+    correct = verdicts["correct"].to_numpy()
+    kept = []
+    for problem in range(row.max() + 1):
+        mine = np.flatnonzero(row == problem)
+        right, other = mine[correct[mine]], mine[~correct[mine]]
+        half = EXAMPLES // 2
+        most = max(half, EXAMPLES - len(other)), max(half, EXAMPLES - len(right))
+        turns = [(turn, j) for side, rows in enumerate((right[: most[0]], other[: most[1]]))
+                 for turn, j in ((2 * i + side, int(j)) for i, j in enumerate(rows))]  # fmt: skip
+        kept += [j for _, j in sorted(turns)]
     shown = []
-    for name, rows in by_problem.items():
-        for i in sorted(rows, key=lambda i: not correct[i])[:EXAMPLES]:
-            shown.append(
-                report.Example(
-                    problem_id=name,
-                    arm=arm,
-                    index=samples["index"][i].as_py(),
-                    text=texts[i],
-                    correct=correct[i],
-                    stop=samples["stop"][i].as_py(),
-                    extracted=verdicts["extracted"][i].as_py(),
-                    logp=float(np.sum(samples["logp"][i].as_py())),
-                )
-            )
+    names = ("problem_id", "index", "text", "stop", "logp")
+    columns = [samples[name].take(pa.array(kept)).to_pylist() for name in names]
+    columns += [verdicts[name].take(pa.array(kept)).to_pylist() for name in ("correct", "extracted", "status")]
+    for problem_id, index, text, stop, logp, right, extracted, status in zip(*columns, strict=True):
+        total = float(np.sum(logp))
+        shown.append(report.Example(problem_id, arm, index, text, right, stop, extracted, total, status))
     return shown
+
+
+def _answers(row: np.ndarray, verdicts: pa.Table, M: int) -> tuple[report.Answers, ...]:
+    """Of each problem the answers read most often, and how many others there are."""
+    counts: list[Counter[tuple[str, bool]]] = [Counter() for _ in range(M)]
+    columns = (verdicts[name].to_pylist() for name in ("extracted", "correct"))
+    for problem, *answer in zip(row.tolist(), *columns, strict=True):
+        counts[problem][tuple(answer)] += 1
+    found = []
+    for count in counts:
+        listed = sorted(count.items(), key=lambda item: (-item[1], item[0]))[:ANSWERS]
+        rest = count.total() - sum(samples for _, samples in listed)
+        shown = tuple((text, samples, int(right)) for (text, right), samples in listed)
+        found.append((shown, (len(count) - len(listed), rest)))
+    return tuple(found)
 
 
 def _conditions(experiment: Experiment, entry: Evaluated, n: int) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The report of a comparison: one offline HTML page, its figures as PNG, its numbers as CSV and JSON."""
 
-from rlvr_limit.report.study import Arm, Example, SecondStage, Study
+from rlvr_limit.report.study import Answers, Arm, Example, SecondStage, Study
 from rlvr_limit.report.write import write, write_all
 
-__all__ = ["Arm", "Example", "SecondStage", "Study", "write", "write_all"]
+__all__ = ["Answers", "Arm", "Example", "SecondStage", "Study", "write", "write_all"]

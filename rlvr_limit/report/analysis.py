@@ -54,7 +54,8 @@ class AgainstBase:
 class Findings:
     """curves by arm name; guess_K is None where the task gives no guess rate of its own.
 
-    guesses are empty, guessable and chains (by arm) None and empty, where nothing is known of them.
+    guesses are empty, guessable and chains (by arm) None and empty, where nothing is known of them. powers: what it
+    would take to resolve a pair (first, second): its crossover, or its sign at k = n or else 1, where that is open.
     """
 
     curves: dict[str, passk.Band]
@@ -64,6 +65,7 @@ class Findings:
     chains: dict[str, Chains]
     comparisons: tuple[Comparison, ...]
     against_base: dict[str, AgainstBase]
+    powers: dict[tuple[str, str], passk.Power]
     headline: str
     coverage: tuple[str, ...]
 
@@ -99,6 +101,7 @@ def analyse(study: Study) -> Findings:
         first_MK, second_MK = _same_k(values[first], values[second])
         comparisons.append(Comparison(first, second, told_by, passk.paired_band(first_MK, second_MK)))
     others = [arm for arm in study.arms if arm.name != study.base]
+    against_base = {arm.name: _against_base(study, values, arm.name) for arm in others}
     trained = [arm.name for arm in others if arm.group == "rl"]
     sizes = {(len(study.problems), int(arm.reach_M.min())) for arm in study.arms}
     return Findings(
@@ -108,7 +111,8 @@ def analyse(study: Study) -> Findings:
         guessable=guessable(study),
         chains={arm.name: judged for arm in study.arms if (judged := chains(arm))},
         comparisons=tuple(comparisons),
-        against_base={arm.name: _against_base(study, values, arm.name) for arm in others},
+        against_base=against_base,
+        powers={(c.first, c.second): power for c in comparisons if (power := _power(study, c, against_base))},
         headline=trained[-1] if trained else others[0].name,
         coverage=tuple(dict.fromkeys(line for M, n in sorted(sizes) for line in passk.coverage_caveats(M, n))),
     )
@@ -125,6 +129,22 @@ def _pairs(study: Study) -> list[tuple[str, str, str]]:
         if arm.name in study.control_of:
             pairs.append((arm.name, study.control_of[arm.name], arm.name))
     return pairs
+
+
+def _power(study: Study, comparison: Comparison, against_base: dict[str, AgainstBase]) -> passk.Power | None:
+    """What would resolve a pair; None where its ends are resolved, and for sampling in two stages."""
+    first, second = study.arm(comparison.first), study.arm(comparison.second)
+    if first.second or second.second:
+        return None
+    counts = (first.n_M, first.c_M, second.n_M, second.c_M)
+    names = (first.label, second.label)
+    beside = against_base.get(second.name)
+    if first.name == study.base and beside and beside.crossover.verdict == "not resolved":
+        return passk.power_of_crossover(*counts, names=names)
+    for k in (len(comparison.difference.mean_K), 1):
+        if comparison.leader(k) is None:
+            return passk.power_at_k(*counts, k, names=names)
+    return None
 
 
 def _same_k(first_MK: np.ndarray, second_MK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

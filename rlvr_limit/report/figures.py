@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from rlvr_limit.passk import Crossover
+from rlvr_limit.report import sweeps
 from rlvr_limit.report.analysis import Findings, histogram
 from rlvr_limit.report.study import Study, is_of_run
 from rlvr_limit.report.style import (
@@ -242,18 +243,29 @@ FIGURES: dict[str, Draw] = {
     "curves": curves,
     "differences": differences,
     "histograms": histograms,
+    "guessable": sweeps.guessable,
     "perplexity": perplexities,
+    "efficiency": sweeps.efficiency,
+    "steps": sweeps.steps,
+    "temperatures": sweeps.temperatures,
     "training": training,
 }
+"""In the order of the page, which numbers them so."""
 
 
-def has_data(name: str, study: Study) -> bool:
-    """Whether there is anything to draw: perplexity and training are optional."""
-    return {"perplexity": bool(study.perplexity), "training": bool(training_panels(study))}.get(name, True)
+def has_data(name: str, study: Study, found: Findings) -> bool:
+    """Whether there is anything to draw: some figures need more than counts."""
+    return {
+        "guessable": bool(found.guessable and found.guessable.bands),
+        "perplexity": bool(study.perplexity),
+        "steps": bool(sweeps.saved_steps(study)),
+        "temperatures": bool(sweeps.same_weights(study)),
+        "training": bool(training_panels(study)),
+    }.get(name, True)
 
 
-def render(draw: Draw, study: Study, found: Findings) -> tuple[dict[tuple[bool, bool], str], bytes]:
-    """(data URIs of the figure as SVG by (dark, narrow), the wide light figure as PNG, 160 dots per inch on white).
+def render(draw: Draw, study: Study, found: Findings) -> tuple[dict[tuple[bool, bool], str], str, bytes]:
+    """(data URIs as SVG by (dark, narrow), the wide light figure as SVG, and as PNG, 160 dots per inch on white).
 
     Text in the SVG is outlines, so it looks the same everywhere; there is no date inside.
     """
@@ -264,6 +276,7 @@ def render(draw: Draw, study: Study, found: Findings) -> tuple[dict[tuple[bool, 
             FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
             for dark in (False, True):
                 svg = darkened(stream.getvalue(), study) if dark else stream.getvalue()
+                plain = stream.getvalue()
                 uris[dark, narrow] = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
         # The wide figure is laid out by now; laying it out again for the PNG would take as long as drawing it.
         figure.set_layout_engine("none")
@@ -271,4 +284,4 @@ def render(draw: Draw, study: Study, found: Findings) -> tuple[dict[tuple[bool, 
         figure.set_dpi(160)
         image = io.BytesIO()
         FigureCanvasAgg(figure).print_png(image)
-    return uris, image.getvalue()
+    return uris, plain, image.getvalue()

@@ -31,12 +31,13 @@ class Guess:
 class Guessable:
     """Problems that the answer-only arm gets right at a rate in (0, 5 %), and pass@k of every arm without them.
 
-    curves is empty where no problem would be left.
+    curves is empty where no problem would be left, bands (95 %, population) where fewer than two would be.
     """
 
     asked: str
     problems: tuple[int, ...]
     curves: dict[str, np.ndarray]
+    bands: dict[str, passk.Band]
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ def guessable(study: Study) -> Guessable | None:
     asked = study.arm(study.answer_only)
     dropped_M = passk.guessable(asked.n_M, asked.c_M)
     kept = ~dropped_M
-    curves = {arm.name: arm.pass_MK[kept].mean(axis=0) for arm in study.arms} if kept.any() else {}
-    return Guessable(asked.name, tuple(np.flatnonzero(dropped_M).tolist()), curves)
+    values = {arm.name: arm.pass_MK[kept] for arm in study.arms} if kept.any() else {}
+    curves = {name: value_MK.mean(axis=0) for name, value_MK in values.items()}
+    bands = {name: passk.population_band(value_MK) for name, value_MK in values.items() if len(value_MK) > 1}
+    return Guessable(asked.name, tuple(np.flatnonzero(dropped_M).tolist()), curves, bands)
 
 
 def chains(arm: Arm) -> Chains | None:

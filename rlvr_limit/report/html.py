@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -37,7 +38,17 @@ td.number,th.number{text-align:right}td.number,td a{white-space:nowrap}td small{
 .wide{max-height:28rem;overflow-y:auto}.wide thead th{position:sticky;top:0;background:var(--card)}
 tr.differs th,tr.differs td{background:var(--mark)}
 th button{all:unset;cursor:pointer;text-decoration:underline dotted}
-th button:focus-visible{outline:2px solid var(--link)}
+:focus-visible{outline:2px solid var(--link);outline-offset:1px}
+th[aria-sort=ascending] button::after{content:" \\25B2"}th[aria-sort=descending] button::after{content:" \\25BC"}
+.short{color:var(--faint);display:block;min-width:14rem}tr.open td{background:var(--mark)}tr{scroll-margin-top:7rem}
+.controls{display:flex;flex-wrap:wrap;gap:.5rem 1rem;align-items:end;font-size:.9rem;margin:.7rem 0}
+.controls label{display:grid;gap:.15rem;color:var(--faint);min-width:0;max-width:100%}
+.controls input,.controls select,.controls button{font:inherit;color:var(--ink);background:var(--page);
+border:1px solid var(--line);border-radius:6px;padding:.3rem .5rem;max-width:100%}.controls output{color:var(--faint)}
+#viewer{border-top:2px solid var(--line);margin-top:1rem;padding-top:.2rem}#viewer:focus{outline:none}
+.columns{display:grid;grid-template-columns:1fr 1fr;gap:0 1.2rem}.columns>div{min-width:0}
+.columns summary{font-size:.9rem}
+h4{margin:.8rem 0 .2rem}.list{max-height:32rem;overflow-y:auto}.neutral{font-weight:600}
 details{border:1px solid var(--line);border-radius:8px;margin:.4rem 0;padding:0 .8rem}
 details[open]{padding-bottom:.6rem}summary{cursor:pointer;padding:.45rem 0;overflow-wrap:anywhere}
 details details{border:0;border-left:3px solid var(--line);border-radius:0;margin:.2rem 0}
@@ -49,24 +60,8 @@ background:var(--page);border-radius:6px;font:.85rem/1.5 ui-monospace,Menlo,Cons
 .both{background:var(--both)}.first{background:var(--first)}.second{background:var(--second)}.none{background:var(--none)}
 .links{columns:9rem auto;list-style:none;padding:0}.links li{margin:0}
 @media(max-width:40rem){main{padding:.75rem .6rem 3rem}section{padding:1rem .85rem}h1{font-size:1.5rem}
-th,td{padding:.35rem .5rem}}
+th,td{padding:.35rem .5rem}.columns{grid-template-columns:1fr}}
 @media print{section{break-inside:avoid}.wide,pre{max-height:none}}
-"""
-
-SCRIPT = """
-document.querySelectorAll("th button").forEach(function(button){button.addEventListener("click",function(){
-var head=button.parentNode,table=head.closest("table"),body=table.tBodies[0],column=head.cellIndex;
-var down=head.getAttribute("aria-sort")!=="descending";
-head.parentNode.querySelectorAll("th").forEach(function(cell){cell.removeAttribute("aria-sort")});
-head.setAttribute("aria-sort",down?"descending":"ascending");
-function key(row){return row.cells[column].dataset.value}
-Array.from(body.rows).sort(function(a,b){var x=key(a),y=key(b),d=x-y;
-if(isNaN(d))d=x.localeCompare(y,undefined,{numeric:true});return down?-d:d})
-.forEach(function(row){body.appendChild(row)})})});
-function show(){var target=location.hash&&document.getElementById(location.hash.slice(1));
-for(var part=target;part;part=part.parentElement)if(part.tagName==="DETAILS")part.open=true;
-if(target)target.scrollIntoView()}
-addEventListener("hashchange",show);show();
 """
 
 PAGE = Template("""<!doctype html>
@@ -75,7 +70,7 @@ PAGE = Template("""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'self' file:">
 <title>$title</title>
 <style>$style</style>
 </head>
@@ -90,8 +85,9 @@ $body
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """The whole document: style and script inside, and a policy that lets it load nothing from outside."""
-    return PAGE.substitute(title=escape(title), style=STYLE, script=SCRIPT, body="\n".join(body))
+    """The whole document: style and script inside, and a policy that lets it load nothing but files beside it."""
+    script = importlib.resources.files("rlvr_limit.report").joinpath("page.js").read_text(encoding="utf-8")
+    return PAGE.substitute(title=escape(title), style=STYLE, script=script, body="\n".join(body))
 
 
 def section(anchor: str, heading: str, parts: Iterable[str], kind: str = "") -> str:
@@ -181,14 +177,38 @@ def _two_lines(cell: str) -> str:
     return first + "".join(f"<br><small>{line}</small>" for line in rest)
 
 
-def sortable(head: Sequence[str], rows: Iterable[Sequence[tuple[str, str | float]]]) -> str:
-    """A table sorted by a click on a column's name. A cell is (markup, value to sort by)."""
-    top = "".join(f"<th scope=col><button>{escape(name)}</button></th>" for name in head)
+def problem_table(head: Sequence[str], rows: Iterable[tuple[str, str, Sequence[tuple[str, str | float]]]]) -> str:
+    """A table that the page's script sorts and filters. A row is (id, "1" or "0" for each arm: solved, cells).
+
+    A cell is (markup, value to sort by).
+    """
+    top = "".join(f'<th scope=col><button type="button">{escape(name)}</button></th>' for name in head)
     body = "".join(
-        "<tr>" + "".join(f'<td data-value="{escape(str(value))}">{shown}</td>' for shown, value in row) + "</tr>\n"
-        for row in rows
+        f'<tr id="{escape(anchor)}" data-solved="{solved}">'
+        + "".join(f'<td data-value="{escape(str(value))}">{shown}</td>' for shown, value in cells)
+        + "</tr>\n"
+        for anchor, solved, cells in rows
     )
-    return _scrolling("scroll wide", f"<thead><tr>{top}</tr></thead><tbody>\n{body}</tbody>")
+    content = f"<thead><tr>{top}</tr></thead><tbody>\n{body}</tbody>"
+    return f'<div class="scroll wide" tabindex="0"><table id="problem-table">{content}</table></div>'
+
+
+def controls(parts: Iterable[str]) -> str:
+    """A row of inputs. parts are markup."""
+    return '<div class="controls">' + "".join(parts) + "</div>"
+
+
+def search(name: str, label: str) -> str:
+    return f'<label>{escape(label)} <input type="search" id="{name}"></label>'
+
+
+def select(name: str, label: str, options: Iterable[tuple[str, str]], chosen: str) -> str:
+    """A list to choose from; an option is (value, text)."""
+    inside = "".join(
+        f'<option value="{escape(value)}"{" selected" if value == chosen else ""}>{escape(text)}</option>'
+        for value, text in options
+    )
+    return f'<label>{escape(label)} <select id="{name}">{inside}</select></label>'
 
 
 def _scrolling(kind: str, content: str) -> str:

@@ -15,6 +15,8 @@ import numpy as np
 from rlvr_limit import passk
 from rlvr_limit.types import UserError
 
+Answers = tuple[tuple[tuple[str, int, int], ...], tuple[int, int]]
+
 
 @dataclass(frozen=True, eq=False)
 class SecondStage:
@@ -38,6 +40,9 @@ class Arm:
     mean_tokens per answer; duplicate_rate in [0, 1]; entropy is that of the distribution tokens are drawn from (after
     temperature and truncation), a mean over generated tokens, entropy_error its standard error; nats.
     marginal_M: the chance of a right answer among this arm's answers to other problems (passk.marginal_rates).
+    answers_M: of each problem the answers read most often, (text, samples, 1 if right else 0), and over those that are
+    not listed (how many answers, how many samples).
+    votes_M: the samples of each problem by answer; tokens_M: the mean length of its answers.
     chains_right_M and chains_wrong_M: right answers whose chain a person judged right or wrong; None: nobody did.
     second: where sampling was adaptive, the rest of it. It lengthens pass@k and tells which problems are solved; all
     else, and every other field, is of the first stage alone.
@@ -58,6 +63,9 @@ class Arm:
     conditions: dict[str, str] = field(default_factory=dict)
     weights_sha256: str = ""
     marginal_M: np.ndarray | None = None
+    answers_M: tuple[Answers, ...] | None = None
+    votes_M: tuple[passk.Votes, ...] | None = None
+    tokens_M: np.ndarray | None = None
     chains_right_M: np.ndarray | None = None
     chains_wrong_M: np.ndarray | None = None
     second: SecondStage | None = None
@@ -82,7 +90,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Example:
-    """One stored sample to show. logp is the sum over its tokens under the sampling distribution, in nats."""
+    """One stored sample to show. logp is the sum over its tokens under the sampling distribution, in nats.
+
+    status is what became of grading: graded, no_answer, timeout or error.
+    """
 
     problem_id: str
     arm: str
@@ -92,6 +103,7 @@ class Example:
     stop: str
     extracted: str = ""
     logp: float | None = None
+    status: str = "graded"
 
 
 @dataclass(frozen=True)
@@ -187,6 +199,10 @@ def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
             raise UserError(f"arm {arm.name}: {column} is {found}, should be integers of shape ({len(ids)},)")
         for i in np.flatnonzero((values < 0) | (values > np.asarray(arm.n_M)))[:1]:
             raise UserError(f"arm {arm.name}, problem {ids[i]}: {column} is {values[i]} of n = {arm.n_M[i]} samples")
+    for column in ("answers_M", "votes_M", "tokens_M"):
+        values = getattr(arm, column)
+        if values is not None and len(values) != len(ids):
+            raise UserError(f"arm {arm.name}: {column} has {len(values)} entries, should be {len(ids)}")
     if arm.second is not None:
         _check_second(arm, arm.second, ids)
     if arm.marginal_M is not None and np.shape(arm.marginal_M) != (len(ids),):

@@ -308,6 +308,17 @@ def delta_se_rows(study: Study, found: Findings) -> tuple[list[str], list[list[s
     return ["arm", "pass@1", f"pass@{k}", gap], rows
 
 
+def entropy_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:
+    """Temperature, entropy and pass@k of every arm, as in Figs. 16 and 17 of Yue et al. 2025."""
+    ks = found.ks(*found.curves)
+    rows = []
+    for arm in study.arms:
+        entropy = MISSING if arm.entropy is None else f"{arm.entropy:.4f}"
+        cells = [_with_band(found.curves[arm.name], k) for k in (1, ks[-1])]
+        rows.append([arm.label, arm.conditions.get("temperature", MISSING), entropy, *cells])
+    return ["arm", "temperature", "entropy, nats a token", "pass@1", f"pass@{ks[-1]}"], rows
+
+
 def _with_band(band: passk.Band, k: int) -> str:
     value, low, high = _at(band, k)
     return f"{percent(value)}\n{100 * low:.1f}\u2013{100 * high:.1f}"

@@ -114,17 +114,21 @@ def _lift(study: Study, found: Findings, comparison: Comparison) -> str:
 def not_resolved(study: Study, found: Findings) -> list[str]:
     """What the numbers cannot tell, one line each."""
     lines, looked = [], 0
+    unclear: dict[tuple[bool, tuple[int, ...]], list[str]] = {}
     for comparison in found.comparisons:
         ks = found.ks(comparison.first, comparison.second)
         looked += len(ks)
-        unclear = [k for k in ks if comparison.leader(k) is None]
-        if unclear:
-            of = "at any k looked at" if len(unclear) == len(ks) else f"at k = {join(unclear)}"
-            lines.append(f"{sentence(comparison.title(study))}: not resolved {of}; the 95 % band includes 0 there.")
+        at = tuple(k for k in ks if comparison.leader(k) is None)
+        if at:
+            unclear.setdefault((len(at) == len(ks), at), []).append(comparison.title(study))
+    for (everywhere, at), titles in unclear.items():
+        of = "at any k looked at" if everywhere else f"at k = {join(at)}"
+        lines.append(f"{sentence(join(titles))}: not resolved {of}; the 95 % band includes 0 there.")
     lines = lines or ["Every paired difference looked at has a 95 % band that excludes 0."]
     for name, beside in found.against_base.items():
         if beside.crossover.verdict == "not resolved" and study.arm(name).group == "rl":
             lines.append(sentence(beside.crossover.sentence))
+    lines += [f"What it would take: {power.sentence}" for power in found.powers.values()]
     lines.append(
         f"Each band is for one k and one pair. {looked} of them were looked at, with no correction for that: if no arm "
         "differed from another, about one in twenty would still exclude 0."
@@ -183,8 +187,8 @@ def _conditions(study: Study) -> list[str]:
     unlike = [field for field in condition_fields(study) if field_differs(study, field)]
     if unlike:
         lines.append(
-            f"The arms differ in these recorded conditions: {join(unlike)} (see Conditions). Where that is more than "
-            "the model itself, a difference between the curves may come from there."
+            f"The arms differ in these recorded conditions: {join(_values(study, field) for field in unlike)}. Where "
+            "that is more than the model itself, a difference between the curves may come from there."
         )
     ns = sorted({(int(arm.n_M.min()), int(arm.n_M.max())) for arm in study.arms})
     if len(ns) > 1 or ns[0][0] != ns[0][1]:
@@ -200,6 +204,15 @@ def _conditions(study: Study) -> list[str]:
             "by either; every other number is of the first stage alone."
         )
     return lines
+
+
+def _values(study: Study, field: str) -> str:
+    """A condition with its values and the arms that have each."""
+    by_value: dict[str, list[str]] = {}
+    for arm in study.arms:
+        by_value.setdefault(arm.conditions.get(field, "not recorded"), []).append(arm.label)
+    short = {value: value if len(value) <= 40 else value[:39] + "\u2026" for value in by_value}
+    return f"{field} ({'; '.join(f'{short[value]} for {join(arms)}' for value, arms in by_value.items())})"
 
 
 def _cut_or_ungraded(study: Study) -> list[str]:
@@ -229,8 +242,13 @@ def field_differs(study: Study, field: str) -> bool:
 
 def size(study: Study) -> str:
     """M and n as a caption says them."""
+    return f"M = {len(study.problems)} problems, {samples(study)}"
+
+
+def samples(study: Study) -> str:
+    """n as a caption says it."""
     low, high = (int(reduce([reduce(arm.n_M) for arm in study.arms])) for reduce in (np.min, np.max))
     more = max((arm.second.n for arm in study.arms if arm.second), default=0)
     adaptive = f", up to {more} where none of these is right" if more else ""
     n = low if low == high else f"{low} to {high}"
-    return f"M = {len(study.problems)} problems, n = {n} samples each{adaptive}"
+    return f"n = {n} samples each{adaptive}"

@@ -1,4 +1,4 @@
-"""One call from a Study to a folder: the page, its figures as PNG, its numbers as CSV and JSON."""
+"""One call from a Study to a folder: the page, figures as PNG and SVG, numbers as CSV and JSON, Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from rlvr_limit.report import figures, html, tables, words
+from rlvr_limit.report import figures, html, markdown, tables, viewer, words
 from rlvr_limit.report.analysis import Findings, analyse
 from rlvr_limit.report.page import Images, build
 from rlvr_limit.report.study import Study, check
@@ -14,7 +14,7 @@ from rlvr_limit.types import UserError
 
 
 def write(study: Study, folder: Path) -> Path:
-    """Write index.html, *.png, *.csv and *.json into folder (made if missing) and return the page's path.
+    """Write the page and all beside it into folder, which is made if missing; returns the page's path.
 
     The page is written last, so a page that is there is whole. Raises UserError where the study contradicts itself
     or the folder cannot be written.
@@ -53,16 +53,21 @@ def write_all(title: str, purpose: str, caveat: str, studies: Mapping[str, Study
 def _write(study: Study, folder: Path) -> tuple[Findings, Images]:
     check(study)
     found = analyse(study)
-    drawn = {name: draw for name, draw in figures.FIGURES.items() if figures.has_data(name, study)}
+    drawn = {name: draw for name, draw in figures.FIGURES.items() if figures.has_data(name, study, found)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = tables.write_numbers(study, found, folder)
         images = {}
         for name, draw in drawn.items():
-            images[name], image = figures.render(draw, study, found)
+            images[name], svg, image = figures.render(draw, study, found)
             (folder / f"{name}.png").write_bytes(image)
+            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
             files[f"{name}.png"] = f"the figure of {name}, light, 160 dots per inch"
-        (folder / "index.html").write_text(build(study, found, images, files), encoding="utf-8")
+            files[f"{name}.svg"] = "the same as vectors"
+        kept = viewer.write_samples(study, folder)
+        (folder / "summary.md").write_text(markdown.summary(study, found, files), encoding="utf-8")
+        files["summary.md"] = "what stands here, in plain Markdown"
+        (folder / "index.html").write_text(build(study, found, images, files, kept), encoding="utf-8")
     except OSError as error:
         raise _cannot_write(folder, error) from error
     return found, images
