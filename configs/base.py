@@ -111,6 +111,8 @@ def reinforced(start: str, steps: int, save_at: tuple, optimizer: dict, **change
         "reward": "verdict",
         "limits": {"entropy": (), "length": (), "reward": ()},
         "data": (),
+        "lora_rank": 0,
+        "lora_alpha": 32.0,
         "optimizer": optimizer,
         **changes,
     }

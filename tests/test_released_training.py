@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from rlvr_limit import checkpoint
-from rlvr_limit.jobs import metrics, settings, teaching, train
+from rlvr_limit import checkpoint, rl
+from rlvr_limit.jobs import learner, metrics, settings, teaching, train
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.prepare import prepare
+from rlvr_limit.likelihood import batch_logprobs, to_rows
 from rlvr_limit.model import ModelConfig, init_params
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import UserError
@@ -108,10 +110,8 @@ def test_events_for_tensorboard_are_there(trained: Experiment) -> None:
     assert b"kl_sampler" in events.read_bytes() and b"tokens_per_s" in events.read_bytes()
 
 
-def test_a_run_stopped_between_steps_ends_with_the_same_bits(
-    trained: Experiment, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    experiment = prepared(folders, tmp_path, "checkpoint_seconds=0.0")
+def trained_but_the_last_step(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains, and stops when the last step is to be noted."""
     append = metrics.Metrics.append
 
     def stopped(self: metrics.Metrics, step: int, *rest: object) -> None:
@@ -119,16 +119,55 @@ def test_a_run_stopped_between_steps_ends_with_the_same_bits(
             raise KeyboardInterrupt
         append(self, step, *rest)
 
-    monkeypatch.setattr(metrics.Metrics, "append", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(metrics.Metrics, "append", stopped)
         train.train_missing(experiment)
-    monkeypatch.undo()
+
+
+def test_a_run_stopped_between_steps_ends_with_the_same_bits(
+    trained: Experiment, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = prepared(folders, tmp_path, "checkpoint_seconds=0.0")
+    trained_but_the_last_step(experiment, monkeypatch)
     train.train_missing(prepared(folders, tmp_path, "checkpoint_seconds=0.0"))
     assert metrics.training_rows(experiment.root, "grpo") == metrics.training_rows(trained.root, "grpo")
     names = ("model.safetensors",)
     for name in names:
         here, there = ((e.root / "weights" / f"grpo-{STEPS}" / name).read_bytes() for e in (experiment, trained))
         assert here == there
+
+
+def test_adapters_alone_are_trained_and_kept_and_exports_hold_them_merged(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = "arms.grpo.rl.lora_rank=2", "arms.grpo.rl.lora_alpha=4.0", "training.tokens=150"
+    whole, broken = (prepared(folders, tmp_path / name, "checkpoint_seconds=0.0", *options) for name in "ab")
+    train.train_missing(whole)
+    rows = metrics.training_rows(whole.root, "grpo")
+    assert all(abs(row["ratio"] - 1) < 1e-5 and abs(row["kl_sampler"]) < 1e-6 for row in rows)
+    assert any(row["grad_norm"] > 0 for row in rows)
+    trained_but_the_last_step(broken, monkeypatch)
+    train.train_missing(broken)
+    assert metrics.training_rows(broken.root, "grpo") == rows
+    names = [f"weights/grpo-{STEPS}/model.safetensors", "weights/grpo-2/model.safetensors"]
+    assert all((broken.root / name).read_bytes() == (whole.root / name).read_bytes() for name in names)
+
+    model, lora = whole.setups["grpo"].model, whole.settings.arms["grpo"].rl.lora
+    base = checkpoint.load_hf(folders / "base", model, whole.mesh)
+    tx = rl.optimizer(whole.settings.arms["grpo"].rl.optimizer, STEPS * 2)
+    trained, fresh = learner.begin(base, model, tx, rl.Compute(), True, "", lora, whole.settings.seed)
+    with closing(checkpoint.TrainStates(whole.root / "train/grpo/states")) as states:
+        done, state = states.restore(fresh)
+    assert done == STEPS
+    count = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.opt_state, base)]
+    assert count[0] * 2 <= count[1] <= count[0] * 2 + 9 and count[0] < 0.1 * count[2]
+    exported = checkpoint.load_hf(whole.root / f"weights/grpo-{STEPS}", model, whole.mesh)
+    laid = to_rows([((3, 5, 2), (4, 9, 1)), ((7,), (8, 2, 2, 6))], 6)
+    by_export, by_adapters, by_base = (
+        np.asarray(batch_logprobs(params, model, laid)) for params in (exported, trained.policy(state), base)
+    )
+    np.testing.assert_allclose(by_export, by_adapters, rtol=0, atol=1e-5)
+    assert np.abs(by_export - by_base).max() > 1e-3
 
 
 def test_packed_microbatches_change_a_step_by_rounding_only(trained: Experiment, folders: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlvr_limit.jobs.experiment import ORDER, Arm, Settings, Training, origin
-from rlvr_limit.jobs.recipes import check_reinforced
+from rlvr_limit.jobs.recipes import check_adapters, check_reinforced
 from rlvr_limit.model import REMAT
 from rlvr_limit.types import UserError
 
@@ -41,6 +41,9 @@ def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     if teacher and (teacher not in s.arms or teacher == name):
         usable = ", ".join(other for other in s.arms if other != name)
         raise UserError(f"{where}.sft.teacher: found {teacher!r}, but one of {usable} is right")
+    for kind in ("pretrain", "sft", "rl"):
+        if getattr(arm, kind):
+            check_adapters(f"{where}.{kind}", getattr(arm, kind))
     if arm.rl:
         check_reinforced(f"{where}.rl", arm.rl, s.sampling.max_tokens)
 

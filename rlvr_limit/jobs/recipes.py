@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from rlvr_limit import rl
 from rlvr_limit.types import UserError
 
+LORA_ALPHA = 32.0
+
 
 @dataclass(frozen=True)
 class Supervised:
@@ -14,7 +16,8 @@ class Supervised:
 
     Of Countdown's own demonstrations a share `right` reach the target. Released models learn from the files of data:
     {"prompt": text, "response": text} a line. With a teacher, another arm (its last step, if it is reinforced), they
-    are its right ones of `answers` answers to each training problem; then data names training sets.
+    are its right ones of `answers` answers to each training problem; then data names training sets. lora_rank and
+    lora_alpha: as of Reinforced.
     """
 
     steps: int
@@ -25,6 +28,13 @@ class Supervised:
     data: tuple[str, ...] = ()
     teacher: str = ""
     answers: int = 4
+    lora_rank: int = 0
+    lora_alpha: float = LORA_ALPHA
+
+    @property
+    def lora(self) -> rl.Lora | None:
+        """The adapters, None where all parameters are trained."""
+        return rl.Lora(self.lora_rank, self.lora_alpha) if self.lora_rank else None
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,9 @@ class Reinforced:
 
     reward: "verdict" is 1 for a right answer and 0 for others; "module:function" calls function(problem, texts), which
     returns one finite number a text.
+
+    lora_rank above 0 trains adapters of that rank beside every product of a layer, scaled by lora_alpha / lora_rank,
+    and leaves the start's weights as they are; what is sampled from and exported has them merged.
     """
 
     start: str
@@ -81,6 +94,13 @@ class Reinforced:
     reward: str = "verdict"
     limits: Limits = Limits()
     data: tuple[str, ...] = ()
+    lora_rank: int = 0
+    lora_alpha: float = LORA_ALPHA
+
+    @property
+    def lora(self) -> rl.Lora | None:
+        """The adapters, None where all parameters are trained."""
+        return rl.Lora(self.lora_rank, self.lora_alpha) if self.lora_rank else None
 
     @property
     def row(self) -> rl.Algorithm:
@@ -105,6 +125,16 @@ class Reinforced:
             value_clip=self.value_clip,
             importance_cap=self.importance_cap,
         )
+
+
+def check_adapters(where: str, recipe: Supervised | Reinforced) -> None:
+    """Raises UserError, one line, where a recipe's adapters cannot be; `where` is its dotted path."""
+    if recipe.lora_rank < 0:
+        raise UserError(f"{where}.lora_rank: found {recipe.lora_rank}, 1 or more, or 0 for none, is right")
+    if recipe.lora_alpha <= 0:
+        raise UserError(f"{where}.lora_alpha: found {recipe.lora_alpha}, above 0 is right")
+    if recipe.lora_rank and not recipe.start:
+        raise UserError(f"{where}.lora_rank: found {recipe.lora_rank}, but adapters need weights to start from: 0")
 
 
 def check_reinforced(where: str, r: Reinforced, max_tokens: int) -> None:
