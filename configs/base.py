@@ -111,6 +111,7 @@ def reinforced(start: str, steps: int, save_at: tuple, optimizer: dict, **change
         "reward": "verdict",
         "limits": {"entropy": (), "length": (), "reward": ()},
         "data": (),
+        "segment": 0,
         "lora_rank": 0,
         "lora_alpha": 32.0,
         "optimizer": optimizer,

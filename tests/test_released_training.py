@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rlvr_limit import checkpoint, rl
-from rlvr_limit.jobs import learner, metrics, settings, teaching, train
+from rlvr_limit.jobs import learner, metrics, reinforce, settings, teaching, train
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.likelihood import batch_logprobs, to_rows
@@ -137,14 +137,18 @@ def test_a_run_stopped_between_steps_ends_with_the_same_bits(
         assert here == there
 
 
-def test_adapters_alone_are_trained_and_kept_and_exports_hold_them_merged(
+def test_adapters_alone_are_trained_from_answers_in_segments_and_exports_hold_them_merged(
     folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = "arms.grpo.rl.lora_rank=2", "arms.grpo.rl.lora_alpha=4.0", "training.tokens=150"
+    adapters = "arms.grpo.rl.lora_rank=2", "arms.grpo.rl.lora_alpha=4.0"
+    segments = "arms.grpo.rl.segment=3", "arms.grpo.rl.importance_cap=2.0"
+    options = (*adapters, *segments, "training.tokens=150")
     whole, broken = (prepared(folders, tmp_path / name, "checkpoint_seconds=0.0", *options) for name in "ab")
     train.train_missing(whole)
     rows = metrics.training_rows(whole.root, "grpo")
-    assert all(abs(row["ratio"] - 1) < 1e-5 and abs(row["kl_sampler"]) < 1e-6 for row in rows)
+    # In the first step all three segments of an answer are drawn under the weights of the start.
+    assert abs(rows[0]["ratio"] - 1) < 1e-5 and abs(rows[0]["kl_sampler"]) < 1e-6
+    assert [row["rounds"] for row in rows] == [3, 1, 1] and rows[2]["age"] > 0 and rows[2]["max_delta_logp"] > 1e-3
     assert any(row["grad_norm"] > 0 for row in rows)
     trained_but_the_last_step(broken, monkeypatch)
     train.train_missing(broken)
@@ -156,7 +160,7 @@ def test_adapters_alone_are_trained_and_kept_and_exports_hold_them_merged(
     base = checkpoint.load_hf(folders / "base", model, whole.mesh)
     tx = rl.optimizer(whole.settings.arms["grpo"].rl.optimizer, STEPS * 2)
     trained, fresh = learner.begin(base, model, tx, rl.Compute(), True, "", lora, whole.settings.seed)
-    with closing(checkpoint.TrainStates(whole.root / "train/grpo/states")) as states:
+    with contextlib.closing(checkpoint.TrainStates(whole.root / "train/grpo/states")) as states:
         done, state = states.restore(fresh)
     assert done == STEPS
     count = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.opt_state, base)]
@@ -190,6 +194,38 @@ def test_weights_kept_in_float32_are_sampled_from_and_exported_in_the_models_dty
     assert fields.get("dtype", fields.get("torch_dtype")) == "bfloat16"
     rows = metrics.training_rows(experiment.root, "grpo")
     assert all(0 < row["max_delta_logp"] < 0.05 for row in rows)
+
+
+def test_answers_without_a_verdict_are_counted_by_name_and_teach_nothing(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = prepared(folders, tmp_path, "grading.grader=tests.graders:seldom", "arms.grpo.rl.kl=0.1")
+    caught, decode = [], experiment.setups["grpo"].tokenizer.decode
+
+    def keep(policy: object, config: object, tx: object, objective: object, batches: list, *_: object) -> tuple:
+        caught.append(jax.tree.map(np.asarray, batches[0]))
+        return policy, dict.fromkeys((*reinforce.FIRST, *reinforce.MEAN), 0.0)
+
+    monkeypatch.setattr(rl, "accumulated_update", keep)
+    start = train._start(experiment, "grpo", "base")
+    with contextlib.ExitStack() as stack:
+        pool, recipe = train._pool(experiment, stack), experiment.settings.arms["grpo"].rl
+        step, state, _ = reinforce.begin(experiment, "grpo", recipe, start, pool)
+        _, row = step(1, state)
+    counts, right = [0, 0, 0], []
+    for batch in caught:
+        segments = [(r, s) for r in range(len(batch.weight_BT)) for s in np.unique(batch.rows.segment_BT[r]) if s]
+        for r, s in segments:
+            inside = (batch.rows.segment_BT[r] == s) & batch.rows.answer_BT[r]
+            text = decode(tuple(batch.rows.tokens_BT[r][inside].tolist()))
+            counts[len(text) % 3] += 1
+            if len(text) % 3:
+                assert not batch.weight_BT[r][inside].any() and not batch.advantage_BT[r][inside].any()
+            else:
+                assert batch.weight_BT[r][inside].all()
+                right.append(len(text) % 2 == 0)
+    assert counts[1:] == [row["timeouts"], row["errors"]] and min(counts) > 0 and sum(counts) == row["samples"] == 16
+    assert row["reward"] == pytest.approx(np.mean(right)) and 0 < row["reward"] < 1
 
 
 def test_other_training_problems_are_other_conditions(trained: Experiment, folders: Path, tmp_path: Path) -> None:

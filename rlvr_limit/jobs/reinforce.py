@@ -11,7 +11,7 @@ import optax
 from rlvr_limit import likelihood, rl
 from rlvr_limit.engine import Engine
 from rlvr_limit.grading.pool import GradingPool
-from rlvr_limit.jobs import learner
+from rlvr_limit.jobs import learner, segments
 from rlvr_limit.jobs.answers import Drawn, Source, check_data, draw
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.learner import Learner
@@ -46,7 +46,10 @@ def begin(
     s, model = experiment.settings, experiment.setups[arm].model
     where = f"config.arms.{arm}.rl"
     check_data(where, recipe, experiment.setups[arm].training, experiment.engine.prompt_places)
-    engine = Engine(start, model, experiment.engine, s.sampling.max_tokens)
+    shapes, longest = experiment.engine, s.sampling.max_tokens
+    if recipe.segment:
+        shapes, longest = segments.engine_config(shapes, experiment.row_places), min(recipe.segment, longest)
+    engine = Engine(start, model, shapes, longest)
     engine.load(None)
     source = Source(experiment, arm, recipe, engine, reward_named(recipe.reward, f"{where}.reward"), pool)
     updates = recipe.steps * recipe.minibatches
@@ -70,7 +73,7 @@ def _step(
     def step(number: int, state: State) -> tuple[State, dict[str, float]]:
         policy, value = (state.policy, state.value) if value_tx else (state, None)
         source.engine.load(trained.weights(policy))
-        drawn = draw(source, number)
+        drawn = segments.draw(source, number) if recipe.segment else draw(source, number)
         # Weights in another dtype, or with adapters merged, are a copy, for which an update may have no room.
         source.engine.load(None)
         if number % SAMPLES_EVERY == 1:
@@ -102,6 +105,7 @@ def _keep_samples(source: Source, number: int, drawn: Drawn) -> None:
             "answer": str(group.problem.answer),
             "reward": float(group.reward_G[0]),
             "stop": group.samples[0].stop.value,
+            "status": group.status[0].value,
             "text": decode(group.samples[0].tokens),
         }
         for group in drawn.groups[:KEPT]
@@ -138,9 +142,10 @@ def _batch(
         log_ratio_BT=behaviour_BT.astype(np.float64) - reference_BT if in_reward else None,
         greedy_P=drawn.greedy_P,
         value_BT=None if value_BT is None else value_BT.astype(np.float64),
+        judged_PG=drawn.judged_PG,
     )
     advantage_BT, return_BT = rl.advantage(row, rewards, recipe.kl, recipe.pass_k, recipe.gae_lambda)
-    kept_B = np.repeat(drawn.learn_P, recipe.answers)
+    kept_B = np.repeat(drawn.learn_P, recipe.answers) & drawn.judged_PG.reshape(-1)
     if row.overlong == "mask":
         kept_B &= np.array([sample.stop != Stop.LENGTH for sample in samples])
     batch = rl.PolicyBatch(
