@@ -9,6 +9,6 @@ def even(problem: Problem, text: str) -> Verdict:
 
 
 def seldom(problem: Problem, text: str) -> Verdict:
-    """As even, but two of three lengths of an answer have no verdict."""
+    """Of answers of 3 n characters every other is right; those of all other lengths have no verdict."""
     status = (Status.GRADED, Status.TIMEOUT, Status.ERROR)[len(text) % 3]
-    return Verdict(len(text) % 2 == 0, status)
+    return Verdict(len(text) // 3 % 2 == 0, status)

@@ -223,9 +223,9 @@ def test_answers_without_a_verdict_are_counted_by_name_and_teach_nothing(
                 assert not batch.weight_BT[r][inside].any() and not batch.advantage_BT[r][inside].any()
             else:
                 assert batch.weight_BT[r][inside].all()
-                right.append(len(text) % 2 == 0)
+                right.append(len(text) // 3 % 2 == 0)
     assert counts[1:] == [row["timeouts"], row["errors"]] and min(counts) > 0 and sum(counts) == row["samples"] == 16
-    assert row["reward"] == pytest.approx(np.mean(right)) and 0 < row["reward"] < 1
+    assert row["reward"] == pytest.approx(np.mean(right))
 
 
 def test_other_training_problems_are_other_conditions(trained: Experiment, folders: Path, tmp_path: Path) -> None:
