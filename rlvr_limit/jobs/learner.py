@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from rlvr_limit import rl
 from rlvr_limit.likelihood import Rows
-from rlvr_limit.mesh import mesh_of, parameter_shardings
+from rlvr_limit.mesh import mesh_of, parameter_shardings, row_parts
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.rl.lora import adapter_specs, attached
 
@@ -24,6 +25,7 @@ class Learner:
     """
 
     model: ModelConfig
+    mesh: Mesh
     tx: optax.GradientTransformation
     compute: rl.Compute
     packed: bool
@@ -40,6 +42,11 @@ class Learner:
             return rl.weights(state, self.model)
         merged = rl.merged(self.base, state.params, self.lora)
         return jax.device_put(merged, jax.tree.map(lambda x: x.sharding, self.base))
+
+    def fitted(self, batches: Sequence[rl.PolicyBatch]) -> Learner:
+        """The same, with logits at about as many places as these microbatches on the host have answer tokens."""
+        shards = row_parts(self.mesh, len(batches[0].weight_BT))
+        return replace(self, compute=self.compute.packed_for(self.model, batches, shards))
 
     def step(
         self, state: rl.TrainState, objective: rl.Objective, batches: Sequence[rl.PolicyBatch]
@@ -72,8 +79,9 @@ def begin(
     seed: int,
 ) -> tuple[Learner, rl.TrainState]:
     """A learner and the state at step 0. The start's arrays are kept only where adapters belong to them."""
+    mesh = mesh_of(start)
     if lora is None:
-        return Learner(model, tx, compute, packed), rl.init_state(start, tx, masters)
-    lie = parameter_shardings(adapter_specs(model, lora), mesh_of(start))
+        return Learner(model, mesh, tx, compute, packed), rl.init_state(start, tx, masters)
+    lie = parameter_shardings(adapter_specs(model, lora), mesh)
     adapters = jax.device_put(rl.init_adapters(model, lora, jax.random.key(seed)), lie)
-    return Learner(model, tx, compute, packed, lora, start), rl.init_state(adapters, tx)
+    return Learner(model, mesh, tx, compute, packed, lora, start), rl.init_state(adapters, tx)

@@ -83,12 +83,13 @@ def _step(
         for part in np.split(np.random.default_rng(number).permutation(len(kept_B)), recipe.minibatches):
             minibatch = _minibatch(source, batch, kept_B, part)
             parts = rl.microbatches(minibatch, *source.experiment.microbatch) if training.tokens else [minibatch]
+            fitted = trained.fitted(parts)
             parts = [jax.device_put(x, lie) for x in parts]
             value_loss = {}
             if value_tx:
                 value, loss = rl.value_update(value, trained.policy(policy), model, value_tx, objective, parts)
                 value_loss["value_loss"] = loss
-            policy, found = trained.step(policy, objective, parts)
+            policy, found = fitted.step(policy, objective, parts)
             seen.append(found | value_loss)
         row |= {name: float(seen[0][name]) for name in FIRST}
         row |= {name: float(np.mean([float(m[name]) for m in seen])) for name in (*MEAN, *value_loss)}

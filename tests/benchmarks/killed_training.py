@@ -1,9 +1,10 @@
 """Kills training in mid-rollout, mid-update and mid-checkpoint, again and again, and compares what it ends with.
 
-python -m tests.benchmarks.killed_training [--seed 0] [--kills 5] [--arms ppo dapo lora segments]
+python -m tests.benchmarks.killed_training [--seed 0] [--kills 5] [--arms ppo dapo_lora ppo_segments]
 For each arm, from the smoke config's base: one run that nothing disturbs, and one that is killed (SIGKILL to itself, at
-a seeded moment after a seeded call) `kills` times, each in the next phase. Prints a JSON line an arm: how often it was killed in
-each phase, and whether weights (SHA-256) and every step's row are the same bits. Ends with code 1 where they are not.
+a seeded moment after a seeded call) `kills` times, each in the next phase. Prints a JSON line an arm: how often it was
+killed in each phase, the step of the newest state after each kill, and whether weights (SHA-256) and every step's row
+are the same bits. Ends with code 1 where they are not.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PHASES = ("rollout", "update", "checkpoint")
 ARMS: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": "ppo", "gae_lambda": 0.95},
-    "dapo": {"algorithm": "dapo", "overlong_cache": 2},
-    "lora": {"lora_rank": 2, "lora_alpha": 4.0},
-    "segments": {"segment": 3, "importance_cap": 2.0},
+    "dapo_lora": {"algorithm": "dapo", "overlong_cache": 2, "lora_rank": 2, "lora_alpha": 4.0},
+    "ppo_segments": {"algorithm": "ppo", "lora_rank": 2, "segment": 3, "importance_cap": 2.0},
 }
-STEPS = 8
+STEPS = 30
 
 CONFIG = """
 from configs import countdown_smoke
@@ -124,15 +124,13 @@ def main() -> None:
             shutil.rmtree(battered / "weights" / f"arm-{STEPS}")
             killed, steps = dict.fromkeys(PHASES, 0), []
             for phase in (PHASES * a.kills)[: a.kills]:
-                # Early calls: a kill must not be the end of the run, and the next process begins where this one got to.
-                kill = f"{phase} {rng.randint(1, 2)} {rng.uniform(0, 0.05):.4f}"
+                # The next process begins where this one got to, which a run of so many steps must not be the end of.
+                call = rng.randint(2, 5) * (2 if phase == "update" else 1)
+                kill = f"{phase} {call} {rng.uniform(0, 0.05):.4f}"
                 killed[phase] += run(config, battered, kill)
                 states = battered / "train/arm/states"
                 kept = [int(p.name) for p in states.iterdir() if p.name.isdigit()] if states.is_dir() else []
                 steps.append(max(kept, default=0))
-                if (battered / "weights" / f"arm-{STEPS}").is_dir():
-                    shutil.rmtree(battered / "train" / "arm")
-                    shutil.rmtree(battered / "weights" / f"arm-{STEPS}")
             run(config, battered)
             same = ended_with(whole) == ended_with(battered)
             is_same &= same
