@@ -253,7 +253,7 @@ def with_sft(folders: Path, runs: Path, **changes: object) -> Experiment:
 
 
 def test_demonstrations_of_a_file_are_learnt_with_an_end_token_behind(folders: Path, tmp_path: Path) -> None:
-    experiment = with_sft(folders, tmp_path, data=(str(folders / "data" / "shown.jsonl"),))
+    experiment = with_sft(folders, tmp_path, data=(str(folders / "data" / "shown.jsonl"),), lora_rank=4)
     setup = experiment.setups["copied"]
     prompt, answer = setup.shown[2]
     assert setup.tokenizer.decode(prompt) == "What is 2?" and answer[-1] in setup.stop_tokens
@@ -261,6 +261,11 @@ def test_demonstrations_of_a_file_are_learnt_with_an_end_token_behind(folders: P
     train.train_missing(experiment)
     rows = metrics.training_rows(experiment.root, "copied")
     assert rows[-1]["loss"] < rows[0]["loss"]
+    # Adapters leave what is no product of a layer as it was.
+    paths = folders / "base", experiment.root / "weights" / "copied"
+    base, copied = (checkpoint.load_hf(path, setup.model, experiment.mesh) for path in paths)
+    np.testing.assert_array_equal(base["embedding"], copied["embedding"])
+    assert np.any(np.asarray(base["layers"][0]["up"]) != np.asarray(copied["layers"][0]["up"]))
 
 
 def test_right_answers_of_a_teacher_are_learnt_once_each_and_drawn_once(folders: Path, tmp_path: Path) -> None:
