@@ -115,9 +115,22 @@ def reinforced(start: str, steps: int, save_at: tuple, optimizer: dict, **change
         "reward": "verdict",
         "limits": {"entropy": (), "length": (), "reward": ()},
         "data": (),
+        "segment": 0,
+        "lora_rank": 0,
+        "lora_alpha": 32.0,
         "optimizer": optimizer,
         **changes,
     }
+
+
+def limits(max_tokens: int) -> dict:
+    """Where a released model's training has collapsed for sure, and not where it may only be on the way there.
+
+    Entropy: 0.001 nats a token is one choice in thousands (policies that became all but deterministic in published runs
+    stay above 0.01), 8 nats is 3,000 tokens alike. Length: almost nothing is said, or almost nothing ends. A reward of
+    0 is no collapse: the first steps on hard problems may have it. Chosen without a run; no run was tuned by them.
+    """
+    return {"entropy": (0.001, 8.0), "length": (2.0, 0.95 * max_tokens), "reward": ()}
 
 
 def adam(learning_rate: float, warmup: int, decay: str = "constant") -> dict:

@@ -101,7 +101,8 @@ def _of_places(
         chosen_SK = jnp.argsort(~wanted_SP, axis=1, stable=True)[:, :packed]
         packed_SKD = jnp.take_along_axis(hidden_SPD, chosen_SK[..., None], axis=1)
         packed_targets_SK = jnp.take_along_axis(targets_SP, chosen_SK, axis=1)
-        found = _in_chunks(params, config, packed_SKD, packed_targets_SK, _packed_chunk(config, positions, chunk))
+        packed_chunk = _packed_chunk(config, positions, chunk, held)
+        found = _in_chunks(params, config, packed_SKD, packed_targets_SK, packed_chunk)
         place_SP = jnp.cumsum(wanted_SP, axis=1) - 1
         found = (
             jnp.where(place_SP < packed, jnp.take_along_axis(x, jnp.clip(place_SP, 0, packed - 1), axis=1), jnp.nan)
@@ -110,21 +111,24 @@ def _of_places(
     return tuple(x.reshape(b, t) for x in found)
 
 
-def packed_positions(config: ModelConfig, answer_BT: np.ndarray, shards: int, chunk: int = 4096) -> int:
-    """The `packed` of answer_logprobs for these answers, where rows are cut into so many shards.
+def packed_positions(
+    config: ModelConfig, answer_BT: np.ndarray, shards: int, chunk: int = 4096, held: int = HELD_LOGITS
+) -> int:
+    """The `packed` of answer_logprobs, of the same chunk and held, for these answers, where rows are cut into so many
+    shards.
 
     The most answer tokens of a shard, rounded up to whole chunks and to an eighth of the next power of two: less than
     a quarter too many or than a chunk, and few programs are compiled.
     """
     positions = answer_BT.size // shards
     most = max(1, int(np.max(np.sum(answer_BT.reshape(shards, -1), axis=1))))
-    step = max(_packed_chunk(config, positions, chunk), (1 << (most - 1).bit_length()) // 8)
+    step = max(_packed_chunk(config, positions, chunk, held), (1 << (most - 1).bit_length()) // 8)
     return min(-(-most // step) * step, positions)
 
 
-def _packed_chunk(config: ModelConfig, positions: int, chunk: int) -> int:
+def _packed_chunk(config: ModelConfig, positions: int, chunk: int, held: int) -> int:
     """A power of two, and the same however many positions are packed: an answer's bits shall not hang on its mates."""
-    return 1 << max(1, min(chunk, HELD_LOGITS // config.vocab_size, positions // 8)).bit_length() - 1
+    return 1 << max(1, min(chunk, held // config.vocab_size, positions // 8)).bit_length() - 1
 
 
 def _in_chunks(

@@ -12,6 +12,7 @@ import pytest
 from test_packing import batch_of
 
 from rlvr_limit import rl
+from rlvr_limit.likelihood import packed_positions
 from rlvr_limit.mesh import MeshConfig, make_mesh, mesh_of, parameter_shardings, rows_sharding
 from rlvr_limit.model import ModelConfig, init_params, parameter_specs
 from rlvr_limit.rl import update as program
@@ -117,14 +118,17 @@ def test_an_accumulated_packed_step_is_the_unsplit_one_metrics_included() -> Non
     split, found = rl.init_state(params, tx), {}
     parts = rl.microbatches(batch, 2, 16)
     assert len(parts) == 3
-    split, found = rl.accumulated_update(split, WIDE, tx, OBJECTIVE, parts)
+    # Logits of the microbatches at the places of answer tokens alone, of the whole everywhere.
+    compute = rl.Compute(packed=max(packed_positions(WIDE, part.rows.answer_BT, 1) for part in parts))
+    assert compute.packed < 2 * 16
+    split, found = rl.accumulated_update(split, WIDE, tx, OBJECTIVE, parts, compute)
     assert {name: float(x) for name, x in found.items()} == pytest.approx(
         {name: float(x) for name, x in expected.items()}, rel=1e-4, abs=1e-6
     )
     assert float(expected["clipped"]) > 0
     changes = (jax.tree.map(lambda x, old: np.asarray(x) - old, s.params, params) for s in (split, whole))
     assert max(relative_errors(*changes)) < 1e-4
-    rl.accumulated_update(split, WIDE, tx, OBJECTIVE, parts)
+    rl.accumulated_update(split, WIDE, tx, OBJECTIVE, parts, compute)
     assert (program.accumulate._cache_size(), program.apply._cache_size()) == (programs[0] + 1, programs[1] + 1)
 
 
@@ -158,3 +162,12 @@ def test_float32_weights_of_a_bfloat16_model_keep_changes_that_bfloat16_would_lo
         np.testing.assert_array_equal(np.asarray(rounded)[large], np.asarray(old)[large])
     plain = rl.init_state(params, tx)
     assert rl.weights(plain, config) is plain.params
+
+
+def test_logits_are_chosen_where_the_vocabulary_is_wide_enough_to_pay_for_it() -> None:
+    batch = whole_step()
+    assert rl.Compute().packed_for(WIDE, [batch], 1).packed is None
+    wide = replace(WIDE, vocab_size=4096)
+    chosen = rl.Compute(held=2**16).packed_for(wide, [batch, batch], 1).packed
+    answers = int(batch.rows.answer_BT.sum())
+    assert answers <= chosen <= answers + 16 < batch.rows.answer_BT.size

@@ -235,3 +235,38 @@ def test_other_ranks_and_dtypes_are_refused(wrong: np.ndarray):
     for function in (advantages.grpo, advantages.dr_grpo, advantages.rloo):
         with pytest.raises(AssertionError):
             function(wrong)
+
+
+@pytest.mark.parametrize("name", list(rl.ALGORITHMS))
+def test_answers_without_a_verdict_are_as_if_they_had_not_been_drawn(name: str) -> None:
+    rng = np.random.default_rng(1)
+    judged = np.array([[True, False, True], [False, True, True]])
+    reward = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    value, ratio = (np.where(ANSWER, rng.normal(size=ANSWER.shape), 0.0) for _ in range(2))
+    row = rl.ALGORITHMS[name]
+    more = {"greedy_P": np.array([0.5, 0.25]), "value_BT": value}
+    more["log_ratio_BT"] = ratio if row.kl_in == "reward" else None
+
+    def found(reward: np.ndarray, rows: np.ndarray, judged: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        own = {key: x[rows] if key.endswith("BT") and x is not None else x for key, x in more.items()}
+        given = rl.Rewards(reward, ANSWER[rows], **own, judged_PG=judged)
+        return rl.advantage(row, given, kl=0.1, pass_k=1, lam=0.9)
+
+    kept = np.flatnonzero(judged)
+    mine, returns = found(reward, np.arange(6), judged)
+    alone, returns_alone = found(reward[judged].reshape(2, 2), kept, None)
+    close(mine[kept], alone)
+    assert np.all(mine[~judged.reshape(-1)] == 0) and np.any(mine[kept] != 0)
+    if returns is not None:
+        close(returns[kept], returns_alone)
+    # Whatever a missing verdict is written down as changes nothing.
+    other, _ = found(np.where(judged, reward, 1.0), np.arange(6), judged)
+    np.testing.assert_array_equal(other, mine)
+
+
+def test_a_group_with_fewer_verdicts_than_are_compared_teaches_nothing() -> None:
+    judged, reward = np.array([[True, False, False], [True, True, True]]), np.array([[1.0, 0, 0], [1.0, 0, 0]])
+    for name, least in (("grpo", 2), ("dr_grpo", 2), ("rloo", 2), ("pass_at_k", 3)):
+        given = rl.Rewards(reward, ANSWER, judged_PG=judged if least == 2 else judged & ~np.eye(3, dtype=bool)[:2])
+        found, _ = rl.advantage(rl.ALGORITHMS[name], given, pass_k=3)
+        assert np.all(found[:3] == 0) and np.any(found[3:] != 0) == (least == 2)

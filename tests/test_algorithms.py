@@ -154,7 +154,7 @@ def step_of(trained: Experiment, arm: str, monkeypatch: pytest.MonkeyPatch) -> t
         return policy, dict.fromkeys((*reinforce.FIRST, *reinforce.MEAN), 0.0)
 
     monkeypatch.setattr(rl, "policy_update", keep)
-    step, state = reinforce.begin(trained, arm, recipe, start)
+    step, state, _ = reinforce.begin(trained, arm, recipe, start)
     return caught, step(1, state)[1], start
 
 

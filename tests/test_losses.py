@@ -202,6 +202,23 @@ def test_weights_are_the_aggregations_equations_and_leave_out_prompts_padding_an
         assert np.all(losses.token_weights(ANSWER, np.zeros(5, bool), name, 10) == 0)
 
 
+@pytest.mark.parametrize(("rows", "places"), [(1, 8), (2, 9), (1, 16)])
+def test_a_mean_over_tokens_weighs_all_tokens_of_a_step_alike_however_microbatches_cut_it(rows: int, places: int):
+    """Eq. 8 of DAPO, its sum over all answers of a step, transcribed; the mean of microbatches' means is another."""
+    _, found = arrays(PLAIN)
+    found["weight_BT"] = losses.token_weights(ANSWER, np.ones(5, bool), "token", 10)
+    parts = rl.microbatches(batch_of(found), rows, places)
+    total = means = 0.0
+    for part in parts:
+        assert {*np.unique(part.weight_BT)} <= {np.float32(0), np.float32(1 / sum(LENGTHS))}
+        total += np.sum(part.weight_BT.astype(np.float64) * part.advantage_BT)
+        means += np.mean(part.advantage_BT[part.rows.answer_BT]) / len(parts)
+    ends = [START + length for length in LENGTHS]
+    summed = sum(found["advantage_BT"][i, t] for i, end in enumerate(ends) for t in range(START, end))
+    assert len(parts) > 1 and total == pytest.approx(summed / sum(LENGTHS), rel=1e-6)
+    assert abs(means - total) > 1e-3
+
+
 def test_loss_does_not_see_what_stands_outside_answers_or_in_masked_ones():
     logp, found = arrays(OBJECTIVES["penalty"])
     kept = np.array([True, False, True, True, True])

@@ -366,23 +366,6 @@ def settings_of(name: str) -> Settings:
     return settings.from_config(Settings, module.get_config())
 
 
-def test_updates_of_recipes_have_the_state_that_training_has() -> None:
-    from rlvr_limit import rl
-
-    s = settings_of("countdown_smoke")
-    model, shapes = job.model_of(s), job.engine_of(s)
-    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
-    assert [p.name for p in job.updates(s, model, shapes, mesh)] == [
-        "supervised update of 32 x 14 tokens",
-        "policy update of 8 x 14 tokens",
-    ]
-    tx = rl.optimizer(s.arms["grpo"].rl.optimizer, 10)
-    real, planned = rl.init_state(init_params(model, jax.random.key(0)), tx), job._state(model, mesh, tx)
-    assert jax.tree.structure(real) == jax.tree.structure(planned)
-    for x, y in zip(jax.tree.leaves(real), jax.tree.leaves(planned), strict=True):
-        assert (x.shape, x.dtype) == (y.shape, y.dtype)
-
-
 def test_answers_of_a_plan_are_capped_by_the_context() -> None:
     s = settings_of("oat_zero_math")
     study = job.study_of(s, job.model_of(s))

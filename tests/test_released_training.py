@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -10,10 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from rlvr_limit import checkpoint
-from rlvr_limit.jobs import metrics, settings, teaching, train
+from rlvr_limit import checkpoint, rl
+from rlvr_limit.jobs import learner, metrics, reinforce, settings, teaching, train
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.prepare import prepare
+from rlvr_limit.likelihood import batch_logprobs, to_rows
 from rlvr_limit.model import ModelConfig, init_params
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import UserError
@@ -108,10 +110,8 @@ def test_events_for_tensorboard_are_there(trained: Experiment) -> None:
     assert b"kl_sampler" in events.read_bytes() and b"tokens_per_s" in events.read_bytes()
 
 
-def test_a_run_stopped_between_steps_ends_with_the_same_bits(
-    trained: Experiment, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    experiment = prepared(folders, tmp_path, "checkpoint_seconds=0.0")
+def trained_but_the_last_step(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains, and stops when the last step is to be noted."""
     append = metrics.Metrics.append
 
     def stopped(self: metrics.Metrics, step: int, *rest: object) -> None:
@@ -119,16 +119,59 @@ def test_a_run_stopped_between_steps_ends_with_the_same_bits(
             raise KeyboardInterrupt
         append(self, step, *rest)
 
-    monkeypatch.setattr(metrics.Metrics, "append", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(metrics.Metrics, "append", stopped)
         train.train_missing(experiment)
-    monkeypatch.undo()
+
+
+def test_a_run_stopped_between_steps_ends_with_the_same_bits(
+    trained: Experiment, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = prepared(folders, tmp_path, "checkpoint_seconds=0.0")
+    trained_but_the_last_step(experiment, monkeypatch)
     train.train_missing(prepared(folders, tmp_path, "checkpoint_seconds=0.0"))
     assert metrics.training_rows(experiment.root, "grpo") == metrics.training_rows(trained.root, "grpo")
     names = ("model.safetensors",)
     for name in names:
         here, there = ((e.root / "weights" / f"grpo-{STEPS}" / name).read_bytes() for e in (experiment, trained))
         assert here == there
+
+
+def test_adapters_alone_are_trained_from_answers_in_segments_and_exports_hold_them_merged(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapters = "arms.grpo.rl.lora_rank=2", "arms.grpo.rl.lora_alpha=4.0"
+    segments = "arms.grpo.rl.segment=3", "arms.grpo.rl.importance_cap=2.0"
+    options = (*adapters, *segments, "training.tokens=150")
+    whole, broken = (prepared(folders, tmp_path / name, "checkpoint_seconds=0.0", *options) for name in "ab")
+    train.train_missing(whole)
+    rows = metrics.training_rows(whole.root, "grpo")
+    # In the first step all three segments of an answer are drawn under the weights of the start.
+    assert abs(rows[0]["ratio"] - 1) < 1e-5 and abs(rows[0]["kl_sampler"]) < 1e-6
+    assert [row["rounds"] for row in rows] == [3, 1, 1] and rows[2]["age"] > 0 and rows[2]["max_delta_logp"] > 1e-3
+    assert any(row["grad_norm"] > 0 for row in rows)
+    trained_but_the_last_step(broken, monkeypatch)
+    train.train_missing(broken)
+    assert metrics.training_rows(broken.root, "grpo") == rows
+    names = [f"weights/grpo-{STEPS}/model.safetensors", "weights/grpo-2/model.safetensors"]
+    assert all((broken.root / name).read_bytes() == (whole.root / name).read_bytes() for name in names)
+
+    model, lora = whole.setups["grpo"].model, whole.settings.arms["grpo"].rl.lora
+    base = checkpoint.load_hf(folders / "base", model, whole.mesh)
+    tx = rl.optimizer(whole.settings.arms["grpo"].rl.optimizer, STEPS * 2)
+    trained, fresh = learner.begin(base, model, tx, rl.Compute(), True, "", lora, whole.settings.seed)
+    with contextlib.closing(checkpoint.TrainStates(whole.root / "train/grpo/states")) as states:
+        done, state = states.restore(fresh)
+    assert done == STEPS
+    count = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.opt_state, base)]
+    assert count[0] * 2 <= count[1] <= count[0] * 2 + 9 and count[0] < 0.1 * count[2]
+    exported = checkpoint.load_hf(whole.root / f"weights/grpo-{STEPS}", model, whole.mesh)
+    laid = to_rows([((3, 5, 2), (4, 9, 1)), ((7,), (8, 2, 2, 6))], 6)
+    by_export, by_adapters, by_base = (
+        np.asarray(batch_logprobs(params, model, laid)) for params in (exported, trained.policy(state), base)
+    )
+    np.testing.assert_allclose(by_export, by_adapters, rtol=0, atol=1e-5)
+    assert np.abs(by_export - by_base).max() > 1e-3
 
 
 def test_packed_microbatches_change_a_step_by_rounding_only(trained: Experiment, folders: Path, tmp_path: Path) -> None:
@@ -151,6 +194,38 @@ def test_weights_kept_in_float32_are_sampled_from_and_exported_in_the_models_dty
     assert fields.get("dtype", fields.get("torch_dtype")) == "bfloat16"
     rows = metrics.training_rows(experiment.root, "grpo")
     assert all(0 < row["max_delta_logp"] < 0.05 for row in rows)
+
+
+def test_answers_without_a_verdict_are_counted_by_name_and_teach_nothing(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = prepared(folders, tmp_path, "grading.grader=tests.graders:seldom", "arms.grpo.rl.kl=0.1")
+    caught, decode = [], experiment.setups["grpo"].tokenizer.decode
+
+    def keep(policy: object, config: object, tx: object, objective: object, batches: list, *_: object) -> tuple:
+        caught.append(jax.tree.map(np.asarray, batches[0]))
+        return policy, dict.fromkeys((*reinforce.FIRST, *reinforce.MEAN), 0.0)
+
+    monkeypatch.setattr(rl, "accumulated_update", keep)
+    start = train._start(experiment, "grpo", "base")
+    with contextlib.ExitStack() as stack:
+        pool, recipe = train._pool(experiment, stack), experiment.settings.arms["grpo"].rl
+        step, state, _ = reinforce.begin(experiment, "grpo", recipe, start, pool)
+        _, row = step(1, state)
+    counts, right = [0, 0, 0], []
+    for batch in caught:
+        segments = [(r, s) for r in range(len(batch.weight_BT)) for s in np.unique(batch.rows.segment_BT[r]) if s]
+        for r, s in segments:
+            inside = (batch.rows.segment_BT[r] == s) & batch.rows.answer_BT[r]
+            text = decode(tuple(batch.rows.tokens_BT[r][inside].tolist()))
+            counts[len(text) % 3] += 1
+            if len(text) % 3:
+                assert not batch.weight_BT[r][inside].any() and not batch.advantage_BT[r][inside].any()
+            else:
+                assert batch.weight_BT[r][inside].all()
+                right.append(len(text) // 3 % 2 == 0)
+    assert counts[1:] == [row["timeouts"], row["errors"]] and min(counts) > 0 and sum(counts) == row["samples"] == 16
+    assert row["reward"] == pytest.approx(np.mean(right))
 
 
 def test_other_training_problems_are_other_conditions(trained: Experiment, folders: Path, tmp_path: Path) -> None:
@@ -179,7 +254,7 @@ def with_sft(folders: Path, runs: Path, **changes: object) -> Experiment:
 
 
 def test_demonstrations_of_a_file_are_learnt_with_an_end_token_behind(folders: Path, tmp_path: Path) -> None:
-    experiment = with_sft(folders, tmp_path, data=(str(folders / "data" / "shown.jsonl"),))
+    experiment = with_sft(folders, tmp_path, data=(str(folders / "data" / "shown.jsonl"),), lora_rank=4)
     setup = experiment.setups["copied"]
     prompt, answer = setup.shown[2]
     assert setup.tokenizer.decode(prompt) == "What is 2?" and answer[-1] in setup.stop_tokens
@@ -187,6 +262,11 @@ def test_demonstrations_of_a_file_are_learnt_with_an_end_token_behind(folders: P
     train.train_missing(experiment)
     rows = metrics.training_rows(experiment.root, "copied")
     assert rows[-1]["loss"] < rows[0]["loss"]
+    # Adapters leave what is no product of a layer as it was.
+    paths = folders / "base", experiment.root / "weights" / "copied"
+    base, copied = (checkpoint.load_hf(path, setup.model, experiment.mesh) for path in paths)
+    np.testing.assert_array_equal(base["embedding"], copied["embedding"])
+    assert np.any(np.asarray(base["layers"][0]["up"]) != np.asarray(copied["layers"][0]["up"]))
 
 
 def test_right_answers_of_a_teacher_are_learnt_once_each_and_drawn_once(folders: Path, tmp_path: Path) -> None:

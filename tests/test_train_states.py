@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -124,3 +125,26 @@ def test_full_disk_in_mid_write_is_one_clear_line_and_the_last_state_is_kept(tmp
     assert_is(read(tmp_path), 1)
     saved(tmp_path, 2)
     assert_is(read(tmp_path), 2)
+
+
+def test_disk_that_is_really_full_is_said_and_the_last_state_is_kept(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"no file system can be mounted here: {mount.stderr.strip()}")
+    try:
+        folder = disk / "states"
+        saved(folder, 1)
+        states = checkpoint.TrainStates(folder)
+        with pytest.raises(UserError) as caught:
+            states.save(2, state(2, 2**20))
+            states.save(3, state(3, 2**20))
+        said = str(caught.value)
+        assert said.startswith(f"{folder}: a training state could not be written, the state after step 1 is kept: ")
+        assert "\n" not in said and "No space left on device" in said
+        assert_is(read(folder), 1)
+        saved(folder, 2)
+        assert_is(read(folder), 2)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)

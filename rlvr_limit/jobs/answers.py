@@ -1,4 +1,9 @@
-"""What a step of reinforcement learns from: fresh prompts, answers drawn from the policy, and their rewards."""
+"""What a step of reinforcement learns from: fresh prompts, answers drawn from the policy, and their rewards.
+
+An answer whose grader ran out of time or failed has no verdict: it counts as neither right nor wrong, earns nothing,
+and is left out of what others are held against and of the loss. The steps' rows count such answers by name. Truncated
+answers have verdicts; what becomes of them is the algorithm's choice (overlong).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,10 @@ from rlvr_limit.jobs.recipes import Reinforced
 from rlvr_limit.jobs.rewards import Reward, called
 from rlvr_limit.rl import overlong_penalty
 from rlvr_limit.rollout import Graded, graded_beside, rollout
-from rlvr_limit.types import Problem, Sample, SamplingParams, Stop, UserError
+from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError
+
+UNJUDGED = {Status.TIMEOUT: "timeouts", Status.ERROR: "errors"}
+"""What says nothing of an answer, and the names under which a step's row counts it."""
 
 
 @dataclass(frozen=True)
@@ -37,28 +45,38 @@ class Source:
 
 @dataclass(frozen=True)
 class Group:
-    """Answers to one prompt. earned_G are their rewards, reward_G the same with what overlong answers lose."""
+    """Answers to one prompt. earned_G are their rewards (0 without a verdict), reward_G the same with what overlong
+    answers lose."""
 
     problem: Problem
     samples: tuple[Sample, ...]
     earned_G: np.ndarray
     reward_G: np.ndarray
+    status: tuple[Status, ...]
+
+    @property
+    def judged_G(self) -> np.ndarray:
+        """Which answers have a verdict."""
+        return np.array([status not in UNJUDGED for status in self.status])
 
     @property
     def is_mixed(self) -> bool:
         """Whether some answers earned more than others."""
-        return bool(np.ptp(self.earned_G) > 0)
+        earned = self.earned_G[self.judged_G]
+        return bool(earned.size and np.ptp(earned) > 0)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """`prompts` groups; only those of learn_P are learnt from. greedy_P are rewards of greedy answers, if asked for.
+    """`prompts` groups; only those of learn_P are learnt from, and of their answers those of judged_PG. greedy_P are
+    rewards of greedy answers, if asked for; where one has no verdict, its group has nothing to be held against.
 
     row is what is worth watching of all answers that were drawn, those left out included.
     """
 
     groups: tuple[Group, ...]
     learn_P: np.ndarray
+    judged_PG: np.ndarray
     greedy_P: np.ndarray | None
     row: dict[str, float]
 
@@ -102,13 +120,26 @@ def draw(source: Source, number: int) -> Drawn:
             "prompt always earned the same: easier or harder problems, or another start, would be right"
         )
     learn_P = np.array([rounds == 1 or group.is_mixed for group in kept])
-    row = _watched(groups) | {"rounds": used, "groups": int(learn_P.sum())}
+    judged_PG = np.stack([group.judged_G for group in kept])
+    if not judged_PG.any():
+        raise unjudged(source, number, judged_PG.size)
+    row = watched(groups) | {"rounds": used, "groups": int(learn_P.sum())}
     greedy_P = None
     if recipe.row.advantage == "greedy":
         best = _groups(source, [group.problem for group in kept], 1, f"train/{source.arm}/{number}/greedy", 0.0)
         greedy_P = np.array([group.reward_G[0] for group in best])
-        row |= {"samples": row["samples"] + len(best), "greedy": float(greedy_P.mean())}
-    return Drawn(tuple(kept), learn_P, greedy_P, row)
+        has_P = np.array([group.judged_G[0] for group in best])
+        judged_PG &= has_P[:, None]
+        row |= {"samples": row["samples"] + len(best), "greedy": float(greedy_P[has_P].mean()) if has_P.any() else 0.0}
+    return Drawn(tuple(kept), learn_P, judged_PG, greedy_P, row)
+
+
+def unjudged(source: Source, number: int, answers: int) -> UserError:
+    """What is to be said where a step's answers have no verdict."""
+    return UserError(
+        f"{source.where}: step {number} has no verdict on any of {answers} answers (timeouts or errors of the grader): "
+        "more config.grading.seconds, or another grader, would be right"
+    )
 
 
 def _groups(source: Source, problems: list[Problem], answers: int, stream: str, temperature: float) -> list[Group]:
@@ -127,13 +158,16 @@ def _groups(source: Source, problems: list[Problem], answers: int, stream: str, 
     if judged and source.pool:
         drawn = graded_beside(drawn, {problem.id: problem for problem in problems}, source.pool)
     found = {(g.sample.problem_id, g.sample.index): g for g in drawn}
-    return [_group(source, problem, [found[problem.id, i] for i in range(answers)]) for problem in problems]
+    return [group_of(source, problem, [found[problem.id, i] for i in range(answers)]) for problem in problems]
 
 
-def _group(source: Source, problem: Problem, answers: list[Graded]) -> Group:
+def group_of(source: Source, problem: Problem, answers: list[Graded]) -> Group:
+    """All answers to a prompt with their rewards."""
     recipe, samples = source.recipe, tuple(g.sample for g in answers)
+    status = (Status.GRADED,) * len(answers)
     if source.reward is None:
-        earned = [float(g.verdict.correct) for g in answers]
+        status = tuple(g.verdict.status for g in answers)
+        earned = [float(g.verdict.correct and g.verdict.status not in UNJUDGED) for g in answers]
     else:
         earned = called(source.reward, f"{source.where}.reward", problem, [g.text for g in answers])
     earned_G = reward_G = np.array(earned, np.float64)
@@ -142,15 +176,20 @@ def _group(source: Source, problem: Problem, answers: list[Graded]) -> Group:
         cut_G = np.array([s.stop == Stop.LENGTH for s in samples])
         most = source.experiment.settings.sampling.max_tokens
         reward_G = earned_G + overlong_penalty(length_G, cut_G, most, recipe.overlong_cache)
-    return Group(problem, samples, earned_G, reward_G)
+    return Group(problem, samples, earned_G, reward_G, status)
 
 
-def _watched(groups: list[Group]) -> dict[str, float]:
+def watched(groups: list[Group]) -> dict[str, float]:
+    """What a step's row says of its answers."""
     samples = [sample for group in groups for sample in group.samples]
+    judged = np.stack([group.judged_G for group in groups])
+    earned = np.stack([group.earned_G for group in groups])[judged]
+    statuses = [status for group in groups for status in group.status]
     return {
-        "reward": float(np.mean([group.earned_G for group in groups])),
+        "reward": float(earned.mean()) if earned.size else 0.0,
         "mixed_groups": float(np.mean([group.is_mixed for group in groups])),
         "length": float(np.mean([len(s.tokens) for s in samples])),
         "truncated": float(np.mean([s.stop == Stop.LENGTH for s in samples])),
         "samples": len(samples),
+        **{name: statuses.count(status) for status, name in UNJUDGED.items()},
     }

@@ -6,7 +6,7 @@ import re
 
 from rlvr_limit.jobs.experiment import ORDER, Arm, Settings, Training, expand, origin, sampling_of
 from rlvr_limit.jobs.guard import FIELDS
-from rlvr_limit.jobs.recipes import check_reinforced
+from rlvr_limit.jobs.recipes import check_adapters, check_reinforced
 from rlvr_limit.model import REMAT
 from rlvr_limit.types import UserError
 
@@ -61,6 +61,9 @@ def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     if teacher and (teacher not in s.arms or teacher == name or s.arms[teacher].weights_of):
         usable = ", ".join(other for other, a in s.arms.items() if not a.weights_of and other != name)
         raise UserError(f"{where}.sft.teacher: found {teacher!r}, but one of {usable} is right")
+    for kind in ("pretrain", "sft", "rl"):
+        if getattr(arm, kind):
+            check_adapters(f"{where}.{kind}", getattr(arm, kind))
     if arm.rl:
         check_reinforced(f"{where}.rl", arm.rl, s.sampling.max_tokens)
 

@@ -27,7 +27,7 @@ class Metrics:
     """Writes one row a step to metrics.jsonl and to the events of tensorboard/ in train/<arm>; a context manager.
 
     Rows after step `done` are dropped: those steps are about to be run again. project names a Weights & Biases project
-    ("": none); UserError where its package is not installed.
+    ("": none); UserError where its package is not installed or it cannot be reported to.
     """
 
     def __init__(self, root: Path, arm: str, done: int, project: str = ""):
@@ -77,4 +77,8 @@ def _wandb_run(project: str, folder: Path) -> Any:
         raise UserError(f"config.wandb: found {project!r}, but its package is missing: pip install wandb") from error
     # The same name after a kill continues the same run.
     name = f"{folder.parents[1].name}-{folder.name}"
-    return wandb.init(project=project, id=name, name=name, resume="allow", dir=str(folder))
+    try:
+        return wandb.init(project=project, id=name, name=name, resume="allow", dir=str(folder))
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"config.wandb: found {project!r}, but it cannot be reported to: {said}") from error

@@ -20,9 +20,10 @@ from rlvr_limit.jobs.experiment import Settings, Training, expand
 from rlvr_limit.jobs.recipes import Reinforced, Supervised
 from rlvr_limit.likelihood import Rows
 from rlvr_limit.mesh import sharding
-from rlvr_limit.model import ModelConfig
+from rlvr_limit.model import ModelConfig, parameter_specs
 from rlvr_limit.planning import Benchmark, Program, Study
 from rlvr_limit.planning import programs as abstract
+from rlvr_limit.rl.lora import adapter_specs
 from rlvr_limit.tasks import code, countdown, math
 from rlvr_limit.types import UserError
 
@@ -105,12 +106,13 @@ def updates(s: Settings, model: ModelConfig, engine: EngineConfig, mesh: Mesh | 
     for arm in s.arms.values():
         recipe = None if arm.weights else arm.recipe
         if isinstance(recipe, Supervised):
-            program = _supervised(model, mesh, s.training, recipe, places)
+            programs = (_supervised(model, mesh, s.training, recipe, places),)
         elif isinstance(recipe, Reinforced):
-            program = _reinforced(model, mesh, s.training, recipe, places)
+            programs = _reinforced(model, mesh, s.training, recipe, places)
         else:
             continue
-        found.setdefault(program.name, program)
+        for program in programs:
+            found.setdefault(program.name, program)
     return tuple(found.values())
 
 
@@ -118,10 +120,12 @@ def _supervised(
     model: ModelConfig, mesh: Mesh | AbstractMesh, training: Training, recipe: Supervised, places: int
 ) -> Program:
     tx = rl.optimizer(recipe.optimizer, recipe.steps)
-    state, compute = _state(model, mesh, tx, training.masters), rl.Compute(training.remat)
-    if training.tokens:
-        rows, number = _rows(mesh, *_microbatch(mesh, training, places), packed=True)
-        return _gradient("supervised", model, mesh, None, compute, state, rl.SupervisedBatch(rows, number), 0)
+    state, compute = _state(model, mesh, tx, training.masters, recipe.lora), rl.Compute(training.remat)
+    if training.tokens or recipe.lora:
+        size = _microbatch(mesh, training, places) if training.tokens else (recipe.batch, places)
+        rows, number = _rows(mesh, *size, packed=bool(training.tokens))
+        batch = rl.SupervisedBatch(rows, number)
+        return _gradient("supervised", model, mesh, None, compute, state, batch, 0, recipe.lora)
     rows, _ = _rows(mesh, recipe.batch, places)
     return Program(
         f"supervised update of {recipe.batch} x {places:,} tokens",
@@ -132,24 +136,49 @@ def _supervised(
 
 def _reinforced(
     model: ModelConfig, mesh: Mesh | AbstractMesh, training: Training, recipe: Reinforced, places: int
-) -> Program:
+) -> tuple[Program, ...]:
+    """The policy's update, and the gradient of the value head where there is one."""
     tx = rl.optimizer(recipe.optimizer, recipe.steps * recipe.minibatches)
-    state, compute = _state(model, mesh, tx, training.masters), rl.Compute(training.remat)
+    state, compute = _state(model, mesh, tx, training.masters, recipe.lora), rl.Compute(training.remat)
     batch = recipe.prompts * recipe.answers // recipe.minibatches
-    size = _microbatch(mesh, training, places) if training.tokens else (batch, places)
-    rows, number = _rows(mesh, *size, packed=bool(training.tokens))
-    reference = number if recipe.objective.kl else None
-    answers = rl.PolicyBatch(rows, number, number, number, reference)
-    # The weights that the run started from are there only as the reference policy.
-    kept = abstract.device_bytes(abstract.abstract_params(model, mesh)) if recipe.kl else 0
-    besides = ", with a reference policy" if recipe.kl else ""
-    if training.tokens:
-        return _gradient(f"policy{besides}", model, mesh, recipe.objective, compute, state, answers, kept)
-    return Program(
-        f"policy update of {batch} x {places:,} tokens{besides}",
-        lambda: rl.policy_update.trace(state, model, tx, recipe.objective, answers, compute),
-        kept,
+    packed = bool(training.tokens)
+    size = _microbatch(mesh, training, places) if packed else (batch, places)
+    rows, number = _rows(mesh, *size, packed)
+    answers = rl.PolicyBatch(
+        rows,
+        *(number, number, number),
+        reference_BT=number if recipe.objective.kl else None,
+        value_BT=number if recipe.value_optimizer else None,
+        return_BT=number if recipe.value_optimizer else None,
+        proximal_BT=number if recipe.importance_cap else None,
     )
+    # The weights that the run started from are there as the reference policy, or as what adapters belong to: then they
+    # are among what the program is given.
+    base = abstract.abstract_params(model, mesh)
+    kept = abstract.device_bytes(base) if recipe.kl and not recipe.lora else 0
+    besides = ", with a reference policy" if recipe.kl else ""
+    if packed or recipe.lora:
+        name = f"policy{besides}"
+        update = _gradient(name, model, mesh, recipe.objective, compute, state, answers, kept, recipe.lora)
+    else:
+        update = Program(
+            f"policy update of {batch} x {places:,} tokens{besides}",
+            lambda: rl.policy_update.trace(state, model, tx, recipe.objective, answers, compute),
+            kept,
+        )
+    if not recipe.value_optimizer:
+        return (update,)
+    # Adapters add less to a forward pass than is worth a program of its own.
+    policy = base if recipe.lora else state.params
+    head = abstract.replicated(
+        {"weight_D": jax.ShapeDtypeStruct((model.width,), "float32"), "bias": jax.ShapeDtypeStruct((), "float32")}, mesh
+    )
+    value = Program(
+        f"value head's gradient of {size[0]} x {places:,} tokens",
+        lambda: rl.value_gradient.trace(head, policy, model, recipe.objective, answers),
+        abstract.device_bytes(state.opt_state) + kept,
+    )
+    return update, value
 
 
 def _gradient(
@@ -161,13 +190,16 @@ def _gradient(
     state: rl.TrainState,
     batch: rl.PolicyBatch | rl.SupervisedBatch,
     kept: int,
+    lora: rl.Lora | None,
 ) -> Program:
-    """The gradient of one microbatch, beside it the optimizer's state."""
+    """The gradient of one microbatch, of all parameters or of adapters alone; beside it the optimizer's state."""
     sums = rl.no_sums(state.params, objective, mesh)
     rows, places = batch.rows.tokens_BT.shape
+    base = abstract.abstract_params(model, mesh) if lora else None
+    adapters = f", adapters of rank {lora.rank}" if lora else ""
     return Program(
-        f"gradient of {rows} x {places:,} tokens, {name}",
-        lambda: rl.accumulate.trace(state.params, model, objective, compute, batch, sums),
+        f"gradient of {rows} x {places:,} tokens, {name}{adapters}",
+        lambda: rl.accumulate.trace(state.params, model, objective, compute, batch, sums, lora, base),
         abstract.device_bytes(state.opt_state) + kept,
     )
 
@@ -190,13 +222,16 @@ def _rows(
 
 
 def _state(
-    model: ModelConfig, mesh: Mesh | AbstractMesh, tx: optax.GradientTransformation, masters: str = ""
+    model: ModelConfig,
+    mesh: Mesh | AbstractMesh,
+    tx: optax.GradientTransformation,
+    masters: str,
+    lora: rl.Lora | None,
 ) -> rl.TrainState:
-    """A train state where rl.init_state lays it: moments as the parameters, scalars everywhere."""
-    params = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, masters or x.dtype, sharding=x.sharding),
-        abstract.abstract_params(model, mesh),
-    )
+    """A train state where rl.init_state lays it: moments as the parameters, or adapters, scalars everywhere."""
+    specs = adapter_specs(model, lora) if lora else parameter_specs(model)
+    dtype = "float32" if lora else masters or model.dtype
+    params = abstract.abstract(specs, dtype, mesh)
 
     def like(x: Any, parameter: Any) -> jax.ShapeDtypeStruct:
         if x.shape != parameter.shape:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from rlvr_limit import rl
 from rlvr_limit.types import UserError
 
+LORA_ALPHA = 32.0
+
 
 @dataclass(frozen=True)
 class Supervised:
@@ -14,7 +16,8 @@ class Supervised:
 
     Of Countdown's own demonstrations a share `right` reach the target. Released models learn from the files of data:
     {"prompt": text, "response": text} a line. With a teacher, another arm (its last step, if it is reinforced), they
-    are its right ones of `answers` answers to each training problem; then data names training sets.
+    are its right ones of `answers` answers to each training problem; then data names training sets. lora_rank and
+    lora_alpha: as of Reinforced.
     """
 
     steps: int
@@ -25,6 +28,13 @@ class Supervised:
     data: tuple[str, ...] = ()
     teacher: str = ""
     answers: int = 4
+    lora_rank: int = 0
+    lora_alpha: float = LORA_ALPHA
+
+    @property
+    def lora(self) -> rl.Lora | None:
+        """The adapters, None where all parameters are trained."""
+        return rl.Lora(self.lora_rank, self.lora_alpha) if self.lora_rank else None
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,12 @@ class Reinforced:
 
     reward: "verdict" is 1 for a right answer and 0 for others; "module:function" calls function(problem, texts), which
     returns one finite number a text.
+
+    segment above 0 draws at most so many tokens of an answer in one step and goes on with it in the next, off-policy:
+    see segments.py, which says what becomes of the estimator.
+
+    lora_rank above 0 trains adapters of that rank beside every product of a layer, scaled by lora_alpha / lora_rank,
+    and leaves the start's weights as they are; what is sampled from and exported has them merged.
     """
 
     start: str
@@ -81,6 +97,14 @@ class Reinforced:
     reward: str = "verdict"
     limits: Limits = Limits()
     data: tuple[str, ...] = ()
+    segment: int = 0
+    lora_rank: int = 0
+    lora_alpha: float = LORA_ALPHA
+
+    @property
+    def lora(self) -> rl.Lora | None:
+        """The adapters, None where all parameters are trained."""
+        return rl.Lora(self.lora_rank, self.lora_alpha) if self.lora_rank else None
 
     @property
     def row(self) -> rl.Algorithm:
@@ -107,6 +131,16 @@ class Reinforced:
         )
 
 
+def check_adapters(where: str, recipe: Supervised | Reinforced) -> None:
+    """Raises UserError, one line, where a recipe's adapters cannot be; `where` is its dotted path."""
+    if recipe.lora_rank < 0:
+        raise UserError(f"{where}.lora_rank: found {recipe.lora_rank}, 1 or more, or 0 for none, is right")
+    if recipe.lora_alpha <= 0:
+        raise UserError(f"{where}.lora_alpha: found {recipe.lora_alpha}, above 0 is right")
+    if recipe.lora_rank and not recipe.start:
+        raise UserError(f"{where}.lora_rank: found {recipe.lora_rank}, but adapters need weights to start from: 0")
+
+
 def check_reinforced(where: str, r: Reinforced, max_tokens: int) -> None:
     """Raises UserError, one line, where a recipe cannot be; `where` is its dotted path."""
 
@@ -131,7 +165,7 @@ def check_reinforced(where: str, r: Reinforced, max_tokens: int) -> None:
         raise wrong("answers", "but groups that are drawn until they are mixed need 2 or more")
     if not 0 < r.clip < 1:
         raise wrong("clip", "above 0 and below 1 is right")
-    for name in ("clip_high", "kl", "importance_cap", "rounds", "value_coefficient", "value_clip"):
+    for name in ("clip_high", "kl", "importance_cap", "rounds", "segment", "value_coefficient", "value_clip"):
         if getattr(r, name) < 0:
             raise wrong(name, "0 or more is right")
     if not 0 <= r.gae_lambda <= 1:
@@ -154,6 +188,10 @@ def _check_only_where_used(where: str, r: Reinforced, row: rl.Algorithm) -> None
             raise UserError(f"{where}: {r.algorithm} takes rewards of 0 and 1, so no shaping and reward='verdict'")
     elif r.pass_k:
         raise UserError(f"{where}.pass_k: found {r.pass_k}, but {r.algorithm} does not use it: 0 is right")
+    if r.segment and not r.importance_cap:
+        raise UserError(f"{where}.segment: found {r.segment}, but older weights' answers need importance_cap above 0")
+    if r.segment and (row.rounds > 1 or row.advantage == "greedy"):
+        raise UserError(f"{where}.segment: found {r.segment}, but it goes with neither rounds above 1 nor remax: 0")
     if r.overlong_cache and row.overlong != "shape":
         raise UserError(f"{where}.overlong_cache: found {r.overlong_cache}, but overlong is not 'shape': 0 is right")
     if (row.advantage == "value") != (r.value_optimizer is not None):

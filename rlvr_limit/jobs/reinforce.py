@@ -11,8 +11,10 @@ import optax
 from rlvr_limit import likelihood, rl
 from rlvr_limit.engine import Engine
 from rlvr_limit.grading.pool import GradingPool
+from rlvr_limit.jobs import learner, segments
 from rlvr_limit.jobs.answers import Drawn, Source, check_data, draw
 from rlvr_limit.jobs.experiment import Experiment
+from rlvr_limit.jobs.learner import Learner
 from rlvr_limit.jobs.metrics import SAMPLES_EVERY, write_samples
 from rlvr_limit.jobs.recipes import Reinforced
 from rlvr_limit.jobs.rewards import reward_named
@@ -35,55 +37,59 @@ MEAN = ("loss", "grad_norm", "clipped")
 
 def begin(
     experiment: Experiment, arm: str, recipe: Reinforced, start: Params, pool: GradingPool | None = None
-) -> tuple[Step, State]:
-    """The step of a run and the state it begins from. The start's weights are kept only where KL needs a reference.
+) -> tuple[Step, State, Learner]:
+    """The step of a run, the state it begins from, and what it trains. The start's weights are kept only where KL needs
+    a reference, or adapters what they belong to.
 
     pool grades where the task's grader is not to be called inline.
     """
     s, model = experiment.settings, experiment.setups[arm].model
     where = f"config.arms.{arm}.rl"
     check_data(where, recipe, experiment.setups[arm].training, experiment.engine.prompt_places)
-    engine = Engine(start, model, experiment.engine, s.sampling.max_tokens)
+    shapes, longest = experiment.engine, s.sampling.max_tokens
+    if recipe.segment:
+        shapes, longest = segments.engine_config(shapes, experiment.row_places), min(recipe.segment, longest)
+    engine = Engine(start, model, shapes, longest)
     engine.load(None)
     source = Source(experiment, arm, recipe, engine, reward_named(recipe.reward, f"{where}.reward"), pool)
     updates = recipe.steps * recipe.minibatches
     tx = rl.optimizer(recipe.optimizer, updates)
-    state: State = rl.init_state(start, tx, s.training.masters)
+    compute, packed = rl.Compute(s.training.remat), bool(s.training.tokens)
+    trained, state = learner.begin(start, model, tx, compute, packed, s.training.masters, recipe.lora, s.seed)
     value_tx = None
     if recipe.value_optimizer:
         value_tx = rl.optimizer(recipe.value_optimizer, updates)
         state = rl.ActorCritic(state, rl.init_value(model, start, value_tx))
-    return _step(source, tx, value_tx, start if recipe.kl else None), state
+    return _step(source, trained, value_tx, start if recipe.kl else None), state, trained
 
 
 def _step(
-    source: Source, tx: optax.GradientTransformation, value_tx: optax.GradientTransformation | None, reference: Params
+    source: Source, trained: Learner, value_tx: optax.GradientTransformation | None, reference: Params | None
 ) -> Step:
     recipe, model = source.recipe, source.experiment.setups[source.arm].model
     training = source.experiment.settings.training
     objective, lie = recipe.objective, rows_sharding(source.experiment.mesh)
-    compute = rl.Compute(training.remat)
 
     def step(number: int, state: State) -> tuple[State, dict[str, float]]:
         policy, value = (state.policy, state.value) if value_tx else (state, None)
-        source.engine.load(rl.weights(policy, model))
-        drawn = draw(source, number)
+        source.engine.load(trained.weights(policy))
+        drawn = segments.draw(source, number) if recipe.segment else draw(source, number)
+        # Weights in another dtype, or with adapters merged, are a copy, for which an update may have no room.
+        source.engine.load(None)
         if number % SAMPLES_EVERY == 1:
             _keep_samples(source, number, drawn)
-        batch, kept_B, row = _batch(source, drawn, policy.params, value, reference)
+        batch, kept_B, row = _batch(source, drawn, trained.policy(policy), value, reference)
         seen: list[dict[str, jax.Array]] = []
         for part in np.split(np.random.default_rng(number).permutation(len(kept_B)), recipe.minibatches):
             minibatch = _minibatch(source, batch, kept_B, part)
             parts = rl.microbatches(minibatch, *source.experiment.microbatch) if training.tokens else [minibatch]
+            fitted = trained.fitted(parts)
             parts = [jax.device_put(x, lie) for x in parts]
             value_loss = {}
             if value_tx:
-                value, loss = rl.value_update(value, policy.params, model, value_tx, objective, parts)
+                value, loss = rl.value_update(value, trained.policy(policy), model, value_tx, objective, parts)
                 value_loss["value_loss"] = loss
-            if training.tokens:
-                policy, found = rl.accumulated_update(policy, model, tx, objective, parts, compute)
-            else:
-                policy, found = rl.policy_update(policy, model, tx, objective, parts[0], compute)
+            policy, found = fitted.step(policy, objective, parts)
             seen.append(found | value_loss)
         row |= {name: float(seen[0][name]) for name in FIRST}
         row |= {name: float(np.mean([float(m[name]) for m in seen])) for name in (*MEAN, *value_loss)}
@@ -100,6 +106,7 @@ def _keep_samples(source: Source, number: int, drawn: Drawn) -> None:
             "answer": str(group.problem.answer),
             "reward": float(group.reward_G[0]),
             "stop": group.samples[0].stop.value,
+            "status": group.status[0].value,
             "text": decode(group.samples[0].tokens),
         }
         for group in drawn.groups[:KEPT]
@@ -139,9 +146,10 @@ def _batch(
         log_ratio_BT=behaviour_BT.astype(np.float64) - reference_BT if in_reward else None,
         greedy_P=drawn.greedy_P,
         value_BT=None if value_BT is None else value_BT.astype(np.float64),
+        judged_PG=drawn.judged_PG,
     )
     advantage_BT, return_BT = rl.advantage(row, rewards, recipe.kl, recipe.pass_k, recipe.gae_lambda)
-    kept_B = np.repeat(drawn.learn_P, recipe.answers)
+    kept_B = np.repeat(drawn.learn_P, recipe.answers) & drawn.judged_PG.reshape(-1)
     if row.overlong == "mask":
         kept_B &= np.array([sample.stop != Stop.LENGTH for sample in samples])
     batch = rl.PolicyBatch(

@@ -8,7 +8,6 @@ import math
 import random
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,8 +15,9 @@ from ml_collections import ConfigDict
 
 from rlvr_limit import checkpoint, likelihood, records, rl
 from rlvr_limit.grading.pool import GradingPool
-from rlvr_limit.jobs import reinforce, sharing, teaching
+from rlvr_limit.jobs import learner, reinforce, sharing, teaching
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, Setup
+from rlvr_limit.jobs.learner import Learner
 from rlvr_limit.jobs.metrics import Metrics
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
@@ -89,8 +89,8 @@ def _train(experiment: Experiment, arm: str) -> None:
 
 def _begin(
     experiment: Experiment, arm: str, recipe: Supervised | Reinforced, stack: contextlib.ExitStack
-) -> tuple[Step, State]:
-    """The step of a run and the state it begins from; the weights it starts from are let go of here."""
+) -> tuple[Step, State, Learner]:
+    """As reinforce.begin; the weights that a run starts from are let go of here."""
     taught = isinstance(recipe, Supervised) and recipe.teacher
     if taught and not teaching.kept_in(experiment.root, arm).exists():
         # Before the start is loaded: the teacher's weights need not lie beside it.
@@ -99,9 +99,10 @@ def _begin(
     start = _start(experiment, arm, recipe.start)
     if isinstance(recipe, Reinforced):
         return reinforce.begin(experiment, arm, recipe, start, _pool(experiment, stack))
-    tx = rl.optimizer(recipe.optimizer, recipe.steps)
-    masters = experiment.settings.training.masters
-    return _supervised_step(experiment, arm, recipe, tx), rl.init_state(start, tx, masters)
+    tx, s = rl.optimizer(recipe.optimizer, recipe.steps), experiment.settings
+    model, compute, packed = experiment.setups[arm].model, rl.Compute(s.training.remat), bool(s.training.tokens)
+    trained, state = learner.begin(start, model, tx, compute, packed, s.training.masters, recipe.lora, s.seed)
+    return _supervised_step(experiment, arm, recipe, trained), state, trained
 
 
 def _pool(experiment: Experiment, stack: contextlib.ExitStack) -> GradingPool | None:
@@ -138,10 +139,10 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
     def export(number: int, state: State) -> None:
         target = experiment.root / "weights" / save.get(number, "")
         if number in save and not target.is_dir():
-            _export(experiment.setups[arm], target, state)
+            _export(experiment.setups[arm], target, trained, state)
 
     with contextlib.ExitStack() as stack:
-        step, state = _begin(experiment, arm, recipe, stack)
+        step, state, trained = _begin(experiment, arm, recipe, stack)
         states = stack.enter_context(contextlib.closing(checkpoint.TrainStates(folder / "states")))
         done, state = states.restore(state)
         export(done, state)
@@ -165,9 +166,9 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
             experiment.notice.heed()
 
 
-def _export(setup: Setup, target: Path, state: State) -> None:
+def _export(setup: Setup, target: Path, trained: Learner, state: State) -> None:
     """Weights that started from a Hugging Face folder end in one, which transformers and vLLM open too."""
-    params = rl.weights(state.policy if isinstance(state, rl.ActorCritic) else state, setup.model)
+    params = trained.weights(state.policy if isinstance(state, rl.ActorCritic) else state)
     if setup.folder:
         checkpoint.export_hf(target, params, setup.model, setup.folder)
     else:
@@ -191,9 +192,9 @@ def _kept(folder: Path, step: int) -> str:
     return f"the state after step {step} is kept in {folder / 'states'}" if step else "no state was kept yet"
 
 
-def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, tx: Any) -> Step:
+def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, trained: Learner) -> Step:
     task, setup, training = experiment.task, experiment.setups[arm], experiment.settings.training
-    model, compute, lie = setup.model, rl.Compute(training.remat), rows_sharding(experiment.mesh)
+    lie = rows_sharding(experiment.mesh)
     shown = teaching.read(experiment, arm) if recipe.teacher else setup.shown
     if not setup.training and not shown:
         raise UserError(f"arm {arm}: there is nothing to learn from, 1 training problem or demonstration is needed")
@@ -211,13 +212,13 @@ def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, tx: A
         else:
             pairs = list(itertools.islice(task.demonstrate(setup.training, recipe.right, rng), recipe.batch))
         rows = likelihood.to_rows(pairs, experiment.row_places)
-        if training.tokens:
+        if training.tokens or trained.lora:
             weight_BT = np.where(rows.answer_BT, 1 / max(rows.answer_BT.sum(), 1), 0).astype(np.float32)
-            parts = rl.microbatches(rl.SupervisedBatch(rows, weight_BT), *experiment.microbatch)
-            parts = (jax.device_put(part, lie) for part in parts)
-            state, metrics = rl.accumulated_update(state, model, tx, None, parts, compute)
+            batch = rl.SupervisedBatch(rows, weight_BT)
+            parts = rl.microbatches(batch, *experiment.microbatch) if training.tokens else [batch]
+            state, metrics = trained.supervised(state, [jax.device_put(part, lie) for part in parts])
         else:
-            state, metrics = rl.supervised_update(state, model, tx, jax.device_put(rows, lie), compute)
+            state, metrics = trained.supervised(state, jax.device_put(rows, lie))
         return state, _floats(metrics)
 
     return step

@@ -73,9 +73,13 @@ def placed(tree: Any, lie: Any) -> Any:
 
 def abstract_params(config: ModelConfig, mesh: Mesh | AbstractMesh) -> Params:
     """The parameters of a model where the mesh's rules lay them."""
-    specs = model.parameter_specs(config)
+    return abstract(model.parameter_specs(config), config.dtype, mesh)
+
+
+def abstract(specs: Params, dtype: str, mesh: Mesh | AbstractMesh) -> Params:
+    """What a tree of ParameterSpec says, where the mesh's rules lay it."""
     return jax.tree.map(
-        lambda spec, lie: jax.ShapeDtypeStruct(spec.shape, config.dtype, sharding=lie),
+        lambda spec, lie: jax.ShapeDtypeStruct(spec.shape, dtype, sharding=lie),
         specs,
         parameter_shardings(specs, mesh),
         is_leaf=lambda x: hasattr(x, "axes"),

@@ -19,7 +19,7 @@ from rlvr_limit.rl.update import (
     supervised_update,
     weights,
 )
-from rlvr_limit.rl.value import ActorCritic, ValueState, answer_values, init_value, value_update
+from rlvr_limit.rl.value import ActorCritic, ValueState, answer_values, init_value, value_gradient, value_update
 
 __all__ = [
     "ALGORITHMS",
@@ -52,6 +52,7 @@ __all__ = [
     "policy_update",
     "supervised_update",
     "token_weights",
+    "value_gradient",
     "value_update",
     "weights",
 ]

@@ -19,6 +19,7 @@ a rollout the clip does nothing, and the mean over tokens weighs every token ali
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,9 @@ OVERLONG = ("keep", "shape", "mask")
 class Rewards:
     """What a rollout earned, float64. reward_PG is the verifier's, shaped; log_ratio_BT is log pi - log pi_ref of the
     tokens (None: no KL in the reward); greedy_P are rewards of greedy answers, value_BT predictions of the value head.
+
+    judged_PG marks answers with a verdict (None: all). The others' rewards are not known: their advantages are 0, and
+    they are in no mean, deviation or k, as if they had not been drawn.
     """
 
     reward_PG: np.ndarray
@@ -72,6 +76,7 @@ class Rewards:
     log_ratio_BT: np.ndarray | None = None
     greedy_P: np.ndarray | None = None
     value_BT: np.ndarray | None = None
+    judged_PG: np.ndarray | None = None
 
 
 def advantage(
@@ -83,17 +88,20 @@ def advantage(
     """
     assert algorithm.kl_in == "reward" or rewards.log_ratio_BT is None
     reward_PG, answer_BT = rewards.reward_PG, rewards.answer_BT
+    judged_PG = np.ones(reward_PG.shape, bool) if rewards.judged_PG is None else rewards.judged_PG
+    assert judged_PG.shape == reward_PG.shape and judged_PG.dtype == bool
+    answer_BT = answer_BT & judged_PG.reshape(-1, 1)
     reward_BT = advantages.token_rewards(reward_PG.reshape(-1), answer_BT, rewards.log_ratio_BT, kl)
     to_go_BT = advantages.to_go(reward_BT, answer_BT)
     match algorithm.advantage:
         case "group":
-            whole_PG = advantages.grpo(reward_PG)
+            whole_PG = _among(judged_PG, reward_PG, advantages.grpo, least=2)
         case "centred":
-            whole_PG = advantages.dr_grpo(reward_PG)
+            whole_PG = _among(judged_PG, reward_PG, advantages.dr_grpo, least=2)
         case "others":
-            whole_PG = advantages.rloo(reward_BT.sum(axis=1).reshape(reward_PG.shape))
+            whole_PG = _among(judged_PG, reward_BT.sum(axis=1).reshape(reward_PG.shape), advantages.rloo, least=2)
         case "pass_at_k":
-            whole_PG = advantages.pass_at_k(reward_PG, pass_k)
+            whole_PG = _among(judged_PG, reward_PG, lambda right: advantages.pass_at_k(right, pass_k), least=pass_k)
         case "batch":
             return advantages.whitened(to_go_BT, answer_BT), None
         case "greedy":
@@ -105,3 +113,14 @@ def advantage(
         case other:
             raise AssertionError(f"no advantage is named {other!r}")
     return np.where(answer_BT, whole_PG.reshape(-1, 1), 0.0), None
+
+
+def _among(
+    judged_PG: np.ndarray, reward_PG: np.ndarray, function: Callable[[np.ndarray], np.ndarray], least: int
+) -> np.ndarray:
+    """A group's advantages among its judged answers alone, of which there must be `least`, or all are 0."""
+    found_PG = np.zeros_like(reward_PG)
+    for row, judged in enumerate(judged_PG):
+        if judged.sum() >= least:
+            found_PG[row, judged] = function(reward_PG[row : row + 1, judged])[0]
+    return found_PG

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -66,6 +67,7 @@ def attached(params: Params, adapters: Params, lora: Lora) -> Params:
     return params | {"layers": layers}
 
 
+@partial(jax.jit, static_argnums=2)
 def merged(params: Params, adapters: Params, lora: Lora) -> Params:
     """Plain parameters that say the same, in the dtypes of params."""
 

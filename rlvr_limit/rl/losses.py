@@ -56,6 +56,10 @@ def token_weights(answer_BT: np.ndarray, kept_B: np.ndarray, aggregation: str, m
 
     "answer": mean over an answer's tokens, then over the answers kept (eq. 3 of GRPO). "token": mean over all tokens
     kept (eq. 8 of DAPO). "constant": sum over tokens by max_tokens, mean over all answers (Dr.GRPO's listing 1).
+
+    DAPO's eq. 8 divides by the tokens of one prompt's answers, under an expectation over prompts; here, as where DAPO
+    is implemented, all tokens of an optimizer step are divided by their number, whichever prompt or microbatch they are
+    in. Minibatches of a rollout have numbers of their own: each step is along a mean over its own tokens.
     """
     assert answer_BT.dtype == kept_B.dtype == bool and answer_BT.ndim == 2 and kept_B.shape == answer_BT.shape[:1]
     counted = (answer_BT & kept_B[:, None]).astype(np.float64)

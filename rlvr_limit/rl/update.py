@@ -6,8 +6,8 @@ are the sums over the step: how it is cut changes nothing but rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from rlvr_limit.likelihood import Rows, answer_logprobs
+from rlvr_limit.likelihood import Rows, answer_logprobs, packed_positions
 from rlvr_limit.mesh import constrain, everywhere, mesh_of
 from rlvr_limit.model import ModelConfig, ParameterSpec, Params, parameter_specs
 from rlvr_limit.rl import losses
@@ -30,15 +30,31 @@ PER_TOKEN = ("entropy", "kl_sampler", "ratio", "clipped")
 """Metrics that are means over answer tokens; microbatches hold their sums."""
 
 
+WIDE = 4
+"""Tokens of a vocabulary for each of the model's width from which on logits are worth choosing."""
+
+
 @dataclass(frozen=True)
 class Compute:
     """What a gradient keeps in memory; static under jit, and without influence on the result but for rounding.
 
-    remat: one of model.REMAT. held: logits that a device holds at a time; 2**25 are 128 MB in float32.
+    remat: one of model.REMAT. held: logits that a device holds at a time; 2**25 are 128 MB in float32. packed: as of
+    likelihood.answer_logprobs, None: the vocabulary is gone through at every place, prompts and padding included.
     """
 
     remat: str = "none"
     held: int = 2**25
+    packed: int | None = None
+
+    def packed_for(self, config: ModelConfig, batches: Sequence[PolicyBatch | SupervisedBatch], shards: int) -> Compute:
+        """The same for answers of these batches on the host, their rows cut into so many shards.
+
+        Where the vocabulary is narrow, choosing places costs more than they do.
+        """
+        if config.vocab_size < WIDE * config.width:
+            return self
+        answers = [batch.rows.answer_BT for batch in batches]
+        return replace(self, packed=max(packed_positions(config, x, shards, held=self.held) for x in answers))
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -194,7 +210,9 @@ def _sums(
 ) -> Sums:
     def loss_of(trained: Params) -> tuple[jax.Array, Metrics]:
         params = trained if lora is None else attached(base, trained, lora)
-        found = answer_logprobs(params, config, batch.rows, held=compute.held, remat=compute.remat, sums=sums)
+        found = answer_logprobs(
+            params, config, batch.rows, packed=compute.packed, held=compute.held, remat=compute.remat, sums=sums
+        )
         logp, entropy = found[0], jax.lax.stop_gradient(found[1])
         objective_BT = -logp if objective is None else losses.token_objective(logp, batch, objective)
         loss = jnp.sum(batch.weight_BT * objective_BT)

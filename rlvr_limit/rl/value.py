@@ -66,17 +66,19 @@ def value_update(
 
     state is given away.
     """
-    total = _loss_and_gradient(state.head, params, config, objective, batches[0])
+    total = value_gradient(state.head, params, config, objective, batches[0])
     for batch in batches[1:]:
-        found = _loss_and_gradient(state.head, params, config, objective, batch)
+        found = value_gradient(state.head, params, config, objective, batch)
         total = jax.tree.map(jnp.add, total, found)
     return _apply(state, tx, total[1]), total[0]
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _loss_and_gradient(
+def value_gradient(
     head: dict[str, jax.Array], params: Params, config: ModelConfig, objective: Objective, batch: PolicyBatch
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """(loss, gradient of the head) of one microbatch."""
+
     def loss_of(head: dict[str, jax.Array]) -> jax.Array:
         value_BT = _values(params, head, config, batch.rows)
         return jnp.sum(batch.weight_BT * losses.value_objective(value_BT, batch, objective))

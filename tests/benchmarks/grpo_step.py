@@ -33,8 +33,8 @@ def reward_of(tokens: list[int]) -> float:
     return float(sum(tokens) % 2)
 
 
-def ours(c: ModelConfig, prompts: int, answers: int, new: int) -> Iterator[dict[str, float]]:
-    """Seconds of rollout and update of one step after another."""
+def ours(c: ModelConfig, prompts: int, answers: int, new: int, chosen: bool = True) -> Iterator[dict[str, float]]:
+    """Seconds of rollout and update of one step after another; chosen: logits at the places of answers alone."""
     params = init_params(c, jax.random.key(0))
     rows = prompts * answers
     shapes = EngineConfig(slots=rows, window=32, page=32, prompt_places=LONG, prefix_rows=prompts)
@@ -64,7 +64,8 @@ def ours(c: ModelConfig, prompts: int, answers: int, new: int) -> Iterator[dict[
         behaviour_BT[laid.answer_BT] = np.concatenate([s.logp_model for s in samples])
         weight_BT = rl.token_weights(laid.answer_BT, np.ones(rows, bool), "answer", new)
         batch = rl.PolicyBatch(laid, behaviour_BT, advantage_BT.astype(np.float32), weight_BT)
-        state, metrics = rl.policy_update(state, c, tx, objective, batch)
+        compute = rl.Compute().packed_for(c, [batch], 1) if chosen else rl.Compute()
+        state, metrics = rl.policy_update(state, c, tx, objective, batch, compute)
         assert abs(float(metrics["ratio"]) - 1) < 1e-4
         yield {"seconds": time.perf_counter() - start, "rollout_s": middle - start}
 

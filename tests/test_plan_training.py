@@ -1,0 +1,67 @@
+"""What a plan says of training: the state that training has, and every program that an update runs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from rlvr_limit import planning, rl
+from rlvr_limit.jobs import learner
+from rlvr_limit.jobs import plan as job
+from rlvr_limit.mesh import MeshConfig
+from rlvr_limit.model import init_params
+from rlvr_limit.planning import compiling, programs
+from tests.test_plan import settings_of
+
+
+def test_updates_of_recipes_have_the_state_that_training_has() -> None:
+    s = settings_of("countdown_smoke")
+    model, shapes = job.model_of(s), job.engine_of(s)
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    assert [p.name for p in job.updates(s, model, shapes, mesh)] == [
+        "supervised update of 32 x 14 tokens",
+        "policy update of 8 x 14 tokens",
+    ]
+    tx = rl.optimizer(s.arms["grpo"].rl.optimizer, 10)
+    for lora in (None, rl.Lora(2, 4.0)):
+        params, compute = init_params(model, jax.random.key(0)), rl.Compute()
+        _, real = learner.begin(params, model, tx, compute, False, "", lora, seed=0)
+        planned = job._state(model, mesh, tx, "", lora)
+        assert jax.tree.structure(real) == jax.tree.structure(planned)
+        for x, y in zip(jax.tree.leaves(real), jax.tree.leaves(planned), strict=True):
+            assert (x.shape, x.dtype) == (y.shape, y.dtype)
+
+
+def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once() -> None:
+    s = settings_of("countdown_smoke")
+    model, engine = job.model_of(s), job.engine_of(s)
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    found = {}
+    for rank in (0, 2):
+        recipe = dataclasses.replace(s.arms["grpo"].rl, lora_rank=rank)
+        training = dataclasses.replace(s.training, tokens=64)
+        places = engine.prompt_places + s.sampling.max_tokens
+        (program,) = job._reinforced(model, mesh, training, recipe, places)
+        compiled = compiling.compile_program(program, planning.find("cpu"), True, 0)
+        assert ("adapters of rank 2" in program.name) == bool(rank)
+        found[rank] = program.resident, compiled.alone - compiled.temporaries
+    weights = programs.device_bytes(programs.abstract_params(model, mesh))
+    assert found[2][0] < 0.2 * found[0][0] and found[0][0] >= 2 * weights
+    # Without adapters weights and their gradient; with them weights, few adapters and their gradient.
+    assert weights < found[2][1] < 1.5 * weights and found[0][1] > 1.9 * weights
+
+
+def test_a_value_head_has_a_program_of_its_own_beside_the_policys_optimizer() -> None:
+    s = settings_of("countdown_smoke")
+    model, engine = job.model_of(s), job.engine_of(s)
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    recipe = s.arms["grpo"].rl
+    ppo = dataclasses.replace(recipe, algorithm="ppo", value_optimizer=recipe.optimizer)
+    places = engine.prompt_places + s.sampling.max_tokens
+    policy, value = job._reinforced(model, mesh, dataclasses.replace(s.training, tokens=64), ppo, places)
+    assert value.name == f"value head's gradient of {64 // places} x {places} tokens"
+    assert policy.resident == value.resident > 1.9 * programs.device_bytes(programs.abstract_params(model, mesh))
+    compiled = compiling.compile_program(value, planning.find("cpu"), True, 0)
+    # A forward pass: it is given all weights, and gives a gradient of the head alone.
+    assert compiled.alone > programs.device_bytes(programs.abstract_params(model, mesh))
