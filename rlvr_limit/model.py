@@ -232,7 +232,7 @@ def causal_attention(
         v_BTKH = jnp.concatenate([before.v_BSKH, v_BTKH], axis=1)
 
     def seen(first: jax.Array | int, count: int) -> jax.Array:
-        mask = jnp.broadcast_to(jnp.arange(t) <= first + jnp.arange(count)[:, None], (b, count, t))
+        mask = jnp.broadcast_to(jnp.arange(t)[None, :] <= first + jnp.arange(count)[:, None], (b, count, t))
         if segment_BT is not None:
             mine = jax.lax.dynamic_slice_in_dim(padded_BT, first, count, axis=1)
             mask = mask & (mine[:, :, None] == segment_BT[:, None, :])
