@@ -22,9 +22,14 @@ def percent(share: float) -> str:
 
 
 def signed_percent(share: float) -> str:
-    """A share that may be below 0, as what is corrected for guessing may be, or nan where it is undefined."""
+    """A share that may be below 0, as what is corrected for guessing may be, or nan where it is undefined.
+
+    Where guessing reaches nearly all, the corrected share falls without bound and its size says nothing.
+    """
     if np.isnan(share):
         return "undefined"
+    if share < -1:
+        return "below \u2212100 %"
     return f"\u2212{percent(-share)}" if share <= -0.0005 else percent(max(share, 0.0))
 
 
