@@ -15,14 +15,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from rlvr_limit import passk
-from rlvr_limit.report import Arm, Study, figures
+from rlvr_limit.report import Arm, Study, figures, write_all
 from rlvr_limit.report.analysis import Findings, analyse
 from rlvr_limit.report.extras import extras
 from rlvr_limit.report.markdown import summary
 from rlvr_limit.report.page import SECTIONS, build
 from rlvr_limit.report.style import rc
 from rlvr_limit.report.sweeps import same_weights, saved_steps
-from rlvr_limit.report.words import not_resolved, percent
+from rlvr_limit.report.words import not_resolved, open_signs, percent
 
 M, N = 12, 16
 COUNTS = {
@@ -183,3 +183,20 @@ def test_markdown_has_the_same_words_and_tables_and_no_markup_of_others(full, fo
     assert f"| {percent(5 / 12)} ({100 * found.curves['grpo-40'].low_K[0]:.1f}\u2013" in rows[0]
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1
+
+
+def test_several_studies_get_a_page_that_holds_them_side_by_side_and_says_first_what_is_open(tmp_path, monkeypatch):
+    drawn = {(dark, narrow): "data:," for dark in (False, True) for narrow in (False, True)}
+    monkeypatch.setattr(figures, "render", lambda *_: (drawn, "<svg/>", b""))
+    studies = {"T=0.6": study(arm("base"), arm("grpo-40")), "T=1.0": study(arm("base"), arm("grpo-5"))}
+    write_all("A title", "", "", studies, tmp_path)
+    markup = unescape((tmp_path / "index.html").read_text("utf-8")).replace("\u00a0", " ")
+    assert re.findall(r'<section id="([^"]+)"', markup) == ["unresolved", "overview", *studies]
+    for name, shown in studies.items():
+        found = analyse(shown)
+        assert all(f"<li>{name}: {line}</li>" in markup for line in open_signs(shown, found))
+        other = shown.arms[1]
+        row = re.search(rf"<tr><th scope=row>{name}<br><small>{other.label}</small></th>(.*)</tr>", markup)[1]
+        values = [percent(found.curves[other.name].mean_K[k - 1]) for k in (1, N)]
+        assert re.findall(r"<td[^>]*>([^<]*)", row)[:3] == [values[0], str(N), values[1]]
+        assert (tmp_path / name / "index.html").is_file() and f'href="{name}/index.html"' in markup

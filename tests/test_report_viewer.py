@@ -98,7 +98,7 @@ def test_the_page_says_what_was_cut_and_leads_to_every_problem(tmp_path):
     markup = page(study([long, example(1, "rl", 0)]), tmp_path)
     said = unescape(markup).replace("\u00a0", " ")
     assert "Cut: of 64 samples 2 lie beside this page in samples/" in said and "0 to 1 a problem and arm" in said
-    assert "1 long texts have lost their middle" in said
+    assert "Long texts have lost their middle, which is marked there: 1." in said
     rows = re.findall(r'<tr id="problem-(\d)" data-solved="(\d\d)"><td[^>]*><a href="#problem-(\d)">', markup)
     assert rows == [("0", "11", "0"), ("1", "00", "1"), ("2", "11", "2"), ("3", "00", "3")]
     whole = [example(p, arm, i) for p in range(M) for arm in ("base", "rl") for i in range(N)]

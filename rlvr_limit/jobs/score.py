@@ -73,10 +73,11 @@ def _score_lacking(experiment: Experiment, turn: int) -> None:
 
 
 def _wanted(experiment: Experiment) -> list[tuple[Evaluated, str]]:
-    """(model, whose texts): each arm's under the base and under itself, and the given ones under every arm."""
-    base = experiment.base
-    wanted = [(base, entry.name) for entry in experiment.evaluated]
-    wanted += [(entry, entry.name) for entry in experiment.evaluated if entry != base]
+    """(model, whose texts): each arm's under its panel's base and under itself, and the given ones under every arm."""
+    wanted = []
+    for base, *others in experiment.panels.values():
+        wanted += [(base, entry.name) for entry in (base, *others)]
+        wanted += [(entry, entry.name) for entry in others]
     return wanted + [(entry, whose) for whose in texts.given(experiment) for entry in experiment.evaluated]
 
 

@@ -1,4 +1,4 @@
-"""The report of a comparison: one offline HTML page, its figures as PNG, its numbers as CSV and JSON."""
+"""The report of a comparison: one offline HTML page, and beside it figures, numbers, samples and a summary."""
 
 from rlvr_limit.report.study import Answers, Arm, Example, SecondStage, Study
 from rlvr_limit.report.write import write, write_all

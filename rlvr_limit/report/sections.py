@@ -167,7 +167,7 @@ def _guessing(study: Study, found: Findings, images: Images) -> list[str]:
         return [*parts, html.paragraph("No problem is left without them.")]
     if found.guessable.bands and "guessable" in images:
         caption = (
-            f"pass@k without the {len(left)} guessable problems; M = {len(study.problems) - len(left)} problems, "
+            f"pass@k without guessable problems; M = {len(study.problems) - len(left)} problems, "
             f"{words.samples(study)}. Shaded: 95 % population band. Dotted: on all {len(study.problems)} problems. "
             "Which problems are guessable was itself read off a finite number of samples."
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,18 @@ def headline_rows(study: Study, found: Findings) -> tuple[list[str], list[list[s
             crossing = crossing_cell(found.against_base[arm.name].crossover)
         rows.append([arm.label, *cells, *corrected, crossing])
     return head, rows
+
+
+def overview_rows(named: Mapping[str, tuple[Study, Findings]]) -> tuple[list[str], list[list[str]]]:
+    """pass@1, pass@k at the largest k and the crossing of every arm of several studies, such as temperatures."""
+    rows = []
+    for name, (study, found) in named.items():
+        k = found.ks(*found.curves)[-1]
+        for arm in study.arms:
+            curve, beside = found.curves[arm.name], found.against_base.get(arm.name)
+            crossing = crossing_cell(beside.crossover) if beside else "\u2013"
+            rows.append([f"{name}\n{arm.label}", _with_band(curve, 1), str(k), _with_band(curve, k), crossing])
+    return ["", "pass@1", "k", "pass@k", "crossing its base"], rows
 
 
 def guess_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]]]:

@@ -152,7 +152,7 @@ def _said(kept: Kept) -> str:
     if kept.samples == kept.of and not kept.cut:
         return f"All {kept.of:,} samples lie beside this page in samples/ ({kept.bytes / 1e6:.1f} MB)."
     most = f"{kept.most}" if kept.most == kept.fewest else f"{kept.fewest} to {kept.most}"
-    cut = f" {kept.cut:,} long texts have lost their middle, which is marked." if kept.cut else ""
+    cut = f" Long texts have lost their middle, which is marked there: {kept.cut:,}." if kept.cut else ""
     return (
         f"Cut: of {kept.of:,} samples {kept.samples:,} lie beside this page in samples/ ({kept.bytes / 1e6:.1f} MB): "
         f"{most} a problem and arm, right and other ones in turns, the lowest index first.{cut} Counts and answers "

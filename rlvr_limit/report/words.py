@@ -22,9 +22,14 @@ def percent(share: float) -> str:
 
 
 def signed_percent(share: float) -> str:
-    """A share that may be below 0, as what is corrected for guessing may be, or nan where it is undefined."""
+    """A share that may be below 0, as what is corrected for guessing may be, or nan where it is undefined.
+
+    Where guessing reaches nearly all, the corrected share falls without bound and its size says nothing.
+    """
     if np.isnan(share):
         return "undefined"
+    if share < -1:
+        return "below \u2212100 %"
     return f"\u2212{percent(-share)}" if share <= -0.0005 else percent(max(share, 0.0))
 
 
@@ -113,11 +118,25 @@ def _lift(study: Study, found: Findings, comparison: Comparison) -> str:
 
 def not_resolved(study: Study, found: Findings) -> list[str]:
     """What the numbers cannot tell, one line each."""
-    lines, looked = [], 0
+    looked = sum(len(found.ks(comparison.first, comparison.second)) for comparison in found.comparisons)
+    lines = open_signs(study, found)
+    lines += [f"What it would take: {power.sentence}" for power in found.powers.values()]
+    lines.append(
+        f"Each band is for one k and one pair. {looked} of them were looked at, with no correction for that: if no arm "
+        "differed from another, about one in twenty would still exclude 0."
+    )
+    lines += found.coverage
+    lines += [_unsolved(study), _guessing(study, found), _one_seed(study), *_conditions(study)]
+    lines += _cut_or_ungraded(study)
+    return [line for line in lines if line]
+
+
+def open_signs(study: Study, found: Findings) -> list[str]:
+    """Differences and crossovers that are not resolved."""
+    lines = []
     unclear: dict[tuple[bool, tuple[int, ...]], list[str]] = {}
     for comparison in found.comparisons:
         ks = found.ks(comparison.first, comparison.second)
-        looked += len(ks)
         at = tuple(k for k in ks if comparison.leader(k) is None)
         if at:
             unclear.setdefault((len(at) == len(ks), at), []).append(comparison.title(study))
@@ -128,15 +147,7 @@ def not_resolved(study: Study, found: Findings) -> list[str]:
     for name, beside in found.against_base.items():
         if beside.crossover.verdict == "not resolved" and study.arm(name).group == "rl":
             lines.append(sentence(beside.crossover.sentence))
-    lines += [f"What it would take: {power.sentence}" for power in found.powers.values()]
-    lines.append(
-        f"Each band is for one k and one pair. {looked} of them were looked at, with no correction for that: if no arm "
-        "differed from another, about one in twenty would still exclude 0."
-    )
-    lines += found.coverage
-    lines += [_unsolved(study), _guessing(study, found), _one_seed(study), *_conditions(study)]
-    lines += _cut_or_ungraded(study)
-    return [line for line in lines if line]
+    return lines
 
 
 def _unsolved(study: Study) -> str:

@@ -25,9 +25,10 @@ def write(study: Study, folder: Path) -> Path:
 
 def write_all(title: str, purpose: str, caveat: str, studies: Mapping[str, Study], folder: Path) -> Path:
     """Writes each study into a folder of its name and a page that shows their curves and leads to them; its path."""
-    sections = []
+    sections, named = [], {}
     for name, study in studies.items():
         found, images = _write(study, Path(folder) / name)
+        named[name] = study, found
         head, rows = tables.headline_rows(study, found)
         sections.append(
             html.section(
@@ -35,12 +36,22 @@ def write_all(title: str, purpose: str, caveat: str, studies: Mapping[str, Study
                 name,
                 [
                     html.paragraph(" ".join(words.summary(study, found)), "lead"),
-                    html.picture(images["curves"], f"pass@k curves on {name}", f"{words.size(study)}."),
+                    html.picture(images["curves"], f"pass@k curves on {name}", (
+                        f"pass@k of every arm; {words.size(study)}. Shaded: 95 % population band, pointwise in k. "
+                        "Whether two arms differ is told by their paired difference, on the page of its own.")),
                     html.table(head, rows, "Below each number: its 95 % population band, percent."),
                     "<p>" + html.link(f"{name}/index.html", f"All about {name}, and what is not resolved") + "</p>",
                 ],
             )
-        )
+        )  # fmt: skip
+    open_lines = [f"{name}: {line}" for name, pair in named.items() for line in words.open_signs(*pair)]
+    head, rows = tables.overview_rows(named)
+    sections[:0] = [
+        html.section("unresolved", "What is not resolved", [html.items(open_lines), html.paragraph(
+            "More that is not resolved stands on each page of its own.", "note")], "box"),
+        html.section("overview", "Side by side", [
+            html.table(head, rows, "Below each number: its 95 % population band, percent.")]),
+    ]  # fmt: skip
     intro = [f"<header><h1>{escape(title)}</h1>", html.paragraph(purpose, "purpose"), html.paragraph(caveat, "caveat")]
     page = Path(folder) / "index.html"
     try:
