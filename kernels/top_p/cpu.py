@@ -1,4 +1,4 @@
-"""For XLA:CPU: sums in lanes, and of large vocabularies a few rows at a time, so that they stay in the cores' caches."""
+"""For XLA:CPU: sums in lanes; of large vocabularies a few rows at a time, which stay in the cores' caches."""
 
 from __future__ import annotations
 
