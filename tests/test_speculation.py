@@ -224,7 +224,7 @@ def test_windows_known_in_part_are_verified_sooner():
     pace.took(8, False, 1.0)
     pace.took(8, True, 0.5)
     pace.saw(10, 10)
-    assert not pace.pays(8, 8, 20, 64) and pace.pays(8, 8, 20, 48)
+    assert not pace.pays(8, 8, 30, 64) and pace.pays(8, 8, 30, 48)
 
 
 def test_a_window_that_was_slow_once_is_tried_again():
