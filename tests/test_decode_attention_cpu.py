@@ -116,3 +116,15 @@ def test_other_batch_mates_change_no_bit_of_a_row(rows: int):
         other = run(*case(rows, tile, mates=mates)[0], tile)
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[::2], b[::2]), other, first)
         assert np.any(np.asarray(other.out_BKGH)[1::2] != np.asarray(first.out_BKGH)[1::2])
+
+
+def test_the_queries_of_a_whole_window_equal_the_specification_and_heed_no_batch_mates():
+    def asked(mates: int) -> tuple:
+        (q, *rest), _ = case(16, 16, mates=mates)
+        return np.concatenate([q * scale for scale in np.linspace(-1, 1, 8, dtype=np.float32)], axis=2), *rest
+
+    assert asked(3)[0].shape[2] >= cpu.MANY
+    found, other = run(*asked(3), 16), run(*asked(17), 16)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[::2], b[::2]), other, found)
+    told = run(*asked(3), 16, reference.decode_attention)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, told)

@@ -196,7 +196,7 @@ def paces(seconds: Callable[[bool], float], right: float, windows: int = 400, gu
     """Which of many windows of 8 rows and 8 tokens are verified."""
     pace, found = Pace(8), []
     for _ in range(windows):
-        found.append(pace.pays(8, 8, guessed))
+        found.append(pace.pays(8, 8, guessed, 64))
         pace.took(8, found[-1], seconds(found[-1]))
         pace.saw(guessed, int(right * guessed))
     return found
@@ -219,13 +219,21 @@ def test_what_is_lost_to_verifying_where_it_does_not_pay_is_little():
             assert tokens / took > 0.95 * 64, (verifying, right)
 
 
+def test_windows_known_in_part_are_verified_sooner():
+    pace = Pace(8)
+    pace.took(8, False, 1.0)
+    pace.took(8, True, 0.5)
+    pace.saw(10, 10)
+    assert not pace.pays(8, 8, 30, 64) and pace.pays(8, 8, 30, 48)
+
+
 def test_a_window_that_was_slow_once_is_tried_again():
     pace = Pace(8)
     pace.took(8, False, 1.0)
     pace.saw(10, 10)
     pace.took(8, True, 10.0)
-    assert not pace.pays(8, 8, 56)
+    assert not pace.pays(8, 8, 56, 64)
     for _ in range(300):
         pace.took(8, False, 1.0)
         pace.saw(10, 10)
-    assert pace.pays(8, 8, 56)
+    assert pace.pays(8, 8, 56, 64)

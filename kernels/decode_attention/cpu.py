@@ -18,6 +18,9 @@ from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, join
 SMALL = 4
 """Rows of the smallest block of own pages; each larger one is about four times as long, up to all rows."""
 
+MANY = 16
+"""Queries of a key head from which scores are a matrix product."""
+
 
 def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
     """See reference.py."""
@@ -76,11 +79,16 @@ def _own_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Pl
 def _fold(state: Partial, q: jax.Array, keys: jax.Array, values: jax.Array, seen: jax.Array) -> Partial:
     """One more page for each row of a block: the running softmax of Milakov and Gimelshein 2018, alg. 3.
 
-    In pieces that XLA:CPU computes to the same bits for any number of rows: it fuses a sum of products with what
-    follows, but no matrix product, and adds along the last axis in an order of its own, so that is done in halves.
+    In pieces that XLA:CPU computes to the same bits for any number of rows: it adds along the last axis in an order of
+    its own, so that is done in halves. A sum of products is fused with what follows, but a matrix product is faster
+    where a key head has the queries of a whole window.
     """
     q, keys, values = (x.astype(jnp.float32) for x in (q, keys, values))
-    scores = jnp.sum(q[..., None] * keys[:, :, None], axis=3) * q.shape[-1] ** -0.5
+    if q.shape[2] < MANY:
+        scores = jnp.sum(q[..., None] * keys[:, :, None], axis=3)
+    else:
+        scores = jnp.einsum("bkgh,bkhc->bkgc", q, keys)
+    scores = scores * q.shape[-1] ** -0.5
     scores = jnp.where(seen, scores, EMPTY)
     top = jnp.maximum(state.top_BKG, jnp.max(scores, axis=-1))
     e = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)

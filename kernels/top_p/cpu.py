@@ -1,4 +1,4 @@
-"""For XLA:CPU: a few rows at a time, so that they stay in the cores' caches from one pass over them to the next."""
+"""For XLA:CPU: sums in lanes; of large vocabularies a few rows at a time, which stay in the cores' caches."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from jax import lax
 
 from kernels.top_p import reference
 
+LANES = 64
 LARGE = 8192
 CACHED = 2**17
 """Probabilities of a block of rows: half a megabyte."""
@@ -15,18 +16,29 @@ FEW = 8
 
 
 def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
-    """See reference.py: the same search between two bit patterns, on a shorter way, for a block of rows at a time.
+    """See reference.py: the same search between two bit patterns; for a large vocabulary on a shorter way, for a block
+    of rows at a time.
 
     Rows of small vocabularies lie in the caches anyway, and cost more to look after than to pass over.
     """
     rows, vocab = p_BV.shape
     if vocab < LARGE:
-        return reference.top_p_mask(p_BV, top_p_B)
+        padded = jnp.pad(p_BV, ((0, 0), (0, -vocab % LANES)))
+        return reference.top_p_mask(padded, top_p_B, _sum_in_lanes)[:, :vocab]
     block = max(1, min(rows, CACHED // vocab))
     p = jnp.pad(p_BV, ((0, -rows % block), (0, 0))).reshape(-1, block, vocab)
     top_p = jnp.pad(top_p_B, (0, -rows % block), constant_values=1.0).reshape(-1, block)
     lowest = lax.map(lambda args: _lowest_kept(*args), (p, top_p)).reshape(-1)[:rows]
     return lax.bitcast_convert_type(p_BV, jnp.int32) >= lowest[:, None]
+
+
+def _sum_in_lanes(p_BV: jax.Array) -> jax.Array:
+    """Sums of rows of whole LANES, added lane by lane and then in halves: XLA:CPU adds along a row number by number."""
+    lanes = jax.lax.optimization_barrier(jnp.sum(p_BV.reshape(p_BV.shape[0], -1, LANES), axis=1))
+    while lanes.shape[-1] > 1:
+        half = lanes.shape[-1] // 2
+        lanes = lanes[:, :half] + lanes[:, half:]
+    return lanes[:, 0]
 
 
 def _lowest_kept(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -10,7 +12,11 @@ LARGEST = 0x3F800000
 HALVINGS = 31
 
 
-def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
+def _sum(p_BV: jax.Array) -> jax.Array:
+    return jnp.sum(p_BV, axis=-1)
+
+
+def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array, row_sum: Callable[[jax.Array], jax.Array] = _sum) -> jax.Array:
     """The smallest set of most likely tokens whose mass reaches top_p, with every token tied with the last one kept.
 
     p_BV float32 >= 0 and of sum 1; top_p_B in (0, 1]; returns bool [B, V]. Positive float32 numbers sort as their bit
@@ -22,7 +28,7 @@ def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
     def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
         middle = low + (high - low) // 2
-        reaches = jnp.sum(jnp.where(bits_BV >= middle[:, None], p_BV, 0.0), axis=-1) >= top_p_B
+        reaches = row_sum(jnp.where(bits_BV >= middle[:, None], p_BV, 0.0)) >= top_p_B
         return jnp.where(reaches, middle, low), jnp.where(reaches, high, middle)
 
     low = jnp.zeros(p_BV.shape[0], jnp.int32)

@@ -206,8 +206,8 @@ class _Run:
         guesses, is_verified = [[] for _ in who], False
         if rows in self.shapes.verified:
             guesses = self._guesses(who)
-            live = sum(state is not None for state in who)
-            is_verified = self.engine._pace.pays(rows, live, sum(map(len, guesses)))
+            left = [self.shapes.window + 1 - len(state.window) for state in who if state]
+            is_verified = self.engine._pace.pays(rows, len(left), sum(map(len, guesses)), sum(left))
         program = programs.verify_window if is_verified else programs.decode_window
         sent = self._sent(who, guesses if is_verified else [()] * rows, shards)
         self._pool, drawn = program(self.engine._params, self.engine.layout(rows), self._pool, *sent)

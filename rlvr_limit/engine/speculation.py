@@ -98,8 +98,10 @@ class Pace:
         self._decoding: dict[int, float] = {}
         self._verifying: dict[int, float] = {}
 
-    def pays(self, rows: int, live: int, guessed: int) -> bool:
+    def pays(self, rows: int, live: int, guessed: int, decoded: int) -> bool:
         """Whether `live` samples in a program of `rows` rows, with so many guesses in all, are to be verified.
+
+        decoded is how many tokens decoding would draw: fewer than live windows where some are known in part.
 
         Before it was tried, verifying is taken to last as long as one step of decoding, which it is where the time
         goes into reading weights.
@@ -109,7 +111,7 @@ class Pace:
             return False
         verifying = self._verifying.get(rows, decoding / self._window)
         expected = (live + self._share * guessed) / verifying
-        return expected > MARGIN * live * self._window / decoding
+        return expected > MARGIN * decoded / decoding
 
     def took(self, rows: int, verified: bool, seconds: float) -> None:
         """A window has taken so long. One that was slow for other reasons is forgotten in time, and tried again."""
