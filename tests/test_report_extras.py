@@ -29,7 +29,7 @@ COUNTS = {
     "base": [1] * 9 + [0] * 3,
     "grpo-5": [2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1],
     "grpo-40": [16] * 5 + [0] * 7,
-    "matched": [9] * 5 + [1] * 2 + [0] * 5,
+    "matched": [9] * 4 + [7] + [1] * 2 + [0] * 5,
     "direct": [1, 0, 0, 1] + [0] * 8,
 }
 
@@ -41,7 +41,7 @@ def arm(name: str, **fields) -> Arm:
 
 def study(*arms: Arm, **fields) -> Study:
     problems = tuple((f"p{i}", "", None) for i in range(M))
-    return Study("A *title*", "", "", "python main.py", problems, arms, "base", **fields)
+    return Study("A *title* | more", "", "", "python main.py", problems, arms, "base", **fields)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_sections_without_data_drop_out_and_are_named_at_the_end():
 
 def test_markdown_has_the_same_words_and_tables_and_no_markup_of_others(full, found):
     text = summary(full, found, {"curves.csv": "numbers", "curves.png": "a figure"})
-    assert text.startswith("# A \\*title\\*\n\n## What is not resolved\n\n- ")
+    assert text.startswith("# A \\*title\\* \\| more\n\n## What is not resolved\n\n- ")
     assert text.index("## What is not resolved") < text.index("## What was found")
     assert all(line.replace("*", "\\*")[:60] in text for line in not_resolved(full, found))
     assert "![curves](curves.png)" in text and "- [curves.csv](curves.csv): numbers" in text

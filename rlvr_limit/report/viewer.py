@@ -79,17 +79,25 @@ def _content(
     for arm in study.arms:
         some = sorted(examples[arm.name][:most], key=lambda example: example.index)
         answers, others = arm.answers_M[place] if arm.answers_M else ((), (0, 0))
-        arms.append({
-            "n": int(arm.n_M[place]),
-            "c": int(arm.c_M[place]),
-            "answers": [[_shortened(text, SHORT), count, right] for text, count, right in answers],
-            "others": others,
-            "samples": [
-                [e.index, _verdict(e), _shortened(e.extracted, SHORT), None if e.logp is None else round(e.logp, 2),
-                 e.stop, _shortened(e.text, characters)]
-                for e in some
-            ],
-        })
+        arms.append(
+            {
+                "n": int(arm.n_M[place]),
+                "c": int(arm.c_M[place]),
+                "answers": [[_shortened(text, SHORT), count, right] for text, count, right in answers],
+                "others": others,
+                "samples": [
+                    [
+                        e.index,
+                        _verdict(e),
+                        _shortened(e.extracted, SHORT),
+                        None if e.logp is None else round(e.logp, 2),
+                        e.stop,
+                        _shortened(e.text, characters),
+                    ]
+                    for e in some
+                ],
+            }
+        )
     return {"question": study.problems[place][1], "arms": arms}
 
 
@@ -122,15 +130,22 @@ def section(study: Study, found: Findings, kept: Kept | None) -> list[str]:
         rows.append((f"problem-{i}", solved, [(title + about, name), *rate, *scores]))
     names = [(str(i), arm.label) for i, arm in enumerate(study.arms)]
     at = {arm.name: str(i) for i, arm in enumerate(study.arms)}
-    kinds = [("all", "all"), ("lr", "both solve"), ("l", "only the left arm solves"),
-             ("r", "only the right arm solves"), ("", "neither solves")]
-    controls = html.controls([
-        html.search("problem-words", "Words in name or question"),
-        html.select("arm-left", "Left arm", names, at[study.base]),
-        html.select("arm-right", "Right arm", names, at[found.headline]),
-        html.select("problem-kind", "Problems that", kinds, "all"),
-        '<output id="problem-count" aria-live="polite"></output>',
-    ])
+    kinds = [
+        ("all", "all"),
+        ("lr", "both solve"),
+        ("l", "only the left arm solves"),
+        ("r", "only the right arm solves"),
+        ("", "neither solves"),
+    ]
+    controls = html.controls(
+        [
+            html.search("problem-words", "Words in name or question"),
+            html.select("arm-left", "Left arm", names, at[study.base]),
+            html.select("arm-right", "Right arm", names, at[found.headline]),
+            html.select("problem-kind", "Problems that", kinds, "all"),
+            '<output id="problem-count" aria-live="polite"></output>',
+        ]
+    )
     parts = [
         html.paragraph("A column's name sorts by it." + (" A problem's name opens its samples below." if kept else "")),
         controls,

@@ -98,7 +98,7 @@ class Browser:
     def wait_for(self, script: str, seconds: float = 10) -> float:
         """Seconds until the script gives something true."""
         start = time.perf_counter()
-        while not self.run(script):
+        while not self.run(f"!!({script})"):
             if time.perf_counter() - start > seconds:
                 raise TimeoutError(f"not true within {seconds} s: {script}")
             time.sleep(0.01)
