@@ -15,7 +15,7 @@ from rlvr_limit import checkpoint, rl
 from rlvr_limit.jobs import learner, metrics, reinforce, settings, teaching, train
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.prepare import prepare
-from rlvr_limit.likelihood import batch_logprobs, to_rows
+from rlvr_limit.likelihood import answer_logprobs, to_rows
 from rlvr_limit.model import ModelConfig, init_params
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import UserError
@@ -168,7 +168,7 @@ def test_adapters_alone_are_trained_from_answers_in_segments_and_exports_hold_th
     exported = checkpoint.load_hf(whole.root / f"weights/grpo-{STEPS}", model, whole.mesh)
     laid = to_rows([((3, 5, 2), (4, 9, 1)), ((7,), (8, 2, 2, 6))], 6)
     by_export, by_adapters, by_base = (
-        np.asarray(batch_logprobs(params, model, laid)) for params in (exported, trained.policy(state), base)
+        np.asarray(answer_logprobs(params, model, laid)[0]) for params in (exported, trained.policy(state), base)
     )
     np.testing.assert_allclose(by_export, by_adapters, rtol=0, atol=1e-5)
     assert np.abs(by_export - by_base).max() > 1e-3

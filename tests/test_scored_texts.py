@@ -94,7 +94,7 @@ def experiment(root, vocabularies, same=False, file=""):
         evaluated=entries,
         setups={name: setup(name) for name in ("base", "rl")},
         problems=problems(vocabularies["base"]),
-        n=lambda problem: 4,
+        first=lambda problem: 4,
         task=SimpleNamespace(demonstrate=None),
         settings=SimpleNamespace(score=SimpleNamespace(references=file)),
     ), entries

@@ -9,6 +9,7 @@ from records_rows import rows_of, sample, verdict, write
 
 from rlvr_limit import records
 from rlvr_limit.grading import strict
+from rlvr_limit.hosts import Hosts
 from rlvr_limit.jobs.experiment import Evaluated, Grading, Task
 from rlvr_limit.jobs.grade import grade_missing
 from rlvr_limit.jobs.review import JUDGED, changes, disagreements, judgments, rare_wins, write_review
@@ -32,6 +33,8 @@ def experiment(root, version="new"):
         evaluated=[Evaluated("base", "Base", "base", "base")],
         task=Task(grade, version, inline=True),
         settings=SimpleNamespace(grading=Grading()),
+        hosts=Hosts(),
+        notice=False,
     )
 
 

@@ -93,7 +93,7 @@ def study_of(experiment: Experiment, benchmark: str, problems: list[Problem], pa
         control_of={name: controls[0] for name in distilled if controls},
         examples=tuple(examples),
         perplexity=_perplexities(experiment, [e.name for e in entries], {p.id for p in problems}),
-        training={arm: training_rows(experiment.root, arm) for arm in dict.fromkeys(e.arm for e in entries)},
+        training={arm: training_rows(experiment.root, arm) for arm in _trained(experiment, entries)},
         versions={**session["versions"], "device": session["device"]},
         timings=_timings(experiment.root),
         seed=s.seed,
@@ -101,6 +101,11 @@ def study_of(experiment: Experiment, benchmark: str, problems: list[Problem], pa
         delta_se_k=min(s.report.k or PAPERS_K, experiment.n(problems[0])),
         answer_only=asked[0] if asked else "",
     )
+
+
+def _trained(experiment: Experiment, entries: list[Evaluated]) -> dict[str, None]:
+    """The arms whose training made the weights of these, each once."""
+    return dict.fromkeys(experiment.source(entry).arm for entry in entries)
 
 
 def _arm(
