@@ -24,6 +24,8 @@ settings.register_profile("deterministic", derandomize=True, deadline=None, data
 settings.load_profile("deterministic")
 
 
+# First: pytest-xdist reads the groups in the same hook, and is asked before this file otherwise.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests stay on one worker; all that start whole runs share one, and go first: the longest chain."""
     for item in items:
