@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 VIRTUAL_DEVICES = "--xla_force_host_platform_device_count"
 
@@ -14,7 +16,8 @@ VIRTUAL_DEVICES = "--xla_force_host_platform_device_count"
 if VIRTUAL_DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {VIRTUAL_DEVICES}=8".strip()
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
 import jax  # noqa: E402
 
@@ -24,13 +27,23 @@ settings.register_profile("deterministic", derandomize=True, deadline=None, data
 settings.load_profile("deterministic")
 
 
-# First: pytest-xdist reads the groups in the same hook, and is asked before this file otherwise.
-@pytest.hookimpl(tryfirst=True)
+class OneWorkerAFile(LoadScopeScheduling):
+    """A file's tests stay on one worker, which makes their fixtures once; all files that start whole runs share one.
+
+    (xdist_group marks are lost under pytest 9: an item's name cannot be changed any more.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = nodeid.partition("::")[0]
+        return "whole runs" if "smoke_run" in (ROOT / name).read_text() else name
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWorkerAFile:
+    return OneWorkerAFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay on one worker; all that start whole runs share one, and go first: the longest chain."""
-    for item in items:
-        whole_runs = "smoke_runs" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("whole runs" if whole_runs else item.path.name))
+    """Whole runs go first: the longest chain."""
     items.sort(key=lambda item: "smoke_runs" not in item.fixturenames)
 
 
