@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -66,12 +67,17 @@ def on_each(hosts: list[Hosts], call) -> list:
         return list(threads.map(one, hosts))
 
 
-def test_every_share_is_leased_once_and_a_fast_host_takes_more():
-    taken = on_each(
-        several(3), lambda host: [(n, time.sleep(0.02 * (host.index == 2)))[0] for n in host.shares("x", 60)]
-    )
+def test_every_share_is_leased_once_though_all_ask_at_once():
+    taken = on_each(several(3), lambda host: list(host.shares("x", 60)))
     assert sorted(sum(taken, [])) == list(range(60))
-    assert len(taken[2]) < min(len(taken[0]), len(taken[1]))
+
+
+def test_a_host_that_asks_five_times_as_often_gets_five_times_as_much():
+    first, second = several(2)
+    fast, slow = first.shares("x", 60), second.shares("x", 60)
+    turns = [(list(itertools.islice(fast, 5)), list(itertools.islice(slow, 1))) for _ in range(12)]
+    assert sum(len(mine) for mine, _ in turns) == 50 and (first.leases, second.leases) == (50, 10)
+    assert sorted(share for turn in turns for mine in turn for share in mine) == list(range(60))
 
 
 def test_a_host_alone_gets_every_share_and_waits_for_nobody():

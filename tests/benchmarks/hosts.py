@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.hosts [--hosts 4] [--slower 5] [--n 8192]
 
-The last process is stopped for all but 1/slower of the time. A host's rate is what it drew between its first and its
-last sample; the ideal is the time in which all samples are drawn at these rates, each host from its own start on. One
-JSON line: seconds, ideal seconds, their ratio, samples and shares of each host.
+Once all have begun to sample, the last process is stopped for all but 1/slower of the time. A host's rate is what it
+drew between its first and its last sample; the ideal is the time in which all samples are drawn at these rates, each
+host from its own start on. One JSON line: seconds, ideal seconds, their ratio, samples and shares of each host.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ CYCLE = 0.25
 SUMMARY = r"([\d,]+) samples, .* in (\d+) shares, from ([\d.]+) to ([\d.]+)"
 
 
-def slow_down(process: subprocess.Popen, factor: float) -> None:
-    """Lets a process run for 1/factor of the time, until it ends."""
+def slow_down(process: subprocess.Popen, log: Path, factor: float) -> None:
+    """Lets a process run for 1/factor of the time, from the first samples on until it ends."""
+    while process.poll() is None and "sample base" not in log.read_text():
+        time.sleep(0.05)
     while process.poll() is None:
         process.send_signal(signal.SIGSTOP)
         time.sleep(CYCLE * (1 - 1 / factor))
@@ -43,10 +45,12 @@ def slow_down(process: subprocess.Popen, factor: float) -> None:
 def measure(count: int, slower: float, n: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
-        done = smoke.run(runs, "job=train")
+        # Programs are compiled here once, or the slow process would spend its time on them.
+        done = smoke.run(runs, "job=sample")
         assert done.returncode == 0, done.stderr
         processes = start_hosts(runs, count, "job=sample", f"sampling.n={n}", "flush_seconds=0.2")
-        threading.Thread(target=slow_down, args=(processes[-1], slower), daemon=True).start()
+        slowed = (processes[-1], runs / "host-0.log", slower)
+        threading.Thread(target=slow_down, args=slowed, daemon=True).start()
         assert [process.wait() for process in processes] == [0] * count
         said = [(runs / f"host-{i}.log").read_text() for i in range(count)]
     found = [re.findall(SUMMARY, text)[-1] for text in said]
