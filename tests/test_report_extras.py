@@ -17,11 +17,12 @@ from matplotlib.text import Text
 from rlvr_limit import passk
 from rlvr_limit.report import Arm, Study, figures, write_all
 from rlvr_limit.report.analysis import Findings, analyse
-from rlvr_limit.report.extras import extras
+from rlvr_limit.report.extras import Extra, extras
 from rlvr_limit.report.markdown import summary
 from rlvr_limit.report.page import SECTIONS, build
 from rlvr_limit.report.style import rc
 from rlvr_limit.report.sweeps import same_weights, saved_steps
+from rlvr_limit.report.tables import write_further
 from rlvr_limit.report.words import not_resolved, open_signs, percent
 
 M, N = 12, 16
@@ -200,3 +201,17 @@ def test_several_studies_get_a_page_that_holds_them_side_by_side_and_says_first_
         values = [percent(found.curves[other.name].mean_K[k - 1]) for k in (1, N)]
         assert re.findall(r"<td[^>]*>([^<]*)", row)[:3] == [values[0], str(N), values[1]]
         assert (tmp_path / name / "index.html").is_file() and f'href="{name}/index.html"' in markup
+
+
+def test_further_metrics_are_in_a_csv_cell_by_cell_as_the_page_shows_them(tmp_path) -> None:
+    rows = [["base", "1 %\n2 %", "3 %"], ["rl", "4 %", "5 %"]]
+    further = [Extra("Cover", "what it is", ["arm", "low", "high"], rows)]
+    assert list(write_further(further, tmp_path)) == ["further.csv"]
+    assert (tmp_path / "further.csv").read_text().splitlines() == [
+        "table,arm,column,value",
+        "Cover,base,low,1 %",
+        "Cover,base,low,2 %",
+        "Cover,base,high,3 %",
+        "Cover,rl,low,4 %",
+        "Cover,rl,high,5 %",
+    ]

@@ -128,6 +128,19 @@ def _support(study: Study, found: Findings) -> dict[str, Any]:
     return content
 
 
+def write_further(further: Sequence[Any], folder: Path) -> dict[str, str]:
+    """Writes further.csv, the tables of extras.py cell by cell; returns it with what is in it."""
+    rows = [
+        (extra.title, row[0], column, part)
+        for extra in further
+        for row in extra.rows
+        for column, cell in zip(extra.head[1:], row[1:], strict=True)
+        for part in cell.split("\n")
+    ]
+    _csv(folder / "further.csv", ("table", "arm", "column", "value"), rows)
+    return {"further.csv": "the further metrics as the page shows them; two lines of a cell are two rows"}
+
+
 def _summary(study: Study, found: Findings) -> dict[str, Any]:
     arms: dict[str, Any] = {}
     rates = shares(study)

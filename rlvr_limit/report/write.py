@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlvr_limit.report import figures, html, markdown, tables, viewer, words
 from rlvr_limit.report.analysis import Findings, analyse
+from rlvr_limit.report.extras import extras
 from rlvr_limit.report.page import Images, build
 from rlvr_limit.report.study import Study, check
 from rlvr_limit.types import UserError
@@ -67,7 +68,7 @@ def _write(study: Study, folder: Path) -> tuple[Findings, Images]:
     drawn = {name: draw for name, draw in figures.FIGURES.items() if figures.has_data(name, study, found)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files = tables.write_numbers(study, found, folder)
+        files = tables.write_numbers(study, found, folder) | tables.write_further(extras(study, found), folder)
         images = {}
         for name, draw in drawn.items():
             images[name], svg, image = figures.render(draw, study, found)
