@@ -56,13 +56,7 @@ class HostsConfig:
 class Hosts:
     """This host among those of a run; alone where there is no client. leases counts the shares that it was given."""
 
-    def __init__(
-        self,
-        index: int = 0,
-        count: int = 1,
-        client: Any = None,
-        patience: float = 30.0,
-    ):
+    def __init__(self, index: int = 0, count: int = 1, client: Any = None, patience: float = 30.0):
         self.index, self.count, self.leases = index, count, 0
         self._client, self._patience = client, patience
         self._counters: Counter[str] = Counter()
@@ -153,7 +147,8 @@ class Hosts:
         """Adds to what this host has done, for the others to see; nothing is sent before the next heartbeat."""
         self._last = time.time()
         self._first = self._first or self._last
-        self._told |= {name: self._told.get(name, 0) + value for name, value in done.items()}
+        # A dictionary of its own each time: the heartbeat's thread may be reading the last one.
+        self._told = self._told | {name: self._told.get(name, 0) + value for name, value in done.items()}
 
     def summary(self) -> str:
         """What this host has done, from when to when (seconds of the Unix clock), and the shares it was given."""
@@ -212,17 +207,18 @@ def start(config: HostsConfig) -> Hosts:
     Raises UserError where the three fields are given in part, or host 0 does not answer.
     """
     given = {"coordinator": bool(config.coordinator), "count": config.count > 0, "index": config.index >= 0}
-    if any(given.values()) and not all(given.values()):
+    by_hand = all(given.values())
+    if any(given.values()) and not by_hand:
         lacking = ", ".join(f"hosts.{name}" for name, is_given in given.items() if not is_given)
         raise UserError(
             f"config.hosts: {lacking} not given; all of coordinator, count and index would be right, or none"
         )
-    if all(given.values()) and (config.index >= config.count or not re.fullmatch(r".+:\d+", config.coordinator)):
+    if by_hand and (config.index >= config.count or not re.fullmatch(r".+:\d+", config.coordinator)):
         raise UserError(
             f"config.hosts: found index {config.index} of {config.count} at {config.coordinator!r}; "
             "an index below count and an address such as 10.0.0.1:1234 would be right"
         )
-    if not all(given.values()) and not _is_launched_with_others():
+    if not by_hand and not _is_launched_with_others():
         return Hosts()
     # A host may die while others sample: they go on without it.
     jax.config.update("jax_enable_recoverability", True)
@@ -233,7 +229,7 @@ def start(config: HostsConfig) -> Hosts:
     watchdog = _watchdog(config)
     try:
         jax.distributed.initialize(
-            **(explicit if all(given.values()) else {}),
+            **(explicit if by_hand else {}),
             initialization_timeout=START_SECONDS,
             heartbeat_timeout_seconds=max(1, round(config.patience)),
         )

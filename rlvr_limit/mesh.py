@@ -51,6 +51,11 @@ def all_devices() -> list[jax.Device]:
     return jax.local_devices()
 
 
+def place_among_hosts() -> tuple[int, int]:
+    """(index of this process, number of processes) of a run on several hosts; (0, 1) on one."""
+    return jax.process_index(), jax.process_count()
+
+
 def machine() -> str:
     """Kind and number of the devices, such as "NVIDIA H200 x 8"."""
     return f"{all_devices()[0].device_kind} x {jax.local_device_count()}"

@@ -351,9 +351,8 @@ def test_token_entropy_is_unbiased_and_its_error_is_the_spread_over_new_samples(
     assert np.mean(errors) == pytest.approx(np.std(means), rel=0.12)
 
 
-def test_token_entropy_needs_two_samples_of_each_problem() -> None:
-    with pytest.raises(UserError, match="2 samples of each problem"):
-        token_entropy(["a", "a", "b"], np.ones(3), np.ones(3))
+def test_token_entropy_of_one_sample_of_a_problem_has_a_mean_and_no_error() -> None:
+    assert token_entropy(["a", "a", "b"], np.array([1.0, 2.0, 6.0]), np.array([1, 2, 3])) == Entropy(1.5, None, 6, 3)
 
 
 @pytest.mark.parametrize(

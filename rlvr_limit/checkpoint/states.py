@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from rlvr_limit import model
-from rlvr_limit.mesh import parameter_shardings
+from rlvr_limit.mesh import parameter_shardings, place_among_hosts
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.types import UserError
 
@@ -70,29 +70,29 @@ def load_params(folder: Path, config: ModelConfig, mesh: Mesh) -> Params:
 
 def _by_this_host() -> ocp.options.MultiprocessingOptions:
     """Of a run on several hosts, one writes and reads what lies on its own devices; Orbax would wait for the others."""
-    if jax.process_count() == 1:
+    index, count = place_among_hosts()
+    if count == 1:
         return ocp.options.MultiprocessingOptions()
-    index = jax.process_index()
     return ocp.options.MultiprocessingOptions(index, {index}, barrier_sync_key_prefix=f"host-{index}")
 
 
 def _to_save(tree: Any) -> Any:
     """The tree as Orbax takes it: of a run on several hosts it refuses arrays that lie on one host only."""
-    if jax.process_count() == 1:
+    if place_among_hosts()[1] == 1:
         return tree
     return jax.tree.map(lambda x: on_host(x) if isinstance(x, jax.Array) else x, tree)
 
 
 def _to_fill(tree: Any) -> Any:
     """What Orbax restores into: the same on one host, plain memory on several."""
-    if jax.process_count() == 1:
+    if place_among_hosts()[1] == 1:
         return tree
     return jax.tree.map(lambda x: np.empty(x.shape, x.dtype) if hasattr(x, "sharding") else x, tree)
 
 
 def _placed(found: Any, wanted: Any) -> Any:
     """What was restored, laid out as wanted."""
-    if jax.process_count() == 1:
+    if place_among_hosts()[1] == 1:
         return found
     return jax.tree.map(lambda x, w: jax.device_put(x, w.sharding) if hasattr(w, "sharding") else x, found, wanted)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from rlvr_limit.engine import Engine
 from rlvr_limit.jobs.entropy import Entropy, token_entropy
 from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.progress import Progress
+from rlvr_limit.records.files import publish
 from rlvr_limit.rollout import rollout
 from rlvr_limit.types import Problem, SamplingParams, UserError
 
@@ -152,7 +152,12 @@ def recorded_entropy(experiment: Experiment, arm: str) -> Entropy:
     stored = stored.filter(pa.array(stored["index"].to_numpy() < most))
     if stored.num_rows < sum(n.values()):
         raise UserError(f"arm {arm} has {stored.num_rows} samples of {sum(n.values())}: --config.job=sample draws them")
-    return entropy_of(stored)
+    found = entropy_of(stored)
+    if found.error is None:
+        raise UserError(
+            f"arm {arm}: one sample of a problem says nothing of its entropy's error, sampling.n >= 2 is right"
+        )
+    return found
 
 
 def entropy_of(samples: pa.Table) -> Entropy:
@@ -197,9 +202,7 @@ def read(root: Path, arm: str) -> Matching | None:
 def _write(root: Path, arm: str, kept: Matching) -> None:
     path = _path(root, arm)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(dataclasses.asdict(kept), indent=1))
-    os.replace(fresh, path)
+    publish(path, lambda file: file.write(json.dumps(dataclasses.asdict(kept), indent=1).encode()))
 
 
 def _path(root: Path, arm: str) -> Path:
