@@ -17,7 +17,12 @@ class Notice:
         self._came = threading.Event()
         # Python lets only the main thread listen to signals.
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: self._came.set())
+            signal.signal(signal.SIGTERM, self._take)
+
+    def _take(self, *_: object) -> None:
+        """The first notice waits for a place to stop at; a second one ends the process as it would any other."""
+        self._came.set()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def __bool__(self) -> bool:
         return self._came.is_set()
