@@ -168,6 +168,11 @@ def parameter_shardings(specs: Any, mesh: Mesh) -> Any:
     return shardings
 
 
+def platform_of(mesh: Mesh | AbstractMesh) -> str:
+    """What its devices are, such as "gpu"; "cpu" where it has none."""
+    return mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else "cpu"
+
+
 def mesh_of(params: Any) -> Mesh:
     """The mesh that parameters lie on; one device where they were never placed on any."""
     lie = getattr(jax.tree.leaves(params)[0], "sharding", None)

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from kernels.decode_attention import GROUP, Plan
+from kernels.decode_attention import Plan, Tiling, tiling
 from rlvr_limit.engine.plans import Sizes, plan_of, seated, sizes_of
 from rlvr_limit.scheduler import Job, Scheduler, Seat, Shapes
 
@@ -17,9 +17,9 @@ Reads = list[tuple[int, int]]
 
 
 @st.composite
-def seatings(draw: st.DrawFn) -> tuple[Scheduler, int, int]:
+def seatings(draw: st.DrawFn) -> tuple[Scheduler, int, int, Tiling]:
     """A scheduler in mid-run on 1 to 3 shards; the rows of a shard in the plan; from how many tokens prompts are
-    visited by all of their rows together."""
+    visited by all of their rows together; the tiling of a platform."""
     window, in_page, shards = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
     page, slots = window * in_page, draw(st.sampled_from([1, 2, 3, 6, 8, 12]))
     sizes = draw(st.lists(st.tuples(st.integers(0, 6 * page), st.integers(1, 6)), min_size=1, max_size=6))
@@ -37,13 +37,14 @@ def seatings(draw: st.DrawFn) -> tuple[Scheduler, int, int]:
                 scheduler.release(seat)
     scheduler.next_round()
     rows = max(1, *map(len, scheduler.seats)) + draw(st.sampled_from([0, 1, 5]))
-    return scheduler, rows, draw(st.sampled_from([1, page, 2 * page + 1, 100 * page]))
+    group_from = draw(st.sampled_from([1, page, 2 * page + 1, 100 * page]))
+    return scheduler, rows, group_from, tiling(draw(st.sampled_from(["cpu", "gpu"])))
 
 
-def made(scheduler: Scheduler, rows: int, group_from: int) -> tuple[Sizes, list[list[Seat]], Plan]:
+def made(scheduler: Scheduler, rows: int, group_from: int, tiling: Tiling) -> tuple[Sizes, list[list[Seat]], Plan]:
     shapes = scheduler.shapes
     prompt_pages = max([0, *(len(pages[0]) for pages in scheduler._prompts.values())])
-    sizes = sizes_of(rows, shapes.pages, prompt_pages, min(-(-group_from // shapes.page), prompt_pages))
+    sizes = sizes_of(rows, shapes.pages, prompt_pages, min(-(-group_from // shapes.page), prompt_pages), tiling)
     seats = [seated(part) for part in scheduler.seats]
     return sizes, seats, plan_of(seats, scheduler, sizes, lambda request: scheduler.job(request).shared >= group_from)
 
@@ -96,7 +97,7 @@ def test_each_row_reads_its_prompt_and_then_what_its_sample_has_filed_and_nothin
 
 @given(seatings())
 def test_visits_come_by_tile_then_prompt_in_whole_groups_and_each_page_once_a_tile(seating):
-    scheduler, _, _ = seating
+    scheduler, *_ = seating
     sizes, seats, plan = made(*seating)
     for shard in range(scheduler.shapes.shards):
         mine = shard_of(plan, shard, sizes)
@@ -109,14 +110,14 @@ def test_visits_come_by_tile_then_prompt_in_whole_groups_and_each_page_once_a_ti
             runs[-1][2] += 1
         assert [run[0] for run in runs] == sorted(run[0] for run in runs)
         assert len({tuple(run[:2]) for run in runs}) == len(runs), "a tile visits a prompt twice"
-        assert all(run[2] % GROUP == 0 for run in runs)
+        assert all(run[2] % sizes.group == 0 for run in runs)
         used = [(mine.tile_S[s], mine.shared_S[s]) for s in range(n) if mine.shared_tokens_S[s]]
         assert len(set(used)) == len(used)
 
 
 @given(seatings())
 def test_order_lists_every_row_once_those_with_most_pages_first_and_lists_have_the_promised_lengths(seating):
-    scheduler, rows, _ = seating
+    scheduler, rows, *_ = seating
     sizes, seats, plan = made(*seating)
     shards = scheduler.shapes.shards
     assert rows % sizes.tile == 0
@@ -137,7 +138,7 @@ def test_order_lists_every_row_once_those_with_most_pages_first_and_lists_have_t
 
 @given(seatings(), st.randoms(use_true_random=False))
 def test_rows_of_one_prompt_are_neighbours_and_keep_the_order_of_their_seats(seating, random):
-    scheduler, _, _ = seating
+    scheduler, *_ = seating
     for part in scheduler.seats:
         part = random.sample(part, len(part))
         rows = seated(part)
@@ -149,7 +150,8 @@ def test_rows_of_one_prompt_are_neighbours_and_keep_the_order_of_their_seats(sea
             assert [s for s in rows if s.request == request] == [s for s in part if s.request == request]
 
 
-@given(st.integers(1, 300))
-def test_tiles_are_the_largest_power_of_two_up_to_64_that_divides_the_rows(rows: int):
-    tile = sizes_of(rows, 9, 2, 1).tile
-    assert tile == max(t for t in range(1, 65) if rows % t == 0 and t & (t - 1) == 0)
+@given(st.integers(1, 300), st.sampled_from([("cpu", 64), ("tpu", 64), ("gpu", 8)]))
+def test_tiles_are_the_largest_power_of_two_up_to_the_platform_s_that_divides_the_rows(rows: int, most: tuple):
+    platform, largest = most
+    tile = sizes_of(rows, 9, 2, 1, tiling(platform)).tile
+    assert tile == max(t for t in range(1, largest + 1) if rows % t == 0 and t & (t - 1) == 0)

@@ -7,10 +7,10 @@ from functools import partial
 import jax
 
 from kernels.decode_attention import cpu, gpu, hopper, reference, tpu
-from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, join
+from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, Tiling, join, tiling
 from kernels.platforms import by_platform
 
-__all__ = ["EMPTY", "GROUP", "Partial", "Plan", "decode_attention", "join"]
+__all__ = ["EMPTY", "GROUP", "Partial", "Plan", "Tiling", "decode_attention", "join", "tiling"]
 
 
 def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:

@@ -18,8 +18,11 @@ from kernels.decode_attention.plan import EMPTY, Partial, Plan, join
 QUERIES = 64
 """The rows of a Hopper matrix product; a block's queries are filled up to them."""
 GROUP = 8
+PART = 64
+"""Tokens that are fetched and added at a time: of half a page, so that two blocks fit a multiprocessor, and one of them
+computes while the other waits."""
 STAGES = 2
-"""Pages in flight a block: at 64 KB a page and head, twice what hides the latency of memory."""
+"""Parts in flight a block."""
 
 
 class Walk(NamedTuple):
@@ -55,8 +58,7 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
     q = jnp.pad(q_BKGH, ((0, rows - b), (0, 0), (0, GROUP - g), (0, 0)))
     any_I = jnp.zeros_like(plan.page_I)
     alone = Walk(plan.page_I, plan.tokens_I, any_I, plan.first_B, plan.count_B, jnp.zeros((b, QUERIES), jnp.int32))
-    q_alone = jnp.pad(q[:b], ((0, 0), (0, 0), (0, QUERIES - GROUP), (0, 0)))
-    own = _walk(q_alone, k_PKHC, v_PKCH, alone, GROUP)
+    own = _walk(q[:b], k_PKHC, v_PKCH, alone)
 
     together = QUERIES // GROUP
     blocks = rows // together
@@ -76,7 +78,6 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
             jnp.sum(mine_NS, axis=1),
             jnp.repeat(prompt_B, GROUP).reshape(blocks, QUERIES),
         ),
-        QUERIES,
     )
 
     def apart(x: jax.Array) -> jax.Array:
@@ -87,23 +88,22 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
     return join(alone, Partial(*map(apart, shared)))
 
 
-def _walk(q_NKMH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, walk: Walk, kept: int) -> Partial:
-    """The first `kept` queries' partial softmaxes over their block's entries."""
-    blocks, heads, _, h = q_NKMH.shape
-    width = k_PKHC.shape[-1]
+def _walk(q_NKMH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, walk: Walk) -> Partial:
+    """The queries' partial softmaxes over their block's entries."""
+    blocks, heads, queries, h = q_NKMH.shape
     kernel = plgpu.kernel(
-        partial(_kernel, kept=kept),
+        partial(_kernel, parts=k_PKHC.shape[-1] // PART),
         out_type=[
-            jax.ShapeDtypeStruct((blocks, heads, kept, h), jnp.float32),
-            jax.ShapeDtypeStruct((blocks, heads, kept), jnp.float32),
-            jax.ShapeDtypeStruct((blocks, heads, kept), jnp.float32),
+            jax.ShapeDtypeStruct((blocks, heads, queries, h), jnp.float32),
+            jax.ShapeDtypeStruct((blocks, heads, queries), jnp.float32),
+            jax.ShapeDtypeStruct((blocks, heads, queries), jnp.float32),
         ],
         grid=(blocks, heads),
         grid_names=("block", "head"),
         scratch_types=[
             _tiled(QUERIES, h),
-            _tiled(STAGES, h, width),
-            _tiled(STAGES, width, h),
+            _tiled(STAGES, h, PART),
+            _tiled(STAGES, PART, h),
             plgpu.SMEM((QUERIES, h), jnp.float32),
             plgpu.SMEM((QUERIES,), jnp.float32),
             plgpu.SMEM((QUERIES,), jnp.float32),
@@ -147,22 +147,28 @@ def _kernel(
     v_there,
     spent,
     *,
-    kept: int,
+    parts: int,
 ):
     block, head = jax.lax.axis_index("block"), jax.lax.axis_index("head")
-    first, count = first_N[block], count_N[block]
-    h, width = k_SHC.shape[1:]
+    first, h = first_N[block], q_MH.shape[1]
     rows = plgpu.Layout.WGMMA.reduce(1)
+    # Rows of q_MH behind the queries hold anything; no row of a product depends on another, and they are not kept.
+    some = pl.ds(0, q_NKMH.shape[2])
+    count = count_N[block] * parts
+
+    def place(n: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return first + jax.lax.div(n, parts), jax.lax.rem(n, parts) * PART
 
     def fetch(n: jax.Array, stage: jax.Array) -> None:
-        page = page_I[first + n]
-        plgpu.copy_gmem_to_smem(k_PKHC.at[page, head], k_SHC.at[stage], k_there.at[stage])
-        plgpu.copy_gmem_to_smem(v_PKCH.at[page, head], v_SCH.at[stage], v_there.at[stage])
+        entry, token = place(n)
+        page, tokens = page_I[entry], pl.ds(token, PART)
+        plgpu.copy_gmem_to_smem(k_PKHC.at[page, head, :, tokens], k_SHC.at[stage], k_there.at[stage])
+        plgpu.copy_gmem_to_smem(v_PKCH.at[page, head, tokens], v_SCH.at[stage], v_there.at[stage])
 
-    plgpu.copy_gmem_to_smem(q_NKMH.at[block, head], q_MH, start.at[0])
+    plgpu.copy_gmem_to_smem(q_NKMH.at[block, head], q_MH.at[some], start.at[0])
     plgpu.copy_gmem_to_smem(prompt_NM.at[block], prompt_M, start.at[1])
     for stage in range(STAGES):
-        pl.when(stage < count)(partial(fetch, stage, stage))
+        pl.when(stage < count)(partial(fetch, jnp.int32(stage), stage))
     plgpu.barrier_wait(start.at[0])
     plgpu.barrier_wait(start.at[1])
     mine_M = plgpu.layout_cast(prompt_M[...], rows)
@@ -170,12 +176,13 @@ def _kernel(
     def add(n: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         out, top, total = sums
         stage = jax.lax.rem(n, STAGES)
-        tokens_M = jnp.where(mine_M == prompt_I[first + n], tokens_I[first + n], 0)
-        token = plgpu.broadcasted_iota(jnp.int32, (QUERIES, width), 1, layout=plgpu.Layout.WGMMA)
+        entry, before = place(n)
+        tokens_M = jnp.where(mine_M == prompt_I[entry], tokens_I[entry] - before, 0)
+        token = plgpu.broadcasted_iota(jnp.int32, (QUERIES, PART), 1, layout=plgpu.Layout.WGMMA)
         seen = token < jax.lax.broadcast_in_dim(tokens_M, token.shape, [0])
         plgpu.barrier_wait(k_there.at[stage])
 
-        scores = _product(q_MH, k_SHC.at[stage], width) * h**-0.5
+        scores = _product(q_MH, k_SHC.at[stage], PART) * h**-0.5
         scores = jnp.where(seen, scores, EMPTY)
         new = jnp.maximum(top, scores.max(axis=1))
         e = jnp.where(seen, jnp.exp(scores - jax.lax.broadcast_in_dim(new, scores.shape, [0])), 0.0)
@@ -195,7 +202,6 @@ def _kernel(
     out, top, total = jax.lax.fori_loop(0, count, add, (zero_MH, zero_M + EMPTY, zero_M))
     out_MH[...], top_M[...], total_M[...] = out, top, total
     plgpu.commit_smem()
-    some = pl.ds(0, kept)
     for x, y in ((out_MH, out_NKMH), (top_M, top_NKM), (total_M, total_NKM)):
         plgpu.copy_smem_to_gmem(x.at[some], y.at[block, head])
     plgpu.wait_smem_to_gmem(0)

@@ -20,8 +20,8 @@ class Plan(NamedTuple):
     Shared pages are visited by tiles of `tile` neighbouring rows, of which B is a multiple. Visit s is that of rows
     tile_S[s] * tile onwards to page shared_S[s], with shared_tokens_S[s] tokens in use; it counts only for those rows b
     of the tile with prompt_B[b] == prompt_S[s]. Visits are sorted by tile, those of one tile by prompt, those of one
-    prompt by where its tokens stand. Those of one tile and prompt come in multiples of GROUP, the last ones perhaps
-    with no token in use.
+    prompt by where its tokens stand. Those of one tile and prompt come in multiples of the tiling's group, the last
+    ones perhaps with no token in use.
     """
 
     page_I: Any
@@ -51,7 +51,23 @@ class Partial(NamedTuple):
     total_BKG: Any
 
 
+class Tiling(NamedTuple):
+    """Rows that visit shared pages together where B allows it, and the multiples that visits of one prompt come in."""
+
+    tile: int
+    group: int
+
+
+def tiling(platform: str) -> Tiling:
+    """What suits the implementation for a platform.
+
+    On a GPU a block of threads holds 8 rows, and would walk all pages of its tile, those of none of its rows too.
+    """
+    return Tiling(8, 1) if platform in ("gpu", "cuda") else Tiling(64, GROUP)
+
+
 GROUP = 4
+"""Pages of a visit on a CPU."""
 
 EMPTY = -1e30
 """The top of no keys: finite, so that differences of tops stay numbers."""

@@ -23,6 +23,8 @@ def token_logprob(
     (rows, width), vocab = hidden_RD.shape, unembedding_DV.shape[1]
     tile = min(vocab, max(128, (held or TILE_LOGITS) // chunk // 128 * 128))
     inside = jnp.arange(tile)
+    # By default, a GPU rounds float32 factors to TF32.
+    exact = jax.lax.Precision.HIGHEST if hidden_RD.dtype == jnp.float32 else None
 
     def one(args: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x, targets = args
@@ -32,7 +34,7 @@ def token_logprob(
             # The last tile is moved back to lie inside; tokens that the one before it had are left out.
             begin = jnp.minimum(start, vocab - tile)
             weights = jax.lax.dynamic_slice_in_dim(unembedding_DV, begin, tile, 1)
-            logits = jnp.einsum("rd,dv->rv", x, weights, preferred_element_type=jnp.float32)
+            logits = jnp.einsum("rd,dv->rv", x, weights, preferred_element_type=jnp.float32, precision=exact)
             logits = jnp.where(begin + inside >= start, logits, LOWEST)
             top = jnp.maximum(old, jnp.max(logits, axis=-1))
             below = logits - top[:, None]

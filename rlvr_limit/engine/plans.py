@@ -11,28 +11,29 @@ from itertools import groupby
 
 import numpy as np
 
-from kernels.decode_attention import GROUP, Plan
+from kernels.decode_attention import Plan, Tiling
 from rlvr_limit.scheduler import Scheduler, Seat
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Lengths of a plan's lists, of one shard: rows, own items, visits, and rows of a tile."""
+    """Lengths of a plan's lists, of one shard: rows, own items, visits; rows of a tile, and multiples of visits."""
 
     rows: int
     items: int
     visits: int
     tile: int
+    group: int
 
 
-def sizes_of(rows: int, pages: int, prompt_pages: int, grouped: int) -> Sizes:
+def sizes_of(rows: int, pages: int, prompt_pages: int, grouped: int, tiling: Tiling) -> Sizes:
     """Sizes of a plan for any seating of `rows` rows on a shard of so many pages.
 
     A prompt has at most prompt_pages pages; one of up to `grouped` pages may be listed once for each of its rows.
     """
-    tile = next(t for t in (64, 32, 16, 8, 4, 2, 1) if rows % t == 0)
-    in_groups = -(-prompt_pages // GROUP) * GROUP
-    return Sizes(rows, pages + rows * grouped, rows * in_groups, tile)
+    tile = next(t for t in (64, 32, 16, 8, 4, 2, 1) if t <= tiling.tile and rows % t == 0)
+    in_groups = -(-prompt_pages // tiling.group) * tiling.group
+    return Sizes(rows, pages + rows * grouped, rows * in_groups, tile, tiling.group)
 
 
 def seated(seats: Sequence[Seat]) -> list[Seat]:
@@ -69,7 +70,7 @@ def _shard_plan(
     visits: list[tuple[int, int, int, int]] = []
     for (tile, request), _ in groupby(grouped):
         pages = _in_use(scheduler.prompt_pages(request, shard), scheduler.job(request).shared, size)
-        pages += [(0, 0)] * (-len(pages) % GROUP)
+        pages += [(0, 0)] * (-len(pages) % sizes.group)
         visits += [(tile, page, request % 2**31, tokens) for page, tokens in pages]
     own, shared = _columns(items, 3, sizes.items), _columns(visits, 4, sizes.visits)
     order = np.argsort(-count, kind="stable").astype(np.int32)

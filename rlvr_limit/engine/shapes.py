@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
+from kernels.decode_attention import Tiling, tiling
 from rlvr_limit import scheduler
 from rlvr_limit.engine import plans, programs
 from rlvr_limit.engine.requests import EngineConfig, Request
+from rlvr_limit.mesh import platform_of
 from rlvr_limit.model import ModelConfig
 
 REFERENCE_ROWS = 64
@@ -37,6 +39,7 @@ class Shapes:
     verified: tuple[int, ...]
     prefills: tuple[int, ...]
     group_from: int
+    tiling: Tiling
 
     @property
     def scheduler(self) -> scheduler.Shapes:
@@ -47,7 +50,7 @@ class Shapes:
         """Lengths of the plan of a window of so many rows."""
         grouped = -(-self.group_from // self.page)
         longest = self.prefills[-1] // self.page
-        return plans.sizes_of(rows // self.shards, self.pages, longest, min(grouped, longest))
+        return plans.sizes_of(rows // self.shards, self.pages, longest, min(grouped, longest), self.tiling)
 
     def rows_for(self, live: int) -> int:
         """The smallest bucket that holds so many live samples of every shard."""
@@ -89,6 +92,5 @@ def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) 
         # One page for the window that a sample is at, one prompt more than are held, and the trash.
         pages = slots * own + (config.prefix_rows + 1) * (prefills[-1] // page) + slots + 1
     verified = tuple(rows for rows in rounded if rows * config.window <= config.draft)
-    return Shapes(
-        shards, slots, page, pages, config.window, tuple(rounded), verified, tuple(prefills), config.group_from
-    )
+    lists = tuple(rounded), verified, tuple(prefills)
+    return Shapes(shards, slots, page, pages, config.window, *lists, config.group_from, tiling(platform_of(mesh)))

@@ -5,6 +5,7 @@ multiplications at the rate of the model's own matrix products, plus its bytes a
 in the same run. `transformers` needs torch and is to be run by itself: two frameworks share one memory badly.
 
     check          every kernel against its reference
+    attention      decode attention of one layer by itself: bytes of keys and values a second, 256 rows
     decode         256 slots, 128 -> 2,048 tokens: each window's seconds beside its floor
     shared         8 prompts of 300 x 128 samples, 300 -> 1,700 tokens, 512 slots, a few windows of it
     transformers   the same model and batch by transformers' generate, at two lengths
@@ -29,10 +30,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels import selfcheck
+from kernels.decode_attention import decode_attention, hopper, tiling
 from rlvr_limit import rl
-from rlvr_limit.engine import Engine, EngineConfig, Moment, Request, prompt_key
+from rlvr_limit.engine import Engine, EngineConfig, Moment, Request, plans, prompt_key
 from rlvr_limit.likelihood import Rows
 from rlvr_limit.model import ModelConfig, Params, init_params, parameter_count
+from rlvr_limit.scheduler import Job, Scheduler, Shapes
 from rlvr_limit.types import SamplingParams
 from tests.benchmarks.sampler import matmul_rate, times
 
@@ -95,7 +98,6 @@ def sampled(part: str, a: argparse.Namespace, prompts: int, samples: int, long: 
         )
         for i in range(prompts)
     ]  # fmt: skip
-    rate, bandwidth = products_rate(c, slots, params), copy_bandwidth(2**26 if a.small else 2**32)
     engine, seen = Engine(params, c, config, new), []
     start = time.perf_counter()
 
@@ -117,6 +119,7 @@ def sampled(part: str, a: argparse.Namespace, prompts: int, samples: int, long: 
         except (StopIteration, RuntimeError):
             if not 0 < a.windows < len(seen):
                 raise
+    rate, bandwidth = products_rate(c, slots, params), copy_bandwidth(2**26 if a.small else 2**32)
     # The first two windows wait for the programs and for the pipeline of windows to fill.
     steps = [
         (moment.attended / moment.live, (then - now) / WINDOW, floor_seconds(c, moment.live, moment, rate, bandwidth))
@@ -136,6 +139,42 @@ def sampled(part: str, a: argparse.Namespace, prompts: int, samples: int, long: 
         copy_tb_s=round(bandwidth / 1e12, 3),
         steps=[(round(x), round(1e3 * s, 2), round(1e3 * f, 2)) for x, s, f in steps[:: -(-len(steps) // 16)]],
     )
+
+
+def attended(a: argparse.Namespace, prompts: int, prompt: int, own: int) -> None:
+    """256 rows, in equal parts samples of `prompts` prompts of so many tokens, each with so many of its own."""
+    c, rows, page = (TINY, 8, 128) if a.small else (SEVEN, 256, 128)
+    each = -(-prompt // page) * prompts
+    pages, shapes = each + rows * -(-own // page), tiling(jax.default_backend())
+    jobs = [Job(i, prompt, own + WINDOW, range(rows // prompts)) for i in range(prompts)]
+    scheduler = Scheduler(Shapes(1, rows, pages + rows + 1, page, WINDOW), jobs)
+    scheduler.next_round()
+    while scheduler.seats[0][0].filed < own:
+        scheduler.window_done(scheduler.seats[0])
+        scheduler.next_round()
+    sizes = plans.sizes_of(rows, pages + rows + 1, -(-prompt // page), 1, shapes)
+    lists = plans.plan_of([plans.seated(scheduler.seats[0])], scheduler, sizes, lambda _: True)
+    lists = jax.tree.map(jnp.asarray, lists._replace(items=lists.items[0], visits=lists.visits[0]))
+    k, h = c.kv_heads, c.head_width
+    keys = iter(jax.random.split(jax.random.key(0), 3))
+    q = jax.random.normal(next(keys), (rows, k, c.heads // k, h), c.dtype)
+    pool = [jax.random.normal(next(keys), (pages + rows + 1, k, *x), c.dtype) for x in ((h, page), (page, h))]
+    # Many layers in one program, as in a step: their starts overlap with the ends of those before.
+    layers = 2 if a.small else 8
+
+    @jax.jit
+    def many(q: jax.Array) -> jax.Array:
+        for _ in range(layers):
+            found = decode_attention(q, *pool, lists, sizes.tile)
+            q = (found.out_BKGH / found.total_BKG[..., None]).astype(q.dtype)
+        return q
+
+    took = statistics.median(times(lambda: many(q), 10)) / layers
+    moved = 2 * 2 * k * h * (prompts * prompt + rows * own)
+    say(
+        "attention", prompts=prompts, prompt=prompt, own=own, microseconds=round(1e6 * took, 1),
+        gb_s=round(moved / took / 1e9), stages=hopper.STAGES, tokens_a_stage=hopper.PART,
+    )  # fmt: skip
 
 
 def profile(folder: str, steps: int) -> None:
@@ -202,7 +241,6 @@ def updated(name: str, c: ModelConfig, masters: str, kind: str, places: int, a: 
     c, places = (TINY, 64) if a.small else (c, places)
     rng, shape = np.random.default_rng(0), (1, places)
     params = init_params(replace(c, dtype=masters), jax.random.key(0))
-    rate = products_rate(c, places, jax.tree.map(lambda x: x.astype(c.dtype), params))
     rows = Rows(
         rng.integers(c.vocab_size, size=shape).astype(np.int32),
         np.broadcast_to(np.arange(places) >= places // 8, shape),
@@ -225,7 +263,9 @@ def updated(name: str, c: ModelConfig, masters: str, kind: str, places: int, a: 
     jax.block_until_ready(step())
     first = time.perf_counter() - began
     middle = statistics.median(times(step, 5))
-    attended = 12 * c.layers * c.heads * c.head_width * (places + 1) / 2
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+    rate = products_rate(c, places, jax.tree.map(lambda x: x.astype(c.dtype), state.params))
+    per_token = 6 * multiplied(c) + 12 * c.layers * c.heads * c.head_width * (places + 1) / 2
     tokens = 4 * places
     say(
         f"update {name}",
@@ -236,8 +276,8 @@ def updated(name: str, c: ModelConfig, masters: str, kind: str, places: int, a: 
         step_s=round(middle, 3),
         tokens_per_s=round(tokens / middle, 1),
         matmul_tflops=round(rate / 1e12, 1),
-        share_of_floor=round(tokens * (6 * multiplied(c) + attended) / rate / middle, 3),
-        peak_gb=round((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 1e9, 2),
+        share_of_floor=round(tokens * per_token / rate / middle, 3),
+        peak_gb=round(peak / 1e9, 2),
     )
 
 
@@ -248,8 +288,14 @@ def checked() -> None:
     say("check", seconds=round(time.perf_counter() - began, 1), backend=jax.default_backend())
 
 
+SEEN = [(256, 128, 256), (256, 128, 1024), (256, 128, 1920), (8, 300, 700), (1, 2048, 512)]
+"""Prompts, tokens of each, tokens of each sample."""
+
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "check": lambda a: checked(),
+    "attention": lambda a: [
+        attended(a, *((2, 130, 32) if a.small else seen)) for seen in SEEN[: 1 if a.small else None]
+    ],
     "decode": lambda a: sampled("decode", a, *((8, 1, 16, 96, 8) if a.small else (256, 1, 128, 1920, 256))),
     "shared": lambda a: sampled("shared", a, *((2, 4, 16, 96, 8) if a.small else (8, 128, 300, 1400, 512))),
     "transformers": by_transformers,
