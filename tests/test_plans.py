@@ -77,7 +77,7 @@ def in_use(pages: list[int], tokens: int, size: int) -> Reads:
 
 @given(seatings())
 def test_each_row_reads_its_prompt_and_then_what_its_sample_has_filed_and_nothing_else(seating):
-    scheduler, rows, group_from = seating
+    scheduler, rows, group_from, _ = seating
     sizes, seats, plan = made(*seating)
     size = scheduler.shapes.page
     for shard, part in enumerate(seats):
