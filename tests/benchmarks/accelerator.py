@@ -216,7 +216,7 @@ def by_transformers(a: argparse.Namespace) -> None:
         torch.set_default_dtype(torch.bfloat16)
         model = Qwen2ForCausalLM(config).eval()
     new = 8 if a.small else 64
-    for long in (16, 32) if a.small else (128, 1024):
+    for long in (16, 32) if a.small else (128, 512):
         ids = torch.randint(10, c.vocab_size, (a.batch, long), device=where)
 
         def generate(tokens: int, ids: object = ids) -> float:

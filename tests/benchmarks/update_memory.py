@@ -63,16 +63,14 @@ def main() -> None:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere)
 
     tx = rl.optimizer(rl.OptimizerConfig(1e-6, kind=a.kind), 100)
-    masters = ModelConfig(**{**vars(config), "dtype": "float32"})
-    state = plan._state(masters, mesh, tx)
+    state = plan._state(config, mesh, tx, "float32", None)
     shape = (1, a.places)
     rows = Rows(of(shape, jnp.int32), of(shape, bool), of(shape, jnp.int32), of(shape, jnp.int32))
     batch = rl.PolicyBatch(rows, *[of(shape, jnp.float32)] * 3)
-    names = ("loss", "tokens", "max_delta_logp", *updates.PER_TOKEN)
-    sums = updates.Sums(state.params, {name: of((), jnp.float32) for name in names})
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
     moments = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.opt_state))
     objective, compute = rl.Objective(0.2, 0.2), rl.Compute(remat=a.remat)
+    sums = rl.no_sums(state.params, objective, mesh)
     traced = updates.accumulate.trace(state.params, config, objective, compute, batch, sums)
     # The optimizer's moments lie beside this program, which is not given them.
     report(f"gradient of 1 x {a.places}", traced, target.platform, 2 * size)
