@@ -31,8 +31,11 @@ def make(
     seed: int = 0,
     places: int = 0,
     spare: int = 3,
+    listed: bool = False,
 ) -> Case:
     """own: own tokens of each row; prompts: each row's prompt; shared: prompt -> its tokens; `places` shuffles pages.
+
+    listed: whether the pages of prompts are listed for each of their rows, rather than visited.
 
     What a row is (its query, its keys and values) depends on seed, its number and its prompt alone: never on the
     other rows, nor on where the pages lie. Entries past the counts hold junk, and so do pages that no one reads.
@@ -56,6 +59,9 @@ def make(
 
     of_prompt = {prompt: fill(0, prompt, tokens) for prompt, tokens in shared.items()}
     of_row = [fill(1, row, tokens) for row, tokens in enumerate(own)]
+    if listed:
+        of_row = [of_prompt.get(prompts[row], []) + pages for row, pages in enumerate(of_row)]
+        of_prompt = {}
     items = [(at, row, n) for row, pages in enumerate(of_row) for at, n in pages]
     visits = [
         (t, at, prompt, n)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from test_model import in_float64, numpy_log_softmax, random_params
 
+from kernels.decode_attention import gpu, tiling
 from rlvr_limit import likelihood, model
-from rlvr_limit.engine import Engine, EngineConfig, Request, programs, prompt_key
+from rlvr_limit.engine import Engine, EngineConfig, Request, programs, prompt_key, shapes
 from rlvr_limit.engine.shapes import AHEAD
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.rollout import Graded, missing, rollout
@@ -115,6 +116,20 @@ def margin(weights: Params, prompt: int, tokens: tuple[int, ...], index: int) ->
 
 @pytest.mark.parametrize("change", [{"window": 8}, {"slots": 10}], ids=str)
 def test_other_program_shapes_agree_within_rounding(params: Params, free: Drawn, change: dict):
+    agree_within_rounding(params, free, change)
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_attention_in_plain_xla_and_the_plans_of_an_accelerator_agree_within_rounding(
+    params: Params, free: Drawn, platform: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(programs, "decode_attention", gpu.decode_attention)
+    monkeypatch.setattr(shapes, "tiling", lambda _: tiling(platform))
+    # Shapes that no other test has: what is compiled here must not be found by it.
+    agree_within_rounding(params, free, {"window": 3, "slots": 60 if platform == "gpu" else 61})
+
+
+def agree_within_rounding(params: Params, free: Drawn, change: dict) -> None:
     other = draw(
         Engine(params, MODEL, replace(CONFIG, **change), LONGEST), [request(p, FREE, range(50)) for p in range(8)]
     )

@@ -48,6 +48,14 @@ def test_attention_over_own_and_shared_pages_equals_brute_force(name):
     check(attend(name, case), case, 1e-5)
 
 
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+def test_prompts_may_be_listed_for_each_of_their_rows_where_the_tiling_says_so(name):
+    assert decode_attention.tiling("cpu").lists_prompts
+    case = make(OWN, PROMPTS, SHARED, **SMALL, listed=True)
+    assert len(set(case.plan.page_I.tolist())) < len(case.plan.page_I)
+    check(attend(name, case), case, 1e-5)
+
+
 @EVERY_ATTENTION
 @pytest.mark.parametrize(
     ("own", "shared"),

@@ -37,8 +37,9 @@ def seatings(draw: st.DrawFn) -> tuple[Scheduler, int, int, Tiling]:
                 scheduler.release(seat)
     scheduler.next_round()
     rows = max(1, *map(len, scheduler.seats)) + draw(st.sampled_from([0, 1, 5]))
-    group_from = draw(st.sampled_from([1, page, 2 * page + 1, 100 * page]))
-    return scheduler, rows, group_from, tiling(draw(st.sampled_from(["cpu", "gpu"])))
+    suited = tiling(draw(st.sampled_from(["cpu", "tpu", "gpu"])))
+    group_from = draw(st.sampled_from([1, page, 2 * page + 1, 100 * page])) if suited.lists_prompts else 1
+    return scheduler, rows, group_from, suited
 
 
 def made(scheduler: Scheduler, rows: int, group_from: int, tiling: Tiling) -> tuple[Sizes, list[list[Seat]], Plan]:

@@ -20,7 +20,10 @@ Nth = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
-    """As the reference; temporaries are a few times G / (2 C) of the pool, one softmax over each of its pages."""
+    """As the reference, where no page is listed for two rows.
+
+    Temporaries are a few times G / (2 C) of the pool, one softmax over each of its pages.
+    """
     return join(_own(q_BKGH, k_PKHC, v_PKCH, plan), _shared(q_BKGH, k_PKHC, v_PKCH, plan, tile))
 
 

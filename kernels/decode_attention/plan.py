@@ -52,18 +52,23 @@ class Partial(NamedTuple):
 
 
 class Tiling(NamedTuple):
-    """Rows that visit shared pages together where B allows it, and the multiples that visits of one prompt come in."""
+    """tile rows visit shared pages together where B allows it, visits of one prompt come in multiples of group.
+
+    lists_prompts: whether shared pages may be listed among the own pages of each of their rows.
+    """
 
     tile: int
     group: int
+    lists_prompts: bool
 
 
 def tiling(platform: str) -> Tiling:
     """What suits the implementation for a platform.
 
-    On a GPU a block of threads holds 8 rows, and would walk all pages of its tile, those of none of its rows too.
+    On a GPU a block of threads holds 8 rows, and would walk all pages of its tile, those of none of its rows too. Plain
+    XLA (gpu.py, on TPUs also) reads each page once, for one row.
     """
-    return Tiling(8, 1) if platform in ("gpu", "cuda") else Tiling(64, GROUP)
+    return {"cpu": Tiling(64, GROUP, True), "tpu": Tiling(64, GROUP, False)}.get(platform, Tiling(8, 1, False))
 
 
 GROUP = 4

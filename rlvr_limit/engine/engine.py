@@ -237,7 +237,7 @@ class _Run:
         return jax.device_put(x, self._layout.place(x.shape, "rows"))
 
     def _is_grouped(self, request: int) -> bool:
-        return self.scheduler.job(request).shared >= self.engine.config.group_from
+        return self.scheduler.job(request).shared >= self.shapes.group_from
 
     def land(self, flight: _Flight) -> _Landed:
         """Waits for a window and frees the slots of what ended in it."""

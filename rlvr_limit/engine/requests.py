@@ -23,7 +23,8 @@ class EngineConfig:
     Keys and values lie in pages of `page` tokens (16 or more, rounded up to whole windows). cache_tokens is what all
     pages hold; 0 leaves room for every slot's longest sample and for prefix_rows prompts.
     buckets are the numbers of rows that programs are compiled for, the smallest that holds all live samples is taken;
-    () means one of all slots. Prompts of group_from tokens or more are attended to by all of their rows together.
+    () means one of all slots. Prompts of group_from tokens or more are attended to by all of their rows together,
+    on accelerators those of any length.
     draft switches speculation on: in buckets of up to draft / window rows, a whole window can be guessed from other
     samples of the same problem and verified at once, where that is faster. It is about the number of tokens that the
     machine computes in the time in which it reads the weights; 0 is off, since what a sample is then depends, within

@@ -26,7 +26,8 @@ LEAST_PAGE = 16
 class Shapes:
     """pages of `page` tokens on each shard; buckets are rows of all shards together, in rising order.
 
-    verified are the buckets in which guesses can be verified. prefills are the lengths that prompts are padded to, in
+    group_from: prompts of so many tokens or more are visited, others listed for each of their rows. verified are the
+    buckets in which guesses can be verified. prefills are the lengths that prompts are padded to, in
     rising order.
     """
 
@@ -93,4 +94,6 @@ def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) 
         pages = slots * own + (config.prefix_rows + 1) * (prefills[-1] // page) + slots + 1
     verified = tuple(rows for rows in rounded if rows * config.window <= config.draft)
     lists = tuple(rounded), verified, tuple(prefills)
-    return Shapes(shards, slots, page, pages, config.window, *lists, config.group_from, tiling(platform_of(mesh)))
+    suited = tiling(platform_of(mesh))
+    group_from = config.group_from if suited.lists_prompts else 1
+    return Shapes(shards, slots, page, pages, config.window, *lists, group_from, suited)
