@@ -38,7 +38,13 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh of the first data * fsdp * tensor devices. Raises UserError where there are fewer."""
+    """A mesh of the first data * fsdp * tensor devices.
+
+    Raises UserError where there are fewer, or where JAX was told to leave out the CPU, on which curves are computed.
+    """
+    platforms = jax.config.jax_platforms
+    if platforms and "cpu" not in platforms.split(","):
+        raise UserError(f"JAX_PLATFORMS is {platforms!r}, but curves need the CPU too: '{platforms},cpu' is right")
     shape = (config.data, config.fsdp, config.tensor)
     wanted = math.prod(shape)
     if min(shape) < 1 or wanted > jax.local_device_count():

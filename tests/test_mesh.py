@@ -207,3 +207,13 @@ def test_first_differing_tokens_on_other_meshes_lie_at_a_boundary(
             margins.append(margin(in_float64(wide), key, sample.tokens[:same]))
     print(f"{shape}: {len(margins)} of {len(drawn_on_one)} samples differ, margins {margins}, log-probs {away:.1e}")
     assert away <= 1e-5 and max(margins, default=0) <= 1e-5
+
+
+def test_a_run_without_the_cpu_is_refused_before_it_begins():
+    before = jax.config.jax_platforms
+    try:
+        jax.config.update("jax_platforms", "cuda")
+        with pytest.raises(UserError, match="JAX_PLATFORMS is 'cuda'.*'cuda,cpu' is right"):
+            make_mesh(MeshConfig())
+    finally:
+        jax.config.update("jax_platforms", before)
