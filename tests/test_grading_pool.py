@@ -156,6 +156,17 @@ def test_verdicts_go_on_when_an_idle_worker_or_the_server_is_killed(tmp_path, wh
         assert list(pool.finished(wait=True)) == [("b", Verdict(True, Status.GRADED, "5"))]
 
 
+def test_a_scheduler_s_notice_to_all_processes_ends_no_grading(tmp_path):
+    path = tmp_path / "pids"
+    with GradingPool(play, 1, NO_LIMIT) as pool:
+        pool.submit("a", problem(), f"report {path}")
+        worker, server = pids(path, 1)[0], children()[0].pid
+        for pid in (worker, server):
+            os.kill(pid, signal.SIGTERM)
+        assert [(tag, verdict.status) for tag, verdict in pool.finished(wait=True)] == [("a", Status.GRADED)]
+        assert [child.pid for child in children()] == [server]
+
+
 def test_a_server_that_ends_again_and_again_is_said():
     with GradingPool(play, 1, NO_LIMIT, shorten=end_the_server) as pool:
         pool.submit(0, problem(), "5")

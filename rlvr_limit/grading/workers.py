@@ -196,8 +196,9 @@ def serve(link: socket.socket, *arguments: Any) -> None:
     What comes is (number, the problem or the id of one sent before, response). Ends when the socket is closed.
     arguments are those of Workers but for tell.
     """
-    # Ctrl-C reaches the whole process group; the process that samples alone decides.
+    # Ctrl-C and a scheduler's notice reach all processes; the one that samples alone decides, by closing the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     listening, telling = os.pipe()
     os.set_blocking(telling, False)
 

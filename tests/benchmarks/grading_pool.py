@@ -264,7 +264,6 @@ def grade_alone(busy: float) -> None:
 
 def cpu_of_workers() -> float:
     """CPU seconds that the processes below this one have used."""
-    used, ours = 0, {os.getpid()}
     stats = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -272,10 +271,9 @@ def cpu_of_workers() -> float:
         except OSError:
             continue
         stats[int(path.parent.name)] = rest.split()
-    for pid in sorted(stats):
-        if int(stats[pid][1]) in ours:
-            ours.add(pid)
-            used += int(stats[pid][11]) + int(stats[pid][12])
+    used, new = 0, {os.getpid()}
+    while new := {pid for pid in stats if int(stats[pid][1]) in new}:
+        used += sum(int(stats[pid][11]) + int(stats[pid][12]) for pid in new)
     return used / os.sysconf("SC_CLK_TCK")
 
 
