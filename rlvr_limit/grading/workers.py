@@ -122,7 +122,7 @@ class Workers:
 
     def _new_pool(self) -> ProcessPool:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([self._grade.__module__])
+        context.set_forkserver_preload([self._grade.__module__, __name__])
         return ProcessPool(self._workers, initializer=_confine, initargs=(self._memory, self._grade), context=context)
 
     def _schedule(self, task: _Task) -> None:
