@@ -213,6 +213,15 @@ def test_closing_the_stream_ends_the_program():
     assert time.monotonic() - began < 5 and not processes()
 
 
+@pytest.mark.skipif("namespaces" in missing_protection(), reason="programs are run in a folder of this file system")
+def test_a_process_that_is_killed_while_a_program_runs_leaves_no_folder(tmp_path):
+    results = execute(job("import time\ndef f(x): return time.sleep(x)", 0, 1000), Limits())
+    assert next(results).kind == Kind.VALUE and processes()
+    # Nobody would clean up after a process that were killed here.
+    assert not list(tmp_path.iterdir())
+    results.close()
+
+
 def test_stopped_run_raises():
     with pytest.raises(InterruptedError):
         list(execute(job("import time\ndef f(x): time.sleep(x)", 1000), Limits(), stopped=lambda: True))

@@ -51,6 +51,14 @@ def play(given, text):
     return Verdict(text == given.answer, Status.GRADED, text)
 
 
+def broken(given, text):
+    raise KeyError("lost")
+
+
+def end_the_server(given, text):
+    os._exit(1)
+
+
 def run(texts, workers=2, timeout=NO_LIMIT, grade=play, **more):
     return list(map_verdicts(grade, [(problem(), text) for text in texts], workers, timeout, **more))
 
@@ -103,25 +111,77 @@ def pids(path, count):
     return [int(line) for line in path.read_text().split()]
 
 
-def test_a_verdict_whose_worker_is_killed_from_outside_is_not_lost(tmp_path):
+def gone(pid):
+    """Whether a process ends within 30 s."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("who", ["worker", "server"])
+def test_a_verdict_whose_worker_or_server_is_killed_from_outside_is_not_lost(tmp_path, who):
     path = tmp_path / "pids"
-    killer = threading.Thread(target=lambda: os.kill(pids(path, 1)[0], signal.SIGKILL))
+
+    def kill():
+        worker = pids(path, 1)[0]
+        os.kill(worker if who == "worker" else children()[0].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
     killer.start()
     verdicts = run(["5", f"report {path}", "1"], workers=1)
     killer.join()
     assert [v.status for v in verdicts] == [Status.GRADED] * 3 and [v.correct for v in verdicts] == [True, False, False]
     first, second = pids(path, 2)
     assert first != second
+    assert gone(first) and gone(second)
 
 
-def test_verdicts_go_on_when_idle_workers_are_killed():
-    with GradingPool(play, 2, NO_LIMIT) as pool:
-        pool.submit("a", problem(), "5")
-        assert list(pool.finished(wait=True)) == [("a", Verdict(True, Status.GRADED, "5"))]
-        for child in children():
-            os.kill(child.pid, signal.SIGKILL)
+@pytest.mark.parametrize("who", ["worker", "server"])
+def test_verdicts_go_on_when_an_idle_worker_or_the_server_is_killed(tmp_path, who):
+    path = tmp_path / "pids"
+    with GradingPool(play, 1, NO_LIMIT) as pool:
+        pool.submit("a", problem(), f"report {path}")
+        assert [tag for tag, _ in pool.finished(wait=True)] == ["a"]
+        killed = pids(path, 1)[0] if who == "worker" else children()[0].pid
+        os.kill(killed, signal.SIGKILL)
+        assert gone(killed)
         pool.submit("b", problem("q"), "5")
         assert list(pool.finished(wait=True)) == [("b", Verdict(True, Status.GRADED, "5"))]
+
+
+def test_a_scheduler_s_notice_to_all_processes_ends_no_grading(tmp_path):
+    path = tmp_path / "pids"
+    with GradingPool(play, 1, NO_LIMIT) as pool:
+        pool.submit("a", problem(), f"report {path}")
+        worker, server = pids(path, 1)[0], children()[0].pid
+        for pid in (worker, server):
+            os.kill(pid, signal.SIGTERM)
+        assert [(tag, verdict.status) for tag, verdict in pool.finished(wait=True)] == [("a", Status.GRADED)]
+        assert [child.pid for child in children()] == [server]
+
+
+def test_a_server_that_ends_again_and_again_is_said():
+    with GradingPool(play, 1, NO_LIMIT, shorten=end_the_server) as pool:
+        pool.submit(0, problem(), "5")
+        with pytest.raises(RuntimeError, match="process that watches the graders ended 4 times"):
+            list(pool.finished(wait=True))
+
+
+def test_an_answer_longer_than_the_socket_holds_comes_through():
+    long = "7" * (3 << 20)
+    with GradingPool(play, 1, NO_LIMIT) as pool:
+        for tag in range(3):
+            pool.submit(tag, problem(), long + str(tag))
+        assert sorted(pool.finished(wait=True)) == [
+            (tag, Verdict(False, Status.GRADED, long + str(tag))) for tag in range(3)
+        ]
 
 
 def test_submitting_and_asking_never_wait():
@@ -214,9 +274,6 @@ def test_shortened_responses_are_judged_alike_and_cost_no_worker():
 
 
 def test_a_bad_response_met_while_shortening_is_an_error():
-    def broken(given, text):
-        raise KeyError("lost")
-
     assert run(["5"], shorten=broken) == [Verdict(False, Status.ERROR, detail="KeyError: 'lost'")]
 
 

@@ -211,12 +211,17 @@ def test_judged_chains_bound_cot_pass_at_k(judged):
         assert float(row["low"]) == pytest.approx(float(pass_at([0, 0, 0, 1], k)), abs=1e-12)
         assert float(row["high"]) == pytest.approx(float(pass_at([*counts[:3], counts[3] - 1], k)), abs=1e-12)
     section = part(judged, "chains")
-    cells = re.findall(r"<td[^>]*>(.*?)</td>", re.search("<th scope=row>Qwen2.5-7B<.*", section)[0])
-    assert cells[:3] == ["1", "1", str(sum(counts) - 2)]
+    row = re.search("<th scope=row>Qwen2.5-7B<br><small>(.*?)</small></th>(.*)", section)
+    assert row[1] == f"1 right, 1 wrong, {sum(counts) - 2} not judged"
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row[2])
     low, high = (percent(float(pass_at(c, N))) for c in ([0, 0, 0, 1], [*counts[:3], counts[3] - 1]))
     assert cells[-1] == f"{low} to {high}<br><small>{percent(float(pass_at(counts, N)))} pass@{N}</small>"
-    assert f"CoT-Pass@{N}, lower to upper" in section and "Lower: a right answer whose chain nobody judged" in section
-    assert "no chain of SimpleRL-Zoo 7B and base without reasoning was judged" in section
+    assert (
+        f">CoT-Pass@{N}<" in section
+        and "lower to upper" in section
+        and "Lower: a right answer whose chain nobody judged" in section
+    )
+    assert "none of their chains was judged: SimpleRL-Zoo 7B and base without reasoning." in section
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_guessable_problems_and_judged_chains_reach_as_far_as_their_stage():
     found = analyse(shown)
     assert len(found.guessable.curves["rl"]) == N and len(found.chains["rl"].low_K) == FIRST
     assert [row[-1] for row in (chain_rows(shown, found)[0], guessable_rows(shown, found)[0])] == [
-        f"CoT-Pass@{FIRST}, lower to upper",
+        f"CoT-Pass@{FIRST}",
         f"pass@{N}",
     ]
 

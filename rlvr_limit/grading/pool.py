@@ -1,50 +1,36 @@
-"""Grades responses in killable worker processes beside whatever this process does: nothing hangs, nothing is lost.
+"""Grades responses beside whatever this process does: nothing hangs, nothing is lost, and next to nothing is done here.
 
     with GradingPool(grade, workers=2, seconds=10.0) as pool:
         pool.submit(tag, problem, response)         never waits
         for tag, verdict in pool.finished(): ...    what is done by now; wait=True: all that is left
     map_verdicts(grade, items, 2, 10.0)             the same as a stream in order
 
-Workers fork from a server process of their own, which is started as a new program and has seen the grader only: no fork
-ever copies a process that holds jax, and a killed worker is replaced in milliseconds.
+A process of its own (grading/workers.py) reads the responses, tells equal ones and watches the worker processes; this
+one writes to a socket and reads from it, without a thread, so that a sampler which has one core keeps it.
 """
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import logging
 import multiprocessing
-import queue
-import resource
-import signal
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from concurrent.futures import Future, TimeoutError
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
-from typing import Any
+import select
+import socket
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+from typing import NamedTuple
 
-from pebble import ProcessExpired, ProcessPool
+from rlvr_limit.grading.workers import BREAKS, CHUNK, Shorten, packed, serve, unpacked
+from rlvr_limit.types import Grader, Problem, Verdict
 
-from rlvr_limit.types import Grader, Problem, Status, Verdict
-
-AHEAD, REMEMBERED, MEMORY_BYTES = 64, 65_536, 2 << 30
-WALL_FACTOR, ATTEMPTS, BREAKS, DETAIL_LENGTH = 5, 2, 3, 200
-"""Wall time allowed for a second of CPU time; tries of what may be the machine's fault; new pools in a row."""
-
-Shorten = Callable[[Problem, str], Verdict | str]
+AHEAD, MEMORY_BYTES, GRACE_SECONDS = 64, 2 << 30, 10.0
 
 
-@dataclass
-class _Task:
-    """One distinct (problem, shortened response) that is out for grading, and whom its verdict is for."""
-
-    key: tuple[str, str]
+class _Out(NamedTuple):
+    tag: Hashable
     problem: Problem
     response: str
-    tags: list[Hashable] = field(default_factory=list)
-    attempts: int = 0
-    future: Future[Any] | None = None
 
 
 class GradingPool:
@@ -53,8 +39,8 @@ class GradingPool:
     A verdict may take `seconds` of CPU time (then TIMEOUT) and memory_bytes of address space (then ERROR). If a worker
     dies, or has not answered after WALL_FACTOR * seconds though its CPU time is not used up (the machine is busy), the
     verdict is tried once more, then ERROR or TIMEOUT. An exception, or anything that is no Verdict, is ERROR.
-    shorten, run here, gives the verdict at once or a shorter response that grade judges alike; equal ones of a problem
-    are graded once. grade is a function that a fresh process can import; a problem's id stands for the problem.
+    shorten gives the verdict at once or a shorter response that grade judges alike; equal ones of a problem are graded
+    once. Both are functions that a fresh process can import; a problem's id stands for the problem.
     """
 
     def __init__(
@@ -65,14 +51,12 @@ class GradingPool:
         shorten: Shorten | None = None,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
-        self._grade, self._workers, self._seconds, self._memory = grade, workers, seconds, memory_bytes
-        self._shorten = shorten
-        self._ready: deque[tuple[Hashable, Verdict]] = deque()
-        self._known: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
-        self._out: dict[tuple[str, str], _Task] = {}
-        self._done: queue.SimpleQueue[tuple[_Task, Future[Any]]] = queue.SimpleQueue()
-        self._breaks = 0
-        self._pool = self._new_pool()
+        self._arguments = (grade, workers, seconds, shorten, memory_bytes)
+        self._out: dict[int, _Out] = {}
+        self._count = self._breaks = 0
+        self._start()
+        # Should nobody close it, the server must see its socket closed before this process waits for it to end.
+        atexit.register(self.close)
 
     def __enter__(self) -> GradingPool:
         return self
@@ -82,117 +66,108 @@ class GradingPool:
 
     @property
     def unfinished(self) -> int:
-        """Distinct verdicts that are still out."""
+        """Responses whose verdicts have not come out of `finished`."""
         return len(self._out)
 
     def submit(self, tag: Hashable, problem: Problem, response: str) -> None:
         """Takes a response without waiting; its verdict comes out of `finished` with its tag."""
-        found = self._shortened(problem, response)
-        if isinstance(found, Verdict):
-            self._ready.append((tag, found))
-            return
-        key = (problem.id, found)
-        if key in self._known:
-            self._known.move_to_end(key)
-            self._ready.append((tag, self._known[key]))
-        elif key in self._out:
-            self._out[key].tags.append(tag)
-        else:
-            # A grader judges text: token ids of the prompt would only be sent to and fro.
-            task = _Task(key, dataclasses.replace(problem, prompt_ids=()), found, [tag])
-            self._out[key] = task
-            self._schedule(task)
+        self._out[self._count] = _Out(tag, problem, response)
+        self._send(self._count)
+        self._count += 1
+        self._write()
 
     def finished(self, wait: bool = False) -> Iterator[tuple[Hashable, Verdict]]:
         """(tag, verdict) of what is done, in no particular order; with wait, until nothing is left.
 
-        Raises RuntimeError where workers cannot be started at all.
+        Raises RuntimeError where workers, or the process that watches them, cannot be started at all.
         """
-        while True:
-            while self._ready:
-                yield self._ready.popleft()
-            try:
-                self._settle(*self._done.get(block=wait and bool(self._out)))
-            except queue.Empty:
+        while self._out:
+            self._write()
+            self._read()
+            if not self._ready and not wait:
                 return
+            if not self._ready:
+                self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+                self._poll.poll()
+            while self._ready:
+                self._breaks = 0
+                number, verdict = self._ready.popleft()
+                yield self._out.pop(number).tag, verdict
 
     def close(self) -> None:
         """Kills the workers; what is not finished is dropped."""
-        self._pool.stop()
-        self._pool.join()
+        atexit.unregister(self.close)
+        self._out.clear()
+        self._stop()
 
-    def _shortened(self, problem: Problem, response: str) -> Verdict | str:
-        if self._shorten is None:
-            return response
-        try:
-            return self._shorten(problem, response)
-        except Exception as error:  # as in a worker: one bad response must not end the run
-            return _error(error)
-
-    def _new_pool(self) -> ProcessPool:
+    def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([self._grade.__module__])
-        return ProcessPool(self._workers, initializer=_confine, initargs=(self._memory, self._grade), context=context)
+        context.set_forkserver_preload([self._arguments[0].__module__, serve.__module__])
+        self._socket, theirs = socket.socketpair()
+        self._process = context.Process(target=serve, args=(theirs, *self._arguments), name="grading")
+        self._process.start()
+        theirs.close()
+        self._socket.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._socket)
+        self._unsent, self._unread = bytearray(), bytearray()
+        self._sent: set[str] = set()
+        self._ready: deque[tuple[int, Verdict]] = deque()
 
-    def _schedule(self, task: _Task) -> None:
-        arguments = (self._seconds, self._grade, task.problem, task.response)
-        task.attempts += 1
-        try:
-            task.future = self._pool.schedule(_timed, args=arguments, timeout=WALL_FACTOR * self._seconds)
-        except RuntimeError:  # the pool is broken; schedules every task that is out
-            self._replace_pool()
-            return
-        task.future.add_done_callback(lambda future: self._done.put((task, future)))
+    def _stop(self) -> None:
+        self._socket.close()
+        self._process.join(GRACE_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
 
-    def _replace_pool(self) -> None:
+    def _restart(self) -> None:
+        """The server was ended from outside: what it had goes to a new one."""
         self._breaks += 1
         if self._breaks > BREAKS:
-            raise RuntimeError(f"grading workers ended {self._breaks} times in a row before any verdict")
-        logging.warning("grading workers ended from outside: started anew, %d verdicts tried again", len(self._out))
-        self.close()
-        self._pool = self._new_pool()
-        for task in tuple(self._out.values()):
-            self._schedule(task)
+            raise RuntimeError(f"the process that watches the graders ended {self._breaks} times before any verdict")
+        logging.warning("the process that watches the graders ended: %d verdicts tried again", len(self._out))
+        self._stop()
+        self._start()
+        for number in self._out:
+            self._send(number)
 
-    def _settle(self, task: _Task, future: Future[Any]) -> None:
-        """Turns what became of a try into a verdict, or tries again where the machine may be to blame."""
-        if task.future is not future:
-            return
-        try:
-            verdict = future.result()
-        except BrokenProcessPool:
-            self._replace_pool()
-            return
-        except TimeoutError:
-            wall = f"no verdict in {WALL_FACTOR * self._seconds:g} s on a busy machine"
-            return self._again(task, Verdict(False, Status.TIMEOUT, detail=wall))
-        except ProcessExpired as error:
-            if error.exitcode == -signal.SIGPROF:
-                late = f"no verdict in {self._seconds:g} s of CPU time"
-                return self._finish(task, Verdict(False, Status.TIMEOUT, detail=late))
-            died = f"the worker died with exit code {error.exitcode}"
-            return self._again(task, Verdict(False, Status.ERROR, detail=died))
-        except Exception as error:  # whatever the grader raised, carried over from the worker
-            verdict = _error(error)
-        if not isinstance(verdict, Verdict):
-            verdict = Verdict(False, Status.ERROR, detail=f"the grader gave a {type(verdict).__name__}"[:DETAIL_LENGTH])
-        self._breaks = 0
-        self._finish(task, verdict)
+    def _send(self, number: int) -> None:
+        _, problem, response = self._out[number]
+        # A grader judges text: token ids of the prompt would only be sent for nothing. A problem is sent once.
+        told = problem.id if problem.id in self._sent else dataclasses.replace(problem, prompt_ids=())
+        self._sent.add(problem.id)
+        self._unsent += packed((number, told, response))
 
-    def _again(self, task: _Task, verdict: Verdict) -> None:
-        if task.attempts < ATTEMPTS:
-            self._schedule(task)
-        else:
-            # An equal response that comes later, when the machine may be well again, is tried anew.
-            self._finish(task, dataclasses.replace(verdict, detail=f"{verdict.detail}, twice"), remember=False)
+    def _write(self) -> None:
+        """As much as the socket takes now."""
+        while self._unsent:
+            try:
+                sent = self._socket.send(memoryview(self._unsent)[:CHUNK])
+            except BlockingIOError:
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                return self._restart()
+            del self._unsent[:sent]
 
-    def _finish(self, task: _Task, verdict: Verdict, remember: bool = True) -> None:
-        del self._out[task.key]
-        self._ready.extend((tag, verdict) for tag in task.tags)
-        if remember:
-            self._known[task.key] = verdict
-            if len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
+    def _read(self) -> None:
+        """The verdicts that are there now."""
+        while True:
+            try:
+                data = self._socket.recv(CHUNK)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return self._restart()
+            self._unread += data
+            if len(data) < CHUNK:
+                break
+        for number, verdict in unpacked(self._unread):
+            if number is None:
+                raise RuntimeError(verdict)
+            self._ready.append((number, verdict))
 
 
 def map_verdicts(
@@ -219,26 +194,3 @@ def map_verdicts(
         early.update(pool.finished(wait=True))
         for place in range(given, taken):
             yield early[place]
-
-
-def _timed(seconds: float, grade: Grader, problem: Problem, response: str) -> Verdict:
-    """The kernel ends this process by SIGPROF when the CPU time is used up, whatever it is doing."""
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        return grade(problem, response)
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-
-
-def _error(error: Exception) -> Verdict:
-    return Verdict(False, Status.ERROR, detail=f"{type(error).__name__}: {error}"[:DETAIL_LENGTH])
-
-
-def _confine(memory_bytes: int, grade: Grader) -> None:
-    """Runs first in each worker. Unpickling grade has imported its module, so that no verdict's time pays for it."""
-    # Ctrl-C reaches the whole process group; the parent alone decides, and ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    # The hard limit stays: a program that a grader runs has a limit of its own, which may be higher.
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -34,7 +34,8 @@ figure{margin:.5rem 0 1rem}figure img{display:block;width:100%;max-width:100%;he
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;min-width:min(100%,32rem)}
 th,td{padding:.4rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{font-weight:600}th[scope=row]{min-width:8rem}thead th{vertical-align:bottom;border-bottom:2px solid var(--line)}
-td.number,th.number{text-align:right}td.number,td a{white-space:nowrap}td small{color:var(--faint)}
+td.number,th.number{text-align:right}td.number,td a{white-space:nowrap}
+td small,th small{color:var(--faint);font-weight:normal}
 .wide{max-height:28rem;overflow-y:auto}.wide thead th{position:sticky;top:0;background:var(--card)}
 tr.differs th,tr.differs td{background:var(--mark)}
 th button{all:unset;cursor:pointer;text-decoration:underline dotted}

@@ -186,8 +186,10 @@ def _chains(study: Study, found: Findings, images: Images) -> list[str]:
         html.paragraph(
             "CoT-Pass@k counts a sample only where both its answer and its chain of thought are right. Lower: a right "
             "answer whose chain nobody judged counts as wrong. Upper: it counts as right. The truth lies between."),
-        html.table(*tables.chain_rows(study, found)),
-        html.paragraph(f"Missing: no chain of {words.join(without)} was judged.", "note") if without else "",
+        html.table(*tables.chain_rows(study, found), "CoT-Pass@k, lower to upper; below it: pass@k. Below an arm: what "
+                   "was said in review/rare_wins.csv of the chains behind its right answers."),
+        html.paragraph(f"Missing, for none of their chains was judged: {words.join(without)}.", "note")
+        if without else "",
     ]
 
 

@@ -272,9 +272,10 @@ def chain_rows(study: Study, found: Findings) -> tuple[list[str], list[list[str]
         curve = found.curves[name]
         cells = [f"{percent(c.low_K[k - 1])} to {percent(c.high_K[k - 1])}\n{percent(curve.mean_K[k - 1])} pass@{k}"
                  for k in ks]
-        rows.append([study.label(name), *(f"{count:,}" for count in (c.right, c.wrong, c.unjudged)), *cells])
-    head = ["arm", "chains judged right", "judged wrong", "not judged"]
-    return [*head, *(f"CoT-Pass@{k}, lower to upper" for k in ks)], rows
+        # Beside the arm and not in columns of their own: on a narrow screen these would push the bounds out of sight.
+        judged = f"{c.right:,} right, {c.wrong:,} wrong, {c.unjudged:,} not judged"
+        rows.append([f"{study.label(name)}\n{judged}", *cells])
+    return ["arm", *(f"CoT-Pass@{k}" for k in ks)], rows
 
 
 def crossing_cell(crossover: passk.Crossover) -> str:

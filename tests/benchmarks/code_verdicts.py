@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
+import json
 import marshal
 import random
 import resource
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from pathlib import Path
 
 from rlvr_limit.grading.code import evalplus
@@ -30,7 +33,7 @@ from rlvr_limit.grading.sandbox.run import missing_protection
 from rlvr_limit.types import Status
 from tests.code_programs import HOSTILE, RETURN
 
-SAMPLE, HONEST, BAD = 60, 5000, 500
+SAMPLE, HONEST, BAD, SAY_SECONDS, CHEAP_SECONDS = 60, 5000, 500, 30, 0.05
 COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
                ast.In: ast.NotIn, ast.NotIn: ast.In}  # fmt: skip
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
@@ -130,25 +133,84 @@ def quick(tests: list[EvalPlusTests]) -> list[EvalPlusTests]:
     return [t for t in tests if len(t.packed) < 4000]
 
 
-def hostile(tests: list[EvalPlusTests], workers: int, before: Callable[[], int]) -> None:
+def cheapest(tests: list[EvalPlusTests]) -> list[EvalPlusTests]:
+    """60 problems whose references take next to no CPU time; few inputs do not mean that (Mbpp/271: 3 s)."""
+    few = sorted(quick(tests), key=lambda t: len(t.packed))
+    cheap = (t for t in few if sum(evalplus.expected(t).cpu_seconds) < CHEAP_SECONDS)
+    return list(itertools.islice(cheap, SAMPLE))
+
+
+def hostile(tests: list[EvalPlusTests], workers: int, keep: Path | None) -> None:
+    """500 hostile programs among 5,000 honest ones, in random order; a line each 30 s, and at the end what was found.
+
+    With keep every outcome is a line of that file as soon as it is there, and those that it has are not run again.
+    """
     easy = EvalPlusTests("HumanEval/0", "f", RETURN, 0, evalplus.pack([[1]], []))
-    chosen = sorted(quick(tests), key=lambda t: len(t.packed))[:100]
-    items = [(chosen[i % len(chosen)], chosen[i % len(chosen)].reference) for i in range(HONEST)]
+    chosen = cheapest(tests)
     names = list(HOSTILE)
-    items += [(easy, HOSTILE[names[i % len(names)]][0]) for i in range(BAD)]
-    order = random.Random(0).sample(range(len(items)), len(items))
-    there, began = before(), time.monotonic()
-    found = judge_all((items[i] for i in order), workers)
-    seconds = time.monotonic() - began
-    right = Counter((i < HONEST, o.correct) for i, o in zip(order, found, strict=True))
-    states = Counter(o.status for o in found)
-    said = ", ".join(f"{n} {status}" for status, n in states.items())
+    items = {f"honest {i}": (chosen[i % len(chosen)], chosen[i % len(chosen)].reference) for i in range(HONEST)}
+    items |= {f"{names[i % len(names)]} {i}": (easy, HOSTILE[names[i % len(names)]][0]) for i in range(BAD)}
+    order = random.Random(0).sample(list(items), len(items))
+    found = _kept(keep) if keep and keep.exists() else {}
+    there, began, cpu, said = left_over(), time.monotonic(), cpu_seconds(), time.monotonic()
+    resumed = len(found)
+    with ThreadPoolExecutor(workers) as pool, keep.open("a") if keep else nullcontext() as file:
+        waiting = [pool.submit(_judged, name, *items[name]) for name in order if name not in found]
+        for future in as_completed(waiting):
+            name, outcome = future.result()
+            found[name] = outcome
+            if file:
+                print(json.dumps({"program": name} | outcome), file=file, flush=True)
+            if time.monotonic() - said > SAY_SECONDS:
+                said = time.monotonic()
+                spent = f"{said - began:.0f} s, {cpu_seconds() - cpu:.0f} CPU s"
+                print(f"{len(found):5} of {len(items)} after {spent}: {_counted(found)}", flush=True)
+    spent = f"{time.monotonic() - began:.0f} s, {cpu_seconds() - cpu:.0f} CPU s"
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
-    print(f"{HONEST} honest: {right[True, True]} accepted; {BAD} hostile: {right[False, False]} refused; {said}")
-    print(f"{seconds:.0f} s on {workers} workers; left over: {before() - there}; largest process {largest} MiB")
-    for i, o in zip(order, found, strict=True):
-        if (i < HONEST) != o.correct or o.status == Status.ERROR:
-            print(f"  {i}: {o}")
+    print(_counted(found))
+    print(f"{len(found) - resumed} run in {spent} on {workers} workers; left over: {left_over() - there}; largest "
+          f"process {largest} MiB")  # fmt: skip
+    for kind, outcomes in _by_kind(found).items():
+        seconds = sorted(o["seconds"] for o in outcomes)
+        print(f"  {kind:32} {len(outcomes):5} x {seconds[len(seconds) // 2]:6.2f} s (median; most {seconds[-1]:.2f})")
+    for name, outcome in found.items():
+        if name.startswith("honest ") != outcome["correct"] or outcome["status"] == Status.ERROR:
+            print(f"  {name}: {outcome}")
+
+
+def _judged(name: str, tests: EvalPlusTests, program: str) -> tuple[str, dict]:
+    began = time.monotonic()
+    outcome = check(tests, program)
+    seconds = round(time.monotonic() - began, 3)
+    return name, {"correct": outcome.correct, "status": outcome.status, "detail": outcome.detail, "seconds": seconds}
+
+
+def _kept(path: Path) -> dict[str, dict]:
+    found = {}
+    for line in path.read_text().splitlines():
+        outcome = json.loads(line)
+        found[outcome.pop("program")] = outcome
+    return found
+
+
+def _by_kind(found: dict[str, dict]) -> dict[str, list[dict]]:
+    kinds: dict[str, list[dict]] = {}
+    for name, outcome in found.items():
+        kinds.setdefault(name.split()[0], []).append(outcome)
+    return dict(sorted(kinds.items(), key=lambda kind: -sum(o["seconds"] for o in kind[1])))
+
+
+def _counted(found: dict[str, dict]) -> str:
+    right = Counter((name.startswith("honest "), o["correct"]) for name, o in found.items())
+    states = ", ".join(f"{n} {status}" for status, n in Counter(str(o["status"]) for o in found.values()).items())
+    honest, bad = right[True, True] + right[True, False], right[False, True] + right[False, False]
+    return f"{right[True, True]} of {honest} honest accepted, {right[False, False]} of {bad} hostile refused; {states}"
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of all that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def left_over() -> int:
@@ -168,15 +230,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", choices=("references", "mutations", "hostile"))
+    parser.add_argument("--keep", type=Path, help="outcomes of hostile, a line each; a second run goes on from there")
     options = parser.parse_args()
     tests = [t for path in options.data for t in load_tests(path).values() if isinstance(t, EvalPlusTests)]
-    print(f"{len(tests)} problems; protection missing: {', '.join(missing_protection()) or 'none'}")
+    print(f"{len(tests)} problems; protection missing: {', '.join(missing_protection()) or 'none'}", flush=True)
     if options.only in (None, "references"):
         references(tests, options.workers)
     if options.only in (None, "mutations"):
         mutations(tests, options.workers)
     if options.only in (None, "hostile"):
-        hostile(tests, options.workers, left_over)
+        hostile(tests, options.workers, options.keep)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """The grading pool at work: 128,000 verdicts, 200 expressions made to hang a grader, and the sampler beside it.
 
-    python -m tests.benchmarks.grading_pool [--part stream|pathological|beside] [--workers 2] [--pairs 5]
+    python -m tests.benchmarks.grading_pool [--part stream|pathological|beside] [--workers 2] [--rounds 5]
 
 stream: 500 problems x 256 responses of about 2,000 signs, exactly 20 distinct answers a problem.
 pathological: power towers, nested radicals, LaTeX of 10,000 signs, unbalanced braces, null bytes ...; 1 s of CPU time.
-beside: tokens a second of the real engine on one core with grading on the others, over those without, in pairs.
+beside: tokens a second of the real engine on one core with grading on the others, over those without; the same beside
+a process that has nothing to do with it; and its CPU time a token, which says the same on a busy machine.
 Prints one JSON line a part; beside comes last, since it binds this process to one core.
 """
 
@@ -15,6 +16,7 @@ import collections
 import functools
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import statistics
@@ -37,9 +39,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=parts)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    parts["beside"] = functools.partial(beside, pairs=arguments.pairs)
+    parts["beside"] = functools.partial(beside, rounds=arguments.rounds)
     for name, run in parts.items():
         if arguments.part in (None, name):
             print(json.dumps({"part": name} | run(arguments.workers)), flush=True)
@@ -143,18 +145,19 @@ def pathological(workers: int) -> dict:
     }  # fmt: skip
 
 
-def beside(workers: int, pairs: int) -> dict:
-    """Tokens a second of the engine on one core, and the same with grading on the others, in pairs of equal work.
+def beside(workers: int, rounds: int) -> dict:
+    """What the engine on one core keeps of its rate and of its CPU time a token while others grade, in rounds.
 
     The engine draws from a model of 3.5 M parameters with random weights; for every sample that it hands out, one
-    response is submitted, and verdicts are taken, as the sample job does. Cores are set before
-    jax starts, so that it has one thread.
+    response is submitted, and verdicts are taken, as the sample job does. Cores are set before jax starts, so that it
+    has one thread. What the machine takes, whoever works on its other cores, is seen beside a process that has nothing
+    to do with the sampler and grades for the same share of the time.
     """
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise SystemExit(f"beside: {len(cores)} core, two are needed: one for the sampler, one for grading")
     os.sched_setaffinity(0, cores[1:])
-    # The server that all workers fork from is started here, and with it their cores.
+    # The server that all graders fork from is started here, and with it their cores.
     with GradingPool(mathematics.grade, 1, 10.0, mathematics.shorten) as pool:
         pool.submit("first", *next(responses(1)))
         list(pool.finished(wait=True))
@@ -164,20 +167,30 @@ def beside(workers: int, pairs: int) -> dict:
     random.Random(0).shuffle(items)
     draw = sampler()
     draw(lambda sample: None)
-    phases: dict[bool, list[dict]] = {False: [], True: []}
-    for pair in range(pairs):
-        for grading in (False, True) if pair % 2 else (True, False):
-            phases[grading].append(phase(draw, items, max(1, workers - 1), grading))
-    shares = [on["rate"] / off["rate"] for off, on in zip(phases[False], phases[True], strict=True)]
+    kinds = ("alone", "grading", "unrelated")
+    found: dict[str, list[dict]] = {kind: [] for kind in kinds}
+    busy = 0.1
+    for number in range(rounds):
+        for kind in kinds if number % 2 else kinds[::-1]:
+            found[kind].append(phase(draw, items, max(1, workers - 1), kind, busy))
+            busy = found["grading"][-1]["busy"] if found["grading"] else busy
+
+    def share(key: str, kind: str, other: str) -> float:
+        pairs = zip(found[kind], found[other], strict=True)
+        return round(statistics.median(a[key] / b[key] for a, b in pairs), 3)
+
     return {
-        "tokens_per_second_without": [round(p["rate"]) for p in phases[False]],
-        "with": [round(p["rate"]) for p in phases[True]],
-        "share": [round(share, 3) for share in shares],
-        "median_share": round(statistics.median(shares), 3),
-        "verdicts": sum(p["verdicts"] for p in phases[True]),
-        "seconds_of_grading_after_sampling": [round(p["late"], 2) for p in phases[True]],
-        "grading_cpu_share": [round(p["busy"], 2) for p in phases[True]],
-    }
+        "load": round(os.getloadavg()[0], 1),
+        **{f"tokens_per_second_{kind}": [round(p["rate"]) for p in found[kind]] for kind in kinds},
+        **{f"cpu_us_a_token_{kind}": [round(p["cpu"], 1) for p in found[kind]] for kind in kinds},
+        "rate_grading_over_alone": share("rate", "grading", "alone"),
+        "rate_unrelated_over_alone": share("rate", "unrelated", "alone"),
+        "rate_grading_over_unrelated": share("rate", "grading", "unrelated"),
+        "cpu_alone_over_grading": share("cpu", "alone", "grading"),
+        "verdicts": sum(p["verdicts"] for p in found["grading"]),
+        "seconds_of_grading_after_sampling": [round(p["late"], 2) for p in found["grading"]],
+        "busy_share_of_other_cores": {kind: [round(p["busy"], 2) for p in found[kind]] for kind in kinds},
+    }  # fmt: skip
 
 
 def sampler() -> Callable[[Callable[[Any], None]], int]:
@@ -189,7 +202,7 @@ def sampler() -> Callable[[Callable[[Any], None]], int]:
     from rlvr_limit.model import init_params
     from tests.benchmarks.sampler import TINY, Workload, requests
 
-    work = Workload(TINY, prompts=8, samples=32, long=64, new=32, slots=128, window=16)
+    work = Workload(TINY, prompts=8, samples=64, long=64, new=32, slots=128, window=16)
     config = EngineConfig(
         slots=work.slots, window=work.window, page=work.page, prompt_places=work.long, prefill_rows=4, prefix_rows=8
     )
@@ -205,32 +218,52 @@ def sampler() -> Callable[[Callable[[Any], None]], int]:
     return draw
 
 
-def phase(draw: Callable, items: list, workers: int, grading: bool) -> dict:
-    """One measurement. The pool is there in both kinds, at rest where nothing is graded."""
+def phase(draw: Callable, items: list, workers: int, kind: str, busy: float) -> dict:
+    """One measurement: tokens a second and microseconds of this process's CPU time a token.
+
+    The pool is there in all kinds, at rest where nothing is graded.
+    """
     queue, given = itertools.cycle(items), itertools.count()
+    other = multiprocessing.get_context("forkserver").Process(target=grade_alone, args=(busy,), daemon=True)
     with GradingPool(mathematics.grade, workers, 10.0, mathematics.shorten) as pool:
         pool.submit("first", *items[0])
         list(pool.finished(wait=True))
-        began_cpu, verdicts = cpu_of_workers(), 0
+        if kind == "unrelated":
+            other.start()
+            time.sleep(1.0)
+        verdicts = 0
 
         def tell(_: Any) -> None:
             nonlocal verdicts
-            if grading:
+            if kind == "grading":
                 pool.submit(next(given), *next(queue))
                 verdicts += sum(1 for _ in pool.finished())
 
-        began = time.monotonic()
+        others, cpu, began = cpu_of_workers(), time.process_time(), time.monotonic()
         tokens = draw(tell)
-        sampled = time.monotonic()
-        busy = (cpu_of_workers() - began_cpu) / (sampled - began)
+        cpu, sampled = time.process_time() - cpu, time.monotonic()
+        others = cpu_of_workers() - others
+        if kind == "unrelated":
+            other.kill()
+            other.join()
         verdicts += sum(1 for _ in pool.finished(wait=True))
         late = time.monotonic() - sampled
-    return {"rate": tokens / (sampled - began), "verdicts": verdicts, "late": late, "busy": busy}
+    seconds = sampled - began
+    found = {"rate": tokens / seconds, "cpu": 1e6 * cpu / tokens, "busy": others / seconds}
+    return found | {"verdicts": verdicts, "late": late}
+
+
+def grade_alone(busy: float) -> None:
+    """Grades for that share of the time, for ever, and talks to nobody."""
+    began, used = time.monotonic(), time.process_time()
+    for item in itertools.cycle(list(responses(10))):
+        while time.process_time() - used > busy * (time.monotonic() - began):
+            time.sleep(0.001)
+        mathematics.grade(*item)
 
 
 def cpu_of_workers() -> float:
     """CPU seconds that the processes below this one have used."""
-    used, ours = 0, {os.getpid()}
     stats = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -238,10 +271,9 @@ def cpu_of_workers() -> float:
         except OSError:
             continue
         stats[int(path.parent.name)] = rest.split()
-    for pid in sorted(stats):
-        if int(stats[pid][1]) in ours:
-            ours.add(pid)
-            used += int(stats[pid][11]) + int(stats[pid][12])
+    used, new = 0, {os.getpid()}
+    while new := {pid for pid in stats if int(stats[pid][1]) in new}:
+        used += sum(int(stats[pid][11]) + int(stats[pid][12]) for pid in new)
     return used / os.sysconf("SC_CLK_TCK")
 
 

@@ -112,6 +112,9 @@ def execute(
             missing = _names(next(frames)[1])
             if not without and missing != expected:
                 raise SandboxError(f"programs are run without {missing}, but {expected} was found before")
+            if "namespaces" not in missing:
+                # The program has a file system of its own; should this process be killed, nothing is left behind.
+                os.rmdir(folder)
             yield from _results(job, frames)
         finally:
             frames.close()

@@ -1,0 +1,278 @@
+"""Grades responses in killable worker processes: the process that serves a GradingPool (grading/pool.py) holds these.
+
+Workers fork from a server process of their own, which is started as a new program and has seen the grader only: no fork
+ever copies a process that holds jax, and a killed worker is replaced in milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import multiprocessing
+import os
+import pickle
+import queue
+import resource
+import select
+import signal
+import socket
+import struct
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future, TimeoutError
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from rlvr_limit.types import Grader, Problem, Status, Verdict
+
+REMEMBERED, CHUNK, LENGTH = 65_536, 1 << 20, struct.Struct("!I")
+WALL_FACTOR, ATTEMPTS, BREAKS, DETAIL_LENGTH = 5, 2, 3, 200
+"""Wall time allowed for a second of CPU time; tries of what may be the machine's fault; new pools in a row."""
+
+Shorten = Callable[[Problem, str], Verdict | str]
+
+
+@dataclass
+class _Task:
+    """One distinct (problem, shortened response) that is out for grading, and whom its verdict is for."""
+
+    key: tuple[str, str]
+    problem: Problem
+    response: str
+    tags: list[Hashable] = field(default_factory=list)
+    attempts: int = 0
+    future: Future[Any] | None = None
+
+
+class Workers:
+    """The worker processes of a GradingPool, whose promises are kept here. For one thread; closing it kills them."""
+
+    def __init__(
+        self,
+        grade: Grader,
+        workers: int,
+        seconds: float,
+        shorten: Shorten | None,
+        memory_bytes: int,
+        tell: Callable[[], None],
+    ) -> None:
+        """tell is called, from any thread, when something new may come out of `finished`."""
+        self._tell = tell
+        self._grade, self._workers, self._seconds, self._memory = grade, workers, seconds, memory_bytes
+        self._shorten = shorten
+        self._ready: deque[tuple[Hashable, Verdict]] = deque()
+        self._known: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
+        self._out: dict[tuple[str, str], _Task] = {}
+        self._done: queue.SimpleQueue[tuple[_Task, Future[Any]]] = queue.SimpleQueue()
+        self._breaks = 0
+        self._pool = self._new_pool()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, tag: Hashable, problem: Problem, response: str) -> None:
+        """Takes a response without waiting; its verdict comes out of `finished` with its tag."""
+        found = self._shortened(problem, response)
+        if isinstance(found, Verdict):
+            self._ready.append((tag, found))
+            return
+        key = (problem.id, found)
+        if key in self._known:
+            self._known.move_to_end(key)
+            self._ready.append((tag, self._known[key]))
+        elif key in self._out:
+            self._out[key].tags.append(tag)
+        else:
+            task = _Task(key, problem, found, [tag])
+            self._out[key] = task
+            self._schedule(task)
+
+    def finished(self) -> Iterator[tuple[Hashable, Verdict]]:
+        """(tag, verdict) of what is done by now, in no particular order.
+
+        Raises RuntimeError where workers cannot be started at all.
+        """
+        while True:
+            while self._ready:
+                yield self._ready.popleft()
+            try:
+                self._settle(*self._done.get(block=False))
+            except queue.Empty:
+                return
+
+    def close(self) -> None:
+        """Kills the workers; what is not finished is dropped."""
+        self._pool.stop()
+        self._pool.join()
+
+    def _shortened(self, problem: Problem, response: str) -> Verdict | str:
+        if self._shorten is None:
+            return response
+        try:
+            return self._shorten(problem, response)
+        except Exception as error:  # as in a worker: one bad response must not end the run
+            return _error(error)
+
+    def _new_pool(self) -> ProcessPool:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([self._grade.__module__, __name__])
+        return ProcessPool(self._workers, initializer=_confine, initargs=(self._memory, self._grade), context=context)
+
+    def _schedule(self, task: _Task) -> None:
+        arguments = (self._seconds, self._grade, task.problem, task.response)
+        task.attempts += 1
+        try:
+            task.future = self._pool.schedule(_timed, args=arguments, timeout=WALL_FACTOR * self._seconds)
+        except RuntimeError:  # the pool is broken; schedules every task that is out
+            self._replace_pool()
+            return
+        task.future.add_done_callback(lambda future: self._put(task, future))
+
+    def _put(self, task: _Task, future: Future[Any]) -> None:
+        self._done.put((task, future))
+        self._tell()
+
+    def _replace_pool(self) -> None:
+        self._breaks += 1
+        if self._breaks > BREAKS:
+            raise RuntimeError(f"grading workers ended {self._breaks} times in a row before any verdict")
+        logging.warning("grading workers ended from outside: started anew, %d verdicts tried again", len(self._out))
+        self.close()
+        self._pool = self._new_pool()
+        for task in tuple(self._out.values()):
+            self._schedule(task)
+
+    def _settle(self, task: _Task, future: Future[Any]) -> None:
+        """Turns what became of a try into a verdict, or tries again where the machine may be to blame."""
+        if task.future is not future:
+            return
+        try:
+            verdict = future.result()
+        except BrokenProcessPool:
+            self._replace_pool()
+            return
+        except TimeoutError:
+            wall = f"no verdict in {WALL_FACTOR * self._seconds:g} s on a busy machine"
+            return self._again(task, Verdict(False, Status.TIMEOUT, detail=wall))
+        except ProcessExpired as error:
+            if error.exitcode == -signal.SIGPROF:
+                late = f"no verdict in {self._seconds:g} s of CPU time"
+                return self._finish(task, Verdict(False, Status.TIMEOUT, detail=late))
+            died = f"the worker died with exit code {error.exitcode}"
+            return self._again(task, Verdict(False, Status.ERROR, detail=died))
+        except Exception as error:  # whatever the grader raised, carried over from the worker
+            verdict = _error(error)
+        if not isinstance(verdict, Verdict):
+            verdict = Verdict(False, Status.ERROR, detail=f"the grader gave a {type(verdict).__name__}"[:DETAIL_LENGTH])
+        self._breaks = 0
+        self._finish(task, verdict)
+
+    def _again(self, task: _Task, verdict: Verdict) -> None:
+        if task.attempts < ATTEMPTS:
+            self._schedule(task)
+        else:
+            # An equal response that comes later, when the machine may be well again, is tried anew.
+            self._finish(task, dataclasses.replace(verdict, detail=f"{verdict.detail}, twice"), remember=False)
+
+    def _finish(self, task: _Task, verdict: Verdict, remember: bool = True) -> None:
+        del self._out[task.key]
+        self._ready.extend((tag, verdict) for tag in task.tags)
+        if remember:
+            self._known[task.key] = verdict
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+
+
+def serve(link: socket.socket, *arguments: Any) -> None:
+    """Grades what comes from a GradingPool's socket and writes back (number, verdict), or (None, why there is none).
+
+    What comes is (number, the problem or the id of one sent before, response). Ends when the socket is closed.
+    arguments are those of Workers but for tell.
+    """
+    # Ctrl-C and a scheduler's notice reach all processes; the one that samples alone decides, by closing the socket.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    listening, telling = os.pipe()
+    os.set_blocking(telling, False)
+
+    def tell() -> None:
+        # A full pipe wakes this process as well.
+        with contextlib.suppress(BlockingIOError):
+            os.write(telling, b".")
+
+    with contextlib.suppress(ConnectionError), Workers(*arguments, tell) as workers:
+        try:
+            _serve(link, listening, workers)
+        except RuntimeError as error:
+            link.sendall(packed((None, str(error))))
+
+
+def _serve(link: socket.socket, listening: int, workers: Workers) -> None:
+    problems: dict[str, Problem] = {}
+    unread = bytearray()
+    poll = select.poll()
+    for descriptor in (link.fileno(), listening):
+        poll.register(descriptor, select.POLLIN)
+    while True:
+        ready = dict(poll.poll())
+        if listening in ready:
+            os.read(listening, CHUNK)
+        if link.fileno() in ready:
+            data = link.recv(CHUNK)
+            if not data:
+                return
+            unread += data
+            for number, told, response in unpacked(unread):
+                problem = problems.setdefault(told.id, told) if isinstance(told, Problem) else problems[told]
+                workers.submit(number, problem, response)
+        link.sendall(b"".join(map(packed, workers.finished())))
+
+
+def packed(message: tuple) -> bytes:
+    """A message as it goes through the socket: the length of its pickle in four bytes, then the pickle."""
+    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    return LENGTH.pack(len(data)) + data
+
+
+def unpacked(unread: bytearray) -> list[tuple]:
+    """Takes the messages that are complete from the start of what was read."""
+    found, start = [], 0
+    while len(unread) - start >= LENGTH.size:
+        begin = start + LENGTH.size
+        end = begin + LENGTH.unpack_from(unread, start)[0]
+        if end > len(unread):
+            break
+        found.append(pickle.loads(unread[begin:end]))
+        start = end
+    del unread[:start]
+    return found
+
+
+def _timed(seconds: float, grade: Grader, problem: Problem, response: str) -> Verdict:
+    """The kernel ends this process by SIGPROF when the CPU time is used up, whatever it is doing."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        return grade(problem, response)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _error(error: Exception) -> Verdict:
+    return Verdict(False, Status.ERROR, detail=f"{type(error).__name__}: {error}"[:DETAIL_LENGTH])
+
+
+def _confine(memory_bytes: int, grade: Grader) -> None:
+    """Runs first in each worker. Unpickling grade has imported its module, so that no verdict's time pays for it."""
+    # Ctrl-C reaches the whole process group; the parent alone decides, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    # The hard limit stays: a program that a grader runs has a limit of its own, which may be higher.
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
