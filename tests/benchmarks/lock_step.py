@@ -25,7 +25,7 @@ Cache = list[tuple[jax.Array, jax.Array]]
 
 
 def lock_step(params: Params, config: ModelConfig, asked: Sequence[Request], rows: int, window: int, every: int) -> int:
-    """Draws the samples of the requests, `rows` of a prompt at a time, every so many-th batch; how many tokens count."""
+    """Draws the samples of the requests, `rows` of a prompt at once, one batch of `every`; how many tokens count."""
     batches = [
         (request, indices[start : start + rows])
         for request in asked
