@@ -14,6 +14,8 @@ AT_ONCE = 2**11
 MARGIN = 1.1
 """How much more a verified window must be expected to draw in the same time."""
 WEIGHT = 0.3
+SLOWER = 0.1
+"""Weight of a window that took longer than those before, counted as twice as long at most."""
 FORGET = 0.99
 
 
@@ -116,7 +118,9 @@ class Pace:
     def took(self, rows: int, verified: bool, seconds: float) -> None:
         """A window has taken so long. One that was slow for other reasons is forgotten in time, and tried again."""
         known = self._verifying if verified else self._decoding
-        known[rows] = _mixed(known.get(rows), seconds)
+        old = known.get(rows, seconds)
+        # What disturbs a window makes it slower and never faster: one that took longer says little.
+        known[rows] = _mixed(old, seconds) if seconds < old else old + SLOWER * (min(seconds, 2 * old) - old)
         if not verified and rows in self._verifying:
             self._verifying[rows] = max(FORGET * self._verifying[rows], self._decoding[rows] / self._window)
 
