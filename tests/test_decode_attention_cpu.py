@@ -123,7 +123,6 @@ def test_the_queries_of_a_whole_window_equal_the_specification_and_heed_no_batch
         (q, *rest), _ = case(16, 16, mates=mates)
         return np.concatenate([q * scale for scale in np.linspace(-1, 1, 8, dtype=np.float32)], axis=2), *rest
 
-    assert asked(3)[0].shape[2] >= cpu.MANY
     found, other = run(*asked(3), 16), run(*asked(17), 16)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[::2], b[::2]), other, found)
     told = run(*asked(3), 16, reference.decode_attention)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,7 +23,8 @@ from test_engine_pages import (
 )
 from test_model import random_params
 
-from rlvr_limit.engine import Engine, Moment, Request
+from rlvr_limit.engine import Engine, Moment, Request, programs
+from rlvr_limit.engine.engine import _Run
 from rlvr_limit.engine.speculation import AT_ONCE, KEPT, LONG, SHORT, Pace, Siblings
 from rlvr_limit.mesh import MeshConfig, make_mesh, parameter_shardings
 from rlvr_limit.model import Params, parameter_specs
@@ -237,3 +239,26 @@ def test_a_window_that_was_slow_once_is_tried_again():
         pace.took(8, False, 1.0)
         pace.saw(10, 10)
     assert pace.pays(8, 8, 56, 64)
+
+
+def test_a_window_that_was_disturbed_does_not_end_verifying():
+    def seconds(turn: int) -> float:
+        return 5.0 if turn == 20 else 0.3
+
+    pace, verified = Pace(8), []
+    for turn in range(40):
+        verified.append(pace.pays(8, 8, 56, 64))
+        pace.took(8, verified[-1], seconds(turn) if verified[-1] else 1.0)
+        pace.saw(56, 50)
+    assert all(verified[1:])
+
+
+def test_verifying_copies_no_pages():
+    engine = Engine(random_params(MODEL), MODEL, DRAFT, LONGEST)
+    run = _Run(engine, [])
+    rows = engine.shapes.verified[-1]
+    nobody = run._sent([None] * rows, [()] * rows, [[]] * engine.shapes.shards)
+    lowered = programs.verify_window.lower(engine._params, engine.layout(rows), run._pool, *nobody)
+    shapes = {"f32[" + ",".join(map(str, x.shape)) + "]" for pair in run._pool for x in pair}
+    made = re.findall(r"= (f32\[[\d,]+\])\S* copy\(", lowered.compile().as_text())
+    assert made and not shapes & set(made)

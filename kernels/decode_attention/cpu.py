@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, join
+from kernels.rows import max_in_lanes, sum_in_lanes
 
 SMALL = 4
 """Rows of the smallest block of own pages; each larger one is about four times as long, up to all rows."""
 
-MANY = 16
-"""Queries of a key head from which scores are a matrix product."""
+LANES = 16
 
 
 def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
@@ -80,15 +80,10 @@ def _fold(state: Partial, q: jax.Array, keys: jax.Array, values: jax.Array, seen
     """One more page for each row of a block: the running softmax of Milakov and Gimelshein 2018, alg. 3.
 
     In pieces that XLA:CPU computes to the same bits for any number of rows: it adds along the last axis in an order of
-    its own, so that is done in halves. A sum of products is fused with what follows, but a matrix product is faster
-    where a key head has the queries of a whole window.
+    its own, so that is done in halves.
     """
     q, keys, values = (x.astype(jnp.float32) for x in (q, keys, values))
-    if q.shape[2] < MANY:
-        scores = jnp.sum(q[..., None] * keys[:, :, None], axis=3)
-    else:
-        scores = jnp.einsum("bkgh,bkhc->bkgc", q, keys)
-    scores = scores * q.shape[-1] ** -0.5
+    scores = jnp.einsum("bkgh,bkhc->bkgc", q, keys) * q.shape[-1] ** -0.5
     scores = jnp.where(seen, scores, EMPTY)
     top = jnp.maximum(state.top_BKG, jnp.max(scores, axis=-1))
     e = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
@@ -138,11 +133,11 @@ def _shared_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan:
         seen = (used_NS[:, None] & (prompt_NX == prompt_NJ[:, :1])[:, :, None])[:, None]
         scores = jnp.einsum("nkxh,nkhs->nkxs", q_NKXH, keys, preferred_element_type=jnp.float32) * h**-0.5
         scores = jnp.where(seen, scores, EMPTY)
-        top = jnp.maximum(state.top_BKG, jnp.max(scores, axis=-1))
+        top = jnp.maximum(state.top_BKG, max_in_lanes(scores, LANES))
         e = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
         kept = jnp.exp(state.top_BKG - top)
         mixed = jnp.einsum("nkxs,nksh->nkxh", e.astype(values.dtype), values, preferred_element_type=jnp.float32)
-        total = state.total_BKG * kept + jnp.sum(e, axis=-1)
+        total = state.total_BKG * kept + sum_in_lanes(e, LANES)
         return Partial(state.out_BKGH * kept[..., None] + mixed, top, total)
 
     state = lax.fori_loop(0, jnp.max(visits_N) // GROUP, turn, _nothing(q_NKXH))

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kernels.rows import LANES, sum_in_lanes
 from kernels.top_p import reference
 
-LANES = 64
 LARGE = 8192
 CACHED = 2**17
 """Probabilities of a block of rows: half a megabyte."""
@@ -24,21 +24,12 @@ def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
     rows, vocab = p_BV.shape
     if vocab < LARGE:
         padded = jnp.pad(p_BV, ((0, 0), (0, -vocab % LANES)))
-        return reference.top_p_mask(padded, top_p_B, _sum_in_lanes)[:, :vocab]
+        return reference.top_p_mask(padded, top_p_B, sum_in_lanes)[:, :vocab]
     block = max(1, min(rows, CACHED // vocab))
     p = jnp.pad(p_BV, ((0, -rows % block), (0, 0))).reshape(-1, block, vocab)
     top_p = jnp.pad(top_p_B, (0, -rows % block), constant_values=1.0).reshape(-1, block)
     lowest = lax.map(lambda args: _lowest_kept(*args), (p, top_p)).reshape(-1)[:rows]
     return lax.bitcast_convert_type(p_BV, jnp.int32) >= lowest[:, None]
-
-
-def _sum_in_lanes(p_BV: jax.Array) -> jax.Array:
-    """Sums of rows of whole LANES, added lane by lane and then in halves: XLA:CPU adds along a row number by number."""
-    lanes = jax.lax.optimization_barrier(jnp.sum(p_BV.reshape(p_BV.shape[0], -1, LANES), axis=1))
-    while lanes.shape[-1] > 1:
-        half = lanes.shape[-1] // 2
-        lanes = lanes[:, :half] + lanes[:, half:]
-    return lanes[:, 0]
 
 
 def _lowest_kept(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:

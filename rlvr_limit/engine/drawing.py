@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.categorical import inverse_cdf
+from kernels.rows import row_max, row_min, row_sum
 from kernels.top_k import top_k_mask
 from kernels.top_p import top_p_mask
 
@@ -41,19 +42,19 @@ def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules) -> tuple[jax.Array,
     1); temperature 0 is greedy, of log-prob 0.
     """
     greedy_B = rules.temperature_B == 0
-    shifted = logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)
-    normaliser_B = jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
-    p = jax.nn.softmax(shifted / jnp.where(greedy_B, 1.0, rules.temperature_B)[:, None], axis=-1)
-    p = _truncated(p, rules)
+    shifted = logits_BV - row_max(logits_BV)[:, None]
+    normaliser_B = jnp.log(row_sum(jnp.exp(shifted)))
+    p = jnp.exp(shifted / jnp.where(greedy_B, 1.0, rules.temperature_B)[:, None])
+    p = _truncated(p / row_sum(p)[:, None], rules)
     # The first of the likeliest; argmax carries an index along, which takes XLA:CPU ten times as long.
     places = jnp.arange(logits_BV.shape[-1], dtype=jnp.int32)
-    likeliest_B = jnp.min(jnp.where(shifted == 0, places, places[-1]), axis=-1)
+    likeliest_B = row_min(jnp.where(shifted == 0, places, places[-1]))
     token = jnp.where(greedy_B, likeliest_B, inverse_cdf(p, u_B))
 
     def pick(x: jax.Array) -> jax.Array:
         return jnp.take_along_axis(x, token[:, None], axis=-1)[:, 0]
 
-    logp = jnp.where(greedy_B, 0.0, jnp.log(pick(p)) - jnp.log(jnp.sum(p, axis=-1)))
+    logp = jnp.where(greedy_B, 0.0, jnp.log(pick(p)) - jnp.log(row_sum(p)))
     return token, logp, pick(shifted) - normaliser_B
 
 
@@ -69,9 +70,9 @@ def _truncated(p_BV: jax.Array, rules: Rules) -> jax.Array:
 
     def nucleus(p: jax.Array) -> jax.Array:
         # Of sum 1 already unless top-k took something away; divided by itself it would be rounded for nothing.
-        total = jnp.where(rules.top_k_B > 0, jnp.sum(p, axis=-1), 1.0)
+        total = jnp.where(rules.top_k_B > 0, row_sum(p), 1.0)
         return top_p_mask(p / total[:, None], rules.top_p_B)
 
     p = apply(lambda p: top_k_mask(p, rules.top_k_B), rules.top_k_B > 0, p_BV)
     p = apply(nucleus, rules.top_p_B < 1, p)
-    return apply(lambda p: p >= rules.min_p_B[:, None] * jnp.max(p, axis=-1, keepdims=True), rules.min_p_B > 0, p)
+    return apply(lambda p: p >= rules.min_p_B[:, None] * row_max(p)[:, None], rules.min_p_B > 0, p)

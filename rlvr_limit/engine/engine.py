@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -146,8 +146,13 @@ class _Run:
         params, shapes = self.engine._params, self.shapes
         for rows in shapes.buckets:
             nobody = self._sent([None] * rows, [()] * rows, [[]] * shapes.shards)
-            for program in (programs.decode_window, programs.verify_window)[: 1 + (rows in shapes.verified)]:
-                program.lower(params, self.engine.layout(rows), self._pool, *nobody).compile()
+            programs.decode_window.lower(params, self.engine.layout(rows), self._pool, *nobody).compile()
+            if rows not in shapes.verified:
+                continue
+            # Called once with nobody in it: a first call takes longer, which would speak against verifying.
+            for program in (programs.decode_window, programs.verify_window):
+                self._pool, drawn = program(params, self.engine.layout(rows), self._pool, *nobody)
+                jax.block_until_ready(drawn)
         for places in shapes.prefills:
             programs.prefill.lower(params, self._layout, self._pool, *self._prompts([], places)).compile()
         at = next(self._moved(0, [TRASH]))
@@ -231,10 +236,13 @@ class _Run:
         """What a window is sent of its rows."""
         plan = plans.plan_of(shards, self.scheduler, self.shapes.plan(len(who)), self._is_grouped)
         rows = table(who, guesses, self.shapes.window, self.shapes.page)
-        return jax.tree.map(self._placed, (rows, plan))
+        return self._placed((rows, plan))
 
-    def _placed(self, x: np.ndarray) -> jax.Array:
-        return jax.device_put(x, self._layout.place(x.shape, "rows"))
+    def _placed(self, tree: Any) -> Any:
+        """Host arrays where they lie on the mesh. A single device takes them with the call, which costs far less."""
+        if self._layout.mesh.size == 1:
+            return tree
+        return jax.device_put(tree, jax.tree.map(lambda x: self._layout.place(x.shape, "rows"), tree))
 
     def _is_grouped(self, request: int) -> bool:
         return self.scheduler.job(request).shared >= self.shapes.group_from
@@ -306,7 +314,7 @@ class _Run:
                 self._pool = programs.prefill(engine._params, self._layout, self._pool, *sent)
         self._prefills += len(wanted)
 
-    def _prompts(self, prompts: list[tuple[int, list[list[int]]]], places: int) -> tuple[np.ndarray, jax.Array]:
+    def _prompts(self, prompts: list[tuple[int, list[list[int]]]], places: int) -> tuple[np.ndarray, Any]:
         """Tokens of up to prefill_rows prompts of at most `places` tokens, and their pages on each shard."""
         r = self.engine.config.prefill_rows
         tokens = np.zeros((r, places), np.int32)

@@ -24,6 +24,7 @@ from rlvr_limit import model
 from rlvr_limit.engine.drawing import Rules, draw, uniforms
 from rlvr_limit.mesh import Part, constrain, everywhere, on_each_device, partition, sharding
 from rlvr_limit.model import ModelConfig, Params
+from rlvr_limit.scheduler import TRASH
 
 Pool = list[tuple[jax.Array, jax.Array]]
 """One (k_PKHC, v_PKCH) pair a layer: the layouts in which both products of decode attention read memory in order."""
@@ -189,6 +190,8 @@ def verify_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
     reached = jnp.cumprod(jnp.pad(goes_on[:, :-1], ((0, 0), (1, 0)), constant_values=True), axis=1, dtype=jnp.int32) > 0
     valid = rows.live_B[:, None] & is_new & reached
     live = rows.live_B & ~jnp.any(valid & stopped, axis=1)
+    # Only what waits for the draws is filed behind all reading: XLA would copy the whole pool to be safe.
+    rows = rows._replace(page_B=jnp.where(jnp.all(new >= 0, axis=1), rows.page_B, TRASH))
     return _filed(layout, pool, fresh, rows), _on_host(layout, *(x.T for x in (new, logp, logp_model, valid)), live)
 
 

@@ -14,6 +14,8 @@ AT_ONCE = 2**11
 MARGIN = 1.1
 """How much more a verified window must be expected to draw in the same time."""
 WEIGHT = 0.3
+SLOWER = 0.1
+"""Weight of a window that took longer than those before, counted as twice as long at most."""
 FORGET = 0.99
 
 
@@ -97,6 +99,7 @@ class Pace:
         self._share = 0.5
         self._decoding: dict[int, float] = {}
         self._verifying: dict[int, float] = {}
+        self._since: dict[int, int] = {}
 
     def pays(self, rows: int, live: int, guessed: int, decoded: int) -> bool:
         """Whether `live` samples in a program of `rows` rows, with so many guesses in all, are to be verified.
@@ -109,16 +112,18 @@ class Pace:
         decoding = self._decoding.get(rows)
         if decoding is None:
             return False
-        verifying = self._verifying.get(rows, decoding / self._window)
+        forgotten = FORGET ** self._since.get(rows, 0)
+        verifying = max(forgotten * self._verifying.get(rows, 0.0), decoding / self._window)
         expected = (live + self._share * guessed) / verifying
         return expected > MARGIN * decoded / decoding
 
     def took(self, rows: int, verified: bool, seconds: float) -> None:
         """A window has taken so long. One that was slow for other reasons is forgotten in time, and tried again."""
         known = self._verifying if verified else self._decoding
-        known[rows] = _mixed(known.get(rows), seconds)
-        if not verified and rows in self._verifying:
-            self._verifying[rows] = max(FORGET * self._verifying[rows], self._decoding[rows] / self._window)
+        old = known.get(rows, seconds)
+        # What disturbs a window makes it slower and never faster: one that took longer says little.
+        known[rows] = _mixed(old, seconds) if seconds < old else old + SLOWER * (min(seconds, 2 * old) - old)
+        self._since[rows] = 0 if verified else self._since.get(rows, 0) + 1
 
     def saw(self, guessed: int, right: int) -> None:
         """So many of the guesses of a window were right, whether they were verified or decoding drew the same."""
@@ -126,5 +131,5 @@ class Pace:
             self._share = _mixed(self._share, right / guessed)
 
 
-def _mixed(old: float | None, new: float) -> float:
-    return new if old is None else (1 - WEIGHT) * old + WEIGHT * new
+def _mixed(old: float, new: float) -> float:
+    return (1 - WEIGHT) * old + WEIGHT * new

@@ -61,7 +61,7 @@ WORKLOADS = {
     "tail-buckets": replace(TAIL, buckets=(16, 32, 64)),
     "tail-fixed": replace(TAIL, new=128, samples=32, log_normal=False),
     **{f"one-prompt-{n}": Workload(TINY, 1, n, 1024, 64, min(n, 256)) for n in (64, 256, 1024)},
-    **{f"eight-prompts-{n}": Workload(TINY, 8, n, 1024, 64, 256) for n in (32, 128)},
+    **{f"eight-prompts-{n}": Workload(TINY, 8, n, 1024, 64, min(8 * n, 256)) for n in (8, 32, 128)},
     **{f"prompt-{n}": replace(FIXED, long=n, new=64) for n in (64, 512, 2048)},
     # So sharp a model says the same again to the same prompt but for a token here and there.
     **{f"siblings-{n}": replace(SIBLINGS, slots=n, draft=16 * n) for n in (2, 4, 8, 16)},
