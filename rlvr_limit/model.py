@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -217,9 +217,11 @@ def causal_attention(
     k_BTKH: jax.Array,
     v_BTKH: jax.Array,
     segment_BT: jax.Array | None = None,
+    behind_BT: jax.Array | None = None,
     before: Before | None = None,
 ) -> jax.Array:
-    """grouped_attention where each token sees itself and those before it, of its own segment only where there are any.
+    """grouped_attention where each token sees itself and those before it; where there are segments, of its own and of
+    the one it stands behind.
 
     Rows longer than LONG_ROW are attended QUERY_BLOCK tokens at a time, so that scores take memory in T and not in T^2;
     a backward pass makes each block's scores again.
@@ -234,8 +236,8 @@ def causal_attention(
     def seen(first: jax.Array | int, count: int) -> jax.Array:
         mask = jnp.broadcast_to(jnp.arange(t)[None, :] <= first + jnp.arange(count)[:, None], (b, count, t))
         if segment_BT is not None:
-            mine = jax.lax.dynamic_slice_in_dim(padded_BT, first, count, axis=1)
-            mask = mask & (mine[:, :, None] == segment_BT[:, None, :])
+            mine = (jax.lax.dynamic_slice_in_dim(x, first, count, axis=1)[:, :, None] for x in padded)
+            mask = mask & reduce(jnp.logical_or, (x == segment_BT[:, None, :] for x in mine))
         if before is None:
             return mask
         there = jnp.arange(first_own)[None, None, :] < before.length_B[:, None, None]
@@ -243,7 +245,7 @@ def causal_attention(
 
     blocks = -(-t // QUERY_BLOCK)
     rest = (0, blocks * QUERY_BLOCK - t)
-    padded_BT = None if segment_BT is None else jnp.pad(segment_BT, ((0, 0), rest))
+    padded = [jnp.pad(x, ((0, 0), rest)) for x in (segment_BT, behind_BT) if x is not None]
     if first_own + t <= LONG_ROW:
         return grouped_attention(q_BTNH, k_BTKH, v_BTKH, seen(0, t))
     q = jnp.pad(q_BTNH, ((0, 0), rest, (0, 0), (0, 0)))
@@ -383,18 +385,19 @@ def causal(
     rows: str | None = "rows",
     positions_BT: jax.Array | None = None,
     segment_BT: jax.Array | None = None,
+    behind_BT: jax.Array | None = None,
     remat: str = "none",
     sums: list[Params] | None = None,
 ) -> tuple[jax.Array, list]:
     """Whole rows at once with causal attention: hidden [B, T, D] and each layer's (k, v). For others see decode.
 
-    Without segments padding must stand on the right, where no earlier token can see it. With them a token sees those of
-    its own segment only, whose positions are counted from its start.
+    Without segments padding must stand on the right, where no earlier token can see it. For segments see
+    causal_attention; positions are then given.
     """
     if positions_BT is None:
         positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
 
     def attend(_: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
-        return causal_attention(q, k, v, segment_BT), (k, v)
+        return causal_attention(q, k, v, segment_BT, behind_BT), (k, v)
 
     return decode(params, config, tokens_BT, positions_BT, attend, rows, remat, sums)
