@@ -63,10 +63,9 @@ def main() -> None:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere)
 
     tx = rl.optimizer(rl.OptimizerConfig(1e-6, kind=a.kind), 100)
-    masters = ModelConfig(**{**vars(config), "dtype": "float32"})
-    state = plan._state(masters, mesh, tx)
+    state = plan._state(config, mesh, tx, "float32", None)
     shape = (1, a.places)
-    rows = Rows(of(shape, jnp.int32), of(shape, bool), of(shape, jnp.int32), of(shape, jnp.int32))
+    rows = Rows(of(shape, jnp.int32), of(shape, bool), *[of(shape, jnp.int32)] * 3)
     batch = rl.PolicyBatch(rows, *[of(shape, jnp.float32)] * 3)
     names = ("loss", "tokens", "max_delta_logp", *updates.PER_TOKEN)
     sums = updates.Sums(state.params, {name: of((), jnp.float32) for name in names})
