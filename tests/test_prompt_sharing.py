@@ -133,9 +133,11 @@ def test_an_answer_token_sees_its_prompt_and_its_own_answer_alone(params) -> Non
     shared = LAYOUTS["behind prompts"](answers()).pop().rows
     before = np.asarray(logp(shared))
     tokens = shared.prefix_PS.copy()
-    tokens[shared.of_B[0], 0] += 1
+    assert shared.length_P[shared.of_B[5]] > 0
+    asked = shared.of_B[5]
+    tokens[asked, 0] += 1
     changed = np.asarray(logp(shared._replace(prefix_PS=tokens))) != before
-    assert np.array_equal(changed.any(axis=1), (shared.of_B == shared.of_B[0]) & shared.answer_BT.any(axis=1))
+    assert np.array_equal(changed.any(axis=1), (shared.of_B == asked) & shared.answer_BT.any(axis=1))
 
 
 def test_values_and_their_gradient_are_those_of_one_row_an_answer(params) -> None:

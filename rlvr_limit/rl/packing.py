@@ -21,7 +21,7 @@ from rlvr_limit.types import UserError
 class Found(NamedTuple):
     """Of each sequence of a batch: a number for its prompt, its prompt's tokens and its tokens up to the answer's last.
 
-    Those without an answer have 0 tokens.
+    Those without an answer have 0 tokens, and any prompt.
     """
 
     prompt_B: np.ndarray
@@ -38,8 +38,10 @@ def sequences(batch: Any) -> Found:
     end_B = np.where(some_B, answer_BT.shape[1] - np.argmax(answer_BT[:, ::-1], axis=1), 0)
     numbers: dict[bytes, int] = {}
     prompts = (row[:start].tobytes() for row, start in zip(np.asarray(batch.rows.tokens_BT), start_B, strict=True))
-    prompt_B = np.array([numbers.setdefault(prompt, len(numbers)) for prompt in prompts])
-    return Found(prompt_B, start_B, end_B)
+    prompt_B = [
+        numbers.setdefault(prompt, len(numbers)) if end else 0 for prompt, end in zip(prompts, end_B, strict=True)
+    ]
+    return Found(np.array(prompt_B), start_B, end_B)
 
 
 def microbatch_shape(longest: int, tokens: int, devices: int) -> tuple[int, int]:
@@ -139,7 +141,8 @@ def behind_prompts(batch: Any, prompt_places: int, answer_places: int, shards: i
     to one of few numbers of them, and never above one for each sequence.
     """
     found = sequences(batch)
-    order = np.argsort(found.prompt_B, kind="stable")
+    # Sequences without an answer come last of their prompt, of which they know nothing.
+    order = np.lexsort((found.end_B == 0, found.prompt_B))
     prompt_B, start_B, end_B = (x[order] for x in found)
     assert np.all(start_B <= prompt_places) and np.all(end_B - start_B <= answer_places)
     width = batch.rows.tokens_BT.shape[1]
