@@ -159,14 +159,16 @@ def _of_places(
     targets_SP = targets_BT.reshape(shards, positions)
     if packed is None:
         chunk = min(chunk, max(1, held // config.vocab_size), positions)
-        found = _in_chunks(params, config, hidden_SPD, targets_SP, chunk)
+        # Chunks of about one size, since the last one is filled up.
+        chunk = -(-positions // -(-positions // chunk))
+        found = _in_chunks(params, config, hidden_SPD, targets_SP, chunk, held)
     else:
         wanted_SP = wanted_BT.reshape(shards, positions)
         chosen_SK = jnp.argsort(~wanted_SP, axis=1, stable=True)[:, :packed]
         packed_SKD = jnp.take_along_axis(hidden_SPD, chosen_SK[..., None], axis=1)
         packed_targets_SK = jnp.take_along_axis(targets_SP, chosen_SK, axis=1)
         packed_chunk = _packed_chunk(config, positions, chunk, held)
-        found = _in_chunks(params, config, packed_SKD, packed_targets_SK, packed_chunk)
+        found = _in_chunks(params, config, packed_SKD, packed_targets_SK, packed_chunk, held)
         place_SP = jnp.cumsum(wanted_SP, axis=1) - 1
         found = (
             jnp.where(place_SP < packed, jnp.take_along_axis(x, jnp.clip(place_SP, 0, packed - 1), axis=1), jnp.nan)
@@ -196,7 +198,7 @@ def _packed_chunk(config: ModelConfig, positions: int, chunk: int, held: int) ->
 
 
 def _in_chunks(
-    params: Params, config: ModelConfig, hidden_SPD: jax.Array, targets_SP: jax.Array, chunk: int
+    params: Params, config: ModelConfig, hidden_SPD: jax.Array, targets_SP: jax.Array, chunk: int, held: int
 ) -> tuple[jax.Array, jax.Array]:
     """token_logprob of each shard, padded to whole chunks."""
     positions = targets_SP.shape[1]
@@ -205,14 +207,15 @@ def _in_chunks(
     targets_SP = jnp.pad(targets_SP, ((0, 0), (0, rest)))
     with model.matmul_precision(config.dtype):
         weights_DV = model.unembedding(params).astype(config.dtype)
-        logp, entropy = _per_shard(hidden_SPD, weights_DV, targets_SP, chunk)
+        logp, entropy = _per_shard(hidden_SPD, weights_DV, targets_SP, chunk, held)
     return logp[:, :positions], entropy[:, :positions]
 
 
 def _per_shard(
-    hidden_SPD: jax.Array, unembedding_DV: jax.Array, targets_SP: jax.Array, chunk: int
+    hidden_SPD: jax.Array, unembedding_DV: jax.Array, targets_SP: jax.Array, chunk: int, held: int
 ) -> tuple[jax.Array, jax.Array]:
-    compute = partial(token_logprob, chunk=chunk, vocabulary_parts=shards_of(unembedding_DV, "vocab", 1))
+    parts = shards_of(unembedding_DV, "vocab", 1)
+    compute = partial(token_logprob, chunk=chunk, vocabulary_parts=parts, held=held)
     if len(hidden_SPD) == 1:
         logp, entropy = compute(hidden_SPD[0], unembedding_DV, targets_SP[0])
         return logp[None], entropy[None]
