@@ -30,14 +30,32 @@ Pair = tuple[Sequence[int], Sequence[int]]
 class Rows(NamedTuple):
     """Prompts and answers side by side; answer marks the tokens that count.
 
-    Either one pair a row, padded on the right, or several: then segment counts a row's pairs from 1 (0: padding), and
-    position a pair's tokens from 0.
+    Either one pair a row, padded on the right, or several: then segment counts a row's pieces from 1 (0: padding), and
+    position a pair's tokens from 0. A piece is a pair, or the head of a prompt, or what follows it of one of the pairs
+    with that prompt; behind is the segment of that head, or the piece's own.
     """
 
     tokens_BT: jax.Array
     answer_BT: jax.Array
     segment_BT: jax.Array | None = None
     position_BT: jax.Array | None = None
+    behind_BT: jax.Array | None = None
+
+
+class Shared(NamedTuple):
+    """Answers in rows, several of which may stand behind one prompt, whose keys and values are then computed once.
+
+    prefix_PS are prompts without their last token, padded on the right, of which length_P tokens count. Row b stands
+    behind prompt of_B[b] of those of its shard: tokens_BT are that prompt's last token and the answer without its last
+    one, targets_BT the answer, answer_BT its places that count.
+    """
+
+    prefix_PS: jax.Array
+    length_P: jax.Array
+    of_B: jax.Array
+    tokens_BT: jax.Array
+    targets_BT: jax.Array
+    answer_BT: jax.Array
 
 
 def to_rows(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], places: int) -> Rows:
@@ -56,7 +74,7 @@ def to_rows(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], places: int) -
 def answer_logprobs(
     params: Params,
     config: ModelConfig,
-    rows: Rows,
+    rows: Rows | Shared,
     chunk: int = 4096,
     packed: int | None = None,
     held: int = HELD_LOGITS,
@@ -69,11 +87,57 @@ def answer_logprobs(
     backward pass as many. packed: at how many positions of a device they are computed, a result of packed_positions;
     None: at every one. Answer tokens that find no place in it come out as NaN. remat, sums: see model.decode.
     """
-    hidden, _ = model.causal(params, config, rows.tokens_BT, "rows", rows.position_BT, rows.segment_BT, remat, sums)
-    predicts_BT = jnp.roll(rows.answer_BT, -1, axis=1)
-    targets_BT = jnp.roll(rows.tokens_BT, -1, axis=1)
-    found = _of_places(params, config, hidden, targets_BT, predicts_BT, chunk, packed, held)
-    return tuple(jnp.where(rows.answer_BT, jnp.roll(x, 1, axis=1), 0.0) for x in found)
+    hidden_BTD = states(params, config, rows, remat, sums)
+    if isinstance(rows, Shared):
+        targets_BT, predicts_BT = rows.targets_BT, rows.answer_BT
+    else:
+        targets_BT, predicts_BT = (jnp.roll(x, -1, axis=1) for x in (rows.tokens_BT, rows.answer_BT))
+    found = _of_places(params, config, hidden_BTD, targets_BT, predicts_BT, chunk, packed, held)
+    return tuple(at_answers(rows, x) for x in found)
+
+
+def states(
+    params: Params,
+    config: ModelConfig,
+    rows: Rows | Shared,
+    remat: str = "none",
+    sums: list[Params] | None = None,
+) -> jax.Array:
+    """The normed hidden state [B, T, D] of each place of the rows; remat, sums: see model.decode."""
+    if not isinstance(rows, Shared):
+        about = rows.position_BT, rows.segment_BT, rows.behind_BT
+        return model.causal(params, config, rows.tokens_BT, "rows", *about, remat=remat, sums=sums)[0]
+    shards = row_shards(params["final_norm"], len(rows.of_B))
+
+    def of_rows(x: jax.Array) -> jax.Array:
+        """x [P, ...] of the prompts as [B, ...] of the rows, each looked up on its own device."""
+        flat = x.reshape(shards, len(x) // shards, -1)
+        found = jax.vmap(lambda mine, of: mine[of])(flat, rows.of_B.reshape(shards, -1))
+        return found.reshape(len(rows.of_B), *x.shape[1:])
+
+    long = rows.prefix_PS.shape[1]
+    length_B = of_rows(rows.length_P)
+    cache = model.causal(params, config, rows.prefix_PS, remat=remat)[1] if long else []
+
+    def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
+        before = model.Before(*map(of_rows, cache[i]), length_B) if long else None
+        return model.causal_attention(q, k, v, before=before), None
+
+    positions_BT = length_B[:, None] + jnp.arange(rows.tokens_BT.shape[1])
+    return model.decode(params, config, rows.tokens_BT, positions_BT, attend, remat=remat, sums=sums)[0]
+
+
+def at_answers(rows: Rows | Shared, x_BT: jax.Array) -> jax.Array:
+    """What was computed of each place's state, at the answer tokens that the states stand before; 0 elsewhere."""
+    return jnp.where(rows.answer_BT, x_BT if isinstance(rows, Shared) else jnp.roll(x_BT, 1, axis=1), 0.0)
+
+
+@partial(jax.jit, static_argnums=(1, 3))
+def scores_of(
+    params: Params, config: ModelConfig, rows: Shared, packed: int | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """answer_logprobs as a program of its own."""
+    return answer_logprobs(params, config, rows, packed=packed)
 
 
 def _of_places(
@@ -95,14 +159,16 @@ def _of_places(
     targets_SP = targets_BT.reshape(shards, positions)
     if packed is None:
         chunk = min(chunk, max(1, held // config.vocab_size), positions)
-        found = _in_chunks(params, config, hidden_SPD, targets_SP, chunk)
+        # Chunks of about one size, since the last one is filled up.
+        chunk = -(-positions // -(-positions // chunk))
+        found = _in_chunks(params, config, hidden_SPD, targets_SP, chunk, held)
     else:
         wanted_SP = wanted_BT.reshape(shards, positions)
         chosen_SK = jnp.argsort(~wanted_SP, axis=1, stable=True)[:, :packed]
         packed_SKD = jnp.take_along_axis(hidden_SPD, chosen_SK[..., None], axis=1)
         packed_targets_SK = jnp.take_along_axis(targets_SP, chosen_SK, axis=1)
         packed_chunk = _packed_chunk(config, positions, chunk, held)
-        found = _in_chunks(params, config, packed_SKD, packed_targets_SK, packed_chunk)
+        found = _in_chunks(params, config, packed_SKD, packed_targets_SK, packed_chunk, held)
         place_SP = jnp.cumsum(wanted_SP, axis=1) - 1
         found = (
             jnp.where(place_SP < packed, jnp.take_along_axis(x, jnp.clip(place_SP, 0, packed - 1), axis=1), jnp.nan)
@@ -132,7 +198,7 @@ def _packed_chunk(config: ModelConfig, positions: int, chunk: int, held: int) ->
 
 
 def _in_chunks(
-    params: Params, config: ModelConfig, hidden_SPD: jax.Array, targets_SP: jax.Array, chunk: int
+    params: Params, config: ModelConfig, hidden_SPD: jax.Array, targets_SP: jax.Array, chunk: int, held: int
 ) -> tuple[jax.Array, jax.Array]:
     """token_logprob of each shard, padded to whole chunks."""
     positions = targets_SP.shape[1]
@@ -141,64 +207,19 @@ def _in_chunks(
     targets_SP = jnp.pad(targets_SP, ((0, 0), (0, rest)))
     with model.matmul_precision(config.dtype):
         weights_DV = model.unembedding(params).astype(config.dtype)
-        logp, entropy = _per_shard(hidden_SPD, weights_DV, targets_SP, chunk)
+        logp, entropy = _per_shard(hidden_SPD, weights_DV, targets_SP, chunk, held)
     return logp[:, :positions], entropy[:, :positions]
 
 
 def _per_shard(
-    hidden_SPD: jax.Array, unembedding_DV: jax.Array, targets_SP: jax.Array, chunk: int
+    hidden_SPD: jax.Array, unembedding_DV: jax.Array, targets_SP: jax.Array, chunk: int, held: int
 ) -> tuple[jax.Array, jax.Array]:
-    compute = partial(token_logprob, chunk=chunk, vocabulary_parts=shards_of(unembedding_DV, "vocab", 1))
+    parts = shards_of(unembedding_DV, "vocab", 1)
+    compute = partial(token_logprob, chunk=chunk, vocabulary_parts=parts, held=held)
     if len(hidden_SPD) == 1:
         logp, entropy = compute(hidden_SPD[0], unembedding_DV, targets_SP[0])
         return logp[None], entropy[None]
     return jax.vmap(compute, in_axes=(0, None, 0))(hidden_SPD, unembedding_DV, targets_SP)
-
-
-class Shared(NamedTuple):
-    """Answers in rows, several of which may stand behind one prompt, whose keys and values are then computed once.
-
-    prefix_PS are prompts without their last token, padded on the right, of which length_P tokens count. Row r stands
-    behind prompt of_R[r] of those of its shard: tokens_RT are that prompt's last token and the answer without its last
-    one, targets_RT the answer, wanted_RT its places that count.
-    """
-
-    prefix_PS: jax.Array
-    length_P: jax.Array
-    of_R: jax.Array
-    tokens_RT: jax.Array
-    targets_RT: jax.Array
-    wanted_RT: jax.Array
-
-
-@partial(jax.jit, static_argnums=(1, 3))
-def shared_logprobs(
-    params: Params, config: ModelConfig, rows: Shared, packed: int | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """(log P(target | prompt, answer before it), entropy of that distribution) [R, T], nats; 0 where not wanted.
-
-    packed: as in answer_logprobs; the places that count are wanted_RT.
-    """
-    shards = row_shards(params["final_norm"], len(rows.of_R))
-
-    def of_rows(x: jax.Array) -> jax.Array:
-        """x [P, ...] of the prompts as [R, ...] of the rows, each looked up on its own device."""
-        flat = x.reshape(shards, len(x) // shards, -1)
-        found = jax.vmap(lambda mine, of: mine[of])(flat, rows.of_R.reshape(shards, -1))
-        return found.reshape(len(rows.of_R), *x.shape[1:])
-
-    long = rows.prefix_PS.shape[1]
-    length_R = of_rows(rows.length_P)
-    cache = model.causal(params, config, rows.prefix_PS)[1] if long else []
-
-    def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
-        before = model.Before(*map(of_rows, cache[i]), length_R) if long else None
-        return model.causal_attention(q, k, v, before=before), None
-
-    positions_RT = length_R[:, None] + jnp.arange(rows.tokens_RT.shape[1])
-    hidden, _ = model.decode(params, config, rows.tokens_RT, positions_RT, attend)
-    found = _of_places(params, config, hidden, rows.targets_RT, rows.wanted_RT, 4096, packed, HELD_LOGITS)
-    return tuple(jnp.where(rows.wanted_RT, x, 0.0) for x in found)
 
 
 class Scored(NamedTuple):
@@ -237,8 +258,8 @@ def score_batches(
     """
     shards = shards_of_rows(params)
     for places, rows in lay_out(pairs, tokens, shards, shortest):
-        packed = packed_positions(config, rows.wanted_RT, shards)
-        logp_RT, entropy_RT = map(np.asarray, shared_logprobs(params, config, rows, packed))
+        packed = packed_positions(config, rows.answer_BT, shards)
+        logp_RT, entropy_RT = map(np.asarray, scores_of(params, config, rows, packed))
         for row, i in places.items():
             end = len(pairs[i][1])
             yield i, Scored(tuple(logp_RT[row, :end].tolist()), tuple(entropy_RT[row, :end].tolist()))
@@ -320,10 +341,10 @@ def _rows_of(pairs: Sequence[Pair], parts: list[list[int]], rows: int, s: int, t
         for row, i in enumerate(part, start=shard * rows):
             prompt, reply = pairs[i]
             places[row] = i
-            found.of_R[row] = at_prompt[tuple(prompt)]
-            found.tokens_RT[row, : len(reply)] = (prompt[-1], *reply[:-1])
-            found.targets_RT[row, : len(reply)] = reply
-            found.wanted_RT[row, : len(reply)] = True
+            found.of_B[row] = at_prompt[tuple(prompt)]
+            found.tokens_BT[row, : len(reply)] = (prompt[-1], *reply[:-1])
+            found.targets_BT[row, : len(reply)] = reply
+            found.answer_BT[row, : len(reply)] = True
     return places, found
 
 

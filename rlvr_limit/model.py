@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -202,8 +202,7 @@ def matmul_precision(dtype: Any) -> AbstractContextManager:
 
 def grouped_attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
     """Softmax attention with N / K query heads a key head; scores, softmax and sums in float32; output like q_BTNH."""
-    b, t, n, h = q_BTNH.shape
-    k = k_BSKH.shape[2]
+    (b, t, n, h), k = q_BTNH.shape, k_BSKH.shape[2]
     q_BTKGH = q_BTNH.reshape(b, t, k, n // k, h)
     scores = jnp.einsum("btkgh,bskh->bkgts", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32) * h**-0.5
     scores = jnp.where(mask_BTS[:, None, None], scores, -1e30)
@@ -217,33 +216,34 @@ def causal_attention(
     k_BTKH: jax.Array,
     v_BTKH: jax.Array,
     segment_BT: jax.Array | None = None,
+    behind_BT: jax.Array | None = None,
     before: Before | None = None,
 ) -> jax.Array:
-    """grouped_attention where each token sees itself and those before it, of its own segment only where there are any.
+    """grouped_attention where each token sees itself and those before it, of its own segment and of the one it is
+    behind where there are segments.
 
     Rows longer than LONG_ROW are attended QUERY_BLOCK tokens at a time, so that scores take memory in T and not in T^2;
     a backward pass makes each block's scores again.
     """
     b, t = q_BTNH.shape[:2]
-    first_own = 0
+    first_own = 0 if before is None else before.k_BSKH.shape[1]
     if before is not None:
-        first_own = before.k_BSKH.shape[1]
-        k_BTKH = jnp.concatenate([before.k_BSKH, k_BTKH], axis=1)
-        v_BTKH = jnp.concatenate([before.v_BSKH, v_BTKH], axis=1)
+        pairs = (before.k_BSKH, k_BTKH), (before.v_BSKH, v_BTKH)
+        k_BTKH, v_BTKH = (jnp.concatenate(pair, axis=1) for pair in pairs)
 
     def seen(first: jax.Array | int, count: int) -> jax.Array:
         mask = jnp.broadcast_to(jnp.arange(t)[None, :] <= first + jnp.arange(count)[:, None], (b, count, t))
-        if segment_BT is not None:
-            mine = jax.lax.dynamic_slice_in_dim(padded_BT, first, count, axis=1)
-            mask = mask & (mine[:, :, None] == segment_BT[:, None, :])
+        if padded:
+            mine = (jax.lax.dynamic_slice_in_dim(x, first, count, axis=1)[:, :, None] for x in padded)
+            mask &= reduce(jnp.logical_or, (x == segment_BT[:, None, :] for x in mine))
         if before is None:
             return mask
-        there = jnp.arange(first_own)[None, None, :] < before.length_B[:, None, None]
+        there = jnp.arange(first_own) < before.length_B[:, None, None]
         return jnp.concatenate([jnp.broadcast_to(there, (b, count, first_own)), mask], axis=2)
 
     blocks = -(-t // QUERY_BLOCK)
     rest = (0, blocks * QUERY_BLOCK - t)
-    padded_BT = None if segment_BT is None else jnp.pad(segment_BT, ((0, 0), rest))
+    padded = [jnp.pad(x, ((0, 0), rest)) for x in (segment_BT, behind_BT) if x is not None]
     if first_own + t <= LONG_ROW:
         return grouped_attention(q_BTNH, k_BTKH, v_BTKH, seen(0, t))
     q = jnp.pad(q_BTNH, ((0, 0), rest, (0, 0), (0, 0)))
@@ -383,18 +383,18 @@ def causal(
     rows: str | None = "rows",
     positions_BT: jax.Array | None = None,
     segment_BT: jax.Array | None = None,
+    behind_BT: jax.Array | None = None,
     remat: str = "none",
     sums: list[Params] | None = None,
 ) -> tuple[jax.Array, list]:
-    """Whole rows at once with causal attention: hidden [B, T, D] and each layer's (k, v). For others see decode.
+    """Whole rows at once with causal_attention: hidden [B, T, D] and each layer's (k, v). For others see decode.
 
-    Without segments padding must stand on the right, where no earlier token can see it. With them a token sees those of
-    its own segment only, whose positions are counted from its start.
+    Without segments padding must stand on the right, where no earlier token can see it.
     """
     if positions_BT is None:
         positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
 
     def attend(_: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
-        return causal_attention(q, k, v, segment_BT), (k, v)
+        return causal_attention(q, k, v, segment_BT, behind_BT), (k, v)
 
     return decode(params, config, tokens_BT, positions_BT, attend, rows, remat, sums)

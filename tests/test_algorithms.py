@@ -161,10 +161,11 @@ def step_of(trained: Experiment, arm: str, monkeypatch: pytest.MonkeyPatch) -> t
 def answers_of(trained: Experiment, batch: rl.PolicyBatch) -> list[tuple[tuple[int, ...], float, bool]]:
     """(prompt ids, reward by the grader, whether it was cut) of each row."""
     setup, by_prompt = trained.setups["base"], {p.prompt_ids: p for p in trained.setups["base"].training}
-    found = []
-    for tokens, answer in zip(batch.rows.tokens_BT.tolist(), batch.rows.answer_BT, strict=True):
-        places = np.flatnonzero(answer)
-        prompt, reply = tuple(tokens[: places[0]]), tuple(tokens[t] for t in places)
+    found, rows = [], batch.rows
+    for of, last, targets, answer in zip(
+        rows.of_B, rows.tokens_BT[:, 0].tolist(), rows.targets_BT, rows.answer_BT, strict=True
+    ):
+        prompt, reply = (*rows.prefix_PS[of, : rows.length_P[of]].tolist(), last), tuple(targets[answer].tolist())
         right = trained.task.grade(by_prompt[prompt], setup.tokenizer.decode(reply)).correct
         found.append((prompt, float(right), reply[-1] not in setup.stop_tokens))
     return found
@@ -177,7 +178,7 @@ def test_minibatches_hold_each_answer_once_with_its_advantage_and_weight(
     caught, row, _ = step_of(trained, arm, monkeypatch)
     assert len(caught) == MINIBATCHES
     batch = jax.tree.map(lambda *parts: np.concatenate(parts), *(part for part, _ in caught))
-    answer, rows = batch.rows.answer_BT, answers_of(trained, batch)
+    answer, rows = batch.rows.answer_BT, [found for part, _ in caught for found in answers_of(trained, part)]
     by_prompt: dict[tuple, list[int]] = {}
     for i, (prompt, *_) in enumerate(rows):
         by_prompt.setdefault(prompt, []).append(i)
@@ -256,10 +257,10 @@ def test_ppo_moves_its_value_head_towards_the_returns(trained: Experiment, monke
     found = np.asarray(rl.answer_values(start, value.head, config, batch.rows))
     answer = batch.rows.answer_BT
     assert np.all(found[~answer] == 0) and abs(found[answer].mean() - 0.7) < 0.2
-    # A state's value must not see the token that is about to be drawn in it, nor any later one.
-    row, place = 0, int(np.flatnonzero(answer[0])[1])
+    # A state's value must not see the token that is about to be drawn in it, nor any later one: these go in behind it.
+    row, place = 0, 1
     tokens = np.array(batch.rows.tokens_BT)
-    tokens[row, place:] = (tokens[row, place:] + 1) % config.vocab_size
+    tokens[row, place + 1 :] = (tokens[row, place + 1 :] + 1) % config.vocab_size
     again = np.asarray(rl.answer_values(start, value.head, config, batch.rows._replace(tokens_BT=tokens)))
     np.testing.assert_array_equal(again[row, : place + 1], found[row, : place + 1])
     assert answer[row].sum() < 3 or np.any(again[row, place + 1 :] != found[row, place + 1 :])

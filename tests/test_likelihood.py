@@ -65,12 +65,12 @@ def test_scoring_computes_logits_for_few_positions_beside_those_that_answers_nee
     wide = dataclasses.replace(TIED, vocab_size=4096)
     shapes = jax.eval_shape(partial(init_params, wide), jax.random.key(0))
     ((_, rows),) = likelihood.lay_out([((1,) * 33, (2,) * 3)] * 8, 1024, 1)
-    assert rows.tokens_RT.shape == (8, 32)
+    assert rows.tokens_BT.shape == (8, 32)
 
     def flops(packed):
-        return likelihood.shared_logprobs.lower(shapes, wide, rows, packed).compile().cost_analysis()["flops"]
+        return likelihood.scores_of.lower(shapes, wide, rows, packed).compile().cost_analysis()["flops"]
 
-    saved = flops(None) - flops(likelihood.packed_positions(wide, rows.wanted_RT, 1))
+    saved = flops(None) - flops(likelihood.packed_positions(wide, rows.answer_BT, 1))
     assert saved > 2 * (8 * 32 - 32) * wide.width * wide.vocab_size
 
 
@@ -126,18 +126,18 @@ def test_a_batch_holds_each_prompt_once_and_no_more_tokens_than_asked_for():
     pairs = siblings(GROUPED, (5, 5, 5, 8), 40)
     seen, shapes = [], set()
     for places, rows in likelihood.lay_out(pairs, 256, 2, shortest=(4, 8)):
-        assert rows.tokens_RT.size <= 2 * 256 and rows.prefix_PS.size <= 2 * 256
-        each, asked = len(rows.of_R) // 2, len(rows.length_P) // 2
+        assert rows.tokens_BT.size <= 2 * 256 and rows.prefix_PS.size <= 2 * 256
+        each, asked = len(rows.of_B) // 2, len(rows.length_P) // 2
         for shard in range(2):
             prompts = [pairs[places[row]][0] for row in places if row // each == shard]
             assert len(set(prompts)) <= asked <= 4
         for row, i in places.items():
             prompt, answer = pairs[i]
-            at = row // each * asked + rows.of_R[row]
-            assert (*rows.prefix_PS[at, : rows.length_P[at]], rows.tokens_RT[row, 0]) == prompt
-            assert tuple(rows.targets_RT[row, rows.wanted_RT[row]]) == answer
+            at = row // each * asked + rows.of_B[row]
+            assert (*rows.prefix_PS[at, : rows.length_P[at]], rows.tokens_BT[row, 0]) == prompt
+            assert tuple(rows.targets_BT[row, rows.answer_BT[row]]) == answer
         seen += places.values()
-        shapes.add((rows.prefix_PS.shape[1], rows.tokens_RT.shape))
+        shapes.add((rows.prefix_PS.shape[1], rows.tokens_BT.shape))
     assert sorted(seen) == [i for i, (_, answer) in enumerate(pairs) if answer]
     assert len(shapes) == len({(s, t[1]) for s, t in shapes})
 
@@ -149,7 +149,7 @@ def test_prompts_are_computed_once_however_many_answers_share_them():
         pairs = [((i % prompts,) * 65, (1,) * 8) for i in range(16)]
         ((_, rows),) = likelihood.lay_out(pairs, 2048, 1, shortest=(64, 8))
         assert rows.prefix_PS.shape == (prompts, 64)
-        return likelihood.shared_logprobs.lower(shapes, GROUPED, rows).compile().cost_analysis()["flops"]
+        return likelihood.scores_of.lower(shapes, GROUPED, rows).compile().cost_analysis()["flops"]
 
     assert flops(1) < 0.3 * flops(16)
 

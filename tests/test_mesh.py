@@ -71,10 +71,10 @@ def test_each_device_packs_its_own_answers_and_no_hidden_state_travels_for_it(pa
     rows = jax.device_put(rows, rows_sharding(mesh_of(spread)))
 
     def moved(packed: int | None) -> int:
-        text = likelihood.shared_logprobs.lower(spread, MODEL, rows, packed).compile().as_text()
+        text = likelihood.scores_of.lower(spread, MODEL, rows, packed).compile().as_text()
         return sum(text.count(f" {name}(") for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
 
-    assert moved(likelihood.packed_positions(MODEL, np.asarray(rows.wanted_RT), 8)) == moved(None) == 0
+    assert moved(likelihood.packed_positions(MODEL, np.asarray(rows.answer_BT), 8)) == moved(None) == 0
 
 
 def test_sharded_update_equals_that_of_one_device(params: object, sharded: object) -> None:

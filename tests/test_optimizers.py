@@ -11,6 +11,7 @@ from rlvr_limit import rl
 from rlvr_limit.likelihood import to_rows
 from rlvr_limit.mesh import MeshConfig, make_mesh, parameter_shardings, rows_sharding
 from rlvr_limit.model import ModelConfig, init_params, parameter_specs
+from rlvr_limit.rl import optimizers
 from rlvr_limit.types import UserError
 
 SHAPE = (160, 128)
@@ -47,6 +48,31 @@ def test_adafactor_goes_the_same_way_with_next_to_no_memory() -> None:
     # Its first step is the sign of the gradient by and large, and its root mean square at most the learning rate.
     first = walked("adafactor", 1)[0]
     assert 0.005 < np.sqrt(np.mean(first**2)) <= 0.0101
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.0, 1.0, 40.0])
+def test_gradients_are_clipped_to_the_norm_that_they_may_have_together(size: float) -> None:
+    rng = np.random.default_rng(0)
+    gradient = {"w": rng.normal(size=SHAPE), "b": rng.normal(size=3)}
+    norm = np.sqrt(sum(np.sum(x**2) for x in gradient.values()))
+    gradient = {name: size * x / norm for name, x in gradient.items()}
+    tx = optimizers._clipped(2.0)
+    found, _ = tx.update({name: jnp.asarray(x, jnp.float32) for name, x in gradient.items()}, tx.init(gradient))
+    for name, x in gradient.items():
+        np.testing.assert_allclose(found[name], x * min(1, 2 / size) if size else x, rtol=1e-6)
+
+
+def test_an_adam_step_makes_no_clipped_copy_of_the_gradient() -> None:
+    tx = rl.optimizer(rl.OptimizerConfig(0.01), 5)
+    like = [jax.ShapeDtypeStruct((512, 512), jnp.float32)]
+    state = jax.eval_shape(tx.init, like)
+
+    def step(params: list, state: tuple, gradient: list) -> tuple:
+        changes, state = tx.update(gradient, state, params)
+        return jax.tree.map(jnp.add, params, changes), state
+
+    memory = jax.jit(step, donate_argnums=(0, 1)).lower(like, state, like).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 512 * 512 * 4 / 2
 
 
 def test_unknown_kinds_and_a_b2_too_slow_for_bfloat16_are_refused() -> None:

@@ -13,15 +13,17 @@ from test_model import GROUPED, random_params
 
 from rlvr_limit import likelihood, model
 from rlvr_limit.rl import PolicyBatch, microbatch_shape, microbatches
-from rlvr_limit.rl.packing import first_fit_decreasing
+from rlvr_limit.rl.packing import first_fit
 from rlvr_limit.types import UserError
 
 
-def batch_of(lengths, places, vocab=23, seed=0):
-    """(pairs, PolicyBatch) of random tokens; every number is drawn, and marks its token."""
+def batch_of(lengths, places, vocab=23, seed=0, alike=False):
+    """(pairs, PolicyBatch) of random tokens; every number is drawn, and marks its token. alike: prompts of one length
+    are equal."""
     rng = np.random.default_rng(seed)
     draw = partial(rng.integers, vocab)
     pairs = [(tuple(draw(size=p).tolist()), tuple(draw(size=a).tolist())) for p, a in lengths]
+    pairs = [((len(p),) * len(p) if alike else p, a) for p, a in pairs]
     rows = likelihood.to_rows(pairs, places)
     behaviour, advantage, weight = (np.where(rows.answer_BT, rng.normal(size=(len(pairs), places)), 0) for _ in "abc")
     return pairs, PolicyBatch(rows, *(x.astype(np.float32) for x in (behaviour, advantage, weight)))
@@ -29,7 +31,7 @@ def batch_of(lengths, places, vocab=23, seed=0):
 
 @given(st.lists(st.integers(1, 16), max_size=40))
 def test_each_sequence_goes_whole_into_one_row_and_no_row_overflows(lengths):
-    rows = first_fit_decreasing(lengths, 16)
+    rows = first_fit([0] * len(lengths), lengths, range(len(lengths)), 16)
     assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
     used = [sum(lengths[i] for i in row) for row in rows]
     assert all(0 < n <= 16 for n in used)
@@ -37,32 +39,52 @@ def test_each_sequence_goes_whole_into_one_row_and_no_row_overflows(lengths):
     assert all(used[i] + min(lengths[m] for m in rows[j]) > 16 for j in range(len(rows)) for i in range(j))
 
 
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 10)), max_size=40), st.tuples(*[st.integers(0, 6)] * 4))
+def test_a_prompts_head_takes_room_once_a_row_and_its_sequences_stand_side_by_side(sequences, heads):
+    prompt, tail = [p for p, _ in sequences], [n for _, n in sequences]
+    rows = first_fit([heads[p] for p in prompt], tail, prompt, 16)
+    assert sorted(i for row in rows for i in row) == list(range(len(sequences)))
+    for row in rows:
+        asked = [prompt[i] for i in row]
+        assert sum(tail[i] for i in row) + sum(heads[p] for p in set(asked)) <= 16
+        assert sorted(asked) == asked
+
+
+def test_prompts_share_a_row_only_where_that_takes_no_more_rows():
+    """Two answers of 70 and two of 30 to prompts of 1: one of each in a row. Of 8 alike behind 20, 8 in a row."""
+    _, mixed = batch_of([(1, 70), (1, 70), (1, 30), (1, 30)], 72, vocab=1000)
+    assert len(microbatches(mixed, 1, 102)) == 2
+    _, alike = batch_of([(20, 4)] * 8, 24, vocab=1)
+    (part,) = microbatches(alike, 1, 60)
+    assert int((part.rows.segment_BT > 0).sum()) == 19 + 8 * 5
+
+
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 6)), min_size=1, max_size=12), st.integers(1, 3))
 def test_packed_rows_hold_every_taught_sequence_once_with_its_numbers_beside_it(lengths, rows):
-    pairs, batch = batch_of(lengths, 12)
+    # Prompts of one length are equal, so that some share their heads.
+    pairs, batch = batch_of(lengths, 12, alike=True)
+    leaves = ("behaviour_BT", "advantage_BT", "weight_BT")
     found = []
     for part in microbatches(batch, rows, 12):
         assert {x.shape for x in jax.tree.leaves(part)} == {(rows, 12)}
+        tokens, answer, segment, position, behind = (np.asarray(x) for x in part.rows)
         for row in range(rows):
-            segment = part.rows.segment_BT[row]
-            for number in range(1, segment.max() + 1):
-                inside = np.flatnonzero(segment == number)
-                assert np.array_equal(inside, np.arange(inside[0], inside[0] + len(inside)))
-                assert np.array_equal(part.rows.position_BT[row, inside], np.arange(len(inside)))
-                leaves = (
-                    part.rows.tokens_BT,
-                    part.rows.answer_BT,
-                    part.behaviour_BT,
-                    part.advantage_BT,
-                    part.weight_BT,
-                )
-                found.append(tuple(tuple(x[row, inside].tolist()) for x in leaves))
-            assert np.all(part.weight_BT[row, segment == 0] == 0) and not part.rows.answer_BT[row, segment == 0].any()
+            for number in range(1, segment[row].max() + 1):
+                mine = np.flatnonzero(segment[row] == number)
+                assert np.array_equal(mine, np.arange(mine[0], mine[0] + len(mine)))
+                if not answer[row, mine].any():
+                    continue
+                head = np.flatnonzero((segment[row] == behind[row, mine[0]]) & (segment[row] != number))
+                inside = np.concatenate([head, mine]).astype(int)
+                assert np.array_equal(position[row, inside], np.arange(len(inside)))
+                values = (tokens, answer, *(getattr(part, name) for name in leaves))
+                found.append(tuple(tuple(x[row, inside].tolist()) for x in values))
+            assert np.all(part.weight_BT[row, segment[row] == 0] == 0) and not answer[row, segment[row] == 0].any()
     expected = []
     for i, (prompt, answer) in enumerate(pairs):
         inside = range(len(prompt) + len(answer)) if answer else ()
-        leaves = (*batch.rows[:2], batch.behaviour_BT, batch.advantage_BT, batch.weight_BT)
-        expected += [tuple(tuple(x[i, inside].tolist()) for x in leaves)] if answer else []
+        values = (*batch.rows[:2], *(getattr(batch, name) for name in leaves))
+        expected += [tuple(tuple(x[i, inside].tolist()) for x in values)] if answer else []
     assert sorted(found) == sorted(expected)
 
 
@@ -72,7 +94,7 @@ def test_what_does_not_fit_is_named_and_the_shape_follows_from_the_budget():
     with pytest.raises(UserError, match="microbatch_tokens is 511, but a prompt and its answer may take 512 places"):
         microbatch_shape(512, 511, 1)
     with pytest.raises(UserError, match="sequence 1 has 9 tokens, a row holds 8"):
-        first_fit_decreasing([3, 9], 8)
+        first_fit([1, 4], [2, 5], [0, 1], 8)
 
 
 @partial(jax.jit, static_argnums=(1, 3))
@@ -96,7 +118,8 @@ def test_log_probs_entropies_and_gradients_equal_those_of_unpacked_rows(long_row
     jax.clear_caches()  # What was traced with other lengths of blocks.
     params, (_, batch) = random_params(GROUPED), batch_of(LENGTHS, 8)
     parts = microbatches(batch, rows=2, places=19)
-    assert sum(part.rows.segment_BT.max(axis=1).sum() for part in parts) == 6 and len(parts) == 1
+    # Six answers, four of them behind the heads of their prompts.
+    assert sum(part.rows.segment_BT.max(axis=1).sum() for part in parts) == 10 and len(parts) == 1
     gradient = jax.jit(jax.grad(mixed), static_argnums=1)
     alone, together = gradient(params, GROUPED, batch), [gradient(params, GROUPED, part) for part in parts]
     for i, expected in enumerate(jax.tree.leaves(alone)):
@@ -123,7 +146,7 @@ def test_a_token_changes_nothing_in_other_segments():
         tokens[row, place] = (tokens[row, place] + 1) % GROUPED.vocab_size
         after = np.asarray(scored(params, GROUPED, rows._replace(tokens_BT=tokens))[0])
         mine = np.zeros_like(rows.answer_BT)
-        mine[row] = rows.segment_BT[row] == rows.segment_BT[row, place]
+        mine[row] = rows.behind_BT[row] == rows.behind_BT[row, place]
         np.testing.assert_array_equal(after[~mine], before[~mine])
 
 

@@ -7,7 +7,8 @@ import dataclasses
 import jax
 
 from rlvr_limit import planning, rl
-from rlvr_limit.jobs import learner
+from rlvr_limit.engine.shapes import shapes_of
+from rlvr_limit.jobs import learner, segments
 from rlvr_limit.jobs import plan as job
 from rlvr_limit.mesh import MeshConfig
 from rlvr_limit.model import init_params
@@ -41,7 +42,7 @@ def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once()
     for rank in (0, 2):
         recipe = dataclasses.replace(s.arms["grpo"].rl, lora_rank=rank)
         training = dataclasses.replace(s.training, tokens=64)
-        places = engine.prompt_places + s.sampling.max_tokens
+        places = engine.prompt_places, s.sampling.max_tokens
         (program,) = job._reinforced(model, mesh, training, recipe, places)
         compiled = compiling.compile_program(program, planning.find("cpu"), True, 0)
         assert ("adapters of rank 2" in program.name) == bool(rank)
@@ -58,10 +59,36 @@ def test_a_value_head_has_a_program_of_its_own_beside_the_policys_optimizer() ->
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
     recipe = s.arms["grpo"].rl
     ppo = dataclasses.replace(recipe, algorithm="ppo", value_optimizer=recipe.optimizer)
-    places = engine.prompt_places + s.sampling.max_tokens
+    places = engine.prompt_places, s.sampling.max_tokens
     policy, value = job._reinforced(model, mesh, dataclasses.replace(s.training, tokens=64), ppo, places)
-    assert value.name == f"value head's gradient of {64 // places} x {places} tokens"
+    assert value.name == f"value head's gradient of {64 // sum(places)} x {sum(places)} tokens"
     assert policy.resident == value.resident > 1.9 * programs.device_bytes(programs.abstract_params(model, mesh))
     compiled = compiling.compile_program(value, planning.find("cpu"), True, 0)
     # A forward pass: it is given all weights, and gives a gradient of the head alone.
     assert compiled.alone > programs.device_bytes(programs.abstract_params(model, mesh))
+
+
+def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> None:
+    s = settings_of("countdown_smoke")
+    model, engine = job.model_of(s), dataclasses.replace(job.engine_of(s), prefix_rows=2)
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    recipe = dataclasses.replace(s.arms["grpo"].rl, segment=4, importance_cap=2.0)
+    arms = {"grpo": dataclasses.replace(s.arms["grpo"], rl=recipe)}
+    _, *drawing = job.updates(dataclasses.replace(s, arms=arms), model, engine, mesh)
+    longest = engine.prompt_places + s.sampling.max_tokens
+    # The cache that the job itself asks for, at its own longest segment.
+    sizes = shapes_of(segments.engine_config(engine, longest), mesh, recipe.segment)
+    assert sizes.prefills[-1] >= longest
+    assert [p.name for p in drawing] == [
+        f"prefill of {engine.prefill_rows} x {sizes.prefills[-1]} tokens, segments of 4 tokens",
+        f"decode_window of {engine.slots} rows, segments of 4 tokens",
+    ]
+    asked, usual = (programs.device_bytes(programs.pool(model, x, mesh)) for x in (sizes, shapes_of(engine, mesh, 4)))
+    assert asked > usual
+    weights = programs.device_bytes(programs.abstract_params(model, mesh))
+    for program in drawing:
+        compiled = compiling.compile_program(program, planning.find("cpu"), True, 0)
+        held = compiled.alone - compiled.temporaries
+        # A prefill makes no logits, and so is not given all weights.
+        assert asked + weights * (program is not drawing[0]) <= held and 2 * weights <= program.resident < 2.1 * weights
+        assert compiled.fits(asked + program.resident) is False

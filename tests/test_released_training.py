@@ -217,6 +217,8 @@ def test_answers_without_a_verdict_are_counted_by_name_and_teach_nothing(
         segments = [(r, s) for r in range(len(batch.weight_BT)) for s in np.unique(batch.rows.segment_BT[r]) if s]
         for r, s in segments:
             inside = (batch.rows.segment_BT[r] == s) & batch.rows.answer_BT[r]
+            if not inside.any():
+                continue
             text = decode(tuple(batch.rows.tokens_BT[r][inside].tolist()))
             counts[len(text) % 3] += 1
             if len(text) % 3:

@@ -31,9 +31,9 @@ def exact_gradient(hidden, weights, targets, mix):
     return hidden_bar, weights_bar
 
 
-def gradient(hidden, weights, targets, mix, chunk, parts):
+def gradient(hidden, weights, targets, mix, chunk, parts, held=0):
     def mixed(hidden, weights):
-        logp, entropy = token_logprob(hidden, weights, targets, chunk, parts)
+        logp, entropy = token_logprob(hidden, weights, targets, chunk, parts, held)
         return jnp.sum(mix[0] * logp + mix[1] * entropy)
 
     return jax.jit(jax.grad(mixed, (0, 1)))(hidden, weights)
@@ -47,6 +47,26 @@ def test_gradients_over_ragged_tiles_equal_float64(chunk, parts, monkeypatch):
     for found, expected in zip(gradient(*args, chunk, parts), exact_gradient(*args), strict=True):
         assert found.dtype == jnp.float32 and np.abs(expected).max() > 1
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+def test_gradients_of_kept_logits_equal_float64_and_take_a_product_less():
+    args, limit = drawn(rows=12, width=5, vocab=66), 12 * 66
+    for found, expected in zip(gradient(*args, 4, 1, limit), exact_gradient(*args), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+    def products(held):
+        return str(jax.make_jaxpr(lambda *x: gradient(*x, *args[2:], 12, 1, held))(*args[:2])).count("dot_general")
+
+    # One logit too many, and they are made again, by whichever of the forward pass's implementations.
+    assert products(limit) == 3 < products(limit - 1)
+
+
+def test_a_vocabulary_is_cut_into_tiles_that_overlap_little():
+    shapes = jax.ShapeDtypeStruct((5, 4), jnp.float32), jax.ShapeDtypeStruct((4, 7 * 1280 + 128), jnp.float32)
+    loss = jax.grad(lambda h, w: jnp.sum(token_logprob(h, w, np.zeros(5, int), 1)[0]), (0, 1))
+    text = str(jax.make_jaxpr(loss)(*shapes))
+    # Of 1,792 tokens at most, six are needed for 9,088: then they are as short as their divisor of 128 allows.
+    assert "f32[5,1536]" in text and "f32[5,1792]" not in text
 
 
 def test_bfloat16_weights_get_a_gradient_that_is_rounded_once_however_many_rows_there_are():

@@ -90,6 +90,9 @@ def test_grpo_has_the_loss_and_the_gradient_of_trl(tmp_path: Path, kl: float) ->
     batch = rl.PolicyBatch(
         drawn, behaviour_BT, advantage_BT.astype(np.float32), weight_BT, reference_BT if kl else None
     )
+    # As a run lays it out: the answers of a group behind one prompt.
+    batch = rl.behind_prompts(batch, LONG, NEW)
+    assert len(batch.rows.length_P) == PROMPTS
     sums = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), no_sums(params, recipe.objective))
     found = accumulate(params, shape, recipe.objective, Compute(), batch, sums)
 

@@ -14,15 +14,26 @@ __all__ = ["token_logprob"]
 
 
 def token_logprob(
-    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int, vocabulary_parts: int = 1
+    hidden_RD: jax.Array,
+    unembedding_DV: jax.Array,
+    targets_R: jax.Array,
+    chunk: int,
+    vocabulary_parts: int = 1,
+    held: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """(log-prob of each target, entropy of each row's distribution), float32 [R], in nats.
 
     About chunk x V logits live at a time, in the backward pass too. R must divide by chunk, or ValueError is raised.
-    vocabulary_parts: into how many equal parts a mesh cuts V.
+    vocabulary_parts: into how many equal parts a mesh cuts V. Where all logits are no more than `held`, and V is not
+    cut, a backward pass finds those of the forward pass instead of making them again.
     """
     score = jax.custom_vjp(partial(_score, chunk=chunk, parts=vocabulary_parts))
-    score.defvjp(partial(_forward, chunk=chunk, parts=vocabulary_parts), partial(_backward, chunk, vocabulary_parts))
+    if vocabulary_parts == 1 and len(hidden_RD) * unembedding_DV.shape[1] <= held:
+        score.defvjp(backward.forward, backward.gradient_of_kept)
+    else:
+        score.defvjp(
+            partial(_forward, chunk=chunk, parts=vocabulary_parts), partial(_backward, chunk, vocabulary_parts)
+        )
     return score(hidden_RD, unembedding_DV, targets_R)
 
 

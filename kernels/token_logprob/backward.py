@@ -1,4 +1,4 @@
-"""The gradient of token_logprob over tiles of the vocabulary, each of whose logits are made again.
+"""The gradient of token_logprob, of logits that were kept or over tiles of the vocabulary whose logits are made again.
 
 A tile's part of the unembedding's gradient is one product over all rows, written once: cut by rows instead, the whole
 gradient of the unembedding would be read and written once a chunk.
@@ -7,6 +7,7 @@ gradient of the unembedding would be read and written once a chunk.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,9 @@ def gradient(
 
     def widest(held: int) -> int:
         width = unembedding_DV.shape[1] // parts
-        return min(width, max(1, held // (hidden_RD.shape[0] * parts) // TILE) * TILE)
+        most = max(1, held // (hidden_RD.shape[0] * parts) // TILE) * TILE
+        # Tiles are about equally wide: the last one makes up for what it lacks by what the one before it has done.
+        return min(width, -(-width // -(-width // most) // TILE) * TILE)
 
     def of(held: int) -> partial:
         return partial(_gradient, tile=widest(held), parts=parts)
@@ -44,6 +47,46 @@ def gradient(
     if widest(small) == widest(held):
         return of(held)(*args)
     return jax.lax.platform_dependent(*args, cpu=of(small), default=of(held))
+
+
+def forward(hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array) -> tuple[Any, Any]:
+    """(log-prob of each target and entropy [R], what gradient_of_kept needs), with all logits [R, V] at once."""
+    logits = _product("rd,dv->rv", hidden_RD, unembedding_DV)
+    normaliser_R = jax.nn.logsumexp(logits, axis=-1)
+    logp = logits - normaliser_R[:, None]
+    picked_R = jnp.take_along_axis(logp, targets_R[:, None], axis=-1)[:, 0]
+    entropy_R = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
+    return (picked_R, entropy_R), (hidden_RD, unembedding_DV, targets_R, logits, normaliser_R, entropy_R)
+
+
+def gradient_of_kept(kept: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, None]:
+    """As gradient, from what forward has kept."""
+    hidden_RD, unembedding_DV, targets_R, logits, normaliser_R, entropy_R = kept
+    logp = logits - normaliser_R[:, None]
+    bar = _to_logits(logp, jnp.arange(logits.shape[1]), targets_R, entropy_R, *cotangents).astype(hidden_RD.dtype)
+    hidden_bar = _product("rv,dv->rd", bar, unembedding_DV).astype(hidden_RD.dtype)
+    return hidden_bar, _product("rd,rv->dv", hidden_RD, bar).astype(unembedding_DV.dtype), None
+
+
+def _product(axes: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """A product that sums in float32, and rounds no float32 factor: the context that a caller asked for this in is gone
+    when a gradient is traced."""
+    exact = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+    return jnp.einsum(axes, x, y, preferred_element_type=jnp.float32, precision=exact)
+
+
+def _to_logits(
+    logp: jax.Array,
+    token: jax.Array,
+    targets_R: jax.Array,
+    entropy_R: jax.Array,
+    logp_bar_R: jax.Array,
+    entropy_bar_R: jax.Array,
+) -> jax.Array:
+    """The cotangent of the logits of some tokens. With p = softmax(logits) and H its entropy: d log p_target / d logits
+    = onehot(target) - p, and d H / d logits = -p (log p + H)."""
+    bar = -jnp.exp(logp) * (logp_bar_R[:, None] + entropy_bar_R[:, None] * (logp + entropy_R[:, None]))
+    return jnp.where(token == targets_R[:, None], bar + logp_bar_R[:, None], bar)
 
 
 def _gradient(
@@ -57,18 +100,11 @@ def _gradient(
     tile: int,
     parts: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """With p = softmax(logits) and H its entropy: d log p_target / d logits = onehot(target) - p, and
-    d H / d logits = -p (log p + H).
-    """
-    # The context of the forward pass, which a caller may have asked for this in, is gone when a gradient is traced.
-    exact = jax.lax.Precision.HIGHEST if hidden_RD.dtype == jnp.float32 else None
     depth, vocab = unembedding_DV.shape
     width = vocab // parts
     cut_DPv = unembedding_DV.reshape(depth, parts, width)
     picked_RD = jnp.take(unembedding_DV, targets_R, axis=1).T
-    normaliser_R = (
-        jnp.einsum("rd,rd->r", hidden_RD, picked_RD, preferred_element_type=jnp.float32, precision=exact) - logp_R
-    )
+    normaliser_R = _product("rd,rd->r", hidden_RD, picked_RD) - logp_R
 
     def add(sums: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
         hidden_bar, unembedding_bar = sums
@@ -77,13 +113,11 @@ def _gradient(
         inside = begin + jnp.arange(tile)
         token = (width * jnp.arange(parts)[:, None] + inside).reshape(-1)
         w = jax.lax.dynamic_slice_in_dim(cut_DPv, begin, tile, 2).reshape(depth, -1)
-        logits = jnp.einsum("rd,dv->rv", hidden_RD, w, preferred_element_type=jnp.float32, precision=exact)
-        logp = logits - normaliser_R[:, None]
-        bar = -jnp.exp(logp) * (logp_bar_R[:, None] + entropy_bar_R[:, None] * (logp + entropy_R[:, None]))
-        bar = jnp.where(token == targets_R[:, None], bar + logp_bar_R[:, None], bar).astype(hidden_RD.dtype)
+        logp = _product("rd,dv->rv", hidden_RD, w) - normaliser_R[:, None]
+        bar = _to_logits(logp, token, targets_R, entropy_R, logp_bar_R, entropy_bar_R).astype(hidden_RD.dtype)
         fresh = jnp.where(jnp.tile(inside >= start, parts), bar, 0)
-        hidden_bar += jnp.einsum("rv,dv->rd", fresh, w, preferred_element_type=jnp.float32, precision=exact)
-        part = jnp.einsum("rd,rv->dv", hidden_RD, bar, preferred_element_type=jnp.float32, precision=exact)
+        hidden_bar += _product("rv,dv->rd", fresh, w)
+        part = _product("rd,rv->dv", hidden_RD, bar)
         part = part.astype(unembedding_bar.dtype).reshape(depth, parts, tile)
         return (hidden_bar, jax.lax.dynamic_update_slice_in_dim(unembedding_bar, part, begin, 2)), None
 

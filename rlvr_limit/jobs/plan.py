@@ -14,12 +14,13 @@ from ml_collections import ConfigDict
 
 from rlvr_limit import planning, rl
 from rlvr_limit.engine import EngineConfig
-from rlvr_limit.jobs import settings
+from rlvr_limit.engine.shapes import shapes_of
+from rlvr_limit.jobs import segments, settings
 from rlvr_limit.jobs.checks import check
 from rlvr_limit.jobs.experiment import Settings, Training, expand
 from rlvr_limit.jobs.recipes import Reinforced, Supervised
-from rlvr_limit.likelihood import Rows
-from rlvr_limit.mesh import sharding
+from rlvr_limit.likelihood import Rows, Shared, padded
+from rlvr_limit.mesh import row_parts, sharding
 from rlvr_limit.model import ModelConfig, parameter_specs
 from rlvr_limit.planning import Benchmark, Program, Study
 from rlvr_limit.planning import programs as abstract
@@ -102,13 +103,14 @@ def _benchmark(s: Settings, name: str) -> Benchmark:
 def updates(s: Settings, model: ModelConfig, engine: EngineConfig, mesh: Mesh | AbstractMesh) -> Sequence[Program]:
     """The updates of the config's recipes; recipes of one kind and batch share a program."""
     found: dict[str, Program] = {}
-    places = engine.prompt_places + s.sampling.max_tokens
+    places = engine.prompt_places, s.sampling.max_tokens
     for arm in s.arms.values():
         recipe = None if arm.weights else arm.recipe
         if isinstance(recipe, Supervised):
-            programs = (_supervised(model, mesh, s.training, recipe, places),)
+            programs = (_supervised(model, mesh, s.training, recipe, sum(places)),)
         elif isinstance(recipe, Reinforced):
             programs = _reinforced(model, mesh, s.training, recipe, places)
+            programs += _segments(model, engine, mesh, s.training, recipe, places) if recipe.segment else ()
         else:
             continue
         for program in programs:
@@ -135,15 +137,15 @@ def _supervised(
 
 
 def _reinforced(
-    model: ModelConfig, mesh: Mesh | AbstractMesh, training: Training, recipe: Reinforced, places: int
+    model: ModelConfig, mesh: Mesh | AbstractMesh, training: Training, recipe: Reinforced, places: tuple[int, int]
 ) -> tuple[Program, ...]:
-    """The policy's update, and the gradient of the value head where there is one."""
+    """The policy's update, and the gradient of the value head where there is one; places of prompts and of answers."""
     tx = rl.optimizer(recipe.optimizer, recipe.steps * recipe.minibatches)
     state, compute = _state(model, mesh, tx, training.masters, recipe.lora), rl.Compute(training.remat)
     batch = recipe.prompts * recipe.answers // recipe.minibatches
     packed = bool(training.tokens)
-    size = _microbatch(mesh, training, places) if packed else (batch, places)
-    rows, number = _rows(mesh, *size, packed)
+    size = _microbatch(mesh, training, sum(places)) if packed else (batch, sum(places))
+    rows, number = _rows(mesh, *size, packed) if packed else _shared(mesh, batch, recipe.prompts, places)
     answers = rl.PolicyBatch(
         rows,
         *(number, number, number),
@@ -162,7 +164,7 @@ def _reinforced(
         update = _gradient(name, model, mesh, recipe.objective, compute, state, answers, kept, recipe.lora)
     else:
         update = Program(
-            f"policy update of {batch} x {places:,} tokens{besides}",
+            f"policy update of {batch} x {size[1]:,} tokens{besides}",
             lambda: rl.policy_update.trace(state, model, tx, recipe.objective, answers, compute),
             kept,
         )
@@ -174,7 +176,7 @@ def _reinforced(
         {"weight_D": jax.ShapeDtypeStruct((model.width,), "float32"), "bias": jax.ShapeDtypeStruct((), "float32")}, mesh
     )
     value = Program(
-        f"value head's gradient of {size[0]} x {places:,} tokens",
+        f"value head's gradient of {size[0]} x {size[1]:,} tokens",
         lambda: rl.value_gradient.trace(head, policy, model, recipe.objective, answers),
         abstract.device_bytes(state.opt_state) + kept,
     )
@@ -194,7 +196,7 @@ def _gradient(
 ) -> Program:
     """The gradient of one microbatch, of all parameters or of adapters alone; beside it the optimizer's state."""
     sums = rl.no_sums(state.params, objective, mesh)
-    rows, places = batch.rows.tokens_BT.shape
+    rows, places = batch.weight_BT.shape
     base = abstract.abstract_params(model, mesh) if lora else None
     adapters = f", adapters of rank {lora.rank}" if lora else ""
     return Program(
@@ -217,8 +219,56 @@ def _rows(
     def tokens(dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch, places), dtype, sharding=lie)
 
-    more = (tokens(jnp.int32), tokens(jnp.int32)) if packed else ()
+    more = (tokens(jnp.int32),) * 3 if packed else ()
     return Rows(tokens(jnp.int32), tokens(bool), *more), tokens(jnp.float32)
+
+
+def _shared(
+    mesh: Mesh | AbstractMesh, batch: int, prompts: int, places: tuple[int, int]
+) -> tuple[Shared, jax.ShapeDtypeStruct]:
+    """_rows of answers behind prompts, of which each part of the rows has its share and one that was cut."""
+    lie, shards = sharding(mesh, (batch,), ("rows",)), row_parts(mesh, batch)
+    most = padded(min(-(-prompts // shards) + (shards > 1), batch // shards), 1)
+
+    def of(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=lie)
+
+    asked, drawn = shards * min(most, batch // shards), (batch, places[1])
+    i32 = jnp.int32
+    rows = Shared(
+        of(i32, asked, places[0] - 1),
+        of(i32, asked),
+        of(i32, batch),
+        of(i32, *drawn),
+        of(i32, *drawn),
+        of(bool, *drawn),
+    )
+    return rows, of(jnp.float32, *drawn)
+
+
+def _segments(
+    model: ModelConfig,
+    engine: EngineConfig,
+    mesh: Mesh | AbstractMesh,
+    training: Training,
+    recipe: Reinforced,
+    places: tuple[int, int],
+) -> tuple[Program, ...]:
+    """What draws segments: its prompts may be prompts with most of their answers, which asks for a larger cache. The
+    state that is trained lies beside it."""
+    larger = segments.engine_config(engine, sum(places))
+    sizes = shapes_of(larger, mesh, min(recipe.segment, places[1]))
+    state = _state(model, mesh, rl.optimizer(recipe.optimizer, recipe.steps), training.masters, recipe.lora)
+    copied = recipe.lora or (training.masters or model.dtype) != model.dtype
+    beside = abstract.device_bytes(state.opt_state) + (abstract.device_bytes(state.params) if copied else 0)
+    if recipe.kl or recipe.lora:
+        beside += abstract.device_bytes(abstract.abstract_params(model, mesh))
+    drawing = (
+        abstract.prefill(model, larger, sizes, mesh, sizes.prefills[-1]),
+        abstract.decode_window(model, sizes, mesh, sizes.buckets[-1]),
+    )
+    kind = f"segments of {recipe.segment:,} tokens"
+    return tuple(program._replace(name=f"{program.name}, {kind}", resident=beside, token_loop=0) for program in drawing)
 
 
 def _state(

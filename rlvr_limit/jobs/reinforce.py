@@ -19,7 +19,7 @@ from rlvr_limit.jobs.metrics import SAMPLES_EVERY, write_samples
 from rlvr_limit.jobs.recipes import Reinforced
 from rlvr_limit.jobs.rewards import reward_named
 from rlvr_limit.likelihood import Rows
-from rlvr_limit.mesh import rows_sharding
+from rlvr_limit.mesh import row_parts, rows_sharding
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.types import Stop
 
@@ -82,7 +82,11 @@ def _step(
         seen: list[dict[str, jax.Array]] = []
         for part in np.split(np.random.default_rng(number).permutation(len(kept_B)), recipe.minibatches):
             minibatch = _minibatch(source, batch, kept_B, part)
-            parts = rl.microbatches(minibatch, *source.experiment.microbatch) if training.tokens else [minibatch]
+            if training.tokens:
+                parts = rl.microbatches(minibatch, *source.experiment.microbatch)
+            else:
+                places = source.experiment.engine.prompt_places, source.experiment.settings.sampling.max_tokens
+                parts = [rl.behind_prompts(minibatch, *places, row_parts(source.experiment.mesh, len(part)))]
             fitted = trained.fitted(parts)
             parts = [jax.device_put(x, lie) for x in parts]
             value_loss = {}

@@ -203,7 +203,7 @@ def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, prompt: i
     rows = likelihood.Shared(of(i32, prompt), of(i32), of(i32), of(i32, answer), of(i32, answer), of(bool, answer))
     params = abstract_params(config, mesh)
     name = f"scorer of {batch} x {prompt + answer:,} tokens"
-    return Program(name, lambda: likelihood.shared_logprobs.trace(params, config, rows))
+    return Program(name, lambda: likelihood.scores_of.trace(params, config, rows))
 
 
 def replicated(tree: Any, mesh: Mesh | AbstractMesh) -> Any:

@@ -6,7 +6,7 @@ from rlvr_limit.rl.batch import Objective, PolicyBatch
 from rlvr_limit.rl.lora import Lora, init_adapters, merged
 from rlvr_limit.rl.losses import k3, token_weights
 from rlvr_limit.rl.optimizers import OptimizerConfig, optimizer
-from rlvr_limit.rl.packing import microbatch_shape, microbatches
+from rlvr_limit.rl.packing import behind_prompts, microbatch_shape, microbatches
 from rlvr_limit.rl.update import (
     Compute,
     SupervisedBatch,
@@ -39,6 +39,7 @@ __all__ = [
     "accumulated_update",
     "advantage",
     "answer_values",
+    "behind_prompts",
     "init_adapters",
     "init_state",
     "init_value",

@@ -1,6 +1,6 @@
 """What an update is given: the answers of one optimizer step as arrays, and which loss is taken of them.
 
-Legend: B rows, T tokens of a row; all arrays lie as likelihood.Rows do, and count where answer_BT marks a token. Every
+Legend: B rows, T tokens of a row; all arrays lie as the rows do, and count where answer_BT marks a token. Every
 loss is a sum over tokens, loss = sum_t weight_t * token_objective_t (losses.py). The weights of a whole step are made
 on the host before it is cut into microbatches, so neither packing nor accumulation can change the loss.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import flax.struct
 import jax
 
-from rlvr_limit.likelihood import Rows
+from rlvr_limit.likelihood import Rows, Shared
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PolicyBatch(flax.struct.PyTreeNode):
     where it is None.
     """
 
-    rows: Rows
+    rows: Rows | Shared
     behaviour_BT: jax.Array
     advantage_BT: jax.Array
     weight_BT: jax.Array

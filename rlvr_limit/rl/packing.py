@@ -1,4 +1,7 @@
-"""One optimizer step as microbatches of one shape: several sequences a row, told apart by their segments.
+"""One optimizer step in the shapes that devices compute it in; prompts that are equal stand there once, where they can.
+
+Either microbatches of one shape: several sequences a row, told apart by their segments. Or all answers of the step at
+once, each in a row of its own, behind prompts in rows of their own.
 
 Legend, beside the one of model.py: M microbatches, R rows of one, P places of a row; B sequences as they came.
 """
@@ -6,12 +9,39 @@ Legend, beside the one of model.py: M microbatches, R rows of one, P places of a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from rlvr_limit.likelihood import Shared, padded
 from rlvr_limit.types import UserError
+
+
+class Found(NamedTuple):
+    """Of each sequence of a batch: a number for its prompt, its prompt's tokens and its tokens up to the answer's last.
+
+    Those without an answer have 0 tokens, and any prompt.
+    """
+
+    prompt_B: np.ndarray
+    start_B: np.ndarray
+    end_B: np.ndarray
+
+
+def sequences(batch: Any) -> Found:
+    """What a batch holds, one sequence a row, in NumPy. An answer goes from its first marked token to its last."""
+    answer_BT = np.asarray(batch.rows.answer_BT)
+    assert batch.rows.segment_BT is None and answer_BT.ndim == 2
+    some_B = answer_BT.any(axis=1)
+    start_B = np.where(some_B, np.argmax(answer_BT, axis=1), 1)
+    end_B = np.where(some_B, answer_BT.shape[1] - np.argmax(answer_BT[:, ::-1], axis=1), 0)
+    numbers: dict[bytes, int] = {}
+    prompts = (row[:start].tobytes() for row, start in zip(np.asarray(batch.rows.tokens_BT), start_B, strict=True))
+    prompt_B = [
+        numbers.setdefault(prompt, len(numbers)) if end else 0 for prompt, end in zip(prompts, end_B, strict=True)
+    ]
+    return Found(np.array(prompt_B), start_B, end_B)
 
 
 def microbatch_shape(longest: int, tokens: int, devices: int) -> tuple[int, int]:
@@ -24,60 +54,115 @@ def microbatch_shape(longest: int, tokens: int, devices: int) -> tuple[int, int]
     return tokens // longest * devices, longest
 
 
-def first_fit_decreasing(lengths: Sequence[int], places: int) -> list[list[int]]:
-    """Rows of sequence numbers: from the longest on, each goes into the first row that has room for it.
+def first_fit(heads: Sequence[int], tails: Sequence[int], prompts: Sequence[int], places: int) -> list[list[int]]:
+    """Rows of sequence numbers; a sequence takes its tail's places in a row, and its head's where no other sequence
+    with its prompt is. Sequences with one prompt stand side by side.
 
-    Needs at most 11/9 of the fewest rows possible, and 6/9 of a row (Dosa 2007). Raises UserError where one fits none.
+    Prompts come by their longest sequences, and each sequence, from the longest on, goes into the first row with its
+    prompt that has room for it, or else into the first row that has. With a prompt for each sequence this is
+    first-fit decreasing: at most 11/9 of the fewest rows possible, and 6/9 of a row (Dosa 2007). Raises UserError where
+    a sequence fits none.
     """
+    head, tail, prompt = (np.asarray(x, np.int64) for x in (heads, tails, prompts))
+    whole = head + tail
+    if whole.max(initial=0) > places:
+        i = int(np.argmax(whole > places))
+        raise UserError(f"packing: sequence {i} has {whole[i]} tokens, a row holds {places}")
+    longest = np.zeros(prompt.max(initial=-1) + 1, np.int64)
+    np.maximum.at(longest, prompt, whole)
     rows: list[list[int]] = []
-    room = np.zeros(len(lengths), np.int64)
-    for i in np.argsort(-np.asarray(lengths, np.int64), kind="stable").tolist():
-        if lengths[i] > places:
-            raise UserError(f"packing: sequence {i} has {lengths[i]} tokens, a row holds {places}")
-        at = int(np.argmax(room[: len(rows) + 1] >= lengths[i])) if rows else 0
-        if at == len(rows) or room[at] < lengths[i]:
-            at = len(rows)
+    room = np.full(len(whole), places)
+    there = np.zeros((len(longest), len(whole)), bool)
+    for i in np.lexsort((-whole, prompt, -longest[prompt])).tolist():
+        mine = there[prompt[i], : len(rows) + 1]
+        fits = room[: len(rows) + 1] >= tail[i] + np.where(mine, 0, head[i])
+        at = int(np.argmax(fits & mine if (fits & mine).any() else fits))
+        if at == len(rows):
             rows.append([])
-            room[at] = places
         rows[at].append(i)
-        room[at] -= lengths[i]
-    return rows
+        room[at] -= tail[i] + (0 if there[prompt[i], at] else head[i])
+        there[prompt[i], at] = True
+    return [sorted(row, key=lambda i: prompt[i]) for row in rows]
 
 
 def microbatches(batch: Any, rows: int, places: int) -> list[Any]:
     """A batch, one sequence a row and all leaves [B, T] in NumPy, as M batches of the same kind with leaves [R, P].
 
-    A sequence ends with its answer; those without an answer teach nothing and are left out. Raises UserError where a
-    sequence is longer than a row.
+    A sequence ends with its answer; those without an answer teach nothing and are left out. A prompt but for its last
+    token, which each of its answers needs of its own, stands once a row, unless fewer rows do without that. Raises
+    UserError where a sequence is longer than a row.
     """
-    answer_BT = np.asarray(batch.rows.answer_BT)
-    assert batch.rows.segment_BT is None and answer_BT.ndim == 2
-    ends = np.where(answer_BT.any(axis=1), answer_BT.shape[1] - np.argmax(answer_BT[:, ::-1], axis=1), 0)
-    taught = np.flatnonzero(ends)
-    packed = first_fit_decreasing(ends[taught].tolist(), places)
+    prompt_B, start_B, end_B = sequences(batch)
+    taught = np.flatnonzero(end_B)
+    head, tail = start_B[taught] - 1, end_B[taught] - start_B[taught] + 1
+    shared, alone = (first_fit(head, tail, x, places) for x in (prompt_B[taught], np.arange(len(taught))))
+    packed, prompt_B = (shared, prompt_B) if len(shared) <= len(alone) else (alone, np.arange(len(prompt_B)))
     count = max(1, -(-len(packed) // rows))
 
-    to_row, to_place, sequence, position, segment = [], [], [], [], []
+    # (row, place, sequence, its first token, the one behind its last, segment, segment that it stands behind)
+    pieces: list[tuple[int, ...]] = []
     for row, members in enumerate(packed):
-        start = 0
-        for number, member in enumerate(taught[members], start=1):
-            inside = np.arange(ends[member])
-            to_row.append(np.full_like(inside, row))
-            to_place.append(start + inside)
-            sequence.append(np.full_like(inside, member))
-            position.append(inside)
-            segment.append(np.full_like(inside, number))
-            start += ends[member]
-    at, place, source, inside, number = (
-        np.concatenate(x) if x else np.zeros(0, np.int64) for x in (to_row, to_place, sequence, position, segment)
-    )
+        at = segment = behind = 0
+        before = None
+        for i in taught[members].tolist():
+            start, end = int(start_B[i]) - 1, int(end_B[i])
+            if prompt_B[i] != before:
+                before, behind = prompt_B[i], segment + 1
+                if start:
+                    segment += 1
+                    pieces.append((row, at, i, 0, start, segment, segment))
+                    at += start
+            segment += 1
+            pieces.append((row, at, i, start, end, segment, behind if start else segment))
+            at += end - start
+    table = np.array(pieces, np.int64).reshape(-1, 7)
+    each = table[:, 4] - table[:, 3]
+    inside = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+    to_row, start, source, first, _, segment, behind = np.repeat(table, each, axis=0).T
+    place, position = start + inside, first + inside
 
     def lay(values: np.ndarray, dtype: Any) -> np.ndarray:
         out_MRP = np.zeros((count * rows, places), dtype)
-        out_MRP[at, place] = values
+        out_MRP[to_row, place] = values
         return out_MRP.reshape(count, rows, places)
 
-    laid = jax.tree.map(lambda x_BT: lay(np.asarray(x_BT)[source, inside], x_BT.dtype), batch)
-    marked = laid.rows._replace(segment_BT=lay(number, np.int32), position_BT=lay(inside, np.int32))
+    laid = jax.tree.map(lambda x_BT: lay(np.asarray(x_BT)[source, position], x_BT.dtype), batch)
+    marked = dict(segment_BT=segment, position_BT=position, behind_BT=behind)
+    marked = laid.rows._replace(**{name: lay(x, np.int32) for name, x in marked.items()})
     laid = laid.replace(rows=marked)
     return [jax.tree.map(lambda x_MRP, m=m: x_MRP[m], laid) for m in range(count)]
+
+
+def behind_prompts(batch: Any, prompt_places: int, answer_places: int, shards: int = 1) -> Any:
+    """A batch, one sequence a row and all leaves [B, T] in NumPy, as one with leaves [B, answer_places] and rows that
+    are Shared, of prompts with at most prompt_places tokens.
+
+    Sequences come in another order, so that each of `shards` equal parts holds few different prompts; these are padded
+    to one of few numbers of them, and never above one for each sequence.
+    """
+    found = sequences(batch)
+    # Sequences without an answer come last of their prompt, of which they know nothing.
+    order = np.lexsort((found.end_B == 0, found.prompt_B))
+    prompt_B, start_B, end_B = (x[order] for x in found)
+    assert np.all(start_B <= prompt_places) and np.all(end_B - start_B <= answer_places)
+    width = batch.rows.tokens_BT.shape[1]
+    column_BT = start_B[:, None] + np.arange(answer_places)
+    inside_BT = column_BT < end_B[:, None]
+
+    def lay(x_BT: np.ndarray, ahead: int = 0) -> np.ndarray:
+        taken = np.asarray(x_BT)[order[:, None], np.minimum(column_BT - ahead, width - 1)]
+        return np.where(inside_BT, taken, np.zeros((), taken.dtype))
+
+    parts = [np.unique(part, return_index=True, return_inverse=True) for part in np.split(prompt_B, shards)]
+    each = len(order) // shards
+    most = min(padded(max(len(asked) for asked, _, _ in parts), 1), each)
+    prefix_PS = np.zeros((shards * most, prompt_places - 1), np.int32)
+    length_P = np.zeros(shards * most, np.int32)
+    for shard, (_, first, _) in enumerate(parts):
+        for at, row in enumerate(shard * each + first, start=shard * most):
+            length_P[at] = start_B[row] - 1
+            prefix_PS[at, : length_P[at]] = batch.rows.tokens_BT[order[row], : length_P[at]]
+    of_B = np.concatenate([of for _, _, of in parts]).astype(np.int32)
+    tokens_BT, answer_BT = batch.rows.tokens_BT, batch.rows.answer_BT
+    rows = Shared(prefix_PS, length_P, of_B, lay(tokens_BT, 1), lay(tokens_BT), lay(answer_BT))
+    return jax.tree.map(lay, batch.replace(rows=None)).replace(rows=rows)

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlvr_limit import model
-from rlvr_limit.likelihood import Rows
+from rlvr_limit import likelihood, model
+from rlvr_limit.likelihood import Rows, Shared
 from rlvr_limit.mesh import everywhere, mesh_of
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.rl import losses
@@ -49,7 +49,7 @@ def init_value(config: ModelConfig, params: Params, tx: optax.GradientTransforma
 
 
 @partial(jax.jit, static_argnums=2)
-def answer_values(params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: Rows) -> jax.Array:
+def answer_values(params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: Rows | Shared) -> jax.Array:
     """V of each answer token's state, which is all that stands before the token: [B, T] float32, 0 elsewhere."""
     return _values(params, head, config, rows)
 
@@ -92,11 +92,8 @@ def _apply(state: ValueState, tx: optax.GradientTransformation, gradient: dict[s
     return ValueState(optax.apply_updates(state.head, changes), opt_state)
 
 
-def _values(params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: Rows) -> jax.Array:
-    hidden_BTD, _ = model.causal(
-        params, config, rows.tokens_BT, positions_BT=rows.position_BT, segment_BT=rows.segment_BT
-    )
-    hidden_BTD = jax.lax.stop_gradient(hidden_BTD).astype(jnp.float32)
+def _values(params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: Rows | Shared) -> jax.Array:
+    hidden_BTD = jax.lax.stop_gradient(likelihood.states(params, config, rows)).astype(jnp.float32)
     with model.matmul_precision(jnp.float32):
         value_BT = hidden_BTD @ head["weight_D"] + head["bias"]
-    return jnp.where(rows.answer_BT, jnp.roll(value_BT, 1, axis=1), 0.0)
+    return likelihood.at_answers(rows, value_BT)

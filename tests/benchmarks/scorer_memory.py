@@ -52,13 +52,13 @@ def main() -> None:
         seen = set()
         for _, rows in likelihood.lay_out(pairs_of(config, answers, a.length), a.tokens, 1):
             batches += 1
-            packed = likelihood.packed_positions(config, rows.wanted_RT, 1)
+            packed = likelihood.packed_positions(config, rows.answer_BT, 1)
             key = packed, *(x.shape for x in rows)
             if key in seen:
                 continue
             seen.add(key)
             placed = programs.placed(rows, sharding(mesh, (1,), (None,)))
-            traced = likelihood.shared_logprobs.trace(params, config, placed, packed)
+            traced = likelihood.scores_of.trace(params, config, placed, packed)
             memory = traced.lower(lowering_platforms=(target.platform,)).compile().memory_analysis()
             weights = programs.device_bytes(params)
             held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes

@@ -1,8 +1,9 @@
 """Tokens a second of an update beside what the machine allows: python -m tests.benchmarks.update
 
-One JSON line. The floor is 6 FLOP a parameter and token, and 12 a layer, query width and token attended to, at the rate
-of the update's own matrix products, one after the other, measured in the same run: y = x w, x' = y w^T, w' = x^T y of
-each weight, over the rows of a microbatch. Softmax, norms, the optimizer and whatever is made twice are not in it.
+One JSON line. The floor is the products that the mathematics needs, one after the other, measured in the same run:
+y = x w, x' = y w^T, w' = x^T y of each weight of a layer over the tokens of a microbatch, and of the unembedding over
+its answer tokens; and at their rate 12 FLOP a layer, query width and token attended to. Softmax, norms, the optimizer
+and whatever is made twice are not in it. Microbatches and logits are laid out as by a run.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ import numpy as np
 
 from rlvr_limit import rl
 from rlvr_limit.likelihood import Rows
-from rlvr_limit.model import Params, init_params, parameter_count
+from rlvr_limit.model import Params, init_params
 from tests.benchmarks.sampler import HALF, TINY, times
 
 SHAPES = {"tiny": TINY, "half": HALF}
 
 
-def matmul_rate(params: Params, tokens: int, repeats: int) -> float:
-    """FLOP a second of the three products of every weight of the model."""
+def matmuls(params: Params, tokens: int, answers: int, repeats: int) -> tuple[float, float]:
+    """(FLOP, seconds) of the three products of every weight of the model; answers: tokens that have logits."""
 
-    def three(w: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def three(tokens: int, w: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = jnp.full((tokens, w.shape[0]), 1e-3, w.dtype)
         y = x @ w
         return x.T @ y, jnp.sum(y @ w.T)
@@ -34,14 +35,14 @@ def matmul_rate(params: Params, tokens: int, repeats: int) -> float:
     def flat(name: str, w: jax.Array) -> jax.Array:
         return w.reshape(-1, w.shape[-1]) if name == "o" else w.reshape(w.shape[0], -1)
 
-    def weights(tree: Params) -> list[jax.Array]:
+    def weights(tree: Params) -> list[tuple[int, jax.Array]]:
         named = [(name, w) for p in tree["layers"] for name, w in p.items() if w.ndim > 1 and "bias" not in name]
         head = tree["unembedding"] if "unembedding" in tree else tree["embedding"].T
-        return [head, *(flat(name, w) for name, w in named)]
+        return [(answers, head), *((tokens, flat(name, w)) for name, w in named)]
 
-    products = jax.jit(lambda tree: [three(w) for w in weights(tree)])
-    flops = 6 * tokens * sum(w.size for w in jax.eval_shape(weights, params))
-    return flops / statistics.median(times(lambda: products(params), repeats))
+    products = jax.jit(lambda tree: [three(rows, w) for rows, w in weights(tree)])
+    flops = 6 * sum(rows * w.size for rows, w in weights(params))
+    return flops, statistics.median(times(lambda: products(params), repeats))
 
 
 def main() -> None:
@@ -55,20 +56,21 @@ def main() -> None:
     parser.add_argument("--kind", default="adafactor", help="the optimizer: see rlvr_limit/rl/optimizers.py")
     parser.add_argument("--repeats", type=int, default=3)
     a = parser.parse_args()
-    c, shape = SHAPES[a.shape], (a.rows, a.places)
+    c = SHAPES[a.shape]
     params = init_params(c, jax.random.key(0))
-    rate = matmul_rate(params, a.rows * a.places, a.repeats)
 
     rng = np.random.default_rng(0)
-    # Two sequences a row, the first quarter of each a prompt.
-    position = np.broadcast_to(np.arange(a.places) % (a.places // 2), shape).astype(np.int32)
-    segment = np.broadcast_to(1 + np.arange(a.places) // (a.places // 2), shape).astype(np.int32)
-    rows = Rows(rng.integers(c.vocab_size, size=shape).astype(np.int32), position >= a.places // 8, segment, position)
+    # Two sequences a row, the first quarter of each a prompt of its own.
+    long, shape = a.places // 2, (2 * a.rows, a.places // 2)
+    rows = Rows(rng.integers(c.vocab_size, size=shape).astype(np.int32), np.arange(long) >= long // 4 + np.zeros(shape))
     weight = (rows.answer_BT / rows.answer_BT.sum() / a.microbatches).astype(np.float32)
     behaviour = np.full(shape, -np.log(c.vocab_size), np.float32)
-    batch = rl.PolicyBatch(rows, behaviour, rng.normal(size=shape).astype(np.float32), weight)
+    drawn = rl.PolicyBatch(rows, behaviour, rng.normal(size=shape).astype(np.float32), weight)
+    (batch,) = rl.microbatches(drawn, a.rows, a.places)
+    compute = rl.Compute(remat=a.remat).packed_for(c, [batch], 1)
+    flops, seconds = matmuls(params, a.rows * a.places, int(rows.answer_BT.sum()), a.repeats)
     tx = rl.optimizer(rl.OptimizerConfig(1e-6, kind=a.kind), 100)
-    state, objective, compute = rl.init_state(params, tx), rl.Objective(0.2, 0.2), rl.Compute(remat=a.remat)
+    state, objective = rl.init_state(params, tx), rl.Objective(0.2, 0.2)
     del params
 
     def step() -> dict[str, jax.Array]:
@@ -78,14 +80,15 @@ def main() -> None:
 
     found = times(step, a.repeats)
     tokens, middle = a.microbatches * a.rows * a.places, statistics.median(found)
-    attended = 12 * c.layers * c.heads * c.head_width * (a.places / 2 + 1) / 2
-    floor = tokens * (6 * parameter_count(c) + attended) / rate
+    attended = 12 * c.layers * c.heads * c.head_width * a.rows * a.places * (long + 1) / 2
+    floor = a.microbatches * seconds * (flops + attended) / flops
     line = {
         **vars(a),
         "tokens": tokens,
         "tokens_per_s": round(tokens / middle, 1),
         "seconds": [round(x, 2) for x in found],
-        "matmul_gflops": round(rate / 1e9, 1),
+        "floor_gflop": round(a.microbatches * (flops + attended) / 1e9, 1),
+        "matmul_gflops": round(flops / seconds / 1e9, 1),
         "share_of_floor": round(floor / middle, 3),
         "device": jax.devices()[0].device_kind,
     }

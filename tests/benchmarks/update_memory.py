@@ -65,7 +65,7 @@ def main() -> None:
     tx = rl.optimizer(rl.OptimizerConfig(1e-6, kind=a.kind), 100)
     state = plan._state(config, mesh, tx, "float32", None)
     shape = (1, a.places)
-    rows = Rows(of(shape, jnp.int32), of(shape, bool), of(shape, jnp.int32), of(shape, jnp.int32))
+    rows = Rows(of(shape, jnp.int32), of(shape, bool), *[of(shape, jnp.int32)] * 3)
     batch = rl.PolicyBatch(rows, *[of(shape, jnp.float32)] * 3)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
     moments = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.opt_state))
