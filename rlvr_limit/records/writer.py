@@ -1,4 +1,7 @@
-"""Writing a table: each row is with the operating system when `append` returns, and in a Parquet part soon after."""
+"""Writing a table: each row is with the operating system when `append` returns, and in a Parquet part soon after.
+
+In an object store a row waits in memory for its part: what `kill -9` loses are those of the last part_seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,14 +21,19 @@ import pyarrow as pa
 from rlvr_limit.records.files import os_errors
 from rlvr_limit.records.parts import OPEN, closed_path, list_parts, read_open, remove, table_folder, write_closed
 from rlvr_limit.records.schema import Table, table_named, to_batch
+from rlvr_limit.records.storage import ObjectPath, Place
+from rlvr_limit.types import UserError
 
 
 @dataclass
 class _OpenPart:
-    """A stream being written. Its lock tells others that its process lives; the kernel drops it at any death."""
+    """A stream being written. Its lock tells others that its process lives; the kernel drops it at any death.
 
-    path: Path
-    descriptor: int
+    In an object store there is no stream (descriptor is None): the batches are all there is until the part is closed.
+    """
+
+    path: Place
+    descriptor: int | None
     size: int
     opened: float
     batches: list[pa.RecordBatch] = field(default_factory=list)
@@ -39,12 +46,21 @@ class Writer:
     those of the open part, which is closed into a synced Parquet part by the first append after part_seconds or
     part_bytes, and by `close`. Parts left open by dead processes are recovered first.
     Raises UserError on a row that does not fit the table, and where the disk is full or the folder cannot be written:
-    all rows appended before are then kept, and none of that append's. Start worker processes by spawn, not fork: a
+    all rows appended before are then kept, and none of that append's.
+
+    In an object store rows wait in memory until their part is put, part_seconds after its first row at the latest; a
+    put that fails is tried again by the next append, and those rows are lost where the process ends before one is done.
+
+    Start worker processes by spawn, not fork: a
     forked child that outlives this process holds the open part's lock, and the part waits, readable, until it ends.
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], table: str, part_seconds: float = 10.0, part_bytes: int = 32 << 20
+        self,
+        root: str | os.PathLike[str] | ObjectPath,
+        table: str,
+        part_seconds: float = 10.0,
+        part_bytes: int = 32 << 20,
     ) -> None:
         self._table = table_named(table)
         self._folder = table_folder(root, self._table)
@@ -70,6 +86,8 @@ class Writer:
         with self._lock:
             if self._part is None:
                 self._part = _open_part(self._folder, self._table)
+                if self._part.descriptor is None:
+                    self._close_in_time(self._part)
             part = self._part
             with self._let_go_on_error(), os_errors("write", part.path):
                 _extend(part, batch.serialize())
@@ -77,36 +95,61 @@ class Writer:
             if time.monotonic() - part.opened >= self._part_seconds or part.size >= self._part_bytes:
                 self._close_part(part)
 
+    def flush(self) -> None:
+        """Lets readers see all rows appended so far; on a file system they do without."""
+        if isinstance(self._folder, ObjectPath):
+            self.close()
+
     def close(self) -> None:
         """Closes the open part, if there is one."""
         with self._lock:
             if self._part is not None:
                 self._close_part(self._part)
 
+    def _close_in_time(self, part: _OpenPart) -> None:
+        """Closes a part when it is part_seconds old, whether or not another append comes."""
+
+        def close() -> None:
+            with self._lock:
+                if self._part is part:
+                    try:
+                        self._close_part(part)
+                    except UserError as error:
+                        logging.warning("%s (it is tried again with the next rows)", error)
+
+        timer = threading.Timer(self._part_seconds, close)
+        timer.daemon = True
+        timer.start()
+
     def _close_part(self, part: _OpenPart) -> None:
         with self._let_go_on_error():
             rows = pa.Table.from_batches(part.batches, self._table.schema).combine_chunks()
             if rows.num_rows:
                 write_closed(closed_path(part.path), self._table.schema, [rows])
-            remove(part.path)
+            if part.descriptor is not None:
+                remove(part.path)
         self._let_go()
 
     @contextlib.contextmanager
     def _let_go_on_error(self) -> Iterator[None]:
-        """A part that cannot be written further stays as it lies on disk, to be recovered when there is room again."""
+        """A part that cannot be written further stays as it lies on disk, to be recovered when there is room again.
+
+        One that lies in memory only stays there.
+        """
         try:
             yield
         except Exception:
-            self._let_go()
+            if self._part is not None and self._part.descriptor is not None:
+                self._let_go()
             raise
 
     def _let_go(self) -> None:
         part, self._part = self._part, None
-        if part is not None:
+        if part is not None and part.descriptor is not None:
             os.close(part.descriptor)
 
 
-def recover(root: str | os.PathLike[str], table: str) -> int:
+def recover(root: str | os.PathLike[str] | ObjectPath, table: str) -> int:
     """Closes the open parts of dead processes into Parquet parts; returns the number of rows so recovered.
 
     A torn batch at a part's end was never acknowledged and is dropped. Parts of living processes are left alone.
@@ -133,9 +176,11 @@ def recover(root: str | os.PathLike[str], table: str) -> int:
     return n_rows
 
 
-def _open_part(folder: Path, table: Table) -> _OpenPart:
+def _open_part(folder: Place, table: Table) -> _OpenPart:
     """A new stream, locked and with its schema in it before it has the name that others look for."""
     path = folder / f"part-{time.time_ns()}-{uuid.uuid4().hex[:8]}{OPEN}"
+    if isinstance(folder, ObjectPath):
+        return _OpenPart(path, None, 0, time.monotonic())
     with os_errors("write", path):
         hidden = path.with_suffix(".tmp")
         part = _OpenPart(path, os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666), 0, 0.0)
@@ -155,7 +200,7 @@ def _extend(part: _OpenPart, message: pa.Buffer) -> None:
     """Writes one Arrow message whole, or leaves the stream as it was."""
     view = memoryview(message)
     try:
-        while view:
+        while view and part.descriptor is not None:
             view = view[os.write(part.descriptor, view) :]
     except BaseException:
         os.ftruncate(part.descriptor, part.size)
@@ -164,7 +209,7 @@ def _extend(part: _OpenPart, message: pa.Buffer) -> None:
 
 
 @contextlib.contextmanager
-def _lock_of_the_dead(stream: Path) -> Iterator[bool]:
+def _lock_of_the_dead(stream: Place) -> Iterator[bool]:
     """Holds the lock of an open part; False where its writer, or another recovery, holds it or was first."""
     try:
         descriptor = os.open(stream, os.O_RDWR)
