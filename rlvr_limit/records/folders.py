@@ -69,6 +69,22 @@ def made(folder: Place) -> Iterator[Path]:
         put_whole(here, folder)
 
 
+@contextlib.contextmanager
+def written(folder: Place, last: str) -> Iterator[Path]:
+    """A folder of this machine to write, or to write again: the folder itself, or one whose files are put to a store
+    when the block ends without error, the one named `last` after all others."""
+    if not isinstance(folder, ObjectPath):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
+        here = Path(scratch) / folder.name
+        yield here
+        page = (here / last).rename(Path(scratch) / last)
+        with os_errors("write", folder):
+            put_all(here, folder)
+            (folder / last).put_file(page)
+
+
 def put_whole(here: Path, folder: ObjectPath) -> None:
     """Puts a folder's files, each as one object, and at last the object that says that these are all."""
     with os_errors("write", folder):

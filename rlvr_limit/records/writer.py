@@ -198,13 +198,14 @@ def _open_part(folder: Place, table: Table) -> _OpenPart:
 
 def _extend(part: _OpenPart, message: pa.Buffer) -> None:
     """Writes one Arrow message whole, or leaves the stream as it was."""
-    view = memoryview(message)
-    try:
-        while view and part.descriptor is not None:
-            view = view[os.write(part.descriptor, view) :]
-    except BaseException:
-        os.ftruncate(part.descriptor, part.size)
-        raise
+    if part.descriptor is not None:
+        view = memoryview(message)
+        try:
+            while view:
+                view = view[os.write(part.descriptor, view) :]
+        except BaseException:
+            os.ftruncate(part.descriptor, part.size)
+            raise
     part.size += message.size
 
 
