@@ -94,17 +94,18 @@ def _names(folder: Place, suffix: str) -> list[str]:
 
 
 def _read_generation(folder: Place) -> Generation:
-    path = folder / "generation.json"
-    if isinstance(folder, ObjectPath):
-        path = max(folder.glob("generation-*.json"), default=path)
-    try:
-        with _reading(path):
-            fields = json.loads(path.read_text())
-        return Generation(fields["number"], fields["compact"], tuple(fields["retired"]))
-    except FileNotFoundError:
-        return Generation()
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): restore it from a copy") from error
+    """The newest one. A folder that was copied to a store or from there has been written in both ways."""
+    names = _names(folder, ".json")
+    numbered = [name for name in names if name.startswith("generation-")]
+    found = [Generation()]
+    for path in (folder / name for name in [*numbered[-1:], *(name for name in names if name == "generation.json")]):
+        try:
+            with _reading(path):
+                fields = json.loads(path.read_text())
+            found.append(Generation(fields["number"], fields["compact"], tuple(fields["retired"])))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error!r}): restore it from a copy") from error
+    return max(found, key=lambda generation: generation.number)
 
 
 def write_generation(folder: Place, generation: Generation) -> bool:

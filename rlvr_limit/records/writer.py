@@ -211,7 +211,13 @@ def _extend(part: _OpenPart, message: pa.Buffer) -> None:
 
 @contextlib.contextmanager
 def _lock_of_the_dead(stream: Place) -> Iterator[bool]:
-    """Holds the lock of an open part; False where its writer, or another recovery, holds it or was first."""
+    """Holds the lock of an open part; False where its writer, or another recovery, holds it or was first.
+
+    One that lies in a store was copied there from a disk, and nobody writes it.
+    """
+    if isinstance(stream, ObjectPath):
+        yield True
+        return
     try:
         descriptor = os.open(stream, os.O_RDWR)
     except FileNotFoundError:
