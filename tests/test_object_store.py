@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import subprocess
 import sys
 import time
 import uuid
@@ -31,7 +29,6 @@ from rlvr_limit.records.folders import append_line, brought, is_whole, made
 from rlvr_limit.records.parts import list_parts
 from rlvr_limit.records.storage import ObjectPath, place
 from rlvr_limit.types import UserError
-from tests import smoke
 
 PUTS = ("put_file", "pipe_file", "rm_file")
 """All that changes a store."""
@@ -349,62 +346,3 @@ def test_train_states_in_a_store_are_the_last_two_whole_ones(root: ObjectPath, m
             states.save(step, state(step))
     assert names(root) == ["5", "6"]
     assert_is(root, 6)
-
-
-RUNS = """
-import os, signal, sys
-import fsspec
-import main
-from rlvr_limit.records import Writer
-
-runs, target = sys.argv[1:]
-
-def run(*overrides):
-    words = ["--config=configs/countdown_smoke.py", f"--config.runs={runs}", "--config.run_dir=memory://bucket/run"]
-    code = main.main(["main.py", *words, *(f"--config.{o}" for o in overrides)])
-    print("exit code", code, flush=True)
-
-append, left = Writer.append, [7]
-
-def notice(writer, rows):
-    append(writer, rows)
-    left[0] -= writer._table.name == "samples" and bool(rows)
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-Writer.append = notice
-run("job=sample", "sampling.n=16")
-Writer.append = append
-store = fsspec.filesystem("memory")
-store.get("/bucket/run/", f"{target}/stopped", recursive=True)
-run("sampling.n=16")
-run()
-store.get("/bucket/run/", f"{target}/run", recursive=True)
-run("job=grade")
-run("job=report")
-"""
-
-
-def test_a_run_in_a_store_is_stopped_resumed_and_reported_with_the_samples_of_a_local_one(
-    smoke_run: Path, smoke_runs: Path, tmp_path: Path
-) -> None:
-    command = [sys.executable, "-c", RUNS, str(smoke_runs), str(tmp_path)]
-    done = subprocess.run(command, cwd=smoke.REPOSITORY, env=smoke.environment(), capture_output=True, text=True)
-    assert done.stdout.count("exit code 0") == 5, done.stdout + done.stderr
-    assert "stopped by SIGTERM" in done.stderr
-    stopped, run = tmp_path / "stopped", tmp_path / "run"
-    assert 0 < len(rows_of(stopped)) < 6 * 8 * 16
-    for table in ("prompts", "samples", "verdicts", "scores"):
-        mine, theirs = (records.read(folder, table) for folder in (run, smoke_run))
-        if table == "samples":
-            early = {(r["arm"], r["problem_id"], r["index"]): r["time"] for r in rows_of(stopped)}
-            now = {(r["arm"], r["problem_id"], r["index"]): r["time"] for r in mine.to_pylist()}
-            assert all(now[key] == at for key, at in early.items())  # none was drawn again
-            mine, theirs = mine.drop_columns("time"), theirs.drop_columns("time")
-        assert mine.equals(theirs), table
-    assert records.read_manifest(run)["facts"] == records.read_manifest(smoke_run)["facts"]
-    assert "report: memory://bucket/run/report/index.html" in done.stdout
-    assert json.loads((run / "report/summary.json").read_text())["arms"]
-    beside = {path.relative_to(smoke_run / "report") for path in (smoke_run / "report").rglob("*")}
-    assert {path.relative_to(run / "report") for path in (run / "report").rglob("*")} == beside
-    shutil.rmtree(run)
