@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
@@ -72,11 +73,12 @@ def list_parts(folder: Place) -> Listing:
     generation is the same before and after, so no compaction began or ended the set in between.
     """
     while True:
-        generation = _read_generation(folder)
-        streams = _names(folder, OPEN)
-        closed = _names(folder, CLOSED)
-        if _read_generation(folder) == generation:
+        names = _names(folder)
+        streams, generation = [name for name in names if name.endswith(OPEN)], _read_generation(folder, names)
+        names = _names(folder)
+        if _read_generation(folder, names) == generation:
             break
+    closed = [name for name in names if name.endswith(CLOSED)]
     past = set(closed) | set(generation.retired)
     live = [n for n in closed if n == generation.compact or n.startswith("part-") and n not in generation.retired]
     unclosed = [n for n in streams if n.removesuffix(OPEN) + CLOSED not in past]
@@ -84,19 +86,17 @@ def list_parts(folder: Place) -> Listing:
     return Listing(generation, *(tuple(folder / n for n in names) for names in (live, unclosed, superseded)))
 
 
-def _names(folder: Place, suffix: str) -> list[str]:
+def _names(folder: Place) -> list[str]:
     try:
         with _reading(folder):
-            names = [path.name for path in folder.iterdir()]
+            return sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:  # a table nothing was written to
         return []
-    return sorted(name for name in names if name.endswith(suffix))
 
 
-def _read_generation(folder: Place) -> Generation:
-    """The newest one. A folder that was copied to a store or from there has been written in both ways."""
-    names = _names(folder, ".json")
-    numbered = [name for name in names if name.startswith("generation-")]
+def _read_generation(folder: Place, names: list[str]) -> Generation:
+    """The newest one of those named. A folder that was copied to a store or from there may have both kinds."""
+    numbered = [name for name in names if re.fullmatch(r"generation-\d+\.json", name)]
     found = [Generation()]
     for path in (folder / name for name in [*numbered[-1:], *(name for name in names if name == "generation.json")]):
         try:
