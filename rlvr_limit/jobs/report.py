@@ -35,6 +35,8 @@ EVERY_FIELD = "Fields that were changed on the command line: manifest.json in th
 EXAMPLES = 64
 """Stored samples kept for the page per problem and arm, right and other ones in turns."""
 
+PAGE = "index.html"
+
 ANSWERS = 12
 """Answers listed per problem and arm, those that were read most often."""
 
@@ -61,12 +63,12 @@ def write_report(experiment: Experiment) -> Place:
         for panel in experiment.panels
     }
     s, root = experiment.settings, experiment.root / "report"
-    with written(root, last="index.html") as here:
+    with written(root, last=PAGE) as here:
         if len(studies) == 1:
-            page = report.write(next(iter(studies.values())), here)
+            report.write(next(iter(studies.values())), here)
         else:
-            page = report.write_all(s.title, s.purpose, s.caveat, studies, here)
-    return root / page.name
+            report.write_all(s.title, s.purpose, s.caveat, studies, here)
+    return root / PAGE
 
 
 def study_of(experiment: Experiment, benchmark: str, problems: list[Problem], panel: str = "") -> report.Study:
