@@ -120,6 +120,11 @@ def test_what_a_driver_raises_becomes_one_line_and_the_old_object_stays(root: Ob
         with pytest.raises(UserError, match="cannot write .*manifest.json: DriverError: no credentials"):
             records.update_manifest(root, "fact", 1)
     assert (root / "manifest.json").read_bytes() == before
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "info", fail)
+        with pytest.raises(UserError, match="no credentials"):
+            open_run(root, {"seed": 2}, {})  # and not: there is no manifest yet
+    assert (root / "manifest.json").read_bytes() == before
     with pytest.raises(ZeroDivisionError):
         publish(root / "manifest.json", lambda file: (file.write(b"half"), 1 / 0))
     assert (root / "manifest.json").read_bytes() == before

@@ -106,16 +106,21 @@ class ObjectPath:
 
     def exists(self) -> bool:
         """Whether there is an object of this name, or one whose name begins so."""
-        with driver_errors():
-            return self.store.exists(self.url)
+        return bool(self._kind())
 
     def is_file(self) -> bool:
-        with driver_errors():
-            return self.store.isfile(self.url)
+        return self._kind() == "file"
 
     def is_dir(self) -> bool:
+        return self._kind() == "directory"
+
+    def _kind(self) -> str:
+        """ "file", "directory", or "" where there is neither. A driver's own exists takes every trouble for a no."""
         with driver_errors():
-            return self.store.isdir(self.url)
+            try:
+                return self.store.info(self.url)["type"]
+            except FileNotFoundError:
+                return ""
 
     def iterdir(self) -> Iterator[ObjectPath]:
         """What lies directly under this name, in order; nothing where there is nothing."""
