@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from records_rows import abandon, files, rows_of, sample, write
 
 import rlvr_limit.records.compaction as compaction_module
@@ -190,6 +190,27 @@ def test_compaction_killed_before_any_change_of_the_store_loses_and_doubles_noth
         kill_at += 1
     assert len(calls) == kill_at - 1 >= 9  # the probe and its removal, part, generation, four removals
     assert names(root / "records" / "samples")[-2:] == ["generation-000001.json", "generation-000002.json"]
+
+
+def test_a_part_that_cannot_be_read_is_told_from_one_that_is_damaged(root: ObjectPath, monkeypatch) -> None:
+    write(root, sample())
+    (part,) = (root / "records" / "samples").iterdir()
+
+    class DriverError(Exception):
+        pass
+
+    for error, name in ((DriverError, "read"), (PermissionError, "_open")):
+
+        def fail(*_: object, error: type = error, **__: object) -> None:
+            raise error("no credentials")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryFileSystem if name == "_open" else MemoryFile, name, fail, raising=False)
+            with pytest.raises(UserError, match=f"cannot read {part}: .*no credentials"):
+                rows_of(root)
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(UserError, match="is damaged .*its rows will be redrawn"):
+        rows_of(root)
 
 
 def test_of_two_compactions_at_once_one_counts_and_rows_put_between_them_stay(root: ObjectPath, monkeypatch) -> None:

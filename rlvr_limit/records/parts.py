@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from rlvr_limit.records.files import os_errors, publish
 from rlvr_limit.records.schema import Table
-from rlvr_limit.records.storage import ObjectPath, Place, place
+from rlvr_limit.records.storage import ObjectPath, Place, driver_errors, place
 from rlvr_limit.types import UserError
 
 OPEN = ".arrows.open"
@@ -194,7 +194,8 @@ def _opened(path: Place) -> contextlib.AbstractContextManager[Any]:
 def _reading(path: Place) -> Iterator[None]:
     """Within it the system's refusal to read what is there becomes a UserError: it says nothing of the content."""
     try:
-        yield
+        with driver_errors() if isinstance(path, ObjectPath) else contextlib.nullcontext():
+            yield
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -208,10 +208,10 @@ Place = Path | ObjectPath
 
 @contextlib.contextmanager
 def driver_errors() -> Iterator[None]:
-    """Within it what a driver raises that is neither an OSError nor a slip of ours becomes an OSError."""
+    """Within it what a driver raises beside OSErrors, of a kind of its own, becomes one; slips of ours do not."""
     try:
         yield
-    except (OSError, AssertionError, AttributeError, TypeError):
+    except (OSError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
         raise
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
