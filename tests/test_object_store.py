@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 import uuid
 from contextlib import closing
@@ -167,6 +168,27 @@ def test_rows_of_a_put_that_failed_go_with_the_next_one(root: ObjectPath, monkey
                 writer.append([sample(index=1)])
         writer.append([sample(index=2)])
         assert rows_of(root) == [sample(index=i) for i in range(3)]
+
+
+def test_appends_go_on_while_a_part_is_put_and_flush_waits_for_it(root: ObjectPath, monkeypatch) -> None:
+    open_run(root, {}, {})
+    real, began, may_end = MemoryFileSystem.put_file, threading.Event(), threading.Event()
+
+    def slow(*args: object, **kwargs: object) -> None:
+        began.set()
+        assert may_end.wait(60)
+        real(*args, **kwargs)
+
+    with Writer(root, "samples", part_seconds=0.01) as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryFileSystem, "put_file", slow)
+            writer.append([sample(index=0)])
+            assert began.wait(60)
+            writer.append([sample(index=1)])  # returns, while the first row's part is under way
+            assert rows_of(root) == []
+            threading.Timer(0.05, may_end.set).start()
+            writer.flush()
+        assert rows_of(root) == [sample(index=0), sample(index=1)]
 
 
 def test_compaction_killed_before_any_change_of_the_store_loses_and_doubles_nothing(monkeypatch) -> None:

@@ -1,6 +1,6 @@
 """Writing a table: each row is with the operating system when `append` returns, and in a Parquet part soon after.
 
-In an object store a row waits in memory for its part: what `kill -9` loses are those of the last part_seconds.
+In an object store a row waits in memory for its part (held.py): `kill -9` loses those of the last part_seconds.
 """
 
 from __future__ import annotations
@@ -14,26 +14,24 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from rlvr_limit.records.files import os_errors
+from rlvr_limit.records.held import HeldRows
 from rlvr_limit.records.parts import OPEN, closed_path, list_parts, read_open, remove, table_folder, write_closed
 from rlvr_limit.records.schema import Table, table_named, to_batch
 from rlvr_limit.records.storage import ObjectPath, Place
-from rlvr_limit.types import UserError
 
 
 @dataclass
 class _OpenPart:
-    """A stream being written. Its lock tells others that its process lives; the kernel drops it at any death.
+    """A stream being written. Its lock tells others that its process lives; the kernel drops it at any death."""
 
-    In an object store there is no stream (descriptor is None): the batches are all there is until the part is closed.
-    """
-
-    path: Place
-    descriptor: int | None
+    path: Path
+    descriptor: int
     size: int
     opened: float
     batches: list[pa.RecordBatch] = field(default_factory=list)
@@ -44,14 +42,10 @@ class Writer:
 
     A row is in the operating system's hands when `append` returns: `kill -9` loses no such row. A power cut can lose
     those of the open part, which is closed into a synced Parquet part by the first append after part_seconds or
-    part_bytes, and by `close`. Parts left open by dead processes are recovered first.
+    part_bytes, and by `close`. Parts left open by dead processes are recovered first. In an object store there are only
+    closed parts, part_seconds after their first row at the latest, and rows wait for them in memory.
     Raises UserError on a row that does not fit the table, and where the disk is full or the folder cannot be written:
-    all rows appended before are then kept, and none of that append's.
-
-    In an object store rows wait in memory until their part is put, part_seconds after its first row at the latest; a
-    put that fails is tried again by the next append, and those rows are lost where the process ends before one is done.
-
-    Start worker processes by spawn, not fork: a
+    all rows appended before are then kept, and none of that append's. Start worker processes by spawn, not fork: a
     forked child that outlives this process holds the open part's lock, and the part waits, readable, until it ends.
     """
 
@@ -68,6 +62,9 @@ class Writer:
         self._part_bytes = part_bytes
         self._part: _OpenPart | None = None
         self._lock = threading.Lock()
+        self._held: HeldRows | None = None
+        if isinstance(self._folder, ObjectPath):
+            self._held = HeldRows(self._folder, self._table, part_seconds, part_bytes)
         with os_errors("create", self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         recover(root, table)
@@ -83,11 +80,12 @@ class Writer:
         if not rows:
             return
         batch = to_batch(self._table, rows)
+        if self._held:
+            self._held.append(batch)
+            return
         with self._lock:
             if self._part is None:
                 self._part = _open_part(self._folder, self._table)
-                if self._part.descriptor is None:
-                    self._close_in_time(self._part)
             part = self._part
             with self._let_go_on_error(), os_errors("write", part.path):
                 _extend(part, batch.serialize())
@@ -97,55 +95,36 @@ class Writer:
 
     def flush(self) -> None:
         """Lets readers see all rows appended so far; on a file system they do without."""
-        if isinstance(self._folder, ObjectPath):
-            self.close()
+        if self._held:
+            self._held.put()
 
     def close(self) -> None:
         """Closes the open part, if there is one."""
+        self.flush()
         with self._lock:
             if self._part is not None:
                 self._close_part(self._part)
-
-    def _close_in_time(self, part: _OpenPart) -> None:
-        """Closes a part when it is part_seconds old, whether or not another append comes."""
-
-        def close() -> None:
-            with self._lock:
-                if self._part is part:
-                    try:
-                        self._close_part(part)
-                    except UserError as error:
-                        logging.warning("%s (it is tried again with the next rows)", error)
-
-        timer = threading.Timer(self._part_seconds, close)
-        timer.daemon = True
-        timer.start()
 
     def _close_part(self, part: _OpenPart) -> None:
         with self._let_go_on_error():
             rows = pa.Table.from_batches(part.batches, self._table.schema).combine_chunks()
             if rows.num_rows:
                 write_closed(closed_path(part.path), self._table.schema, [rows])
-            if part.descriptor is not None:
-                remove(part.path)
+            remove(part.path)
         self._let_go()
 
     @contextlib.contextmanager
     def _let_go_on_error(self) -> Iterator[None]:
-        """A part that cannot be written further stays as it lies on disk, to be recovered when there is room again.
-
-        One that lies in memory only stays there.
-        """
+        """A part that cannot be written further stays as it lies on disk, to be recovered when there is room again."""
         try:
             yield
         except Exception:
-            if self._part is not None and self._part.descriptor is not None:
-                self._let_go()
+            self._let_go()
             raise
 
     def _let_go(self) -> None:
         part, self._part = self._part, None
-        if part is not None and part.descriptor is not None:
+        if part is not None:
             os.close(part.descriptor)
 
 
@@ -176,11 +155,9 @@ def recover(root: str | os.PathLike[str] | ObjectPath, table: str) -> int:
     return n_rows
 
 
-def _open_part(folder: Place, table: Table) -> _OpenPart:
+def _open_part(folder: Path, table: Table) -> _OpenPart:
     """A new stream, locked and with its schema in it before it has the name that others look for."""
     path = folder / f"part-{time.time_ns()}-{uuid.uuid4().hex[:8]}{OPEN}"
-    if isinstance(folder, ObjectPath):
-        return _OpenPart(path, None, 0, time.monotonic())
     with os_errors("write", path):
         hidden = path.with_suffix(".tmp")
         part = _OpenPart(path, os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666), 0, 0.0)
@@ -198,14 +175,13 @@ def _open_part(folder: Place, table: Table) -> _OpenPart:
 
 def _extend(part: _OpenPart, message: pa.Buffer) -> None:
     """Writes one Arrow message whole, or leaves the stream as it was."""
-    if part.descriptor is not None:
-        view = memoryview(message)
-        try:
-            while view:
-                view = view[os.write(part.descriptor, view) :]
-        except BaseException:
-            os.ftruncate(part.descriptor, part.size)
-            raise
+    view = memoryview(message)
+    try:
+        while view:
+            view = view[os.write(part.descriptor, view) :]
+    except BaseException:
+        os.ftruncate(part.descriptor, part.size)
+        raise
     part.size += message.size
 
 
