@@ -19,8 +19,8 @@ from rlvr_limit.types import UserError
 SAMPLES_EVERY = 10
 """Steps between those of which a few answers are kept as text."""
 
-PUT_SECONDS = 30.0
-"""In an object store the files are put again so often, since nothing can be appended to them there."""
+PUT, PUT_SECONDS = ("metrics.jsonl", "tensorboard/*"), 30.0
+"""In an object store these files are put again so often, since nothing can be appended to them there."""
 
 
 def training_rows(root: Place, arm: str) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ class Metrics:
         self._board.close()
         if self._run:
             self._run.finish()
-        self.put()
+        self._folder.put(*PUT)
         self._folder.close()
 
     def append(self, step: int, row: dict[str, float], seconds: float) -> None:
@@ -75,7 +75,8 @@ class Metrics:
     def put(self) -> None:
         """In an object store: all rows so far are there when it returns, as they must be before a state counts."""
         self._put = time.monotonic()
-        self._folder.put("metrics.jsonl", "tensorboard/*")
+        self._board.flush()
+        self._folder.put(*PUT)
 
 
 def write_samples(root: Place, arm: str, step: int, rows: list[dict[str, Any]]) -> None:
