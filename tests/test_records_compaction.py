@@ -106,8 +106,8 @@ def test_a_compaction_between_a_readers_looks_at_the_folder_hides_nothing(tmp_pa
     expected = make_parts(tmp_path)
     real, generations = parts_module._read_generation, []
 
-    def look_then_compact(folder):
-        generations.append(real(folder))
+    def look_then_compact(folder, names):
+        generations.append(real(folder, names))
         found = generations[-1]
         if len(generations) == 1:
             compact(tmp_path, "samples")

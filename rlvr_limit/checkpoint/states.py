@@ -13,8 +13,10 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from rlvr_limit import model
+from rlvr_limit.checkpoint.stored import StoredStates
 from rlvr_limit.mesh import parameter_shardings, place_among_hosts
 from rlvr_limit.model import ModelConfig, Params
+from rlvr_limit.records.storage import ObjectPath, Place
 from rlvr_limit.types import UserError
 
 
@@ -98,11 +100,16 @@ def _placed(found: Any, wanted: Any) -> Any:
 
 
 class TrainStates:
-    """The last two states of a training run; each is written whole, beside the training, before it counts."""
+    """The last two states of a training run; each is written whole, beside the training, before it counts.
 
-    def __init__(self, folder: Path):
+    In an object store it counts once all of its objects are put, from a folder of this machine.
+    """
+
+    def __init__(self, folder: Place):
         self._folder = folder.absolute()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._store = StoredStates(folder) if isinstance(folder, ObjectPath) else None
+        here = self._store.here if self._store else self._folder
+        here.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2,
             create=False,
@@ -111,7 +118,7 @@ class TrainStates:
             async_options=ocp.AsyncOptions(timeout_secs=3600),
             multiprocessing_options=_by_this_host(),
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = ocp.CheckpointManager(here, options=options)
 
     def save(self, step: int, state: Any) -> None:
         """Starts to keep the state that is reached after `step` steps; saving a step twice is no error.
@@ -120,10 +127,12 @@ class TrainStates:
         cannot be written, such as on a full disk; those written earlier stay.
         """
         self._settle()
-        if step in self._manager.all_steps():
+        if step in self._steps():
             return
         try:
             self._manager.save(step, args=ocp.args.StandardSave(_to_save(state)))
+            if self._store:
+                self._store.put(step, self._manager.wait_until_finished)
         except Exception as error:
             raise self._unwritten(error) from error
 
@@ -134,8 +143,9 @@ class TrainStates:
         logged and removed once the one before it was read; UserError where none can be.
         """
         broken: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in sorted(self._steps(), reverse=True):
             try:
+                self._bring(step)
                 found = self._manager.restore(step, args=ocp.args.StandardRestore(_to_fill(fresh)))
             except Exception as error:
                 broken[step] = _line(error)
@@ -145,7 +155,7 @@ class TrainStates:
                     "%s: the state after step %d cannot be read and is removed, training goes on from step %d: %s",
                     *(self._folder, newer, step, reason),
                 )
-                self._manager.delete(newer)
+                self._remove(newer)
             return step, _placed(found, fresh)
         if broken:
             steps = ", ".join(map(str, sorted(broken)))
@@ -159,16 +169,38 @@ class TrainStates:
         """Waits for the last state and lets go of the folder. Raises UserError as save does."""
         self._settle()
         self._manager.close()
+        if self._store:
+            self._store.close()
+
+    def _steps(self) -> set[int]:
+        """Steps whose states are there, in the store too."""
+        return set(self._manager.all_steps()) | set(self._store.steps() if self._store else ())
+
+    def _bring(self, step: int) -> None:
+        if self._store and step not in self._manager.all_steps():
+            self._store.bring(step)
+            self._manager.reload()
+
+    def _remove(self, step: int) -> None:
+        if step in self._manager.all_steps():
+            self._manager.delete(step)
+        if self._store:
+            self._store.remove(step)
 
     def _settle(self) -> None:
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+            if self._store:
+                self._store.settle()
         except Exception as error:
             raise self._unwritten(error) from error
 
     def _unwritten(self, error: Exception) -> UserError:
-        whole = [int(path.name) for path in self._folder.iterdir() if path.name.isdigit()]
+        if self._store:
+            whole = self._store.steps()
+        else:
+            whole = [int(path.name) for path in self._folder.iterdir() if path.name.isdigit()]
         last = f"the state after step {max(whole)} is kept" if whole else "none was kept yet"
         return UserError(f"{self._folder}: a training state could not be written, {last}: {_line(error)}")
 

@@ -16,6 +16,7 @@ from rlvr_limit.jobs.preemption import Notice
 from rlvr_limit.jobs.recipes import Reinforced, Supervised
 from rlvr_limit.mesh import MeshConfig
 from rlvr_limit.model import ModelConfig
+from rlvr_limit.records.storage import Place
 from rlvr_limit.tasks.countdown import CountdownConfig
 from rlvr_limit.tokenizer import TextTokenizer, WordTokenizer
 from rlvr_limit.types import Grader, Problem, SamplingParams, UserError, Verdict
@@ -263,7 +264,7 @@ class Experiment:
     """Everything a job needs. root is the run folder; setups are by arm; mesh is that of this host."""
 
     settings: Settings
-    root: Path
+    root: Place
     mesh: Mesh
     engine: EngineConfig
     task: Task
@@ -327,7 +328,7 @@ class Experiment:
         s = self.settings
         return rl.microbatch_shape(self.row_places, s.training.tokens, s.mesh.data * s.mesh.fsdp)
 
-    def weights(self, evaluated: Evaluated) -> Path:
+    def weights(self, evaluated: Evaluated) -> Place:
         """The folder of an arm's weights in this run, there or to be made, where they are not given."""
         return self.root / "weights" / (evaluated.weights_of or evaluated.name)
 

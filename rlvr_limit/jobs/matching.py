@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from rlvr_limit.jobs.entropy import Entropy, token_entropy
 from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.records.files import publish
+from rlvr_limit.records.storage import Place
 from rlvr_limit.rollout import rollout
 from rlvr_limit.types import Problem, SamplingParams, UserError
 
@@ -59,7 +59,7 @@ class Matching:
         return min(found, key=lambda entropy: abs(entropy.mean - self.target.mean), default=self.target)
 
 
-def matched_temperature(root: Path, arm: str) -> float | None:
+def matched_temperature(root: Place, arm: str) -> float | None:
     """The temperature that was found for an arm of this run folder; None before that."""
     kept = read(root, arm)
     return kept.temperature if kept else None
@@ -189,7 +189,7 @@ def _drawn(
     return token_entropy(problems, np.array(totals), np.array(lengths))
 
 
-def read(root: Path, arm: str) -> Matching | None:
+def read(root: Place, arm: str) -> Matching | None:
     """What is on record of an arm's search; None where none was begun."""
     path = _path(root, arm)
     if not path.exists():
@@ -199,11 +199,11 @@ def read(root: Path, arm: str) -> Matching | None:
     return Matching(kept["aim"], Entropy(**kept["target"]), rounds, kept["temperature"])
 
 
-def _write(root: Path, arm: str, kept: Matching) -> None:
+def _write(root: Place, arm: str, kept: Matching) -> None:
     path = _path(root, arm)
     path.parent.mkdir(parents=True, exist_ok=True)
     publish(path, lambda file: file.write(json.dumps(dataclasses.asdict(kept), indent=1).encode()))
 
 
-def _path(root: Path, arm: str) -> Path:
+def _path(root: Place, arm: str) -> Place:
     return root / "matching" / f"{arm}.json"

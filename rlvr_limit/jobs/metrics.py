@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from rlvr_limit.records.files import publish
+from rlvr_limit.records.folders import Growing
+from rlvr_limit.records.storage import Place
 from rlvr_limit.types import UserError
 
 SAMPLES_EVERY = 10
 """Steps between those of which a few answers are kept as text."""
 
+PUT, PUT_SECONDS = ("metrics.jsonl", "tensorboard/*"), 30.0
+"""In an object store these files are put again so often, since nothing can be appended to them there."""
 
-def training_rows(root: Path, arm: str) -> list[dict[str, Any]]:
+
+def training_rows(root: Place, arm: str) -> list[dict[str, Any]]:
     """The metrics of an arm's training run, one row a step; empty where there was none."""
     path = root / "train" / arm / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -30,16 +36,16 @@ class Metrics:
     ("": none); UserError where its package is not installed or it cannot be reported to.
     """
 
-    def __init__(self, root: Path, arm: str, done: int, project: str = ""):
+    def __init__(self, root: Place, arm: str, done: int, project: str = ""):
         folder = root / "train" / arm
         folder.mkdir(parents=True, exist_ok=True)
-        path, fresh = folder / "metrics.jsonl", folder / "metrics.tmp"
-        rows = [row for row in training_rows(root, arm) if row["step"] <= done]
-        fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        os.replace(fresh, path)
-        self._run = _wandb_run(project, folder) if project else None
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1, write_to_disk=True)
-        self._file = path.open("a")
+        self._folder, self._put = Growing(folder), time.monotonic()
+        here = self._folder.here
+        lines = "".join(json.dumps(row) + "\n" for row in training_rows(root, arm) if row["step"] <= done)
+        publish(here / "metrics.jsonl", lambda file: file.write(lines.encode()))
+        self._run = _wandb_run(project, folder, here) if project else None
+        self._board = SummaryWriter(str(here / "tensorboard"), purge_step=done + 1, write_to_disk=True)
+        self._file = (here / "metrics.jsonl").open("a")
 
     def __enter__(self) -> Metrics:
         return self
@@ -49,6 +55,8 @@ class Metrics:
         self._board.close()
         if self._run:
             self._run.finish()
+        self._folder.put(*PUT)
+        self._folder.close()
 
     def append(self, step: int, row: dict[str, float], seconds: float) -> None:
         """The row of a step. Its seconds go to the boards only: a run that was killed has the same rows as another."""
@@ -61,24 +69,32 @@ class Metrics:
             self._board.add_scalar(name, value, step)
         if self._run:
             self._run.log(timed, step=step)
+        if time.monotonic() - self._put > PUT_SECONDS:
+            self.put()
+
+    def put(self) -> None:
+        """In an object store: all rows so far are there when it returns, as they must be before a state counts."""
+        self._put = time.monotonic()
+        self._board.flush()
+        self._folder.put(*PUT)
 
 
-def write_samples(root: Path, arm: str, step: int, rows: list[dict[str, Any]]) -> None:
+def write_samples(root: Place, arm: str, step: int, rows: list[dict[str, Any]]) -> None:
     """A few answers of a step with what they earned, one JSON line each, as train/<arm>/samples/<step>.jsonl."""
     folder = root / "train" / arm / "samples"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{step:06}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _wandb_run(project: str, folder: Path) -> Any:
+def _wandb_run(project: str, folder: Place, here: Path) -> Any:
     try:
         wandb = importlib.import_module("wandb")
     except ImportError as error:
         raise UserError(f"config.wandb: found {project!r}, but its package is missing: pip install wandb") from error
     # The same name after a kill continues the same run.
-    name = f"{folder.parents[1].name}-{folder.name}"
+    name = f"{folder.parent.parent.name}-{folder.name}"
     try:
-        return wandb.init(project=project, id=name, name=name, resume="allow", dir=str(folder))
+        return wandb.init(project=project, id=name, name=name, resume="allow", dir=str(here))
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"config.wandb: found {project!r}, but it cannot be reported to: {said}") from error

@@ -38,6 +38,7 @@ from rlvr_limit.jobs.experiment import (
 from rlvr_limit.jobs.rewards import reward_named, source_digest
 from rlvr_limit.mesh import machine, make_mesh
 from rlvr_limit.model import ModelConfig
+from rlvr_limit.records.storage import is_url, place
 from rlvr_limit.tasks import code, countdown, demonstrations, files, math, prompts, references
 from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
 from rlvr_limit.types import Problem, UserError
@@ -58,7 +59,9 @@ def prepare(config: ConfigDict) -> Experiment:
     check(s)
     s = dataclasses.replace(s, arms=views_asked_as_lenders(s.arms))
     here = hosts.start(s.hosts)
-    jax.config.update("jax_compilation_cache_dir", str((Path(s.runs) / ".compiled").absolute()))
+    # What was compiled fits this machine only, and is read often.
+    compiled = (Path("runs") if is_url(s.runs) else Path(s.runs)) / ".compiled"
+    jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     matched = [name for name, arm in s.arms.items() if arm.sampling.match_entropy]
     if matched and here.count > 1:
@@ -69,7 +72,7 @@ def prepare(config: ConfigDict) -> Experiment:
     if s.score.references:
         references.load(s.score.references, next(iter(setups.values())).problems)
     decisive = _conditions(s, task, setups)
-    root = Path(s.run_dir or Path(s.runs) / s.name / settings.digest(decisive))
+    root = place(s.run_dir) if s.run_dir else place(s.runs) / s.name / settings.digest(decisive)
     here.agree({"code": _code(), **_versions(), **decisive, "run folder": str(root)})
     experiment = Experiment(s, root, make_mesh(s.mesh), _engine(s, setups), task, setups, here)
     for entries in experiment.panels.values():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+from rlvr_limit.records.folders import append_line
+from rlvr_limit.records.storage import Place
 
 LINE_SECONDS = 5.0
 
@@ -18,7 +20,7 @@ LINE_SECONDS = 5.0
 class Progress:
     """One stage of work: units done of total, rate, time left, and the few numbers that matter now."""
 
-    def __init__(self, root: Path, stage: str, total: int, unit: str, done: int = 0, shown: bool = True):
+    def __init__(self, root: Place, stage: str, total: int, unit: str, done: int = 0, shown: bool = True):
         """done units were there already and do not count for the rate; the stage's seconds end in timings.jsonl.
 
         Of the hosts of a run only one shows progress and keeps the seconds.
@@ -55,8 +57,8 @@ class Progress:
             self._line()
         if not self._is_shown:
             return
-        with (self._root / "timings.jsonl").open("a") as file:
-            file.write(json.dumps({"stage": self._stage, "seconds": round(seconds, 2)}) + "\n")
+        line = json.dumps({"stage": self._stage, "seconds": round(seconds, 2)})
+        append_line(self._root / "timings.jsonl", line)
 
     def update(self, done: int, **values: float | int | str) -> None:
         """Shows the state; cheap enough to call for every unit."""

@@ -22,6 +22,8 @@ from rlvr_limit.jobs.review import Judged, judged_chains, reference
 from rlvr_limit.jobs.stages import second_stage
 from rlvr_limit.jobs.texts import REFERENCES, SOLVER
 from rlvr_limit.likelihood import perplexity
+from rlvr_limit.records.folders import written
+from rlvr_limit.records.storage import Place
 from rlvr_limit.tasks.prompts import ANSWER_ONLY
 from rlvr_limit.types import Problem, Status, Stop, UserError
 
@@ -32,6 +34,8 @@ EVERY_FIELD = "Fields that were changed on the command line: manifest.json in th
 
 EXAMPLES = 64
 """Stored samples kept for the page per problem and arm, right and other ones in turns."""
+
+PAGE = "index.html"
 
 ANSWERS = 12
 """Answers listed per problem and arm, those that were read most often."""
@@ -45,12 +49,11 @@ def run(config: ConfigDict) -> None:
     experiment.hosts.close()
 
 
-def write_report(experiment: Experiment) -> Path:
+def write_report(experiment: Experiment) -> Place:
     """Draws pages, figures and tables into the run folder and returns the page to open first.
 
     Several benchmarks or panels get a folder each, and a page that leads to them.
     """
-    root = experiment.root / "report"
     by_benchmark: dict[str, list[Problem]] = defaultdict(list)
     for problem in experiment.problems:
         by_benchmark[benchmark_of(problem.id)].append(problem)
@@ -59,10 +62,13 @@ def write_report(experiment: Experiment) -> Path:
         for name, problems in by_benchmark.items()
         for panel in experiment.panels
     }
-    if len(studies) == 1:
-        return report.write(next(iter(studies.values())), root)
-    s = experiment.settings
-    return report.write_all(s.title, s.purpose, s.caveat, studies, root)
+    s, root = experiment.settings, experiment.root / "report"
+    with written(root, last=PAGE) as here:
+        if len(studies) == 1:
+            report.write(next(iter(studies.values())), here)
+        else:
+            report.write_all(s.title, s.purpose, s.caveat, studies, here)
+    return root / PAGE
 
 
 def study_of(experiment: Experiment, benchmark: str, problems: list[Problem], panel: str = "") -> report.Study:
@@ -302,7 +308,7 @@ def _perplexities(experiment: Experiment, names: list[str], problems: set[str]) 
     return found
 
 
-def _timings(root: Path) -> dict[str, float]:
+def _timings(root: Place) -> dict[str, float]:
     """Seconds by stage, summed over the sessions that a run took."""
     total: dict[str, float] = defaultdict(float)
     for line in (root / "timings.jsonl").read_text().splitlines():

@@ -9,14 +9,15 @@ rare_wins.csv       every right sample of a problem that an arm solved 1 to 5 ti
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from rlvr_limit import records
 from rlvr_limit.grading import strict
 from rlvr_limit.jobs.experiment import Experiment
+from rlvr_limit.records.storage import Place
 from rlvr_limit.types import Problem, UserError
 
 RARE = 5
@@ -133,7 +134,7 @@ def judged_chains(experiment: Experiment) -> Judged:
     return found
 
 
-def judgments(path: Path) -> Judged:
+def judgments(path: Place) -> Judged:
     """(arm, problem, sample index) -> right or wrong, as a person wrote it. UserError naming the line of anything else.
 
     Empty without the file.
@@ -166,7 +167,7 @@ def reference(problem: Problem) -> str | None:
     return problem.answer if isinstance(problem.answer, str) else None
 
 
-def _add_chains(root: Path, wins: list[Row]) -> None:
+def _add_chains(root: Place, wins: list[Row]) -> None:
     for arm in {row["arm"] for row in wins}:
         stored = records.read(root, "samples", ["problem_id", "index", "text"], {"arm": arm}).to_pylist()
         texts = {(row["problem_id"], row["index"]): row["text"] for row in stored}
@@ -183,10 +184,11 @@ def _listed(counts: Counter) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing"
 
 
-def _write(path: Path, rows: list[Row]) -> str:
+def _write(path: Place, rows: list[Row]) -> str:
     """Writes the rows, or the mere fact that there are none, and returns the path."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys() if rows else ["nothing to look at"])
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0].keys() if rows else ["nothing to look at"])
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_text(text.getvalue(), encoding="utf-8", newline="")
     return str(path)

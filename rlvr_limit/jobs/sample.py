@@ -82,6 +82,9 @@ def _sample_lacking(experiment: Experiment, lease: str) -> None:
                 engine, shape = Engine(params, model, experiment.engine, _longest(experiment, model)), model
                 del params
             _sample(experiment, entry, engine, work, lease, samples, verdicts)
+            # The next arm's temperature may be matched to what was drawn just now.
+            samples.flush()
+            verdicts.flush()
 
 
 def _longest(experiment: Experiment, model: ModelConfig) -> int:

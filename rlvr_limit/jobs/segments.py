@@ -24,17 +24,18 @@ its start, prompt, index and place, as its random key says.
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from rlvr_limit.engine import EngineConfig, Request, prompt_key
 from rlvr_limit.jobs.answers import Drawn, Source, group_of, unjudged, watched
+from rlvr_limit.records.files import publish
+from rlvr_limit.records.storage import Place
 from rlvr_limit.rollout import Graded, graded_beside
 from rlvr_limit.types import Problem, Sample, Status, Stop, UserError, Verdict
 
@@ -157,7 +158,7 @@ def _joined(before: Sample | None, after: Sample) -> Sample:
     )
 
 
-def _write(folder: Path, step: int, groups: list[UnderWay]) -> None:
+def _write(folder: Place, step: int, groups: list[UnderWay]) -> None:
     """What is under way after a step, as underway/<step>.npz; it appears whole. Files that no kept state needs go."""
     folder.mkdir(parents=True, exist_ok=True)
     answers = [graded for group in groups for graded in group.answers]
@@ -173,17 +174,14 @@ def _write(folder: Path, step: int, groups: list[UnderWay]) -> None:
     def flat(name: str, dtype: type) -> np.ndarray:
         return np.array([x for sample in samples for x in getattr(sample, name)], dtype)
 
-    fresh = folder / f"{step}.tmp"
-    with fresh.open("wb") as file:
-        np.savez(
-            file,
-            about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-            lengths=np.array([len(sample.tokens) for sample in samples], np.int64),
-            tokens=flat("tokens", np.int32),
-            logp=flat("logp", np.float64),
-            logp_model=flat("logp_model", np.float64),
-        )
-    os.replace(fresh, folder / f"{step}.npz")
+    arrays = {
+        "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
+        "lengths": np.array([len(sample.tokens) for sample in samples], np.int64),
+        "tokens": flat("tokens", np.int32),
+        "logp": flat("logp", np.float64),
+        "logp_model": flat("logp_model", np.float64),
+    }
+    publish(folder / f"{step}.npz", lambda file: np.savez(file, **arrays))
     states = folder.parent / "states"
     kept = [int(path.name) for path in states.iterdir() if path.name.isdigit()] if states.is_dir() else []
     for path in folder.glob("*.npz"):
@@ -191,11 +189,11 @@ def _write(folder: Path, step: int, groups: list[UnderWay]) -> None:
             path.unlink()
 
 
-def _read(folder: Path, step: int, problems: dict[str, Problem]) -> list[UnderWay]:
+def _read(folder: Place, step: int, problems: dict[str, Problem]) -> list[UnderWay]:
     path = folder / f"{step}.npz"
     if not path.is_file():
         raise UserError(f"{path}: found nothing, but the answers under way after step {step} are needed to go on")
-    with np.load(path) as held:
+    with np.load(io.BytesIO(path.read_bytes())) as held:
         about = json.loads(held["about"].tobytes())
         ends = np.cumsum(held["lengths"])[:-1]
         tokens, logp, logp_model = (np.split(held[name], ends) for name in ("tokens", "logp", "logp_model"))

@@ -11,6 +11,10 @@ from rlvr_limit.jobs import settings
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.recipes import Reinforced
 from rlvr_limit.jobs.rewards import reward_named, source_digest
+from rlvr_limit.records import storage
+from rlvr_limit.records.files import publish
+from rlvr_limit.records.folders import brought, is_whole, put_whole
+from rlvr_limit.records.storage import ObjectPath, Place
 
 METRICS = "metrics.jsonl"
 
@@ -18,7 +22,7 @@ METRICS = "metrics.jsonl"
 def take(experiment: Experiment, arm: str, save: Mapping[int, str]) -> bool:
     """Copies an arm's weights {step: name in weights/} and its metrics from runs/trained, if all of them are there."""
     there = place(experiment, arm)
-    if there is None or not all((there / str(step)).is_dir() for step in save):
+    if there is None or not all(is_whole(there / str(step)) for step in save):
         return False
     for step, name in save.items():
         _copy(there / str(step), experiment.root / "weights" / name)
@@ -36,7 +40,7 @@ def give(experiment: Experiment, arm: str, save: Mapping[int, str]) -> None:
             _copy(experiment.root / "weights" / name, there / str(step))
 
 
-def place(experiment: Experiment, arm: str) -> Path | None:
+def place(experiment: Experiment, arm: str) -> Place | None:
     """The folder of an arm's recipe, there or to be made; None where weights are not to be shared, or cannot be.
 
     Its name is a digest of all that decides a training run but the code. Recipes that start from given weights in the
@@ -44,7 +48,7 @@ def place(experiment: Experiment, arm: str) -> Path | None:
     """
     s = experiment.settings
     decisive = _decisive(experiment, arm) if s.share_weights else None
-    return Path(s.runs) / "trained" / f"{arm}-{settings.digest(decisive)}" if decisive else None
+    return storage.place(s.runs) / "trained" / f"{arm}-{settings.digest(decisive)}" if decisive else None
 
 
 def _decisive(experiment: Experiment, arm: str) -> dict | None:
@@ -74,14 +78,23 @@ def _decisive(experiment: Experiment, arm: str) -> dict | None:
     return found | common | more | {"max_tokens": s.sampling.max_tokens}
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Place, target: Place) -> None:
     """A whole file or folder or nothing; what is there already stays."""
-    if target.exists():
+    if is_whole(target) or target.is_file():
         return
+    if source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        publish(target, lambda file: file.write(source.read_bytes()))
+        return
+    with brought(source) as here:
+        if isinstance(target, ObjectPath):
+            put_whole(here, target)
+        else:
+            _copy_folder(here, target)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
-    if source.is_dir():
-        shutil.copytree(source, fresh, dirs_exist_ok=True)
-    else:
-        shutil.copyfile(source, fresh)
+    shutil.copytree(source, fresh, dirs_exist_ok=True)
     os.replace(fresh, target)

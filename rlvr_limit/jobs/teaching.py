@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 from rlvr_limit.engine import Engine
 from rlvr_limit.grading.pool import GradingPool
@@ -12,11 +10,13 @@ from rlvr_limit.jobs.experiment import Experiment, Pair
 from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.jobs.recipes import Supervised
 from rlvr_limit.model import Params
+from rlvr_limit.records.files import publish
+from rlvr_limit.records.storage import Place
 from rlvr_limit.rollout import graded_beside, rollout
 from rlvr_limit.types import UserError
 
 
-def kept_in(root: Path, arm: str) -> Path:
+def kept_in(root: Place, arm: str) -> Place:
     """The file of an arm's demonstrations."""
     return root / "train" / arm / "demonstrations.jsonl"
 
@@ -61,9 +61,7 @@ def draw(experiment: Experiment, arm: str, recipe: Supervised, teacher: Params, 
     ]
     path = kept_in(experiment.root, arm)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(fresh, path)
+    publish(path, lambda file: file.write("".join(json.dumps(row) + "\n" for row in rows).encode()))
 
 
 def read(experiment: Experiment, arm: str) -> tuple[Pair, ...]:

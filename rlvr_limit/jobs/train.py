@@ -25,6 +25,8 @@ from rlvr_limit.jobs.recipes import Limits, Reinforced, Supervised
 from rlvr_limit.jobs.reinforce import State, Step
 from rlvr_limit.mesh import parameter_shardings, rows_sharding
 from rlvr_limit.model import Params, init_params, parameter_specs
+from rlvr_limit.records.folders import brought, is_whole, made
+from rlvr_limit.records.storage import Place
 from rlvr_limit.types import UserError
 
 SHOWN = ("loss", "reward", "length", "entropy", "kl_sampler", "truncated")
@@ -52,7 +54,7 @@ def _train_all(experiment: Experiment) -> None:
     for entry in experiment.evaluated:
         if _is_given(experiment, entry):
             continue
-        if not experiment.weights(entry).is_dir():
+        if not is_whole(experiment.weights(entry)):
             _train(experiment, experiment.source(entry).arm)
         load(experiment, entry)
 
@@ -65,7 +67,8 @@ def load(experiment: Experiment, entry: Evaluated) -> Params:
     else:
         folder = checkpoint.resolve(arm.weights, arm.revision, with_weights=True) if setup.folder else Path(arm.weights)
     read = checkpoint.load_hf if setup.folder else checkpoint.load_params
-    params = read(folder, setup.model, experiment.mesh)
+    with brought(folder) as here:
+        params = read(here, setup.model, experiment.mesh)
     digest = checkpoint.weights_sha256(params)
     fact = f"arms.{entry.name}.weights_sha256"
     experiment.hosts.agree_once(fact, digest)
@@ -124,7 +127,7 @@ def _start(experiment: Experiment, arm: str, name: str) -> Params:
 def _weights_of(experiment: Experiment, name: str) -> Params:
     """The weights of an arm, trained first where they are not there; of a reinforced one those of its last step."""
     entry = max((e for e in experiment.evaluated if e.arm == name), key=lambda e: e.step or 0)
-    if not _is_given(experiment, entry) and not experiment.weights(entry).is_dir():
+    if not _is_given(experiment, entry) and not is_whole(experiment.weights(entry)):
         _train(experiment, name)
     return load(experiment, entry)
 
@@ -138,8 +141,9 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
 
     def export(number: int, state: State) -> None:
         target = experiment.root / "weights" / save.get(number, "")
-        if number in save and not target.is_dir():
-            _export(experiment.setups[arm], target, trained, state)
+        if number in save and not is_whole(target):
+            with made(target) as here:
+                _export(experiment.setups[arm], here, trained, state)
 
     with contextlib.ExitStack() as stack:
         step, state, trained = _begin(experiment, arm, recipe, stack)
@@ -161,6 +165,7 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
             export(number, state)
             due = time.monotonic() - saved > experiment.settings.checkpoint_seconds
             if number in save or due or experiment.notice:
+                metrics.put()
                 states.save(number, state)
                 kept, saved = number, time.monotonic()
             experiment.notice.heed()
@@ -188,7 +193,7 @@ def _trouble(recipe: Supervised | Reinforced, row: dict[str, float]) -> str:
     return ""
 
 
-def _kept(folder: Path, step: int) -> str:
+def _kept(folder: Place, step: int) -> str:
     return f"the state after step {step} is kept in {folder / 'states'}" if step else "no state was kept yet"
 
 

@@ -6,6 +6,8 @@
     read(root, "samples", where={"arm": "base"})
     existing(root, "samples", arm="base")       what a resumed run need not draw again
     compact(root, "samples")                    many small parts into one
+
+root is a folder, or a URL of an object store: s3://, gs:// (storage.py).
 """
 
 from rlvr_limit.records.compaction import compact

@@ -1,4 +1,4 @@
-"""Many small parts into one large, sorted part, by a single rename that swaps what is live."""
+"""Many small parts into one large, sorted part, by a single rename, or put, that swaps what is live."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import contextlib
 import fcntl
 import logging
 import os
+import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 
+from rlvr_limit.records.files import os_errors
 from rlvr_limit.records.parts import (
     Generation,
     Listing,
@@ -23,10 +24,11 @@ from rlvr_limit.records.parts import (
 )
 from rlvr_limit.records.reader import load
 from rlvr_limit.records.schema import Table, table_named
+from rlvr_limit.records.storage import ObjectPath, Place
 from rlvr_limit.records.writer import recover
 
 
-def compact(root: str | os.PathLike[str], table: str) -> None:
+def compact(root: str | os.PathLike[str] | ObjectPath, table: str) -> None:
     """Merges a table's closed parts into one, sorted by key, so that one arm or one problem is read quickly.
 
     Others may read and write meanwhile. Killed at any point it loses and doubles nothing, and the next call finishes
@@ -38,29 +40,48 @@ def compact(root: str | os.PathLike[str], table: str) -> None:
         return
     with _only_compaction(folder) as alone:
         if not alone:
-            logging.info("%s is being compacted by another process and left to it", folder)
             return
         recover(root, table)  # also removes what an earlier compaction had replaced when it was killed
         listing = list_parts(folder)
         if len(listing.closed) < 2:
             return
         number = listing.generation.number + 1
-        merged = folder / f"compact-{number:06d}.parquet"
+        # In a store two may come so far: each with a part of its own, of which one becomes the live one.
+        own = f"-{uuid.uuid4().hex[:8]}" if isinstance(folder, ObjectPath) else ""
+        merged = folder / f"compact-{number:06d}{own}.parquet"
         write_closed(merged, spec.schema, _by_arm(spec, listing))
-        write_generation(folder, Generation(number, merged.name, tuple(path.name for path in listing.closed)))
+        if not write_generation(folder, Generation(number, merged.name, tuple(path.name for path in listing.closed))):
+            logging.info("%s was compacted by another process meanwhile", folder)
+            remove(merged)
+            return
         for path in listing.closed:
             remove(path)
 
 
 @contextlib.contextmanager
-def _only_compaction(folder: Path) -> Iterator[bool]:
-    """Holds the folder's lock; False where another compaction does: two at once could each remove the other's input."""
+def _only_compaction(folder: Place) -> Iterator[bool]:
+    """Holds the folder's lock; False where another compaction does: two at once could each remove the other's input.
+
+    A store has no locks: False where it would not refuse the second generation of one number either.
+    """
+    if isinstance(folder, ObjectPath):
+        with os_errors("write", folder):
+            is_safe = folder.refuses_a_taken_name()
+        if not is_safe:
+            logging.warning(
+                "%s is left in many parts: %s:// here does not refuse to put a name that is taken, without which two "
+                "compactions could each remove the other's rows",
+                *(folder, folder.scheme),
+            )
+        yield is_safe
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             alone = True
         except BlockingIOError:
+            logging.info("%s is being compacted by another process and left to it", folder)
             alone = False
         yield alone
     finally:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from rlvr_limit.records.storage import ObjectPath, Place
 from rlvr_limit.types import UserError
 
 
 @contextlib.contextmanager
-def os_errors(doing: str, path: Path) -> Iterator[None]:
+def os_errors(doing: str, path: Place) -> Iterator[None]:
     """Within it an OSError becomes a UserError that names the path and the system's reason."""
     try:
         yield
@@ -24,11 +25,16 @@ def os_errors(doing: str, path: Path) -> Iterator[None]:
         ) from error
 
 
-def publish(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def publish(path: Place, write: Callable[[BinaryIO], None]) -> None:
     """Writes a file under another name, syncs it to disk and renames it: no reader ever sees half of it.
 
-    Raises UserError where the disk is full or the folder cannot be written; an older file of that name is then kept.
+    In an object store it is one put. Raises UserError where the disk is full or the folder cannot be written; an older
+    file of that name is then kept.
     """
+    if isinstance(path, ObjectPath):
+        with os_errors("write", path):
+            path.put(write)
+        return
     temporary = path.with_name(path.name + ".tmp")
     with os_errors("write", path):
         try:

@@ -7,24 +7,24 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from rlvr_limit.records.files import os_errors, publish
+from rlvr_limit.records.storage import ObjectPath, Place, place
 from rlvr_limit.types import UserError
 
 FORMAT = 1
 SHOWN = 5  # differences told in one line
 
 
-def open_run(root: str | os.PathLike[str], conditions: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+def open_run(root: str | os.PathLike[str] | ObjectPath, conditions: Mapping[str, Any], info: Mapping[str, Any]) -> None:
     """Starts a run folder, or goes on with one made under equal conditions; notes this session in its manifest.
 
     conditions: nested, of text, numbers, booleans, lists and mappings: all that decides what a sample is.
     info: library versions, device, host: free to differ, kept per session.
     Raises UserError listing the conditions that differ, and where the folder cannot be written.
     """
-    root = Path(root)
+    root = place(root)
     conditions, info = _plain(conditions, "conditions"), _plain(info, "info")
     with os_errors("create", root):
         root.mkdir(parents=True, exist_ok=True)
@@ -41,9 +41,9 @@ def open_run(root: str | os.PathLike[str], conditions: Mapping[str, Any], info: 
     _write(root, manifest)
 
 
-def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
+def read_manifest(root: str | os.PathLike[str] | ObjectPath) -> dict[str, Any]:
     """{format, created, conditions, facts, sessions}. UserError where there is none or it cannot be understood."""
-    path = Path(root) / "manifest.json"
+    path = place(root) / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
         found = manifest["format"]
@@ -51,7 +51,7 @@ def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{root} is not a run folder: it has no manifest.json") from error
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}): restore it from a copy, or choose a new run folder") from error
     if found != FORMAT:
@@ -59,7 +59,7 @@ def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
     return manifest
 
 
-def update_manifest(root: str | os.PathLike[str], key: str, value: Any) -> None:
+def update_manifest(root: str | os.PathLike[str] | ObjectPath, key: str, value: Any) -> None:
     """Keeps a fact learned later, such as "arms.base.weights_sha256", under manifest["facts"][key].
 
     A fact is set once: UserError where the folder holds another value for it.
@@ -67,13 +67,13 @@ def update_manifest(root: str | os.PathLike[str], key: str, value: Any) -> None:
     manifest = read_manifest(root)
     value = _plain(value, key)
     if key in manifest["facts"]:
-        _refuse_differences(Path(root), {key: manifest["facts"][key]}, {key: value})
+        _refuse_differences(place(root), {key: manifest["facts"][key]}, {key: value})
         return
     manifest["facts"][key] = value
-    _write(Path(root), manifest)
+    _write(place(root), manifest)
 
 
-def _write(root: Path, manifest: dict[str, Any]) -> None:
+def _write(root: Place, manifest: dict[str, Any]) -> None:
     publish(root / "manifest.json", lambda file: file.write(json.dumps(manifest, indent=1, allow_nan=False).encode()))
 
 
@@ -95,7 +95,7 @@ def _plain(value: Any, name: str) -> Any:
     return value
 
 
-def _refuse_differences(root: Path, theirs: Any, ours: Any) -> None:
+def _refuse_differences(root: Place, theirs: Any, ours: Any) -> None:
     """UserError with one line that shows where the folder's values and this run's differ."""
     theirs, ours = dict(_leaves(theirs)), dict(_leaves(ours))
     absent = object()

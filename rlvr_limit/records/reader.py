@@ -9,7 +9,6 @@ import functools
 import operator
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,12 @@ import pyarrow.compute as pc
 
 from rlvr_limit.records.parts import list_parts, read_closed, read_open, table_folder
 from rlvr_limit.records.schema import Table, check_columns, table_named
+from rlvr_limit.records.storage import ObjectPath, Place, place
 from rlvr_limit.types import UserError
 
 
 def read(
-    root: str | os.PathLike[str],
+    root: str | os.PathLike[str] | ObjectPath,
     table: str,
     columns: Iterable[str] | None = None,
     where: dict[str, Any] | None = None,
@@ -34,7 +34,7 @@ def read(
     files where they do not agree, and naming the file where one is damaged. No records yet: an empty table.
     """
     spec = table_named(table)
-    if not Path(root).is_dir():
+    if not place(root).is_dir():
         raise UserError(f"there is no run folder {root}")
     wanted = spec.schema.names if columns is None else list(columns)
     check_columns(spec, wanted, spec.schema.names, "read")
@@ -47,7 +47,7 @@ def read(
             continue  # a part was closed or compacted since it was listed: the new listing has its rows
 
 
-def existing(root: str | os.PathLike[str], table: str, **where: str) -> dict[str, set[int]]:
+def existing(root: str | os.PathLike[str] | ObjectPath, table: str, **where: str) -> dict[str, set[int]]:
     """The sample indices on record per problem: what a resumed run need not draw, grade or score again.
 
     where must fix the rest of the key: arm for samples; arm, grader for verdicts; arm, model for scores.
@@ -67,7 +67,7 @@ def existing(root: str | os.PathLike[str], table: str, **where: str) -> dict[str
 
 
 def load(
-    spec: Table, closed: Iterable[Path], streams: Iterable[Path], columns: list[str], where: dict[str, Any]
+    spec: Table, closed: Iterable[Place], streams: Iterable[Place], columns: list[str], where: dict[str, Any]
 ) -> pa.Table:
     """What `read` promises, of the given files. FileNotFoundError where one of them is gone."""
     chosen = _chosen(spec, where)
@@ -129,7 +129,7 @@ def _codes(strings: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
 
 
 def _check_agreement(
-    spec: Table, rows: pa.Table, first: np.ndarray, second: np.ndarray, sources: list[Path], ends: np.ndarray
+    spec: Table, rows: pa.Table, first: np.ndarray, second: np.ndarray, sources: list[Place], ends: np.ndarray
 ) -> None:
     """UserError on the first pair of rows that has one key and two contents."""
     compared = rows.select([name for name in rows.schema.names if name not in spec.ignored])

@@ -1,4 +1,7 @@
-"""Writing a table: each row is with the operating system when `append` returns, and in a Parquet part soon after."""
+"""Writing a table: each row is with the operating system when `append` returns, and in a Parquet part soon after.
+
+In an object store a row waits in memory for its part (held.py): `kill -9` loses those of the last part_seconds.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,10 @@ from typing import Any
 import pyarrow as pa
 
 from rlvr_limit.records.files import os_errors
+from rlvr_limit.records.held import HeldRows
 from rlvr_limit.records.parts import OPEN, closed_path, list_parts, read_open, remove, table_folder, write_closed
 from rlvr_limit.records.schema import Table, table_named, to_batch
+from rlvr_limit.records.storage import ObjectPath, Place
 
 
 @dataclass
@@ -37,14 +42,19 @@ class Writer:
 
     A row is in the operating system's hands when `append` returns: `kill -9` loses no such row. A power cut can lose
     those of the open part, which is closed into a synced Parquet part by the first append after part_seconds or
-    part_bytes, and by `close`. Parts left open by dead processes are recovered first.
+    part_bytes, and by `close`. Parts left open by dead processes are recovered first. In an object store there are only
+    closed parts, part_seconds after their first row at the latest, and rows wait for them in memory.
     Raises UserError on a row that does not fit the table, and where the disk is full or the folder cannot be written:
     all rows appended before are then kept, and none of that append's. Start worker processes by spawn, not fork: a
     forked child that outlives this process holds the open part's lock, and the part waits, readable, until it ends.
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], table: str, part_seconds: float = 10.0, part_bytes: int = 32 << 20
+        self,
+        root: str | os.PathLike[str] | ObjectPath,
+        table: str,
+        part_seconds: float = 10.0,
+        part_bytes: int = 32 << 20,
     ) -> None:
         self._table = table_named(table)
         self._folder = table_folder(root, self._table)
@@ -52,6 +62,9 @@ class Writer:
         self._part_bytes = part_bytes
         self._part: _OpenPart | None = None
         self._lock = threading.Lock()
+        self._held: HeldRows | None = None
+        if isinstance(self._folder, ObjectPath):
+            self._held = HeldRows(self._folder, self._table, part_seconds, part_bytes)
         with os_errors("create", self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         recover(root, table)
@@ -67,6 +80,9 @@ class Writer:
         if not rows:
             return
         batch = to_batch(self._table, rows)
+        if self._held:
+            self._held.append(batch)
+            return
         with self._lock:
             if self._part is None:
                 self._part = _open_part(self._folder, self._table)
@@ -77,8 +93,14 @@ class Writer:
             if time.monotonic() - part.opened >= self._part_seconds or part.size >= self._part_bytes:
                 self._close_part(part)
 
+    def flush(self) -> None:
+        """Lets readers see all rows appended so far; on a file system they do without."""
+        if self._held:
+            self._held.put()
+
     def close(self) -> None:
         """Closes the open part, if there is one."""
+        self.flush()
         with self._lock:
             if self._part is not None:
                 self._close_part(self._part)
@@ -106,7 +128,7 @@ class Writer:
             os.close(part.descriptor)
 
 
-def recover(root: str | os.PathLike[str], table: str) -> int:
+def recover(root: str | os.PathLike[str] | ObjectPath, table: str) -> int:
     """Closes the open parts of dead processes into Parquet parts; returns the number of rows so recovered.
 
     A torn batch at a part's end was never acknowledged and is dropped. Parts of living processes are left alone.
@@ -164,8 +186,14 @@ def _extend(part: _OpenPart, message: pa.Buffer) -> None:
 
 
 @contextlib.contextmanager
-def _lock_of_the_dead(stream: Path) -> Iterator[bool]:
-    """Holds the lock of an open part; False where its writer, or another recovery, holds it or was first."""
+def _lock_of_the_dead(stream: Place) -> Iterator[bool]:
+    """Holds the lock of an open part; False where its writer, or another recovery, holds it or was first.
+
+    One that lies in a store was copied there from a disk, and nobody writes it.
+    """
+    if isinstance(stream, ObjectPath):
+        yield True
+        return
     try:
         descriptor = os.open(stream, os.O_RDWR)
     except FileNotFoundError:
