@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -37,13 +37,30 @@ class MeshConfig:
     tensor: int = 1
 
 
+AXES = ("data", "fsdp", "tensor")
+
+REPLICA_AXIS, TRAINING_AXIS = "tensor", "fsdp"
+"""The axis that grows with the hosts: of a replica of the sampler that one host cannot hold, and of training."""
+
+
+def over_hosts(config: MeshConfig, hosts: int, axis: str) -> MeshConfig:
+    """The mesh of several hosts of which each has this one: the axis is as many times as long."""
+    return replace(config, **{axis: getattr(config, axis) * hosts})
+
+
+def arranged(config: MeshConfig, devices: Sequence[Any], hosts: int, axis: str) -> np.ndarray:
+    """Devices, given host by host, as over_hosts says: along the axis each host has a stretch of its own."""
+    shape = (hosts, config.data, config.fsdp, config.tensor)
+    return np.concatenate(np.array(devices).reshape(shape), axis=AXES.index(axis))
+
+
 def make_mesh(config: MeshConfig) -> Mesh:
     """A mesh of the first data * fsdp * tensor devices. Raises UserError where there are fewer."""
     shape = (config.data, config.fsdp, config.tensor)
     wanted = math.prod(shape)
     if min(shape) < 1 or wanted > jax.local_device_count():
         raise UserError(f"config.mesh: {shape} needs {wanted} devices, this machine has {jax.local_device_count()}")
-    return Mesh(np.array(all_devices()[:wanted]).reshape(shape), ("data", "fsdp", "tensor"))
+    return Mesh(np.array(all_devices()[:wanted]).reshape(shape), AXES)
 
 
 def all_devices() -> list[jax.Device]:

@@ -317,7 +317,7 @@ def test_token_loop_of_a_real_program_sends_sums_over_tensor(cpu_plan: planning.
     assert cpu_plan.window.temporaries > 0
 
 
-@pytest.mark.parametrize("name", ["h200-8", "v5e-8", "v5p-128"])
+@pytest.mark.parametrize("name", ["h200-8", "h200-128", "v5e-8", "v5p-128"])
 def test_every_target_at_least_lowers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "missing_extra", lambda target: "none")
     target = planning.find(name)
@@ -326,6 +326,42 @@ def test_every_target_at_least_lowers(name: str, monkeypatch: pytest.MonkeyPatch
     assert found.fit.slots > 0 and not found.fit.verified
     text = planning.render(found)
     assert "lowered only: pip install -e '.[none]' compiles them" in text and "unknown" in text
+
+
+@pytest.fixture
+def lowered_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "missing_extra", lambda target: "none")
+
+
+@pytest.mark.usefixtures("lowered_only")
+def test_hosts_have_a_replica_each_which_is_planned_as_that_of_one_host_is() -> None:
+    one, all_of_them = (planning.plan(TINY, SLOTS, STUDY, planning.find(name)) for name in ("h200-8", "h200-128"))
+    assert (all_of_them.together, all_of_them.replicas, all_of_them.mesh) == (1, 16, one.mesh)
+    assert [p.name for p in all_of_them.others] == [p.name for p in one.others]
+    assert (all_of_them.fit, all_of_them.machine) == (one.fit, one.machine) or all_of_them.slots == one.slots
+    text = planning.render(all_of_them)
+    speed = estimate.tokens_per_second(one.decoder, one.machine, one.batch)
+    assert f"{speed:,.0f} tokens/s a replica, {16 * speed:,.0f} by 16" in text
+    assert "16 hosts of 8 x H200" in text and f"slots of all 16 replicas: 16 x {one.slots} = {16 * one.slots}" in text
+
+
+@pytest.mark.usefixtures("lowered_only")
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_a_replica_spans_the_fewest_hosts_that_hold_it(hosts: int) -> None:
+    """Of QWEN_32B's shape on 4 x 4 devices; a host has the whole of it, two of them a half on each device, and so on."""
+    target = planning.find("v6e-16")
+    shapes = EngineConfig(slots=16, window=16, prompt_places=512, prefill_rows=8, prefix_rows=16)
+    study = planning.Study((planning.Benchmark("a", 10, 128),), 2, 1024, 1024, 128)
+    own = programs.mesh_for(QWEN_32B, 4, MeshConfig())
+
+    def needs(hosts: int) -> int:
+        some = fitting.Case(QWEN_32B, shapes, study, programs.make_mesh(own, (), hosts), 0)
+        return math.ceil(some.fixed_bytes + some.step * some.slot_bytes)
+
+    assert needs(1) > needs(2) > needs(4)
+    for memory, wanted in ((needs(hosts), hosts), (needs(hosts) - 1, min(4, 2 * hosts))):
+        some = fitting.Case(QWEN_32B, shapes, study, programs.make_mesh(own, ()), memory)
+        assert planning.plan_module._together(some, own, dataclasses.replace(target, memory=memory)) == wanted
 
 
 @pytest.mark.slow
@@ -354,9 +390,11 @@ def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.Plan) -> None:
 
 
 def test_unknown_target_names_the_known() -> None:
-    with pytest.raises(UserError, match="one of cpu, h200, h200-8, v5e-8, .*did you mean v5e-8"):
+    with pytest.raises(UserError, match="one of cpu, h200, h200-8, h200-128, v5e-8, .*did you mean v5e-8"):
         planning.find("v5e8")
-    assert [t.devices for t in targets.TARGETS] == [1, 1, 8, 8, 4, 64, 16]
+    assert [(t.hosts, t.host_devices) for t in targets.TARGETS] == [
+        (1, 1), (1, 1), (1, 8), (16, 8), (1, 8), (1, 4), (16, 4), (4, 4)
+    ]  # fmt: skip
 
 
 def settings_of(name: str) -> Settings:

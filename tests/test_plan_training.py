@@ -19,7 +19,7 @@ def test_updates_of_recipes_have_the_state_that_training_has() -> None:
     s = settings_of("countdown_smoke")
     model, shapes = job.model_of(s), job.engine_of(s)
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
-    assert [p.name for p in job.updates(s, model, shapes, mesh)] == [
+    assert [p.name for update in job.updates(s, model, shapes, mesh, 1) for p in update.programs] == [
         "supervised update of 32 x 14 tokens",
         "policy update of 8 x 14 tokens",
     ]
@@ -42,9 +42,9 @@ def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once()
         recipe = dataclasses.replace(s.arms["grpo"].rl, lora_rank=rank)
         training = dataclasses.replace(s.training, tokens=64)
         places = engine.prompt_places + s.sampling.max_tokens
-        (program,) = job._reinforced(model, mesh, training, recipe, places)
+        program, step = job._reinforced(model, mesh, training, recipe, places)
         compiled = compiling.compile_program(program, planning.find("cpu"), True, 0)
-        assert ("adapters of rank 2" in program.name) == bool(rank)
+        assert all(("adapters of rank 2" in each.name) == bool(rank) for each in (program, step))
         found[rank] = program.resident, compiled.alone - compiled.temporaries
     weights = programs.device_bytes(programs.abstract_params(model, mesh))
     assert found[2][0] < 0.2 * found[0][0] and found[0][0] >= 2 * weights
@@ -59,7 +59,7 @@ def test_a_value_head_has_a_program_of_its_own_beside_the_policys_optimizer() ->
     recipe = s.arms["grpo"].rl
     ppo = dataclasses.replace(recipe, algorithm="ppo", value_optimizer=recipe.optimizer)
     places = engine.prompt_places + s.sampling.max_tokens
-    policy, value = job._reinforced(model, mesh, dataclasses.replace(s.training, tokens=64), ppo, places)
+    policy, _, value = job._reinforced(model, mesh, dataclasses.replace(s.training, tokens=64), ppo, places)
     assert value.name == f"value head's gradient of {64 // places} x {places} tokens"
     assert policy.resident == value.resident > 1.9 * programs.device_bytes(programs.abstract_params(model, mesh))
     compiled = compiling.compile_program(value, planning.find("cpu"), True, 0)
