@@ -69,6 +69,8 @@ class Hosts:
             began = time.monotonic()
             self._heard = {i: ("", began) for i in range(count)}
             threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
+            # Before JAX takes the service down, which the heartbeat would take for the death of host 0.
+            atexit.register(self._hush)
 
     @property
     def is_first(self) -> bool:
@@ -126,8 +128,9 @@ class Hosts:
         """What hosts have said once under names that begin so."""
         if not self._client:
             return {}
-        found = self._client.key_value_dir_get(f"once/{prefix}")
-        return {key.partition(f"once/{prefix}")[2]: json.loads(value)[1] for key, value in found}
+        # The service gives whole directories: a key's beginning, such as "once/arms.", is none.
+        said = {key.partition("/")[2]: json.loads(value)[1] for key, value in self._client.key_value_dir_get("once/")}
+        return {name.removeprefix(prefix): value for name, value in said.items() if name.startswith(prefix)}
 
     def wait(self, stage: str, turn: int = 0) -> None:
         """Until every living host has come to this turn of a stage of STAGES, or is past it."""
@@ -170,6 +173,9 @@ class Hosts:
             self._client.key_value_set(f"at/{self.index}", json.dumps([len(STAGES), 0]), allow_overwrite=True)
         self._client = None
         jax.distributed.shutdown()
+
+    def _hush(self) -> None:
+        self._client = None
 
     def _beat(self) -> None:
         number = 0

@@ -37,8 +37,9 @@ class Store:
         return self.values[key]
 
     def key_value_dir_get(self, prefix: str) -> list[tuple[str, str]]:
+        directory = prefix.rstrip("/") + "/"
         with self.lock:
-            return [(key, value) for key, value in self.values.items() if key.startswith(prefix)]
+            return [(key, value) for key, value in self.values.items() if key.startswith(directory)]
 
     def blocking_key_value_get(self, key: str, milliseconds: int) -> str:
         end = time.monotonic() + 5

@@ -22,6 +22,7 @@ from rlvr_limit.jobs.experiment import Settings
 from rlvr_limit.mesh import MeshConfig, make_mesh, parameter_shardings
 from rlvr_limit.model import ModelConfig, init_params, parameter_specs
 from rlvr_limit.planning import compiling, estimate, fitting, programs, targets
+from rlvr_limit.planning.plan import _together
 from rlvr_limit.types import SamplingParams, UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -337,8 +338,8 @@ def lowered_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hosts_have_a_replica_each_which_is_planned_as_that_of_one_host_is() -> None:
     one, all_of_them = (planning.plan(TINY, SLOTS, STUDY, planning.find(name)) for name in ("h200-8", "h200-128"))
     assert (all_of_them.together, all_of_them.replicas, all_of_them.mesh) == (1, 16, one.mesh)
-    assert [p.name for p in all_of_them.others] == [p.name for p in one.others]
-    assert (all_of_them.fit, all_of_them.machine) == (one.fit, one.machine) or all_of_them.slots == one.slots
+    assert [(p.name, p.resident) for p in all_of_them.others] == [(p.name, p.resident) for p in one.others]
+    assert all_of_them.machine == one.machine and all_of_them.sizes == one.sizes
     text = planning.render(all_of_them)
     speed = estimate.tokens_per_second(one.decoder, one.machine, one.batch)
     assert f"{speed:,.0f} tokens/s a replica, {16 * speed:,.0f} by 16" in text
@@ -348,7 +349,7 @@ def test_hosts_have_a_replica_each_which_is_planned_as_that_of_one_host_is() -> 
 @pytest.mark.usefixtures("lowered_only")
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 def test_a_replica_spans_the_fewest_hosts_that_hold_it(hosts: int) -> None:
-    """Of QWEN_32B's shape on 4 x 4 devices; a host has the whole of it, two of them a half on each device, and so on."""
+    """4 x 4 devices, and of their memory the least that holds the decoder on so many hosts, or a byte less."""
     target = planning.find("v6e-16")
     shapes = EngineConfig(slots=16, window=16, prompt_places=512, prefill_rows=8, prefix_rows=16)
     study = planning.Study((planning.Benchmark("a", 10, 128),), 2, 1024, 1024, 128)
@@ -361,7 +362,7 @@ def test_a_replica_spans_the_fewest_hosts_that_hold_it(hosts: int) -> None:
     assert needs(1) > needs(2) > needs(4)
     for memory, wanted in ((needs(hosts), hosts), (needs(hosts) - 1, min(4, 2 * hosts))):
         some = fitting.Case(QWEN_32B, shapes, study, programs.make_mesh(own, ()), memory)
-        assert planning.plan_module._together(some, own, dataclasses.replace(target, memory=memory)) == wanted
+        assert _together(some, own, dataclasses.replace(target, memory=memory)) == wanted
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import jax
 from rlvr_limit import planning, rl
 from rlvr_limit.jobs import learner
 from rlvr_limit.jobs import plan as job
-from rlvr_limit.mesh import MeshConfig
-from rlvr_limit.model import init_params
+from rlvr_limit.mesh import TRAINING_AXIS, MeshConfig
+from rlvr_limit.model import init_params, parameter_count
 from rlvr_limit.planning import compiling, programs
 from tests.test_plan import settings_of
 
@@ -65,3 +65,25 @@ def test_a_value_head_has_a_program_of_its_own_beside_the_policys_optimizer() ->
     compiled = compiling.compile_program(value, planning.find("cpu"), True, 0)
     # A forward pass: it is given all weights, and gives a gradient of the head alone.
     assert compiled.alone > programs.device_bytes(programs.abstract_params(model, mesh))
+
+
+def test_training_over_hosts_cuts_the_state_over_all_their_devices_and_samples_beside_a_copy() -> None:
+    s = settings_of("countdown_smoke")
+    model, engine = job.model_of(s), job.engine_of(s)
+    own = MeshConfig(tensor=2)
+    seen: list[tuple] = []
+    for hosts in (1, 4):
+        mesh = programs.make_mesh(own, jax.devices()[: 2 * hosts], hosts, TRAINING_AXIS)
+        assert dict(mesh.shape) == {"data": 1, "fsdp": hosts, "tensor": 2}
+        seen.append((job.updates(s, model, engine, mesh, hosts), mesh))
+    (one, _), (four, mesh) = seen
+    whole = 4 * parameter_count(model)
+    for update, alone in zip(four, one, strict=True):
+        assert whole / 8 <= update.parameters < 1.1 * whole / 8 and whole / 2 <= alone.parameters < 1.1 * whole / 2
+        assert abs(update.optimizer - 2 * update.parameters) < 100
+    assert four[0].beside_sampler is None
+    # On one host the sampler takes the state's own arrays.
+    assert one[1].beside_sampler == one[1].optimizer
+    assert four[1].beside_sampler == four[1].optimizer + four[1].parameters
+    compiled = compiling.compile_program(four[1].programs[0], planning.find("cpu"), True, 0)
+    assert set(compiled.sends.axes) == {"fsdp", "tensor"}
