@@ -54,13 +54,20 @@ def arranged(config: MeshConfig, devices: Sequence[Any], hosts: int, axis: str) 
     return np.concatenate(np.array(devices).reshape(shape), axis=AXES.index(axis))
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh of the first data * fsdp * tensor devices. Raises UserError where there are fewer."""
+def make_mesh(config: MeshConfig, hosts: Sequence[int] = ()) -> Mesh:
+    """A mesh of the first data * fsdp * tensor devices of this host, or of each of these as over_hosts says.
+
+    Raises UserError where there are fewer.
+    """
     shape = (config.data, config.fsdp, config.tensor)
     wanted = math.prod(shape)
     if min(shape) < 1 or wanted > jax.local_device_count():
         raise UserError(f"config.mesh: {shape} needs {wanted} devices, this machine has {jax.local_device_count()}")
-    return Mesh(np.array(all_devices()[:wanted]).reshape(shape), AXES)
+    if not hosts:
+        return Mesh(np.array(all_devices()[:wanted]).reshape(shape), AXES)
+    by_host = ([device for device in jax.devices() if device.process_index == host] for host in hosts)
+    together = [device for devices in by_host for device in devices[:wanted]]
+    return Mesh(arranged(config, together, len(hosts), REPLICA_AXIS), AXES)
 
 
 def all_devices() -> list[jax.Device]:
@@ -194,6 +201,20 @@ def mesh_of(params: Any) -> Mesh:
 def rows_sharding(mesh: Mesh) -> NamedSharding:
     """Batch rows over data x fsdp."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def sent(x: np.ndarray, lie: NamedSharding) -> jax.Array:
+    """x from this host to its devices; where others of the mesh belong to other hosts, all of them have the same x."""
+    if lie.is_fully_addressable:
+        return jax.device_put(x, lie)
+    return jax.make_array_from_callback(x.shape, lie, lambda index: x[index])
+
+
+def readable(x: jax.Array) -> jax.Array:
+    """x itself, or where this host has but a part of it, all of it on every device; hosts of the mesh ask together."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return x
+    return jax.jit(lambda whole: whole, out_shardings=everywhere(x.sharding.mesh))(x)
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:

@@ -16,7 +16,7 @@ from rlvr_limit.engine.requests import EngineConfig, Request, check
 from rlvr_limit.engine.rows import Live, table
 from rlvr_limit.engine.shapes import Shapes, shapes_of
 from rlvr_limit.engine.speculation import Pace, Siblings
-from rlvr_limit.mesh import mesh_of
+from rlvr_limit.mesh import mesh_of, sent
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.scheduler import TRASH, Job, Round, Scheduler, Seat
 from rlvr_limit.types import Sample, UserError
@@ -234,7 +234,7 @@ class _Run:
         return jax.tree.map(self._placed, (rows, plan))
 
     def _placed(self, x: np.ndarray) -> jax.Array:
-        return jax.device_put(x, self._layout.place(x.shape, "rows"))
+        return sent(x, self._layout.place(x.shape, "rows"))
 
     def _is_grouped(self, request: int) -> bool:
         return self.scheduler.job(request).shared >= self.engine.config.group_from
