@@ -362,7 +362,11 @@ def test_a_replica_spans_the_fewest_hosts_that_hold_it(hosts: int) -> None:
     assert needs(1) > needs(2) > needs(4)
     for memory, wanted in ((needs(hosts), hosts), (needs(hosts) - 1, min(4, 2 * hosts))):
         some = fitting.Case(QWEN_32B, shapes, study, programs.make_mesh(own, ()), memory)
-        assert _together(some, own, dataclasses.replace(target, memory=memory)) == wanted
+        assert _together(some, own, dataclasses.replace(target, memory=memory), 1) == wanted
+    enough = dataclasses.replace(target, memory=needs(1))
+    assert _together(some, own, enough, hosts) == hosts
+    with pytest.raises(UserError, match="config.hosts.together: found 3, but a divisor of 4 hosts is right"):
+        _together(some, own, target, 3)
 
 
 @pytest.mark.slow

@@ -49,9 +49,11 @@ def run(config: ConfigDict) -> None:
     model = model_of(s)
     engine = engine_of(s)
     study = study_of(s, model)
-    found = planning.plan(
-        model, engine, study, target, s.mesh, lambda mesh, hosts: updates(s, model, engine, mesh, hosts)
-    )
+
+    def trained(mesh: Mesh | AbstractMesh, hosts: int) -> Sequence[Update]:
+        return updates(s, model, engine, mesh, hosts)
+
+    found = planning.plan(model, engine, study, target, s.mesh, trained, s.hosts.together)
     print(planning.render(found))
     if not s.engine.prompt_places:
         print(f"config.engine.prompt_places = 0 leaves it to the prompts: {PROMPT_PLACES:,} were assumed")

@@ -100,12 +100,13 @@ def plan(
     target: Target,
     mesh: MeshConfig | None = None,
     updates: Updates | None = None,
+    together: int = 1,
 ) -> Plan:
     """Compiles every program for the target and finds the slots that fit. Raises UserError for an impossible mesh.
 
     mesh is that of one host; None, or of one device, means the default of programs.mesh_for. A replica of the sampler
-    lies on one host where that holds it, else on the fewest that do. Where the target's compiler is not installed
-    programs are lowered only, and what fits is arithmetic without temporaries.
+    lies on `together` hosts where those hold it, else on the fewest that do. Where the target's compiler is not
+    installed, programs are lowered only, and what fits is arithmetic without temporaries.
     """
     wanted = mesh or MeshConfig()
     devices = compiling.devices_of(target)
@@ -117,7 +118,7 @@ def plan(
     # In reference mode the slots come in tiles of their own; a plan is for speed.
     engine = dataclasses.replace(engine, reference=False)
     case = fitting.Case(model, engine, study, programs.make_mesh(own, devices), target.memory)
-    together = _together(case, own, target)
+    together = _together(case, own, target, together)
     if together > 1:
         devices = compiling.devices_of(target, together) if real else []
         case = case._replace(mesh=programs.make_mesh(own, devices, together))
@@ -177,9 +178,14 @@ def plan(
     )
 
 
-def _together(case: fitting.Case, own: MeshConfig, target: Target) -> int:
-    """The fewest hosts whose memory holds the weights, pages for prompts and a few slots; all of them where none do."""
-    for hosts in range(1, target.hosts):
+def _together(case: fitting.Case, own: MeshConfig, target: Target, least: int) -> int:
+    """The fewest hosts, of `least` on, whose memory holds the weights, pages for prompts and a few slots.
+
+    All of them where none do. Raises UserError where there are not so many, or they cannot be so put together.
+    """
+    if least < 1 or target.hosts % least:
+        raise UserError(f"config.hosts.together: found {least}, but a divisor of {target.hosts} hosts is right")
+    for hosts in range(least, target.hosts):
         some = case._replace(mesh=programs.make_mesh(own, (), hosts))
         if target.hosts % hosts == 0 and some.fixed_bytes + some.step * some.slot_bytes <= target.memory:
             return hosts

@@ -34,10 +34,10 @@ def _replicas(plan: Plan) -> str:
     if plan.target.hosts == 1:
         return ""
     if plan.together == 1:
-        return f", that of one host; {plan.replicas} replicas of the sampler, which send each other nothing"
+        return f", that of one host; replicas of the sampler, which send each other nothing: {plan.replicas}"
     return (
-        f", over {plan.together} hosts of {_mesh(plan.own_mesh)} each, since one holds no replica of the sampler; "
-        f"{plan.replicas} replicas, which send each other nothing"
+        f", over {plan.together} hosts of {_mesh(plan.own_mesh)} each (config.hosts.together = {plan.together}); "
+        f"replicas of the sampler, which send each other nothing: {plan.replicas}"
     )
 
 
