@@ -244,7 +244,9 @@ class Hosts:
         for index, (_, since) in self._heard.items():
             if now - since > self._patience and index not in self._dead:
                 self._dead.add(index)
-                if index in self.mates and not self._has_ended(index):
+                if self._has_ended(index):
+                    continue
+                if index in self.mates:
                     print(
                         f"error: host {index} has not been heard of for {self._patience:g} s, and host {self.index} "
                         "holds one replica with it: both end, the other replicas go on",

@@ -22,7 +22,6 @@ from rlvr_limit.jobs.experiment import Settings
 from rlvr_limit.mesh import MeshConfig, make_mesh, parameter_shardings
 from rlvr_limit.model import ModelConfig, init_params, parameter_specs
 from rlvr_limit.planning import compiling, estimate, fitting, programs, targets
-from rlvr_limit.planning.plan import _together
 from rlvr_limit.types import SamplingParams, UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -327,46 +326,6 @@ def test_every_target_at_least_lowers(name: str, monkeypatch: pytest.MonkeyPatch
     assert found.fit.slots > 0 and not found.fit.verified
     text = planning.render(found)
     assert "lowered only: pip install -e '.[none]' compiles them" in text and "unknown" in text
-
-
-@pytest.fixture
-def lowered_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "missing_extra", lambda target: "none")
-
-
-@pytest.mark.usefixtures("lowered_only")
-def test_hosts_have_a_replica_each_which_is_planned_as_that_of_one_host_is() -> None:
-    one, all_of_them = (planning.plan(TINY, SLOTS, STUDY, planning.find(name)) for name in ("h200-8", "h200-128"))
-    assert (all_of_them.together, all_of_them.replicas, all_of_them.mesh) == (1, 16, one.mesh)
-    assert [(p.name, p.resident) for p in all_of_them.others] == [(p.name, p.resident) for p in one.others]
-    assert all_of_them.machine == one.machine and all_of_them.sizes == one.sizes
-    text = planning.render(all_of_them)
-    speed = estimate.tokens_per_second(one.decoder, one.machine, one.batch)
-    assert f"{speed:,.0f} tokens/s a replica, {16 * speed:,.0f} by 16" in text
-    assert "16 hosts of 8 x H200" in text and f"slots of all 16 replicas: 16 x {one.slots} = {16 * one.slots}" in text
-
-
-@pytest.mark.usefixtures("lowered_only")
-@pytest.mark.parametrize("hosts", [1, 2, 4])
-def test_a_replica_spans_the_fewest_hosts_that_hold_it(hosts: int) -> None:
-    """4 x 4 devices, and of their memory the least that holds the decoder on so many hosts, or a byte less."""
-    target = planning.find("v6e-16")
-    shapes = EngineConfig(slots=16, window=16, prompt_places=512, prefill_rows=8, prefix_rows=16)
-    study = planning.Study((planning.Benchmark("a", 10, 128),), 2, 1024, 1024, 128)
-    own = programs.mesh_for(QWEN_32B, 4, MeshConfig())
-
-    def needs(hosts: int) -> int:
-        some = fitting.Case(QWEN_32B, shapes, study, programs.make_mesh(own, (), hosts), 0)
-        return math.ceil(some.fixed_bytes + some.step * some.slot_bytes)
-
-    assert needs(1) > needs(2) > needs(4)
-    for memory, wanted in ((needs(hosts), hosts), (needs(hosts) - 1, min(4, 2 * hosts))):
-        some = fitting.Case(QWEN_32B, shapes, study, programs.make_mesh(own, ()), memory)
-        assert _together(some, own, dataclasses.replace(target, memory=memory), 1) == wanted
-    enough = dataclasses.replace(target, memory=needs(1))
-    assert _together(some, own, enough, hosts) == hosts
-    with pytest.raises(UserError, match="config.hosts.together: found 3, but a divisor of 4 hosts is right"):
-        _together(some, own, target, 3)
 
 
 @pytest.mark.slow
