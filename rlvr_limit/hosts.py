@@ -8,6 +8,7 @@ had leased is lacking in the records, and is leased again in the next turn.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import os
@@ -115,6 +116,20 @@ class Hosts:
                 # The heartbeat ends this process if the first host is gone; until then it is only slow.
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
+
+    @contextlib.contextmanager
+    def in_step(self) -> Iterator[None]:
+        """Where hosts of one replica compute together. UserError where that breaks off: one of them is gone."""
+        try:
+            yield
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            if self.together == 1:
+                raise
+            names = " and ".join(str(index) for index in self.mates)
+            raise UserError(
+                f"host {self.index}: what hosts {names} compute together broke off ({_first_line(error)}); other "
+                "replicas go on, and the same command on every host draws what is lacking"
+            ) from error
 
     def shares(self, name: str, count: int) -> Iterator[int]:
         """Numbers below count that no other replica is given under this name, each leased when it is asked for."""

@@ -52,7 +52,8 @@ def sample_missing(experiment: Experiment, stage: str = "sample") -> None:
     """
     hosts = experiment.hosts
     for turn in itertools.count():
-        _sample_lacking(experiment, f"{stage}/{turn}")
+        with hosts.in_step():
+            _sample_lacking(experiment, f"{stage}/{turn}")
         if hosts.count > 1:
             print(hosts.summary(), flush=True)
         hosts.wait(stage, turn)

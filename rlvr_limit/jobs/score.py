@@ -39,7 +39,8 @@ def score_missing(experiment: Experiment) -> None:
         digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
         records.update_manifest(experiment.root, "score.references_sha256", digest)
     for turn in itertools.count():
-        _score_lacking(experiment, turn)
+        with hosts.in_step():
+            _score_lacking(experiment, turn)
         hosts.wait("score", turn)
         if hosts.count == 1 or not any(todo for _, _, todo in _work(experiment)):
             return
