@@ -102,6 +102,17 @@ def test_the_first_host_of_a_replica_alone_looks_and_all_of_them_are_told():
     assert [index for index, _ in told[0] + told[2]] == [0, 0, 0, 2, 2, 2]
 
 
+def test_what_breaks_off_between_hosts_of_a_replica_is_a_line_and_another_error_is_not():
+    gone = ValueError("UNKNOWN: Gloo all-reduce failed: Connection reset by peer\nmore")
+    _, second = several(2, together=2)
+    with pytest.raises(UserError, match=r"^host 1: what hosts 0 and 1 compute together broke off \(UNKNOWN: .*peer\)"):
+        with second.in_step():
+            raise gone
+    for host, error in ((Hosts(), gone), (second, ValueError("shapes differ"))):
+        with pytest.raises(ValueError, match=str(error).splitlines()[0]), host.in_step():
+            raise error
+
+
 def test_hosts_that_cannot_be_put_together_evenly_are_refused():
     with pytest.raises(UserError, match="config.hosts.together: found 2, but a divisor of 1 hosts is right"):
         start(HostsConfig(together=2))
