@@ -25,7 +25,7 @@ def defaults() -> ConfigDict:
             "share_weights": False,
             "dtype": "float32",
             "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
-            "hosts": {"coordinator": "", "count": 0, "index": -1, "patience": 30.0},
+            "hosts": {"coordinator": "", "count": 0, "index": -1, "patience": 30.0, "together": 1},
             "engine": {
                 "slots": 512,
                 "window": 9,

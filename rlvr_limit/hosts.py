@@ -8,16 +8,18 @@ had leased is lacking in the records, and is leased again in the next turn.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,20 +47,27 @@ class HostsConfig:
 
     coordinator is "address:port" of host 0, the same on every host; index counts from 0.
     patience: seconds of silence after which a host counts as dead and others take over what it had leased.
+    together: hosts that hold one replica of the sampler between them, where one is too small for it.
     """
 
     coordinator: str = ""
     count: int = 0
     index: int = -1
     patience: float = 30.0
+    together: int = 1
 
 
 class Hosts:
-    """This host among those of a run; alone where there is no client. leases counts the shares that it was given."""
+    """This host among those of a run; alone where there is no client. leases counts the shares that it was given.
 
-    def __init__(self, index: int = 0, count: int = 1, client: Any = None, patience: float = 30.0):
+    Of every `together` hosts that hold a replica between them the first leases and writes; the others must do all that
+    runs on the replica's devices in the same order, with the same values.
+    """
+
+    def __init__(self, index: int = 0, count: int = 1, client: Any = None, patience: float = 30.0, together: int = 1):
         self.index, self.count, self.leases = index, count, 0
-        self._client, self._patience = client, patience
+        self.together, self.replica, self.replicas = together, index // together, count // together
+        self._client, self._patience, self._asked = client, patience, 0
         self._counters: Counter[str] = Counter()
         self._told: dict[str, float] = {}
         self._first = self._last = 0.0
@@ -69,15 +78,63 @@ class Hosts:
             began = time.monotonic()
             self._heard = {i: ("", began) for i in range(count)}
             threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
+            # Before JAX takes the service down, which the heartbeat would take for the death of host 0.
+            atexit.register(self._hush)
 
     @property
     def is_first(self) -> bool:
         """Whether this host does what only one may do: it opens the run folder, reports, and shows progress."""
         return self.index == 0
 
+    @property
+    def leads(self) -> bool:
+        """Whether this host is the first of its replica: it leases and writes for all of them."""
+        return self.index % self.together == 0
+
+    @property
+    def mates(self) -> range:
+        """The hosts of this one's replica, itself included."""
+        return range(self.replica * self.together, (self.replica + 1) * self.together)
+
+    def same(self, find: Callable[[], Any]) -> Any:
+        """What the first host of this replica finds, on all of them; anything that JSON holds.
+
+        Only that host looks. All must ask in one order.
+        """
+        if self.together == 1:
+            return find()
+        self._asked += 1
+        key = f"same/{self.replica}/{self._asked}"
+        if self.leads:
+            found = find()
+            self._client.key_value_set(key, json.dumps(found))
+            return found
+        while True:
+            try:
+                return json.loads(self._client.blocking_key_value_get(key, 1000 * START_SECONDS))
+            except jax.errors.JaxRuntimeError as error:
+                # The heartbeat ends this process if the first host is gone; until then it is only slow.
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
+
+    @contextlib.contextmanager
+    def in_step(self) -> Iterator[None]:
+        """Where hosts of one replica compute together. UserError where that breaks off: one of them is gone."""
+        try:
+            yield
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            # XLA's errors begin with a status; some of them, such as Gloo's, come as a ValueError.
+            if self.together == 1 or not re.match(r"[A-Z_]+: ", str(error)):
+                raise
+            names = " and ".join(str(index) for index in self.mates)
+            raise UserError(
+                f"host {self.index}: what hosts {names} compute together broke off ({_first_line(error)}); other "
+                "replicas go on, and the same command on every host draws what is lacking"
+            ) from error
+
     def shares(self, name: str, count: int) -> Iterator[int]:
-        """Numbers below count that no other host is given under this name, each leased when it is asked for."""
-        while (number := self._lease(name)) < count:
+        """Numbers below count that no other replica is given under this name, each leased when it is asked for."""
+        while (number := self.same(lambda: self._lease(name))) < count:
             self.leases += 1
             yield number
 
@@ -126,8 +183,9 @@ class Hosts:
         """What hosts have said once under names that begin so."""
         if not self._client:
             return {}
-        found = self._client.key_value_dir_get(f"once/{prefix}")
-        return {key.partition(f"once/{prefix}")[2]: json.loads(value)[1] for key, value in found}
+        # The service gives whole directories: a key's beginning, such as "once/arms.", is none.
+        said = {key.partition("/")[2]: json.loads(value)[1] for key, value in self._client.key_value_dir_get("once/")}
+        return {name.removeprefix(prefix): value for name, value in said.items() if name.startswith(prefix)}
 
     def wait(self, stage: str, turn: int = 0) -> None:
         """Until every living host has come to this turn of a stage of STAGES, or is past it."""
@@ -171,6 +229,9 @@ class Hosts:
         self._client = None
         jax.distributed.shutdown()
 
+    def _hush(self) -> None:
+        self._client = None
+
     def _beat(self) -> None:
         number = 0
         while client := self._client:
@@ -185,6 +246,10 @@ class Hosts:
                     os._exit(3)
             time.sleep(min(1.0, self._patience / 5))
 
+    def _has_ended(self, index: int) -> bool:
+        at = dict(self._client.key_value_dir_get("at/")) if self._client else {}
+        return json.loads(at.get(f"at/{index}", "[0, 0]"))[0] >= len(STAGES)
+
     def _listen(self, beats: list[tuple[str, str]]) -> None:
         now = time.monotonic()
         for key, value in beats:
@@ -195,6 +260,16 @@ class Hosts:
         for index, (_, since) in self._heard.items():
             if now - since > self._patience and index not in self._dead:
                 self._dead.add(index)
+                if self._has_ended(index):
+                    continue
+                if index in self.mates:
+                    print(
+                        f"error: host {index} has not been heard of for {self._patience:g} s, and host {self.index} "
+                        "holds one replica with it: both end, the other replicas go on",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                    os._exit(3)
                 print(
                     f"host {index} has not been heard of for {self._patience:g} s: others take over what it had leased",
                     flush=True,
@@ -219,7 +294,7 @@ def start(config: HostsConfig) -> Hosts:
             "an index below count and an address such as 10.0.0.1:1234 would be right"
         )
     if not by_hand and not _is_launched_with_others():
-        return Hosts()
+        return _of_replicas(config, 0, 1, None)
     # A host may die while others sample: they go on without it.
     jax.config.update("jax_enable_recoverability", True)
     jax.config.update("jax_enable_preemption_service", False)
@@ -242,8 +317,14 @@ def start(config: HostsConfig) -> Hosts:
     state = distributed.global_state
     if state.num_processes == 1:
         jax.distributed.shutdown()
-        return Hosts()
-    return Hosts(state.process_id, state.num_processes, state.client, config.patience)
+        return _of_replicas(config, 0, 1, None)
+    return _of_replicas(config, state.process_id, state.num_processes, state.client)
+
+
+def _of_replicas(config: HostsConfig, index: int, count: int, client: Any) -> Hosts:
+    if config.together < 1 or count % config.together:
+        raise UserError(f"config.hosts.together: found {config.together}, but a divisor of {count} hosts is right")
+    return Hosts(index, count, client, config.patience, config.together)
 
 
 def _is_launched_with_others() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -37,8 +37,25 @@ class MeshConfig:
     tensor: int = 1
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh of the first data * fsdp * tensor devices.
+AXES = ("data", "fsdp", "tensor")
+
+REPLICA_AXIS, TRAINING_AXIS = "tensor", "fsdp"
+"""The axis that grows with the hosts: of a replica of the sampler that one host cannot hold, and of training."""
+
+
+def over_hosts(config: MeshConfig, hosts: int, axis: str) -> MeshConfig:
+    """The mesh of several hosts of which each has this one: the axis is as many times as long."""
+    return replace(config, **{axis: getattr(config, axis) * hosts})
+
+
+def arranged(config: MeshConfig, devices: Sequence[Any], hosts: int, axis: str) -> np.ndarray:
+    """Devices, given host by host, as over_hosts says: along the axis each host has a stretch of its own."""
+    shape = (hosts, config.data, config.fsdp, config.tensor)
+    return np.concatenate(np.array(devices).reshape(shape), axis=AXES.index(axis))
+
+
+def make_mesh(config: MeshConfig, hosts: Sequence[int] = ()) -> Mesh:
+    """A mesh of the first data * fsdp * tensor devices of this host, or of each of these as over_hosts says.
 
     Raises UserError where there are fewer, or where JAX was told to leave out the CPU, on which curves are computed.
     """
@@ -49,7 +66,11 @@ def make_mesh(config: MeshConfig) -> Mesh:
     wanted = math.prod(shape)
     if min(shape) < 1 or wanted > jax.local_device_count():
         raise UserError(f"config.mesh: {shape} needs {wanted} devices, this machine has {jax.local_device_count()}")
-    return Mesh(np.array(all_devices()[:wanted]).reshape(shape), ("data", "fsdp", "tensor"))
+    if not hosts:
+        return Mesh(np.array(all_devices()[:wanted]).reshape(shape), AXES)
+    by_host = ([device for device in jax.devices() if device.process_index == host] for host in hosts)
+    together = [device for devices in by_host for device in devices[:wanted]]
+    return Mesh(arranged(config, together, len(hosts), REPLICA_AXIS), AXES)
 
 
 def all_devices() -> list[jax.Device]:
@@ -188,6 +209,20 @@ def mesh_of(params: Any) -> Mesh:
 def rows_sharding(mesh: Mesh) -> NamedSharding:
     """Batch rows over data x fsdp."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def sent(x: np.ndarray, lie: NamedSharding) -> jax.Array:
+    """x from this host to its devices; where others of the mesh belong to other hosts, all of them have the same x."""
+    if lie.is_fully_addressable:
+        return jax.device_put(x, lie)
+    return jax.make_array_from_callback(x.shape, lie, lambda index: x[index])
+
+
+def readable(x: jax.Array) -> jax.Array:
+    """x itself, or where this host has but a part of it, all of it on every device; hosts of the mesh ask together."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return x
+    return jax.jit(lambda whole: whole, out_shardings=everywhere(x.sharding.mesh))(x)
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:

@@ -37,8 +37,9 @@ class Store:
         return self.values[key]
 
     def key_value_dir_get(self, prefix: str) -> list[tuple[str, str]]:
+        directory = prefix.rstrip("/") + "/"
         with self.lock:
-            return [(key, value) for key, value in self.values.items() if key.startswith(prefix)]
+            return [(key, value) for key, value in self.values.items() if key.startswith(directory)]
 
     def blocking_key_value_get(self, key: str, milliseconds: int) -> str:
         end = time.monotonic() + 5
@@ -49,9 +50,9 @@ class Store:
         return self.values[key]
 
 
-def several(count: int, patience: float = 60.0) -> list[Hosts]:
+def several(count: int, patience: float = 60.0, together: int = 1) -> list[Hosts]:
     store = Store()
-    return [Hosts(index, count, store, patience) for index in range(count)]
+    return [Hosts(index, count, store, patience, together) for index in range(count)]
 
 
 def on_each(hosts: list[Hosts], call) -> list:
@@ -78,6 +79,43 @@ def test_a_host_that_asks_five_times_as_often_gets_five_times_as_much():
     turns = [(list(itertools.islice(fast, 5)), list(itertools.islice(slow, 1))) for _ in range(12)]
     assert sum(len(mine) for mine, _ in turns) == 50 and (first.leases, second.leases) == (50, 10)
     assert sorted(share for turn in turns for mine in turn for share in mine) == list(range(60))
+
+
+def test_hosts_of_one_replica_are_given_the_same_shares_and_no_other_replica_those():
+    hosts = several(6, together=2)
+    assert [(h.replica, h.leads, list(h.mates)) for h in hosts[2:4]] == [(1, True, [2, 3]), (1, False, [2, 3])]
+    taken = on_each(hosts, lambda host: list(host.shares("x", 60)))
+    assert taken[::2] == taken[1::2]
+    assert sorted(sum(taken[::2], [])) == list(range(60))
+
+
+def test_the_first_host_of_a_replica_alone_looks_and_all_of_them_are_told():
+    looked = []
+
+    def find(host):
+        looked.append(host.index)
+        return [host.index, len(looked)]
+
+    hosts = several(4, together=2)
+    told = on_each(hosts, lambda host: [host.same(lambda: find(host)) for _ in range(3)])
+    assert sorted(looked) == [0, 0, 0, 2, 2, 2] and told[0] == told[1] and told[2] == told[3]
+    assert [index for index, _ in told[0] + told[2]] == [0, 0, 0, 2, 2, 2]
+
+
+def test_what_breaks_off_between_hosts_of_a_replica_is_a_line_and_another_error_is_not():
+    gone = ValueError("UNKNOWN: Gloo all-reduce failed: Connection reset by peer\nmore")
+    _, second = several(2, together=2)
+    with pytest.raises(UserError, match=r"^host 1: what hosts 0 and 1 compute together broke off \(UNKNOWN: .*peer\)"):
+        with second.in_step():
+            raise gone
+    for host, error in ((Hosts(), gone), (second, ValueError("shapes differ"))):
+        with pytest.raises(ValueError, match=str(error).splitlines()[0]), host.in_step():
+            raise error
+
+
+def test_hosts_that_cannot_be_put_together_evenly_are_refused():
+    with pytest.raises(UserError, match="config.hosts.together: found 2, but a divisor of 1 hosts is right"):
+        start(HostsConfig(together=2))
 
 
 def test_a_host_alone_gets_every_share_and_waits_for_nobody():

@@ -12,7 +12,15 @@ from test_model import in_float64, numpy_log_softmax
 
 from rlvr_limit import likelihood, model, rl
 from rlvr_limit.engine import Engine, EngineConfig, Request, programs, prompt_key
-from rlvr_limit.mesh import MeshConfig, make_mesh, mesh_of, parameter_shardings, rows_sharding
+from rlvr_limit.mesh import (
+    MeshConfig,
+    arranged,
+    make_mesh,
+    mesh_of,
+    over_hosts,
+    parameter_shardings,
+    rows_sharding,
+)
 from rlvr_limit.model import ModelConfig, init_params, parameter_specs
 from rlvr_limit.types import Sample, SamplingParams, UserError
 
@@ -217,3 +225,14 @@ def test_a_run_without_the_cpu_is_refused_before_it_begins():
             make_mesh(MeshConfig())
     finally:
         jax.config.update("jax_platforms", before)
+
+
+@pytest.mark.parametrize("axis", ["data", "fsdp", "tensor"])
+def test_devices_of_hosts_lie_side_by_side_along_the_axis_that_grows(axis):
+    """Three hosts of 2 x 1 x 4 devices, numbered host by host."""
+    config = MeshConfig(data=2, tensor=4)
+    found = arranged(config, list(range(24)), 3, axis)
+    whole = over_hosts(config, 3, axis)
+    assert found.shape == (whole.data, whole.fsdp, whole.tensor)
+    parts = np.split(found, 3, axis=("data", "fsdp", "tensor").index(axis))
+    assert [part.ravel().tolist() for part in parts] == [list(range(8 * host, 8 * host + 8)) for host in range(3)]

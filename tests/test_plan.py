@@ -317,7 +317,7 @@ def test_token_loop_of_a_real_program_sends_sums_over_tensor(cpu_plan: planning.
     assert cpu_plan.window.temporaries > 0
 
 
-@pytest.mark.parametrize("name", ["h200-8", "v5e-8", "v5p-128"])
+@pytest.mark.parametrize("name", ["h200-8", "h200-128", "v5e-8", "v5p-128"])
 def test_every_target_at_least_lowers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "missing_extra", lambda target: "none")
     target = planning.find(name)
@@ -354,9 +354,11 @@ def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.Plan) -> None:
 
 
 def test_unknown_target_names_the_known() -> None:
-    with pytest.raises(UserError, match="one of cpu, h200, h200-8, v5e-8, .*did you mean v5e-8"):
+    with pytest.raises(UserError, match="one of cpu, h200, h200-8, h200-128, v5e-8, .*did you mean v5e-8"):
         planning.find("v5e8")
-    assert [t.devices for t in targets.TARGETS] == [1, 1, 8, 8, 4, 64, 16]
+    assert [(t.hosts, t.host_devices) for t in targets.TARGETS] == [
+        (1, 1), (1, 1), (1, 8), (16, 8), (1, 8), (1, 4), (16, 4), (4, 4)
+    ]  # fmt: skip
 
 
 def settings_of(name: str) -> Settings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rlvr_limit.planning import hlo
 
 SUM = """\
@@ -64,25 +66,53 @@ ENTRY %main (c: bf16[8,16]) -> bf16[8,16] {{
 }}
 """
 
+MESH = {"data": 2, "fsdp": 2, "tensor": 2}
+
 
 def test_loop_report_counts_what_runs_in_a_step() -> None:
     """The inner loop's all-reduce runs 31 times; an update in place is no new array, a copy in a fusion is one."""
-    found = hlo.token_loop(PROGRAM, window=4, big=8 * 16 * 2)
+    found = hlo.token_loop(PROGRAM, 4, 8 * 16 * 2, MESH)
     assert found.turns == 4
     assert found.collectives == (("all-gather", 1.0), ("all-reduce", 31.0))
     assert found.sent == 31 * 16 + 64
     assert (found.big_writes_step, found.big_writes_window) == (1.0, 1)
-    assert hlo.token_loop(PROGRAM, window=4, big=8 * 16 * 2 + 1).big_writes_step == 0
+    assert hlo.token_loop(PROGRAM, 4, 8 * 16 * 2 + 1, MESH).big_writes_step == 0
 
 
 def test_unrolled_loop_counts_the_same_a_step() -> None:
     """Two steps a turn: a loop of 4 turns is a window of 8."""
-    found = hlo.token_loop(PROGRAM, window=8, big=256)
+    found = hlo.token_loop(PROGRAM, 8, 256, MESH)
     assert found.collectives == (("all-gather", 0.5), ("all-reduce", 15.5))
     assert found.big_writes_step == 0.5
 
 
 def test_a_loop_that_ends_when_the_data_says_so_has_no_known_length() -> None:
     text = PROGRAM.replace("%steps = s32[] constant(4)", "%steps = s32[] get-tuple-element(%b.1), index=0")
-    found = hlo.token_loop(text, window=4, big=256)
+    found = hlo.token_loop(text, 4, 256, MESH)
     assert found.turns is None and found.collectives == (("all-gather", 1.0), ("all-reduce", 31.0))
+
+
+@pytest.mark.parametrize(
+    ("groups", "axes"),
+    [
+        ("replica_groups={{0,1},{2,3},{4,5},{6,7}}", ("tensor",)),
+        ("replica_groups={{0,2},{1,3},{4,6},{5,7}}, use_global_device_ids=true", ("fsdp",)),
+        ("replica_groups=[4,2]<=[8]", ("tensor",)),
+        ("replica_groups=[4,2]<=[2,4]T(1,0)", ("data",)),
+        ("replica_groups=[4,2]<=[2,2,2]T(0,2,1)", ("fsdp",)),
+        ("replica_groups=[2,4]<=[8]", ("fsdp", "tensor")),
+        ("replica_groups={{0},{1},{2},{3},{4},{5},{6},{7}}", ()),
+        ("channel_id=1, source_target_pairs={{0,4},{4,0}}", ("data",)),
+        ("replica_groups={}", ("data", "fsdp", "tensor")),
+    ],
+)
+def test_axes_are_those_along_which_members_of_a_group_differ(groups: str, axes: tuple[str, ...]) -> None:
+    """Device d is at (d // 4, d // 2 % 2, d % 2); a line without groups means all of them."""
+    text = PROGRAM.replace("replica_groups={}", groups).replace("dimensions={0}", f"{groups}, dimensions={{0}}")
+    assert hlo.token_loop(text, 4, 256, MESH).axes == axes
+    assert hlo.sends(text, MESH).axes == axes
+
+
+def test_a_whole_program_sends_what_its_loops_send_as_often_as_they_run() -> None:
+    found = hlo.sends(PROGRAM, MESH)
+    assert found.collectives == (("all-gather", 4.0), ("all-reduce", 124.0)) and found.sent == 4 * (31 * 16 + 64)

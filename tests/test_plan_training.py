@@ -10,8 +10,8 @@ from rlvr_limit import planning, rl
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.jobs import learner, segments
 from rlvr_limit.jobs import plan as job
-from rlvr_limit.mesh import MeshConfig
-from rlvr_limit.model import init_params
+from rlvr_limit.mesh import TRAINING_AXIS, MeshConfig
+from rlvr_limit.model import init_params, parameter_count
 from rlvr_limit.planning import compiling, programs
 from tests.test_plan import settings_of
 
@@ -20,7 +20,7 @@ def test_updates_of_recipes_have_the_state_that_training_has() -> None:
     s = settings_of("countdown_smoke")
     model, shapes = job.model_of(s), job.engine_of(s)
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
-    assert [p.name for p in job.updates(s, model, shapes, mesh)] == [
+    assert [p.name for update in job.updates(s, model, shapes, mesh, 1) for p in update.programs] == [
         "supervised update of 32 x 14 tokens",
         "policy update of 8 x 14 tokens",
     ]
@@ -43,9 +43,9 @@ def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once()
         recipe = dataclasses.replace(s.arms["grpo"].rl, lora_rank=rank)
         training = dataclasses.replace(s.training, tokens=64)
         places = engine.prompt_places, s.sampling.max_tokens
-        (program,) = job._reinforced(model, mesh, training, recipe, places)
+        program, step = job._reinforced(model, mesh, training, recipe, places)
         compiled = compiling.compile_program(program, planning.find("cpu"), True, 0)
-        assert ("adapters of rank 2" in program.name) == bool(rank)
+        assert all(("adapters of rank 2" in each.name) == bool(rank) for each in (program, step))
         found[rank] = program.resident, compiled.alone - compiled.temporaries
     weights = programs.device_bytes(programs.abstract_params(model, mesh))
     assert found[2][0] < 0.2 * found[0][0] and found[0][0] >= 2 * weights
@@ -60,7 +60,7 @@ def test_a_value_head_has_a_program_of_its_own_beside_the_policys_optimizer() ->
     recipe = s.arms["grpo"].rl
     ppo = dataclasses.replace(recipe, algorithm="ppo", value_optimizer=recipe.optimizer)
     places = engine.prompt_places, s.sampling.max_tokens
-    policy, value = job._reinforced(model, mesh, dataclasses.replace(s.training, tokens=64), ppo, places)
+    policy, _, value = job._reinforced(model, mesh, dataclasses.replace(s.training, tokens=64), ppo, places)
     assert value.name == f"value head's gradient of {64 // sum(places)} x {sum(places)} tokens"
     assert policy.resident == value.resident > 1.9 * programs.device_bytes(programs.abstract_params(model, mesh))
     compiled = compiling.compile_program(value, planning.find("cpu"), True, 0)
@@ -74,7 +74,8 @@ def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> N
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
     recipe = dataclasses.replace(s.arms["grpo"].rl, segment=4, importance_cap=2.0)
     arms = {"grpo": dataclasses.replace(s.arms["grpo"], rl=recipe)}
-    _, *drawing = job.updates(dataclasses.replace(s, arms=arms), model, engine, mesh)
+    (update,) = job.updates(dataclasses.replace(s, arms=arms), model, engine, mesh, 1)
+    _, *drawing = update.programs
     longest = engine.prompt_places + s.sampling.max_tokens
     # The cache that the job itself asks for, at its own longest segment.
     sizes = shapes_of(segments.engine_config(engine, longest), mesh, recipe.segment)
@@ -92,3 +93,25 @@ def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> N
         # A prefill makes no logits, and so is not given all weights.
         assert asked + weights * (program is not drawing[0]) <= held and 2 * weights <= program.resident < 2.1 * weights
         assert compiled.fits(asked + program.resident) is False
+
+
+def test_training_over_hosts_cuts_the_state_over_all_their_devices_and_samples_beside_a_copy() -> None:
+    s = settings_of("countdown_smoke")
+    model, engine = job.model_of(s), job.engine_of(s)
+    own = MeshConfig(tensor=2)
+    seen: list[tuple] = []
+    for hosts in (1, 4):
+        mesh = programs.make_mesh(own, jax.devices()[: 2 * hosts], hosts, TRAINING_AXIS)
+        assert dict(mesh.shape) == {"data": 1, "fsdp": hosts, "tensor": 2}
+        seen.append((job.updates(s, model, engine, mesh, hosts), mesh))
+    (one, _), (four, mesh) = seen
+    whole = 4 * parameter_count(model)
+    for update, alone in zip(four, one, strict=True):
+        assert whole / 8 <= update.parameters < 1.1 * whole / 8 and whole / 2 <= alone.parameters < 1.1 * whole / 2
+        assert abs(update.optimizer - 2 * update.parameters) < 100
+    assert four[0].beside_sampler is None
+    # On one host the sampler takes the state's own arrays.
+    assert one[1].beside_sampler == one[1].optimizer
+    assert four[1].beside_sampler == four[1].optimizer + four[1].parameters
+    compiled = compiling.compile_program(four[1].programs[0], planning.find("cpu"), True, 0)
+    assert set(compiled.sends.axes) == {"fsdp", "tensor"}

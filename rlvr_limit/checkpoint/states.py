@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from rlvr_limit import model
 from rlvr_limit.checkpoint.stored import StoredStates
-from rlvr_limit.mesh import parameter_shardings, place_among_hosts
+from rlvr_limit.mesh import parameter_shardings, place_among_hosts, readable, sent
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.records.storage import ObjectPath, Place
 from rlvr_limit.types import UserError
@@ -25,6 +25,7 @@ def on_host(x: jax.Array) -> np.ndarray:
 
     np.asarray keeps its copy inside the array: over a tree of sharded arrays the whole model would gather on the host.
     """
+    x = readable(x)
     parts = [shard.data for shard in x.addressable_shards]
     return np.asarray(jax.make_array_from_single_device_arrays(x.shape, x.sharding, parts))
 
@@ -96,7 +97,7 @@ def _placed(found: Any, wanted: Any) -> Any:
     """What was restored, laid out as wanted."""
     if place_among_hosts()[1] == 1:
         return found
-    return jax.tree.map(lambda x, w: jax.device_put(x, w.sharding) if hasattr(w, "sharding") else x, found, wanted)
+    return jax.tree.map(lambda x, w: sent(np.asarray(x), w.sharding) if hasattr(w, "sharding") else x, found, wanted)
 
 
 class TrainStates:

@@ -22,7 +22,7 @@ from rlvr_limit.jobs.recipes import Reinforced, Supervised
 from rlvr_limit.likelihood import Rows, Shared, padded
 from rlvr_limit.mesh import row_parts, sharding
 from rlvr_limit.model import ModelConfig, parameter_specs
-from rlvr_limit.planning import Benchmark, Program, Study
+from rlvr_limit.planning import Benchmark, Program, Study, Update
 from rlvr_limit.planning import programs as abstract
 from rlvr_limit.rl.lora import adapter_specs
 from rlvr_limit.tasks import code, countdown, math
@@ -50,7 +50,11 @@ def run(config: ConfigDict) -> None:
     model = model_of(s)
     engine = engine_of(s)
     study = study_of(s, model)
-    found = planning.plan(model, engine, study, target, s.mesh, lambda mesh: updates(s, model, engine, mesh))
+
+    def trained(mesh: Mesh | AbstractMesh, hosts: int) -> Sequence[Update]:
+        return updates(s, model, engine, mesh, hosts)
+
+    found = planning.plan(model, engine, study, target, s.mesh, trained, s.hosts.together)
     print(planning.render(found))
     if not s.engine.prompt_places:
         print(f"config.engine.prompt_places = 0 leaves it to the prompts: {PROMPT_PLACES:,} were assumed")
@@ -100,48 +104,67 @@ def _benchmark(s: Settings, name: str) -> Benchmark:
     return Benchmark(name, problems, s.sampling.n_of.get(name, s.sampling.n))
 
 
-def updates(s: Settings, model: ModelConfig, engine: EngineConfig, mesh: Mesh | AbstractMesh) -> Sequence[Program]:
-    """The updates of the config's recipes; recipes of one kind and batch share a program."""
-    found: dict[str, Program] = {}
+def updates(
+    s: Settings, model: ModelConfig, engine: EngineConfig, mesh: Mesh | AbstractMesh, hosts: int
+) -> Sequence[Update]:
+    """The updates of the config's recipes, on the mesh of so many hosts; those of one kind and batch are one."""
+    found: dict[tuple[str, ...], Update] = {}
     places = engine.prompt_places, s.sampling.max_tokens
-    for arm in s.arms.values():
+    base = abstract.device_bytes(abstract.abstract_params(model, mesh))
+    for name, arm in s.arms.items():
         recipe = None if arm.weights else arm.recipe
+        if recipe is None:
+            continue
+        _, state = _begun(model, mesh, s.training, recipe)
+        parameters, optimizer = map(abstract.device_bytes, (state.params, state.opt_state))
         if isinstance(recipe, Supervised):
-            programs = (_supervised(model, mesh, s.training, recipe, sum(places)),)
-        elif isinstance(recipe, Reinforced):
+            kept, beside = base if recipe.lora else 0, None
+            programs = _supervised(model, mesh, s.training, recipe, sum(places))
+        else:
+            kept = base if recipe.lora or recipe.kl else 0
+            # On one host a state in the model's own dtype is what is sampled from; another one is copied.
+            is_sampled = hosts == 1 and not recipe.lora and s.training.masters in ("", model.dtype)
+            beside = parameters + optimizer + kept - (parameters if is_sampled else 0)
             programs = _reinforced(model, mesh, s.training, recipe, places)
             programs += _segments(model, engine, mesh, s.training, recipe, places) if recipe.segment else ()
-        else:
-            continue
-        for program in programs:
-            found.setdefault(program.name, program)
+        known = tuple(program.name for program in programs)
+        found.setdefault(known, Update(name, parameters, optimizer, kept, beside, programs))
     return tuple(found.values())
+
+
+def _begun(
+    model: ModelConfig, mesh: Mesh | AbstractMesh, training: Training, recipe: Supervised | Reinforced
+) -> tuple[optax.GradientTransformation, rl.TrainState]:
+    """The optimizer of a recipe and the state that it begins from."""
+    count = recipe.steps * (recipe.minibatches if isinstance(recipe, Reinforced) else 1)
+    tx = rl.optimizer(recipe.optimizer, count)
+    return tx, _state(model, mesh, tx, training.masters, recipe.lora)
 
 
 def _supervised(
     model: ModelConfig, mesh: Mesh | AbstractMesh, training: Training, recipe: Supervised, places: int
-) -> Program:
-    tx = rl.optimizer(recipe.optimizer, recipe.steps)
-    state, compute = _state(model, mesh, tx, training.masters, recipe.lora), rl.Compute(training.remat)
+) -> tuple[Program, ...]:
+    (tx, state), compute = _begun(model, mesh, training, recipe), rl.Compute(training.remat)
     if training.tokens or recipe.lora:
         size = _microbatch(mesh, training, places) if training.tokens else (recipe.batch, places)
         rows, number = _rows(mesh, *size, packed=bool(training.tokens))
         batch = rl.SupervisedBatch(rows, number)
-        return _gradient("supervised", model, mesh, None, compute, state, batch, 0, recipe.lora)
+        return _accumulated("supervised", model, mesh, None, compute, tx, state, batch, 0, recipe.lora)
     rows, _ = _rows(mesh, recipe.batch, places)
-    return Program(
+    update = Program(
         f"supervised update of {recipe.batch} x {places:,} tokens",
         lambda: rl.supervised_update.trace(state, model, tx, rows, compute),
+        mesh.shape,
         abstract.device_bytes(state.params),
     )
+    return (update,)
 
 
 def _reinforced(
     model: ModelConfig, mesh: Mesh | AbstractMesh, training: Training, recipe: Reinforced, places: tuple[int, int]
 ) -> tuple[Program, ...]:
     """The policy's update, and the gradient of the value head where there is one; places of prompts and of answers."""
-    tx = rl.optimizer(recipe.optimizer, recipe.steps * recipe.minibatches)
-    state, compute = _state(model, mesh, tx, training.masters, recipe.lora), rl.Compute(training.remat)
+    (tx, state), compute = _begun(model, mesh, training, recipe), rl.Compute(training.remat)
     batch = recipe.prompts * recipe.answers // recipe.minibatches
     packed = bool(training.tokens)
     size = _microbatch(mesh, training, sum(places)) if packed else (batch, sum(places))
@@ -161,15 +184,17 @@ def _reinforced(
     besides = ", with a reference policy" if recipe.kl else ""
     if packed or recipe.lora:
         name = f"policy{besides}"
-        update = _gradient(name, model, mesh, recipe.objective, compute, state, answers, kept, recipe.lora)
+        found = _accumulated(name, model, mesh, recipe.objective, compute, tx, state, answers, kept, recipe.lora)
     else:
         update = Program(
             f"policy update of {batch} x {size[1]:,} tokens{besides}",
             lambda: rl.policy_update.trace(state, model, tx, recipe.objective, answers, compute),
+            mesh.shape,
             kept,
         )
+        found = (update,)
     if not recipe.value_optimizer:
-        return (update,)
+        return found
     # Adapters add less to a forward pass than is worth a program of its own.
     policy = base if recipe.lora else state.params
     head = abstract.replicated(
@@ -178,32 +203,45 @@ def _reinforced(
     value = Program(
         f"value head's gradient of {size[0]} x {size[1]:,} tokens",
         lambda: rl.value_gradient.trace(head, policy, model, recipe.objective, answers),
+        mesh.shape,
         abstract.device_bytes(state.opt_state) + kept,
     )
-    return update, value
+    return *found, value
 
 
-def _gradient(
+def _accumulated(
     name: str,
     model: ModelConfig,
     mesh: Mesh | AbstractMesh,
     objective: rl.Objective | None,
     compute: rl.Compute,
+    tx: optax.GradientTransformation,
     state: rl.TrainState,
     batch: rl.PolicyBatch | rl.SupervisedBatch,
     kept: int,
     lora: rl.Lora | None,
-) -> Program:
-    """The gradient of one microbatch, of all parameters or of adapters alone; beside it the optimizer's state."""
+) -> tuple[Program, Program]:
+    """The gradient of one microbatch, of all parameters or of adapters alone, and the step along their sum.
+
+    Beside the gradient lies the optimizer's state, beside the step of adapters what they belong to.
+    """
     sums = rl.no_sums(state.params, objective, mesh)
     rows, places = batch.weight_BT.shape
     base = abstract.abstract_params(model, mesh) if lora else None
     adapters = f", adapters of rank {lora.rank}" if lora else ""
-    return Program(
+    gradient = Program(
         f"gradient of {rows} x {places:,} tokens, {name}{adapters}",
         lambda: rl.accumulate.trace(state.params, model, objective, compute, batch, sums, lora, base),
+        mesh.shape,
         abstract.device_bytes(state.opt_state) + kept,
     )
+    step = Program(
+        f"step along it, {name}{adapters}",
+        lambda: rl.apply.trace(state, model, tx, sums, lora),
+        mesh.shape,
+        kept + (abstract.device_bytes(base) if lora else 0),
+    )
+    return gradient, step
 
 
 def _microbatch(mesh: Mesh | AbstractMesh, training: Training, places: int) -> tuple[int, int]:

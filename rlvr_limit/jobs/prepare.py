@@ -63,6 +63,8 @@ def prepare(config: ConfigDict) -> Experiment:
     compiled = (Path("runs") if is_url(s.runs) else Path(s.runs)) / ".compiled"
     jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if here.together > 1:
+        _check_together(s)
     matched = [name for name, arm in s.arms.items() if arm.sampling.match_entropy]
     if matched and here.count > 1:
         raise UserError(f"config.arms.{matched[0]}.sampling.match_entropy: found on {here.count} hosts, 1 is right")
@@ -74,7 +76,8 @@ def prepare(config: ConfigDict) -> Experiment:
     decisive = _conditions(s, task, setups)
     root = place(s.run_dir) if s.run_dir else place(s.runs) / s.name / settings.digest(decisive)
     here.agree({"code": _code(), **_versions(), **decisive, "run folder": str(root)})
-    experiment = Experiment(s, root, make_mesh(s.mesh), _engine(s, setups), task, setups, here)
+    mesh = make_mesh(s.mesh, here.mates if here.together > 1 else ())
+    experiment = Experiment(s, root, mesh, _engine(s, setups), task, setups, here)
     for entries in experiment.panels.values():
         conditions.differences(experiment, entries)
     if here.is_first:
@@ -82,6 +85,18 @@ def prepare(config: ConfigDict) -> Experiment:
         _store_prompts(experiment)
     here.wait("prepare")
     return experiment
+
+
+def _check_together(s: Settings) -> None:
+    """Raises UserError for what a replica over several hosts cannot do."""
+    if s.engine.draft:
+        # Whether guesses pay is told by a clock, and hosts' clocks differ.
+        raise UserError(f"config.engine.draft: found {s.engine.draft} with hosts.together above 1, 0 is right")
+    trained = [name for name, arm in s.arms.items() if arm.recipe and not arm.weights]
+    if trained:
+        raise UserError(
+            f"config.arms.{trained[0]}: found a recipe with hosts.together above 1, given weights are right"
+        )
 
 
 def prompt_sha256(problem: Problem) -> str:
@@ -245,6 +260,8 @@ def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, 
     free = {"job", "target", "title", "purpose", "caveat", "runs", "run_dir", "data_dir", "grading", "score", "report"}
     free |= {"checkpoint_seconds", "flush_seconds", "wandb", "hosts", "allow_differ", "share_weights"}
     found = {name: value for name, value in settings.to_jsonable(s).items() if name not in free}
+    if s.hosts.together > 1:
+        found["together"] = s.hosts.together
     for allowed in ("n", "n_of", "adaptive"):
         del found["sampling"][allowed]
     asked = {

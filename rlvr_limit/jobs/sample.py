@@ -52,7 +52,8 @@ def sample_missing(experiment: Experiment, stage: str = "sample") -> None:
     """
     hosts = experiment.hosts
     for turn in itertools.count():
-        _sample_lacking(experiment, f"{stage}/{turn}")
+        with hosts.in_step():
+            _sample_lacking(experiment, f"{stage}/{turn}")
         if hosts.count > 1:
             print(hosts.summary(), flush=True)
         hosts.wait(stage, turn)
@@ -104,10 +105,22 @@ def _lacking(experiment: Experiment) -> Iterator[tuple[Evaluated, Work]]:
 
     # The samples that an entropy is matched to must be there first.
     for entry in sorted(experiment.evaluated, key=is_matched):
-        existing = records.existing(experiment.root, "samples", arm=entry.name)
-        work = list(missing(experiment.setups[entry.arm].problems, wanted(experiment, entry), existing))
-        if work:
-            yield entry, work
+        by_id = {problem.id: problem for problem in experiment.setups[entry.arm].problems}
+        # Hosts of one replica draw the same, though records grow while each of them reads.
+        lacking = experiment.hosts.same(lambda entry=entry, by_id=by_id: _runs_lacking(experiment, entry, by_id))
+        if lacking:
+            yield entry, [(by_id[name], [i for run in runs for i in range(*run)]) for name, runs in lacking]
+
+
+def _runs_lacking(experiment: Experiment, entry: Evaluated, by_id: dict[str, Problem]) -> list[tuple[str, list]]:
+    """(problem, the (first, behind the last) of each run of sample indices that are still to be drawn)."""
+    existing = records.existing(experiment.root, "samples", arm=entry.name)
+    found = []
+    for problem, indices in missing(by_id.values(), wanted(experiment, entry), existing):
+        by_run = itertools.groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0])
+        runs = [[i for _, i in pairs] for _, pairs in by_run]
+        found.append((problem.id, [(run[0], run[-1] + 1) for run in runs]))
+    return found
 
 
 def identity(experiment: Experiment, entry: Evaluated, temperature: float) -> str:
@@ -151,9 +164,13 @@ def _sample(
         s.seed,
         f"eval/{identity(experiment, entry, temperature)}",
         setup.tokenizer.decode,
-        task.grade if task.inline else None,
+        task.grade if task.inline and experiment.hosts.leads else None,
         moments.append,
     )
+    if not experiment.hosts.leads:
+        for _ in drawn:
+            experiment.notice.heed()
+        return
     pages = engine.shapes.shards * (engine.shapes.pages - 1)
     solved: set[str] = set()
     waiting: list[Graded] = []
@@ -205,18 +222,18 @@ def _sample(
 def _leased(
     experiment: Experiment, entry: Evaluated, work: Work, lease: str
 ) -> Iterator[tuple[Problem, Iterable[int]]]:
-    """The work of this host: every problem, and of its samples what no other host has leased.
+    """The work of this host's replica: every problem, and of its samples what no other one has leased.
 
-    Hosts begin at different problems, so that the samples of one share their prompt's cache for as long as may be.
+    Replicas begin at different problems, so that the samples of one share their prompt's cache for as long as may be.
     """
     hosts = experiment.hosts
-    first = hosts.index * len(work) // hosts.count
+    first = hosts.replica * len(work) // hosts.replicas
     for problem, lacking in work[first:] + work[:first]:
         yield problem, _shares(hosts, f"{lease}/{entry.name}/{problem.id}", lacking, experiment.n(problem))
 
 
 def _shares(hosts: Hosts, name: str, lacking: list[int], n: int) -> Iterator[int]:
-    """Those of the lacking indices below n that this host leases.
+    """Those of the lacking indices below n that this host's replica leases.
 
     Hosts may have read the records at different moments: what a share stands for does not depend on what is lacking.
     """

@@ -39,7 +39,8 @@ def score_missing(experiment: Experiment) -> None:
         digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
         records.update_manifest(experiment.root, "score.references_sha256", digest)
     for turn in itertools.count():
-        _score_lacking(experiment, turn)
+        with hosts.in_step():
+            _score_lacking(experiment, turn)
         hosts.wait("score", turn)
         if hosts.count == 1 or not any(todo for _, _, todo in _work(experiment)):
             return
@@ -64,11 +65,12 @@ def _score_lacking(experiment: Experiment, turn: int) -> None:
         for share in hosts.shares(f"score/{turn}", len(work)):
             model, arm, todo = work[share]
             for rows in _scored(experiment, model, arm, todo):
-                scores.append(rows)
-                done += len(rows)
-                hosts.tell(scored=len(rows))
-                by_all = min(total, done + round(hosts.told("scored") - before))
-                progress.update(by_all, model=model.name, answers_of=arm)
+                if hosts.leads:
+                    scores.append(rows)
+                    done += len(rows)
+                    hosts.tell(scored=len(rows))
+                    by_all = min(total, done + round(hosts.told("scored") - before))
+                    progress.update(by_all, model=model.name, answers_of=arm)
                 experiment.notice.heed()
 
 
@@ -82,9 +84,14 @@ def _wanted(experiment: Experiment) -> list[tuple[Evaluated, str]]:
 
 
 def _lacking(experiment: Experiment, model: Evaluated, whose: str) -> list[Answer]:
-    have = records.existing(experiment.root, "scores", arm=whose, model=model.name)
+    def there() -> dict[str, list[int]]:
+        found = records.existing(experiment.root, "scores", arm=whose, model=model.name)
+        return {name: sorted(indices) for name, indices in found.items()}
+
+    # Hosts of one replica score the same, though records grow while each of them reads.
+    have = experiment.hosts.same(there)
     answers = texts.of_model(experiment, whose, model, experiment.settings.score.answers)
-    return [answer for answer in answers if answer.index not in have.get(answer.problem_id, set())]
+    return [answer for answer in answers if answer.index not in have.get(answer.problem_id, ())]
 
 
 def _scored(experiment: Experiment, model: Evaluated, whose: str, todo: list[Answer]) -> Iterator[list[dict]]:

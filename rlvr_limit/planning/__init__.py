@@ -1,9 +1,9 @@
 """What a study needs on a machine that is not here: memory, slots, collectives, speed, hours."""
 
 from rlvr_limit.planning.plan import Plan, plan
-from rlvr_limit.planning.programs import Program, placed
+from rlvr_limit.planning.programs import Program, Update, placed
 from rlvr_limit.planning.study import Benchmark, Study
 from rlvr_limit.planning.targets import Target, find
 from rlvr_limit.planning.text import render
 
-__all__ = ["Benchmark", "Plan", "Program", "Study", "Target", "find", "placed", "plan", "render"]
+__all__ = ["Benchmark", "Plan", "Program", "Study", "Target", "Update", "find", "placed", "plan", "render"]

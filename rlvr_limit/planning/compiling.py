@@ -48,7 +48,8 @@ class Compiled:
     """What became of a program; bytes are of one device.
 
     real is False where it was only lowered: alone, temporaries and loop are then None. alone is everything the program
-    itself holds while it runs, resident what lies beside it. refused: the compiler found no room for it.
+    itself holds while it runs, resident what lies beside it. refused: the compiler found no room for it. sends: what
+    devices send each other, of a program without a token loop.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Compiled:
     temporaries: int | None = None
     refused: bool = False
     loop: hlo.LoopReport | None = None
+    sends: hlo.Sends | None = None
 
     @property
     def total(self) -> int | None:
@@ -84,8 +86,10 @@ def missing_extra(target: Target) -> str | None:
     return None if found else extra
 
 
-def devices_of(target: Target) -> list[Any]:
-    """The target's devices as its compiler describes them; [] where the compiler is missing, which is logged.
+def devices_of(target: Target, hosts: int = 1) -> list[Any]:
+    """The devices of so many of the target's hosts, host by host, as its compiler describes them.
+
+    [] where the compiler is missing, which is logged.
 
     Starts jax on the CPU, whatever else this machine has. Raises UserError where jax has started on something else.
     """
@@ -103,13 +107,16 @@ def devices_of(target: Target) -> list[Any]:
             "%s: its compiler is missing (pip install -e '.[%s]'), programs are only lowered", target.name, extra
         )
         return []
+    # One host by its own topology: XLA:TPU does not compile for every part of a larger one.
+    topology = target.host_topology if hosts < target.hosts and hosts == 1 else target.topology
     if target.platform == "tpu":
-        found = topologies.get_topology_desc(topology_name=target.topology, platform="tpu")
+        found = topologies.get_topology_desc(topology_name=topology, platform="tpu")
     else:
         found = topologies.get_topology_desc(
-            topology_name=target.chip, platform="cuda", target_config=H200, topology=target.topology
+            topology_name=target.chip, platform="cuda", target_config=H200, topology=topology
         )
-    return list(found.devices)
+    by_host = sorted(found.devices, key=lambda device: device.process_index)
+    return by_host[: hosts * target.host_devices]
 
 
 def compile_program(program: Program, target: Target, real: bool, big: int) -> Compiled:
@@ -133,5 +140,10 @@ def compile_program(program: Program, target: Target, real: bool, big: int) -> C
     memory = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     alone = held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-    loop = hlo.token_loop(compiled.as_text(), program.token_loop, big) if program.token_loop else None
-    return Compiled(program.name, True, seconds, program.resident, alone, memory.temp_size_in_bytes, loop=loop)
+    loop = sends = None
+    if program.token_loop:
+        loop = hlo.token_loop(compiled.as_text(), program.token_loop, big, program.mesh)
+    else:
+        sends = hlo.sends(compiled.as_text(), program.mesh)
+    beside = memory.temp_size_in_bytes
+    return Compiled(program.name, True, seconds, program.resident, alone, beside, loop=loop, sends=sends)

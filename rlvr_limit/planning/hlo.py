@@ -6,7 +6,11 @@ import itertools
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 # Opcodes that name memory which is already there, or that update it in place.
@@ -20,6 +24,8 @@ _ARRAY = re.compile(r"\b([a-z]+[0-9]*)\w*\[([0-9,]*)\]")
 _CALLED = re.compile(r"\b(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _KNOWN_TRIPS = re.compile(r'known_trip_count"?:\{"n":"(\d+)"')
+_LISTED = re.compile(r"\b(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?)+)\}")
+_COUNTED = re.compile(r"\breplica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 
 
 @dataclass(frozen=True)
@@ -42,17 +48,26 @@ class Module:
 
 
 @dataclass(frozen=True)
-class LoopReport:
+class Sends:
+    """What a program, or one step of a loop, sends between devices.
+
+    collectives: (kind, number); sent: bytes they yield on each device; axes: those of the mesh that they go over.
+    """
+
+    collectives: tuple[tuple[str, float], ...]
+    sent: float
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LoopReport(Sends):
     """What one step of a token loop does on each device.
 
     turns: how often the loop runs in a window, None where the compiler does not know, 0 where it left no loop.
-    collectives: (kind, number); sent: bytes they yield; big_writes: new arrays of at least the given size a step, and
-    outside the loop a window.
+    big_writes: new arrays of at least the given size a step, and outside the loop a window.
     """
 
     turns: int | None
-    collectives: tuple[tuple[str, float], ...]
-    sent: float
     big_writes_step: float
     big_writes_window: int
 
@@ -74,8 +89,17 @@ def parse(text: str) -> Module:
     return Module({name: tuple(lines) for name, lines in computations.items()}, entry)
 
 
-def token_loop(text: str, window: int, big: int) -> LoopReport:
+def sends(text: str, mesh: Mapping[str, int]) -> Sends:
+    """What a whole program sends; loops count as often as they run, where that is known."""
+    module = parse(text)
+    found = _collectives(module, module.entry)
+    return Sends(_scaled(found.counts, 1), found.sent, _axes(found.groups, mesh))
+
+
+def token_loop(text: str, window: int, big: int, mesh: Mapping[str, int]) -> LoopReport:
     """Reads a decode program of `window` steps; arrays of `big` bytes or more are called big.
+
+    mesh: the size of each axis of the program's mesh, in order.
 
     The token loop is the outermost loop that contains most instructions; loops inside it count as often as they run.
     Where the compiler left no loop, the whole program is one window. The dearest branch of a conditional counts.
@@ -84,16 +108,20 @@ def token_loop(text: str, window: int, big: int) -> LoopReport:
     loops = [line for line in _reached(module, module.entry) if line.opcode == "while"]
     loop = max(loops, key=lambda line: _instructions(module, _body(line)), default=None)
     if loop is None:
-        totals, writes, outside = _collectives(module, module.entry), _big_writes(module, module.entry, big), 0
-        return LoopReport(0, _scaled(totals[0], window), totals[1] / window, writes / window, outside)
+        all_of_it, writes = _collectives(module, module.entry), _big_writes(module, module.entry, big)
+        axes = _axes(all_of_it.groups, mesh)
+        return LoopReport(
+            _scaled(all_of_it.counts, window), all_of_it.sent / window, axes, 0, writes / window, big_writes_window=0
+        )
     known = _known_trips(module, loop)
     # A loop of unknown length is taken to have a turn a step.
     trips = window if known is None else known
     turns = trips / window
-    inside, sent = _collectives(module, _body(loop))
+    inside = _collectives(module, _body(loop))
     in_loop = _big_writes(module, _body(loop), big)
     outside = _big_writes(module, module.entry, big) - in_loop * (known or 1)
-    return LoopReport(known, _scaled(inside, 1 / turns), sent * turns, in_loop * turns, outside)
+    axes = _axes(inside.groups, mesh)
+    return LoopReport(_scaled(inside.counts, 1 / turns), inside.sent * turns, axes, known, in_loop * turns, outside)
 
 
 def _scaled(counts: Counter, divisor: float) -> tuple[tuple[str, float], ...]:
@@ -164,22 +192,60 @@ def _known_trips(module: Module, loop: Instruction) -> int | None:
     return int(bounds[0].partition(")")[0]) if len(bounds) == 1 and bounds[0].partition(")")[0].isdigit() else None
 
 
-def _collectives(module: Module, name: str) -> tuple[Counter, float]:
-    counts, sent = Counter(), 0.0
+class _Found(NamedTuple):
+    """Collectives: how many of each kind, the bytes they yield, and the rest of each one's line."""
+
+    counts: Counter
+    sent: float
+    groups: frozenset[str]
+
+
+def _collectives(module: Module, name: str) -> _Found:
+    counts, sent, groups = Counter(), 0.0, frozenset()
     for line in module.computations.get(name, ()):
         kind = line.opcode.removesuffix("-start")
         if kind in COLLECTIVES:
             counts[kind] += 1
             sent += max(line.sizes, default=0)
+            groups |= {line.rest}
             continue
         inner = [_collectives(module, called) for called in _called(line)]
+        groups = groups.union(*(found.groups for found in inner))
         if line.opcode == "conditional":
-            inner = [max(inner, key=lambda pair: (pair[0].total(), pair[1]))] if inner else []
+            inner = [max(inner, key=lambda found: (found.counts.total(), found.sent))] if inner else []
         times = _trips(module, line) if line.opcode == "while" else 1
-        for more, bytes_sent in inner:
-            counts += Counter({kind: count * times for kind, count in more.items()})
-            sent += bytes_sent * times
-    return counts, sent
+        for found in inner:
+            counts += Counter({kind: count * times for kind, count in found.counts.items()})
+            sent += found.sent * times
+    return _Found(counts, sent, groups)
+
+
+def _axes(lines: Iterable[str], mesh: Mapping[str, int]) -> tuple[str, ...]:
+    """The axes of a mesh along which members of some collective's group differ.
+
+    Devices are numbered in the mesh's order. Where a line names no groups, all devices are one.
+    """
+    places = np.indices(tuple(mesh.values())).reshape(len(mesh), -1)
+    found = np.zeros(len(mesh), bool)
+    for line in lines:
+        for group in _groups(line, places.shape[1]):
+            found |= np.ptp(places[:, group], axis=1) > 0
+    return tuple(name for name, is_crossed in zip(mesh, found, strict=True) if is_crossed)
+
+
+def _groups(line: str, devices: int) -> list[list[int]] | np.ndarray:
+    listed, counted = _LISTED.search(line), _COUNTED.search(line)
+    if counted:
+        shape, dims = _numbers(counted[1]), _numbers(counted[2])
+        order = _numbers(counted[3]) if counted[3] else list(range(len(dims)))
+        return np.arange(math.prod(dims)).reshape(dims).transpose(order).reshape(shape)
+    if listed:
+        return [_numbers(group) for group in re.findall(r"\{([\d,]+)\}", listed[1])]
+    return [list(range(devices))]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def _big_writes(module: Module, name: str, big: int) -> int:

@@ -11,22 +11,34 @@ from jax.sharding import AbstractMesh, Mesh
 
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.engine.shapes import Shapes
-from rlvr_limit.mesh import MeshConfig
+from rlvr_limit.mesh import REPLICA_AXIS, TRAINING_AXIS, MeshConfig, over_hosts
 from rlvr_limit.model import ModelConfig, parameter_count
 from rlvr_limit.planning import compiling, estimate, fitting, programs
 from rlvr_limit.planning.compiling import Compiled
-from rlvr_limit.planning.programs import Program
+from rlvr_limit.planning.programs import Program, Update
 from rlvr_limit.planning.study import Study
 from rlvr_limit.planning.targets import Target
 from rlvr_limit.types import UserError
 
-MorePrograms = Callable[[Mesh | AbstractMesh], Sequence[Program]]
-"""What else the study runs on the mesh, such as the updates of recipes."""
+Updates = Callable[[Mesh | AbstractMesh, int], Sequence[Update]]
+"""What the study's recipes train, on the mesh of so many hosts."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An Update of a recipe, its programs compiled."""
+
+    update: Update
+    programs: tuple[Compiled, ...]
 
 
 @dataclass(frozen=True)
 class Plan:
     """Bytes are of one device, except parameter_bytes.
+
+    Each replica of the sampler lies on `together` hosts, with mesh over all of them; training_mesh is over all hosts of
+    the target. own_mesh is the part of both that one host has, as config.mesh says it. Slots, pages and the machine of
+    the roofline are of one replica.
 
     slots is what would run: the config's number, or the most that fit if that is less (0 for none); sizes and
     cache_bytes are of those, slot_pages are those of one slot's longest answer; held_mean and held_longest are how many
@@ -38,7 +50,10 @@ class Plan:
     model: ModelConfig
     engine: EngineConfig
     study: Study
+    own_mesh: MeshConfig
+    together: int
     mesh: MeshConfig
+    training_mesh: MeshConfig
     extra: str | None
     parameters: int
     parameter_bytes: int
@@ -51,9 +66,15 @@ class Plan:
     held_longest: int
     fit: fitting.Fit
     others: tuple[Compiled, ...]
+    trained: tuple[Trained, ...]
     advice: tuple[str, ...]
     decoder: estimate.Decoder
     machine: estimate.Machine
+
+    @property
+    def replicas(self) -> int:
+        """Replicas of the sampler, which draw on their own."""
+        return self.target.hosts // self.together
 
     @property
     def batch(self) -> estimate.Batch:
@@ -78,23 +99,30 @@ def plan(
     study: Study,
     target: Target,
     mesh: MeshConfig | None = None,
-    more: MorePrograms | None = None,
+    updates: Updates | None = None,
+    together: int = 1,
 ) -> Plan:
     """Compiles every program for the target and finds the slots that fit. Raises UserError for an impossible mesh.
 
-    mesh None, or of one device, means the default of programs.mesh_for. Where the target's compiler is not installed
-    programs are lowered only, and what fits is arithmetic without temporaries.
+    mesh is that of one host; None, or of one device, means the default of programs.mesh_for. A replica of the sampler
+    lies on `together` hosts where those hold it, else on the fewest that do. Where the target's compiler is not
+    installed, programs are lowered only, and what fits is arithmetic without temporaries.
     """
     wanted = mesh or MeshConfig()
     devices = compiling.devices_of(target)
     if target.platform == "cpu":
         target = _as_many_as(target, wanted, len(devices))
         devices = devices[: target.devices]
-    shape = programs.mesh_for(model, target.devices, wanted)
+    own = programs.mesh_for(model, target.host_devices, wanted)
     real = bool(devices)
     # In reference mode the slots come in tiles of their own; a plan is for speed.
     engine = dataclasses.replace(engine, reference=False)
-    case = fitting.Case(model, engine, study, programs.make_mesh(shape, devices), target.memory)
+    case = fitting.Case(model, engine, study, programs.make_mesh(own, devices), target.memory)
+    together = _together(case, own, target, together)
+    if together > 1:
+        devices = compiling.devices_of(target, together) if real else []
+        case = case._replace(mesh=programs.make_mesh(own, devices, together))
+    shape = over_hosts(own, together, REPLICA_AXIS)
 
     def compiled(program: Program, big: int) -> Compiled:
         return compiling.compile_program(program, target, real, big)
@@ -110,13 +138,21 @@ def plan(
     others = [dataclasses.replace(program, resident=beside) for program in helpers]
     others += runs.windows(compiled, runs.sizes.buckets[:-1]) if slots else []
     others += fitting.fit_scorer(case, compiled)
-    others += [compiled(program, 0) for program in (more(case.mesh) if more else ())]
+    trained = []
+    if updates:
+        devices = compiling.devices_of(target, target.hosts)[: target.devices] if real else []
+        everywhere = programs.make_mesh(own, devices, target.hosts, TRAINING_AXIS)
+        for update in updates(everywhere, target.hosts):
+            trained.append(Trained(update, tuple(compiled(program, 0) for program in update.programs)))
     return Plan(
         target=target,
         model=model,
         engine=engine,
         study=study,
+        own_mesh=own,
+        together=together,
         mesh=shape,
+        training_mesh=over_hosts(own, target.hosts, TRAINING_AXIS),
         extra=None if real else compiling.missing_extra(target),
         parameters=parameter_count(model),
         parameter_bytes=parameter_count(model) * programs.itemsize(model),
@@ -129,7 +165,8 @@ def plan(
         held_longest=runs.held(study.max_tokens),
         fit=fit,
         others=tuple(others),
-        advice=tuple(fitting.advice(case, fit, others)),
+        trained=tuple(trained),
+        advice=tuple(fitting.advice(case, fit, [*others, *(p for each in trained for p in each.programs)])),
         decoder=programs.decoder(model),
         machine=estimate.Machine(
             replicas=shape.data * shape.fsdp,
@@ -139,6 +176,20 @@ def plan(
             flops=target.flops,
         ),
     )
+
+
+def _together(case: fitting.Case, own: MeshConfig, target: Target, least: int) -> int:
+    """The fewest hosts, of `least` on, whose memory holds the weights, pages for prompts and a few slots.
+
+    All of them where none do. Raises UserError where there are not so many, or they cannot be so put together.
+    """
+    if least < 1 or target.hosts % least:
+        raise UserError(f"config.hosts.together: found {least}, but a divisor of {target.hosts} hosts is right")
+    for hosts in range(least, target.hosts):
+        some = case._replace(mesh=programs.make_mesh(own, (), hosts))
+        if target.hosts % hosts == 0 and some.fixed_bytes + some.step * some.slot_bytes <= target.memory:
+            return hosts
+    return target.hosts
 
 
 def _as_many_as(cpu: Target, mesh: MeshConfig, there: int) -> Target:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
 from kernels.decode_attention import Plan
@@ -18,25 +17,49 @@ from rlvr_limit.engine.drawing import Rules
 from rlvr_limit.engine.engine import MOVED_PAGES
 from rlvr_limit.engine.requests import STOP_TOKENS
 from rlvr_limit.engine.shapes import Shapes
-from rlvr_limit.mesh import MeshConfig, everywhere, parameter_shardings, sharding
+from rlvr_limit.mesh import (
+    AXES,
+    REPLICA_AXIS,
+    MeshConfig,
+    arranged,
+    everywhere,
+    over_hosts,
+    parameter_shardings,
+    sharding,
+)
 from rlvr_limit.model import ModelConfig, Params, parameter_count
 from rlvr_limit.planning.estimate import Decoder
 from rlvr_limit.scheduler import Scheduler
 from rlvr_limit.types import UserError
 
-AXES = ("data", "fsdp", "tensor")
-
 
 class Program(NamedTuple):
     """A program to compile: trace() makes it; beside it lie `resident` bytes on each device that are not its arguments.
 
-    token_loop is the number of steps of a decode window, 0 for a program without one.
+    mesh has the size of each axis of its mesh. token_loop is the number of steps of a decode window, 0 for a program
+    without one.
     """
 
     name: str
     trace: Callable[[], Any]
+    mesh: Mapping[str, int]
     resident: int = 0
     token_loop: int = 0
+
+
+class Update(NamedTuple):
+    """What a recipe trains, and its programs: bytes of each device that its state's parameters and its optimizer take,
+    and weights kept beside them (a reference policy, or what adapters belong to).
+
+    beside_sampler: bytes that lie there while answers are drawn for it, besides the sampler's own; None where none are.
+    """
+
+    name: str
+    parameters: int
+    optimizer: int
+    kept: int
+    beside_sampler: int | None
+    programs: tuple[Program, ...]
 
 
 def mesh_for(config: ModelConfig, devices: int, wanted: MeshConfig) -> MeshConfig:
@@ -58,10 +81,17 @@ def mesh_for(config: ModelConfig, devices: int, wanted: MeshConfig) -> MeshConfi
     return MeshConfig(data=devices // cut, tensor=cut)
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[Any]) -> Mesh | AbstractMesh:
-    """A mesh of these devices in their order, as rlvr_limit.mesh makes it; without devices an abstract one."""
-    shape = (config.data, config.fsdp, config.tensor)
-    return Mesh(np.array(devices).reshape(shape), AXES) if devices else AbstractMesh(shape, AXES)
+def make_mesh(
+    config: MeshConfig, devices: Sequence[Any], hosts: int = 1, axis: str = REPLICA_AXIS
+) -> Mesh | AbstractMesh:
+    """A mesh of the devices of so many hosts, each of which has `config`, as rlvr_limit.mesh makes it.
+
+    Without devices an abstract one. axis: the one that grows with the hosts.
+    """
+    if devices:
+        return Mesh(arranged(config, devices, hosts, axis), AXES)
+    whole = over_hosts(config, hosts, axis)
+    return AbstractMesh((whole.data, whole.fsdp, whole.tensor), AXES)
 
 
 def placed(tree: Any, lie: Any) -> Any:
@@ -122,21 +152,21 @@ def prefill(
     tokens = jax.ShapeDtypeStruct((engine.prefill_rows, places), jnp.int32)
     filed = jax.ShapeDtypeStruct((sizes.shards, engine.prefill_rows, places // sizes.page), jnp.int32)
     args = abstract_params(config, mesh), lie, pool(config, sizes, mesh), tokens, _on(lie, filed, ("rows",))
-    return Program(f"prefill of {engine.prefill_rows} x {places:,} tokens", lambda: programs.prefill.trace(*args))
+    name = f"prefill of {engine.prefill_rows} x {places:,} tokens"
+    return Program(name, lambda: programs.prefill.trace(*args), mesh.shape)
 
 
 def decode_window(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> Program:
     """The engine's window of decode steps over so many rows of all shards."""
     args = _window(config, sizes, mesh, rows)
-    return Program(
-        f"decode_window of {rows} rows", lambda: programs.decode_window.trace(*args), token_loop=sizes.window
-    )
+    name = f"decode_window of {rows} rows"
+    return Program(name, lambda: programs.decode_window.trace(*args), mesh.shape, token_loop=sizes.window)
 
 
 def verify_window(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> Program:
     """The engine's pass over a whole window of guesses in so many rows of all shards."""
     args = _window(config, sizes, mesh, rows)
-    return Program(f"verify_window of {rows} rows", lambda: programs.verify_window.trace(*args))
+    return Program(f"verify_window of {rows} rows", lambda: programs.verify_window.trace(*args), mesh.shape)
 
 
 def _window(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> tuple:
@@ -153,8 +183,8 @@ def moved_pages(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh) -
     at = jax.ShapeDtypeStruct((sizes.shards, MOVED_PAGES), jnp.int32)
     saved = [tuple(jax.ShapeDtypeStruct((at.size, *x.shape[1:]), x.dtype) for x in pair) for pair in filed]
     return (
-        Program(f"read_pages of {MOVED_PAGES}", lambda: programs.read_pages.trace(lie, filed, at)),
-        Program(f"write_pages of {MOVED_PAGES}", lambda: programs.write_pages.trace(lie, filed, at, saved)),
+        Program(f"read_pages of {MOVED_PAGES}", lambda: programs.read_pages.trace(lie, filed, at), mesh.shape),
+        Program(f"write_pages of {MOVED_PAGES}", lambda: programs.write_pages.trace(lie, filed, at, saved), mesh.shape),
     )
 
 
@@ -203,7 +233,7 @@ def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, prompt: i
     rows = likelihood.Shared(of(i32, prompt), of(i32), of(i32), of(i32, answer), of(i32, answer), of(bool, answer))
     params = abstract_params(config, mesh)
     name = f"scorer of {batch} x {prompt + answer:,} tokens"
-    return Program(name, lambda: likelihood.scores_of.trace(params, config, rows))
+    return Program(name, lambda: likelihood.scores_of.trace(params, config, rows), mesh.shape)
 
 
 def replicated(tree: Any, mesh: Mesh | AbstractMesh) -> Any:

@@ -40,6 +40,11 @@ class Study:
         return self.answers / (self.arms * sum(b.problems for b in self.benchmarks))
 
     @property
+    def scoring_shares(self) -> int:
+        """Parts of the scoring that different hosts may take: whose answers, under whom."""
+        return 2 * self.arms - 1
+
+    @property
     def scorings(self) -> int:
         """Answers to score: each arm's under the base, and under the arm itself where it is not the base."""
-        return (2 * self.arms - 1) * self.scored * sum(b.problems for b in self.benchmarks)
+        return self.scoring_shares * self.scored * sum(b.problems for b in self.benchmarks)

@@ -13,10 +13,11 @@ GiB = 2**30
 
 @dataclass(frozen=True)
 class Target:
-    """A machine of `devices` equal devices.
+    """`devices` equal devices, of which each of `hosts` hosts has as many.
 
-    platform is XLA's; topology is what the compiler calls the machine; memory is what a program may fill of one device
-    in bytes; bandwidth (bytes/s) and flops (bf16, FLOP/s) are of one device, and source says where they are from.
+    platform is XLA's; topology is what the compiler calls all of them, host_topology those of one host where there are
+    several; memory is what a program may fill of one device in bytes; bandwidth (bytes/s) and flops (bf16, FLOP/s) are
+    of one device, and source says where they are from.
     """
 
     name: str
@@ -28,6 +29,13 @@ class Target:
     bandwidth: float
     flops: float
     source: str
+    hosts: int = 1
+    host_topology: str = ""
+
+    @property
+    def host_devices(self) -> int:
+        """Devices of one host."""
+        return self.devices // self.hosts
 
 
 VENDOR = "the vendor's peak figures"
@@ -38,11 +46,13 @@ TARGETS = (
     Target("cpu", "cpu", "CPU", 1, "", 0, 20e9, 100e9, "a guess at two cores; memory is this machine's"),
     Target("h200", "cuda", "H200", 1, "1x1x1", H200_MEMORY, 4.3e12, 790e12, MEASURED),
     Target("h200-8", "cuda", "H200", 8, "1x1x8", H200_MEMORY, 4.3e12, 790e12, MEASURED),
+    # Sixteen machines, each with an NVLink of its own.
+    Target("h200-128", "cuda", "H200", 128, "16x1x8", H200_MEMORY, 4.3e12, 790e12, MEASURED, 16, "1x1x8"),
     Target("v5e-8", "tpu", "TPU v5e", 8, "v5e:2x4", 1575 * GiB // 100, 819e9, 197e12, VENDOR),
     # Cloud names of v5p count tensor cores, two a chip; JAX sees one device a chip.
     Target("v5p-8", "tpu", "TPU v5p", 4, "v5p:2x2x1", 9574 * GiB // 100, 2.765e12, 459e12, VENDOR),
-    Target("v5p-128", "tpu", "TPU v5p", 64, "v5p:4x4x4", 9574 * GiB // 100, 2.765e12, 459e12, VENDOR),
-    Target("v6e-16", "tpu", "TPU v6e", 16, "v6e:4x4", 3125 * GiB // 100, 1.64e12, 918e12, VENDOR),
+    Target("v5p-128", "tpu", "TPU v5p", 64, "v5p:4x4x4", 9574 * GiB // 100, 2.765e12, 459e12, VENDOR, 16, "v5p:2x2x1"),
+    Target("v6e-16", "tpu", "TPU v6e", 16, "v6e:4x4", 3125 * GiB // 100, 1.64e12, 918e12, VENDOR, 4, "v6e:2x2"),
 )
 """Memory of TPUs is what their compiler gives to a program; of the H200's 141 GB, CUDA and NCCL keep about one."""
 

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+from rlvr_limit.mesh import AXES, MeshConfig
 from rlvr_limit.planning import estimate
 from rlvr_limit.planning.compiling import Compiled
+from rlvr_limit.planning.hlo import Sends
 from rlvr_limit.planning.plan import Plan
 
 
 def render(plan: Plan) -> str:
     """The whole plan, a page of plain text."""
-    parts = [_head(plan), _memory(plan), _programs(plan), _speed(plan), list(plan.advice)]
+    parts = [_head(plan), _memory(plan), _programs(plan), _training(plan), _speed(plan), list(plan.advice)]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
 def _head(plan: Plan) -> list[str]:
-    t, m = plan.target, plan.mesh
+    t = plan.target
     how = "compiled for real" if plan.extra is None else f"lowered only: pip install -e '.[{plan.extra}]' compiles them"
+    hosts = f"{t.hosts} hosts of {t.host_devices}" if t.hosts > 1 else f"{t.devices}"
     return [
-        f"target {t.name}: {t.devices} x {t.chip}, {_gb(t.memory)} of memory each; programs {how}",
-        f"mesh: data {m.data}, fsdp {m.fsdp}, tensor {m.tensor}",
+        f"target {t.name}: {hosts} x {t.chip}, {_gb(t.memory)} of memory each; programs {how}",
+        f"mesh: {_mesh(plan.mesh)}{_replicas(plan)}",
         f"model: {plan.parameters:,} parameters, {plan.parameter_bytes:,} bytes in {plan.model.dtype}",
     ]
+
+
+def _mesh(mesh: MeshConfig) -> str:
+    return f"data {mesh.data}, fsdp {mesh.fsdp}, tensor {mesh.tensor}"
+
+
+def _replicas(plan: Plan) -> str:
+    if plan.target.hosts == 1:
+        return ""
+    if plan.together == 1:
+        return f", that of one host; replicas of the sampler, which send each other nothing: {plan.replicas}"
+    return (
+        f", over {plan.together} hosts of {_mesh(plan.own_mesh)} each (config.hosts.together = {plan.together}); "
+        f"replicas of the sampler, which send each other nothing: {plan.replicas}"
+    )
 
 
 def _memory(plan: Plan) -> list[str]:
@@ -40,6 +58,10 @@ def _memory(plan: Plan) -> list[str]:
         lines += _pages(plan)
     how = "checked by compiling" if plan.fit.verified else "arithmetic without temporaries"
     lines.append(f"slots that fit at {longest:,} new tokens: {plan.fit.slots} ({how}); the config has {e.slots}")
+    if plan.target.hosts > 1:
+        lines.append(
+            f"slots of all {plan.replicas} replicas: {plan.replicas} x {plan.slots} = {plan.replicas * plan.slots:,}"
+        )
     return lines
 
 
@@ -66,14 +88,45 @@ def _programs(plan: Plan) -> list[str]:
     lines.append(f"seconds to compile, those tried and refused included: {spent:,.0f}")
     loop = plan.window.loop if plan.window else None
     if loop:
-        kinds = ", ".join(f"{count:g} {kind}" for kind, count in loop.collectives) or "nothing"
         turns = "of unknown length to the compiler" if loop.turns is None else f"of {loop.turns} turns"
         lines += [
             f"token loop: {turns if loop.turns != 0 else 'unrolled'}, a window is {plan.engine.window} steps",
-            f"between devices, a decode step: {kinds}; {loop.sent / 1e6:.2f} MB a device",
+            f"between devices, a decode step: {_sends(loop, plan.mesh)}",
             f"arrays as large as a layer's keys that are written anew: {loop.big_writes_step:g} a decode step and "
             f"{loop.big_writes_window:g} a window; the cache has {2 * plan.model.layers}",
         ]
+    return lines
+
+
+def _sends(found: Sends, mesh: MeshConfig) -> str:
+    if not found.collectives:
+        return "nothing"
+    kinds = ", ".join(f"{count:g} {kind}" for kind, count in found.collectives)
+    others = [name for name in AXES if getattr(mesh, name) > 1 and name not in found.axes]
+    over = f"over {' and '.join(found.axes) or 'no axis'}{', nothing over ' + ' or '.join(others) if others else ''}"
+    return f"{kinds}; {_gb(found.sent)} a device, {over}"
+
+
+def _training(plan: Plan) -> list[str]:
+    """What training holds and runs on the mesh of all hosts."""
+    if not plan.trained:
+        return []
+    hosts = f" over all {plan.target.hosts} hosts" if plan.target.hosts > 1 else ""
+    lines = [f"training mesh: {_mesh(plan.training_mesh)}{hosts}"]
+    for update, programs in ((each.update, each.programs) for each in plan.trained):
+        kept = f", weights kept beside them {_gb(update.kept)}" if update.kept else ""
+        parts = f"parameters {_gb(update.parameters)}, optimizer {_gb(update.optimizer)}{kept}"
+        lines += [f"{update.name}: each device holds {parts}"]
+        lines += [_program(program, plan.target.memory) for program in programs]
+        lines += [f"between devices, {p.name}: {_sends(p.sends, plan.training_mesh)}" for p in programs if p.sends]
+        window = plan.window.total if plan.window else None
+        if update.beside_sampler is not None and window is not None:
+            both = update.beside_sampler + window
+            verdict = "fits" if both <= plan.target.memory else "does not fit"
+            lines.append(
+                f"while it draws answers: {_gb(update.beside_sampler)} of that and the sampler's {_gb(window)}, "
+                f"together {_gb(both)} of {_gb(plan.target.memory)}: {verdict}"
+            )
     return lines
 
 
@@ -97,16 +150,20 @@ def _speed(plan: Plan) -> list[str]:
     if not plan.batch.rows:
         return [*lines, "no slot fits, so there is no speed to give"]
     batch = plan.batch
-    speed = estimate.tokens_per_second(plan.decoder, plan.machine, batch)
+    one = estimate.tokens_per_second(plan.decoder, plan.machine, batch)
+    speed = plan.replicas * one
+    each = f" a replica, {speed:,.0f} by {plan.replicas}" if plan.target.hosts > 1 else ""
     lines.append(
         f"roofline, {batch.rows} live samples of {batch.own:,.0f} tokens on average, their {batch.prompts} prompts of "
-        f"{batch.shared} read once a step: {speed:,.0f} tokens/s, {tokens / speed / 3600:,.1f} hours"
+        f"{batch.shared} read once a step: {one:,.0f} tokens/s{each}, {tokens / speed / 3600:,.1f} hours"
     )
     places = 1 << (s.prompt_tokens + s.mean_tokens - 1).bit_length()
-    seconds = estimate.scoring_seconds(plan.decoder, plan.machine, s.scorings, places)
+    # What one model is to score of one arm's answers is not shared.
+    scoring = min(plan.replicas, s.scoring_shares)
+    seconds = estimate.scoring_seconds(plan.decoder, plan.machine, s.scorings / scoring, places)
     lines.append(
         f"roofline of scoring {s.scored} answers a problem, under the base and under the arm, padded to {places:,} "
-        f"tokens: {seconds / 3600:,.2f} hours"
+        f"tokens: {seconds / 3600:,.2f} hours{f' by {scoring} replicas' if plan.target.hosts > 1 else ''}"
     )
     return lines
 
