@@ -2,18 +2,21 @@
 
 Every host runs the same job. Work is cut into numbered shares, which hosts lease from counters in the key-value store
 of host 0's coordination service: a fast host takes more. Leases are hints and records are the truth: what a dead host
-had leased is lacking in the records, and is leased again in the next turn.
+had leased is lacking in the records, and is leased again in the next turn. Training is the exception: its weights lie
+on all hosts, so all end with the first that dies, and the same command goes on from the last kept state.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -28,6 +31,9 @@ from rlvr_limit.types import UserError
 
 START_SECONDS = 60
 """How long a host waits for the others at the start; hosts of one launch come up together."""
+
+GRACE_SECONDS = 5.0
+"""Beyond patience: how long a collective's error waits for the host to be named that fell silent."""
 
 GOODBYE_SECONDS = 1.0
 """Seconds that host 0 stays when all others have said goodbye, so that they leave before the service does."""
@@ -56,9 +62,17 @@ class HostsConfig:
 class Hosts:
     """This host among those of a run; alone where there is no client. leases counts the shares that it was given."""
 
-    def __init__(self, index: int = 0, count: int = 1, client: Any = None, patience: float = 30.0):
+    def __init__(
+        self,
+        index: int = 0,
+        count: int = 1,
+        client: Any = None,
+        patience: float = 30.0,
+        watchdog: subprocess.Popen | None = None,
+    ):
         self.index, self.count, self.leases = index, count, 0
-        self._client, self._patience = client, patience
+        self._client, self._patience, self._watchdog = client, patience, watchdog
+        self._needs_all, self._exchanges = False, 0
         self._counters: Counter[str] = Counter()
         self._told: dict[str, float] = {}
         self._first = self._last = 0.0
@@ -129,6 +143,57 @@ class Hosts:
         found = self._client.key_value_dir_get(f"once/{prefix}")
         return {key.partition(f"once/{prefix}")[2]: json.loads(value)[1] for key, value in found}
 
+    def exchange(self, value: str) -> list[str]:
+        """What every host says, by index; waits until all have. All hosts must come to their exchanges in one order."""
+        if not self._client:
+            return [value]
+        self._exchanges += 1
+        self._client.key_value_set(f"said/{self._exchanges}/{self.index}", value)
+        said = [self._said(f"said/{self._exchanges}/{index}") for index in range(self.count)]
+        # Who has spoken now has heard everything that was said before.
+        if self._exchanges > 1:
+            self._client.key_value_delete(f"said/{self._exchanges - 1}/{self.index}")
+        return said
+
+    def _said(self, key: str) -> str:
+        while True:
+            try:
+                return self._client.blocking_key_value_get(key, 1000 * START_SECONDS)
+            except jax.errors.JaxRuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
+
+    def of_first(self, value: bool) -> bool:
+        """What host 0 says, on every host: an exchange."""
+        return json.loads(self.exchange(json.dumps(value))[0])
+
+    @contextlib.contextmanager
+    def all_needed(self) -> Iterator[None]:
+        """While no host can be spared: this process ends with a line that names the first one that falls silent.
+
+        Raises UserError where one is dead already. An error of a collective waits for that line before it is raised.
+        """
+        if not self._client:
+            yield
+            return
+        self._needs_all = True
+        for index in self._dead:
+            raise UserError(self._lost(index))
+        try:
+            yield
+        except (jax.errors.JaxRuntimeError, ValueError):
+            # The collective broke before the heartbeat's patience was at its end.
+            time.sleep(self._patience + GRACE_SECONDS)
+            raise
+        finally:
+            self._needs_all = False
+
+    def _lost(self, index: int) -> str:
+        return (
+            f"host {index} has not been heard of for {self._patience:g} s, and training needs every host: host "
+            f"{self.index} ends too; the same command on every host goes on from the last kept state"
+        )
+
     def wait(self, stage: str, turn: int = 0) -> None:
         """Until every living host has come to this turn of a stage of STAGES, or is past it."""
         if not self._client:
@@ -195,6 +260,11 @@ class Hosts:
         for index, (_, since) in self._heard.items():
             if now - since > self._patience and index not in self._dead:
                 self._dead.add(index)
+                if self._needs_all:
+                    print(f"error: {self._lost(index)}", file=sys.stderr, flush=True)
+                    if self._watchdog:
+                        self._watchdog.communicate(b"goodbye\n")
+                    os._exit(3)
                 print(
                     f"host {index} has not been heard of for {self._patience:g} s: others take over what it had leased",
                     flush=True,
@@ -243,7 +313,7 @@ def start(config: HostsConfig) -> Hosts:
     if state.num_processes == 1:
         jax.distributed.shutdown()
         return Hosts()
-    return Hosts(state.process_id, state.num_processes, state.client, config.patience)
+    return Hosts(state.process_id, state.num_processes, state.client, config.patience, watchdog)
 
 
 def _is_launched_with_others() -> bool:

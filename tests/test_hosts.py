@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from rlvr_limit.hosts import Hosts, HostsConfig, start
-from rlvr_limit.jobs.sample import _shares
+from rlvr_limit.jobs.shares import leased_of
 from rlvr_limit.types import UserError
 
 
@@ -93,7 +93,7 @@ def test_a_host_alone_gets_every_share_and_waits_for_nobody():
 def test_shares_of_a_problem_hold_all_that_is_lacking_though_hosts_have_read_different_records(n):
     early, late = set(range(0, n, 2)), set(range(0, n, 2)) - set(range(n // 2))
     first, second = several(2)
-    mine, theirs = on_each([first, second], lambda h: list(_shares(h, "p", sorted(late if h.index else early), n)))
+    mine, theirs = on_each([first, second], lambda h: list(leased_of(h, "p", sorted(late if h.index else early), n)))
     assert not set(mine) & set(theirs)
     assert late <= set(mine) | set(theirs) <= early
 

@@ -13,18 +13,9 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from rlvr_limit import model
-from rlvr_limit.mesh import parameter_shardings, place_among_hosts
+from rlvr_limit.mesh import on_host, parameter_shardings, place_among_hosts
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.types import UserError
-
-
-def on_host(x: jax.Array) -> np.ndarray:
-    """The values of an array that live only as long as what is returned here.
-
-    np.asarray keeps its copy inside the array: over a tree of sharded arrays the whole model would gather on the host.
-    """
-    parts = [shard.data for shard in x.addressable_shards]
-    return np.asarray(jax.make_array_from_single_device_arrays(x.shape, x.sharding, parts))
 
 
 def weights_sha256(params: Params) -> str:
@@ -98,9 +89,14 @@ def _placed(found: Any, wanted: Any) -> Any:
 
 
 class TrainStates:
-    """The last two states of a training run; each is written whole, beside the training, before it counts."""
+    """The last two states of a training run; each is written whole, beside the training, before it counts.
 
-    def __init__(self, folder: Path):
+    spread: the states lie on a mesh of all hosts of the run, each of which saves and restores what lies on its own
+    devices; all must call all methods, in one order.
+    """
+
+    def __init__(self, folder: Path, spread: bool = False):
+        self._is_spread = spread
         self._folder = folder.absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
@@ -109,7 +105,7 @@ class TrainStates:
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
             async_options=ocp.AsyncOptions(timeout_secs=3600),
-            multiprocessing_options=_by_this_host(),
+            multiprocessing_options=ocp.options.MultiprocessingOptions() if spread else _by_this_host(),
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -123,7 +119,7 @@ class TrainStates:
         if step in self._manager.all_steps():
             return
         try:
-            self._manager.save(step, args=ocp.args.StandardSave(_to_save(state)))
+            self._manager.save(step, args=ocp.args.StandardSave(state if self._is_spread else _to_save(state)))
         except Exception as error:
             raise self._unwritten(error) from error
 
@@ -131,13 +127,19 @@ class TrainStates:
         """(steps done, newest state), laid out as `fresh` is; (0, fresh) where there is none yet.
 
         The mesh, and the number of devices, may be others than those it was saved from. A state that cannot be read is
-        logged and removed once the one before it was read; UserError where none can be.
+        logged and removed once the one before it was read; UserError where none can be, and on several hosts at once:
+        one of them may have read what another cannot.
         """
         broken: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                found = self._manager.restore(step, args=ocp.args.StandardRestore(_to_fill(fresh)))
+                found = self._restored(step, fresh)
             except Exception as error:
+                if self._is_spread:
+                    raise UserError(
+                        f"{self._folder}: the state after step {step} cannot be read by this host; without the folder "
+                        f"{step} in it, training goes on from the state before: {_line(error)}"
+                    ) from error
                 broken[step] = _line(error)
                 continue
             for newer, reason in broken.items():
@@ -146,7 +148,7 @@ class TrainStates:
                     *(self._folder, newer, step, reason),
                 )
                 self._manager.delete(newer)
-            return step, _placed(found, fresh)
+            return step, found
         if broken:
             steps = ", ".join(map(str, sorted(broken)))
             raise UserError(
@@ -154,6 +156,11 @@ class TrainStates:
                 f"folder to start again: {broken[max(broken)]}"
             )
         return 0, fresh
+
+    def _restored(self, step: int, fresh: Any) -> Any:
+        if self._is_spread:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(fresh))
+        return _placed(self._manager.restore(step, args=ocp.args.StandardRestore(_to_fill(fresh))), fresh)
 
     def close(self) -> None:
         """Waits for the last state and lets go of the folder. Raises UserError as save does."""

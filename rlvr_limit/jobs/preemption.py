@@ -27,7 +27,7 @@ class Notice:
     def __bool__(self) -> bool:
         return self._came.is_set()
 
-    def heed(self) -> None:
-        """Raises Preempted if the notice has come."""
-        if self:
+    def heed(self, elsewhere: bool = False) -> None:
+        """Raises Preempted if the notice has come here, or elsewhere to a host that this one cannot go on without."""
+        if self or elsewhere:
             raise Preempted("stopped by SIGTERM: everything so far is kept; run the same command to go on")
