@@ -171,7 +171,7 @@ class Hosts:
     def all_needed(self) -> Iterator[None]:
         """While no host can be spared: this process ends with a line that names the first one that falls silent.
 
-        Raises UserError where one is dead already. An error of a collective waits for that line before it is raised.
+        Raises UserError where one is dead already. An error that may be a broken collective's waits for that line.
         """
         if not self._client:
             yield
@@ -181,9 +181,12 @@ class Hosts:
             raise UserError(self._lost(index))
         try:
             yield
-        except (jax.errors.JaxRuntimeError, ValueError):
-            # The collective broke before the heartbeat's patience was at its end.
-            time.sleep(self._patience + GRACE_SECONDS)
+        except (jax.errors.JaxRuntimeError, ValueError, UserError) as error:
+            # Connections to a host that died break before the heartbeat's patience is at its end.
+            if not isinstance(error, UserError) or isinstance(
+                error.__cause__, (jax.errors.JaxRuntimeError, ValueError)
+            ):
+                time.sleep(self._patience + GRACE_SECONDS)
             raise
         finally:
             self._needs_all = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -21,10 +20,7 @@ KILLS = 5
 
 def start_hosts(runs: Path, count: int, *overrides: str) -> list[subprocess.Popen]:
     """The processes of a run, host 0 first; each writes to host-<index>.log."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    common = (f"hosts.coordinator={address}", f"hosts.count={count}", "hosts.patience=6", *overrides)
+    common = (f"hosts.coordinator={smoke.free_address()}", f"hosts.count={count}", "hosts.patience=6", *overrides)
     processes = []
     for index in range(count):
         with (runs / f"host-{index}.log").open("w") as log:

@@ -115,6 +115,8 @@ class TrainStates:
         The arrays may be given away as soon as it returns. Raises UserError where this state or the one before it
         cannot be written, such as on a full disk; those written earlier stay.
         """
+        # An update that failed is no fault of the folder's.
+        jax.block_until_ready(state)
         self._settle()
         if step in self._manager.all_steps():
             return
