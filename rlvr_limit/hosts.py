@@ -182,10 +182,9 @@ class Hosts:
         try:
             yield
         except (jax.errors.JaxRuntimeError, ValueError, UserError) as error:
-            # Connections to a host that died break before the heartbeat's patience is at its end.
-            if not isinstance(error, UserError) or isinstance(
-                error.__cause__, (jax.errors.JaxRuntimeError, ValueError)
-            ):
+            broken = error.__cause__ if isinstance(error, UserError) else error
+            if isinstance(broken, (jax.errors.JaxRuntimeError, ValueError)):
+                # Connections to a host that died break before the heartbeat's patience is at its end.
                 time.sleep(self._patience + GRACE_SECONDS)
             raise
         finally:

@@ -69,9 +69,8 @@ def test_two_hosts_and_the_loss_of_one_leave_the_records_of_one_process(smoke_ru
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_hosts_leave_the_records_of_one_process(smoke_run, smoke_runs, tmp_path, count):
-    processes = start_hosts(tmp_path, count)
-    assert ended(processes) == [0] * count
-    root = tmp_path / smoke_run.parent.name / smoke_run.name
+    root = trained(smoke_run, tmp_path)
+    assert ended(start_hosts(tmp_path, count)) == [0] * count
     for table in ("samples", "verdicts", "scores"):
         assert rows_of(root, table) == rows_of(smoke_run, table)
 
