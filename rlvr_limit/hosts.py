@@ -72,7 +72,7 @@ class Hosts:
     ):
         self.index, self.count, self.leases = index, count, 0
         self._client, self._patience, self._watchdog = client, patience, watchdog
-        self._needs_all, self._exchanges = False, 0
+        self._needs_all, self._exchanges, self._asked = False, 0, 0
         self._counters: Counter[str] = Counter()
         self._told: dict[str, float] = {}
         self._first = self._last = 0.0
@@ -164,8 +164,14 @@ class Hosts:
                     raise
 
     def of_first(self, value: bool) -> bool:
-        """What host 0 says, on every host: an exchange."""
-        return json.loads(self.exchange(json.dumps(value))[0])
+        """What host 0 says, on every host; waits for host 0 alone. All hosts must ask in one order."""
+        if not self._client:
+            return value
+        self._asked += 1
+        if self.is_first:
+            self._client.key_value_set(f"first/{self._asked}", json.dumps(value))
+            return value
+        return json.loads(self._said(f"first/{self._asked}"))
 
     @contextlib.contextmanager
     def all_needed(self) -> Iterator[None]:

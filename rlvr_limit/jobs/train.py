@@ -50,24 +50,21 @@ def run(config: ConfigDict) -> None:
 def train_missing(experiment: Experiment) -> None:
     """Trains each arm whose weights are neither given nor there, those that others start from first."""
     hosts = experiment.hosts
-    try:
-        with hosts.all_needed():
-            _train_all(experiment)
-    except Preempted:
-        # All hosts end here; host 0, which the others need for their goodbye, waits for them.
-        hosts.close()
-        raise
-    hosts.wait("train")
-
-
-def _train_all(experiment: Experiment) -> None:
-    for entry in experiment.evaluated:
-        if _is_given(experiment, entry):
-            continue
-        if _is_lacking(experiment, entry):
-            _train(experiment, experiment.source(entry).arm)
-        if experiment.hosts.is_first:
+    made = [entry for entry in experiment.evaluated if not _is_given(experiment, entry)]
+    if hosts.of_first(any(not experiment.weights(entry).is_dir() for entry in made)):
+        try:
+            with hosts.all_needed():
+                for entry in made:
+                    if _is_lacking(experiment, entry):
+                        _train(experiment, experiment.source(entry).arm)
+        except Preempted:
+            # All hosts end here; host 0, which the others need for their goodbye, waits for them.
+            hosts.close()
+            raise
+    if hosts.is_first:
+        for entry in made:
             load(experiment, entry)
+    hosts.wait("train")
 
 
 def _is_lacking(experiment: Experiment, entry: Evaluated) -> bool:
@@ -101,8 +98,8 @@ def _train(experiment: Experiment, arm: str) -> None:
     saved = recipe.save_at if isinstance(recipe, Reinforced) else (recipe.steps,)
     save = {at: f"{arm}-{at}" if isinstance(recipe, Reinforced) else arm for at in saved}
     hosts = experiment.hosts
-    check_shares(experiment, arm, recipe)
     if not hosts.of_first(hosts.is_first and sharing.take(experiment, arm, save)):
+        check_shares(experiment, arm, recipe)
         _run_steps(experiment, arm, recipe, save)
         if hosts.is_first:
             sharing.give(experiment, arm, save)
