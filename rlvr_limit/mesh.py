@@ -31,7 +31,7 @@ rows are sequences or slots; draws are the same rows where each device draws tok
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis: rows are spread over data x fsdp, parameters over fsdp x tensor."""
+    """Devices of a host along each axis: rows are spread over data x fsdp, parameters over fsdp x tensor."""
 
     data: int = 1
     fsdp: int = 1

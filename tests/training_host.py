@@ -114,7 +114,7 @@ def check_restored(folder: Path, here: Mesh, spread: bool) -> None:
 def main() -> None:
     """The work of one host."""
     what, folder, mesh, address, count, index = sys.argv[1:]
-    hosts = start(HostsConfig(address, int(count), int(index), patience=10))
+    hosts = start(HostsConfig(address, int(count), int(index), patience=30))
     with hosts.all_needed():
         {"train": train, "restore": restore}[what](hosts, Path(folder), make_mesh(config_of(mesh)))
     hosts.close()
