@@ -14,7 +14,7 @@ from test_host_runs import ended, log, start_hosts
 
 from rlvr_limit import records
 
-SHORTER = ("job=train", "arms.distilled.sft.steps=5", "arms.control.sft.steps=5")
+SHORTER = ("job=train", "hosts.patience=15", "arms.distilled.sft.steps=5", "arms.control.sft.steps=5")
 SECONDS = 60
 """How long the others may take to end."""
 
