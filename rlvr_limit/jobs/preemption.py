@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 
+STOPPED = "stopped by SIGTERM: everything so far is kept; run the same command to go on"
+
 
 class Preempted(Exception):
     """The run was asked to end, and everything it had is kept."""
@@ -27,7 +29,7 @@ class Notice:
     def __bool__(self) -> bool:
         return self._came.is_set()
 
-    def heed(self, elsewhere: bool = False) -> None:
-        """Raises Preempted if the notice has come here, or elsewhere to a host that this one cannot go on without."""
-        if self or elsewhere:
-            raise Preempted("stopped by SIGTERM: everything so far is kept; run the same command to go on")
+    def heed(self) -> None:
+        """Raises Preempted if the notice has come."""
+        if self:
+            raise Preempted(STOPPED)

@@ -27,7 +27,7 @@ from rlvr_limit.jobs import learner, reinforce, sharing, teaching
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, Setup
 from rlvr_limit.jobs.learner import Learner
 from rlvr_limit.jobs.metrics import Metrics
-from rlvr_limit.jobs.preemption import Preempted
+from rlvr_limit.jobs.preemption import STOPPED, Preempted
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.jobs.recipes import Limits, Reinforced, Supervised
@@ -208,7 +208,9 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
             if number in save or is_due or must_go:
                 states.save(number, state)
                 kept, saved = number, time.monotonic()
-            experiment.notice.heed(must_go)
+            # The notice is asked for once a step: one that came since must not stop this host alone, nor unsaved.
+            if must_go:
+                raise Preempted(STOPPED)
     # The last weights are there before another host reads them.
     hosts.exchange("trained")
 
