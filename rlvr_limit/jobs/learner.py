@@ -93,7 +93,6 @@ def spread(params: Params, model: ModelConfig, mesh: Mesh) -> Params:
 
 def begin(
     start: Params,
-    here: Mesh,
     model: ModelConfig,
     tx: optax.GradientTransformation,
     compute: rl.Compute,
@@ -101,10 +100,12 @@ def begin(
     masters: str,
     lora: rl.Lora | None,
     seed: int,
+    here: Mesh | None = None,
 ) -> tuple[Learner, rl.TrainState]:
-    """A learner and the state at step 0, on the mesh of `start`; here is this host's. The start's arrays are kept only
-    where adapters belong to them."""
+    """A learner and the state at step 0, on the mesh of `start`; here is this host's, None where it is the same. The
+    start's arrays are kept only where adapters belong to them."""
     mesh = mesh_of(start)
+    here = here or mesh
     if lora is None:
         return Learner(model, mesh, here, tx, compute, packed), rl.init_state(start, tx, masters)
     lie = parameter_shardings(adapter_specs(model, lora), mesh)

@@ -57,7 +57,7 @@ def begin(
     compute, packed = rl.Compute(s.training.remat), bool(s.training.tokens)
     start = learner.spread(start, model, experiment.training_mesh)
     trained, state = learner.begin(
-        start, experiment.mesh, model, tx, compute, packed, s.training.masters, recipe.lora, s.seed
+        start, model, tx, compute, packed, s.training.masters, recipe.lora, s.seed, experiment.mesh
     )
     value_tx = None
     if recipe.value_optimizer:

@@ -140,7 +140,7 @@ def _begin(
     model, compute, packed = experiment.setups[arm].model, rl.Compute(s.training.remat), bool(s.training.tokens)
     start = learner.spread(start, model, experiment.training_mesh)
     trained, state = learner.begin(
-        start, experiment.mesh, model, tx, compute, packed, s.training.masters, recipe.lora, s.seed
+        start, model, tx, compute, packed, s.training.masters, recipe.lora, s.seed, experiment.mesh
     )
     return _supervised_step(experiment, arm, recipe, trained), state, trained
 
