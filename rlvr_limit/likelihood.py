@@ -13,7 +13,7 @@ import numpy as np
 
 from kernels.token_logprob import token_logprob
 from rlvr_limit import model
-from rlvr_limit.mesh import mesh_of, readable, row_shards, shards_of
+from rlvr_limit.mesh import fetched, mesh_of, row_devices, row_shards, shards_of
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.types import UserError
 
@@ -259,7 +259,7 @@ def score_batches(
     shards = shards_of_rows(params)
     for places, rows in lay_out(pairs, tokens, shards, shortest):
         packed = packed_positions(config, rows.answer_BT, shards)
-        logp_RT, entropy_RT = (np.asarray(readable(x)) for x in scores_of(params, config, rows, packed))
+        logp_RT, entropy_RT = map(fetched, scores_of(params, config, rows, packed))
         for row, i in places.items():
             end = len(pairs[i][1])
             yield i, Scored(tuple(logp_RT[row, :end].tolist()), tuple(entropy_RT[row, :end].tolist()))
@@ -267,8 +267,7 @@ def score_batches(
 
 def shards_of_rows(params: Params) -> int:
     """Into how many parts the mesh of these parameters cuts rows that divide by it."""
-    shape = mesh_of(params).shape
-    return shape["data"] * shape["fsdp"]
+    return row_devices(mesh_of(params))
 
 
 def lay_out(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from rlvr_limit.types import UserError
@@ -30,7 +31,7 @@ rows are sequences or slots; draws are the same rows where each device draws tok
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis: rows are spread over data x fsdp, parameters over fsdp x tensor."""
+    """Devices of a host along each axis: rows are spread over data x fsdp, parameters over fsdp x tensor."""
 
     data: int = 1
     fsdp: int = 1
@@ -68,9 +69,7 @@ def make_mesh(config: MeshConfig, hosts: Sequence[int] = ()) -> Mesh:
         raise UserError(f"config.mesh: {shape} needs {wanted} devices, this machine has {jax.local_device_count()}")
     if not hosts:
         return Mesh(np.array(all_devices()[:wanted]).reshape(shape), AXES)
-    by_host = ([device for device in jax.devices() if device.process_index == host] for host in hosts)
-    together = [device for devices in by_host for device in devices[:wanted]]
-    return Mesh(arranged(config, together, len(hosts), REPLICA_AXIS), AXES)
+    return Mesh(arranged(config, _of_hosts(hosts, wanted), len(hosts), REPLICA_AXIS), AXES)
 
 
 def all_devices() -> list[jax.Device]:
@@ -81,6 +80,25 @@ def all_devices() -> list[jax.Device]:
 def place_among_hosts() -> tuple[int, int]:
     """(index of this process, number of processes) of a run on several hosts; (0, 1) on one."""
     return jax.process_index(), jax.process_count()
+
+
+def of_all_hosts(mesh: Mesh) -> Mesh:
+    """The mesh of what `mesh` is on each host of a run: their devices lie side by side along fsdp; on one, mesh itself.
+
+    fsdp is the axis that cuts both rows and parameters, so every host more leaves each of them less of an optimizer's
+    state to hold; tensor parallelism, which talks within each layer, stays inside a host.
+    """
+    _, count = place_among_hosts()
+    if count == 1:
+        return mesh
+    own = MeshConfig(*mesh.devices.shape)
+    return Mesh(arranged(own, _of_hosts(range(count), mesh.size), count, TRAINING_AXIS), AXES)
+
+
+def _of_hosts(hosts: Sequence[int], each: int) -> list[jax.Device]:
+    """So many devices of each of these hosts, host by host."""
+    by_host = ([device for device in jax.devices() if device.process_index == host] for host in hosts)
+    return [device for devices in by_host for device in devices[:each]]
 
 
 def machine() -> str:
@@ -164,6 +182,11 @@ def shards_of(x: jax.Array, axis: str, dimension: int) -> int:
     return 1 if mesh.empty else _parts(mesh, x.shape[dimension], axis)
 
 
+def row_devices(mesh: Mesh | AbstractMesh) -> int:
+    """Into how many parts a mesh cuts rows that divide by it."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def row_parts(mesh: Mesh | AbstractMesh, rows: int) -> int:
     """Into how many parts a mesh cuts this many rows."""
     return _parts(mesh, rows, "rows")
@@ -211,13 +234,6 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def sent(x: np.ndarray, lie: NamedSharding) -> jax.Array:
-    """x from this host to its devices; where others of the mesh belong to other hosts, all of them have the same x."""
-    if lie.is_fully_addressable:
-        return jax.device_put(x, lie)
-    return jax.make_array_from_callback(x.shape, lie, lambda index: x[index])
-
-
 def readable(x: jax.Array) -> jax.Array:
     """x itself, or where this host has but a part of it, all of it on every device; hosts of the mesh ask together."""
     if x.is_fully_addressable or x.is_fully_replicated:
@@ -228,3 +244,60 @@ def readable(x: jax.Array) -> jax.Array:
 def everywhere(mesh: Mesh) -> NamedSharding:
     """The same value on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def on_host(x: jax.Array) -> np.ndarray:
+    """The values of an array that live only as long as what is returned here.
+
+    np.asarray keeps its copy inside the array: over a tree of sharded arrays the whole model would gather on the host.
+    """
+    x = readable(x)
+    parts = [shard.data for shard in x.addressable_shards]
+    return np.asarray(jax.make_array_from_single_device_arrays(x.shape, x.sharding, parts))
+
+
+def placed(tree: Any, shardings: Any) -> Any:
+    """A tree laid out by a tree of shardings, or by one for all, on a mesh of this host or of all of a run.
+
+    In the latter case each host gives its own devices what they hold of values that all hosts have.
+    """
+    first, *_ = jax.tree.leaves(shardings)
+    if first.is_fully_addressable:
+        return jax.device_put(tree, shardings)
+
+    def one(x: Any, lie: NamedSharding) -> jax.Array:
+        values = on_host(x) if isinstance(x, jax.Array) else x
+        return jax.make_array_from_callback(x.shape, lie, lambda index: values[index])
+
+    return jax.tree.map(one, tree, jax.tree.map(lambda _: shardings, tree) if first is shardings else shardings)
+
+
+def on_this_host(tree: Any, shardings: Any) -> Any:
+    """A tree that lies on the mesh of all hosts, laid out on this host's mesh by a tree of shardings.
+
+    A collective: hosts call it together. Each device is sent what it lacks of its own part and no more.
+    """
+    everybody, here = mesh_of(tree), jax.tree.leaves(shardings)[0].mesh
+    data, fsdp, tensor = here.devices.shape
+    apart = Mesh(everybody.devices.reshape(data, -1, fsdp, tensor), ("data", "hosts", "fsdp", "tensor"))
+    copies = jax.device_put(tree, jax.tree.map(lambda lie: NamedSharding(apart, lie.spec), shardings))
+
+    def mine(x: jax.Array, lie: NamedSharding) -> jax.Array:
+        parts = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape, lie, parts)
+
+    return jax.tree.map(mine, copies, shardings)
+
+
+def fetched(x: jax.Array) -> np.ndarray:
+    """The values of an array; where it lies on devices of several hosts, each of them gets all, and all must ask."""
+    return np.asarray(readable(x))
+
+
+def gathered(mine: bytes, lengths: Sequence[int]) -> list[bytes]:
+    """What every host of a run brings, by index, so many bytes each. A collective: hosts call it together."""
+    # A power of two: few programs are compiled.
+    padded = np.zeros(1 << max(*lengths, 1).bit_length(), np.uint8)
+    padded[: len(mine)] = np.frombuffer(mine, np.uint8)
+    found = multihost_utils.process_allgather(padded)
+    return [row[:length].tobytes() for row, length in zip(found, lengths, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,6 +32,13 @@ def run(runs: Path, *overrides: str, largest_file: int | None = None) -> subproc
     if largest_file is not None:
         words = ["sh", "-c", f'ulimit -f {largest_file}; exec "$@"', "sh", *words]
     return subprocess.run(words, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
+
+
+def free_address() -> str:
+    """An address of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def run_folder(output: str) -> Path:

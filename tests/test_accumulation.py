@@ -11,9 +11,9 @@ import optax
 import pytest
 from test_packing import batch_of
 
-from rlvr_limit import rl
+from rlvr_limit import mesh, rl
 from rlvr_limit.likelihood import packed_positions
-from rlvr_limit.mesh import MeshConfig, make_mesh, mesh_of, parameter_shardings, rows_sharding
+from rlvr_limit.mesh import MeshConfig, fetched, make_mesh, mesh_of, parameter_shardings, rows_sharding
 from rlvr_limit.model import ModelConfig, init_params, parameter_specs
 from rlvr_limit.rl import update as program
 
@@ -42,14 +42,14 @@ def whole_step(seed: int = 0) -> rl.PolicyBatch:
 
 
 def sent(batch: rl.PolicyBatch, params: dict) -> rl.PolicyBatch:
-    return jax.device_put(batch, rows_sharding(mesh_of(params)))
+    return mesh.placed(batch, rows_sharding(mesh_of(params)))
 
 
 def gradient(params: dict, parts: list[rl.PolicyBatch]) -> dict:
     sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), rl.no_sums(params, OBJECTIVE))
     for part in parts:
         sums = program.accumulate(params, WIDE, OBJECTIVE, rl.Compute(), sent(part, params), sums)
-    return jax.tree.map(np.asarray, sums.gradient)
+    return jax.tree.map(fetched, sums.gradient)
 
 
 def relative_errors(found: dict, expected: dict) -> list[float]:
@@ -75,11 +75,11 @@ def on_one(parts: list[rl.PolicyBatch]) -> dict:
 def trained(params: dict, parts: list[rl.PolicyBatch]) -> list[np.ndarray]:
     """The change of each parameter in STEPS large steps."""
     state = rl.init_state(params, SGD)
-    before = [np.asarray(x) for x in jax.tree.leaves(state.params)]
+    before = [fetched(x) for x in jax.tree.leaves(state.params)]
     for _ in range(STEPS):
         batches = [sent(part, params) for part in parts]
         state, _ = rl.accumulated_update(state, WIDE, SGD, OBJECTIVE, batches)
-    return [np.asarray(x) - old for x, old in zip(jax.tree.leaves(state.params), before, strict=True)]
+    return [fetched(x) - old for x, old in zip(jax.tree.leaves(state.params), before, strict=True)]
 
 
 @pytest.fixture(scope="module")

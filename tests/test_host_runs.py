@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -21,10 +20,7 @@ KILLS = 5
 
 def start_hosts(runs: Path, count: int, *overrides: str) -> list[subprocess.Popen]:
     """The processes of a run, host 0 first; each writes to host-<index>.log."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    common = (f"hosts.coordinator={address}", f"hosts.count={count}", "hosts.patience=6", *overrides)
+    common = (f"hosts.coordinator={smoke.free_address()}", f"hosts.count={count}", "hosts.patience=6", *overrides)
     processes = []
     for index in range(count):
         with (runs / f"host-{index}.log").open("w") as log:
@@ -73,9 +69,8 @@ def test_two_hosts_and_the_loss_of_one_leave_the_records_of_one_process(smoke_ru
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_hosts_leave_the_records_of_one_process(smoke_run, smoke_runs, tmp_path, count):
-    processes = start_hosts(tmp_path, count)
-    assert ended(processes) == [0] * count
-    root = tmp_path / smoke_run.parent.name / smoke_run.name
+    root = trained(smoke_run, tmp_path)
+    assert ended(start_hosts(tmp_path, count)) == [0] * count
     for table in ("samples", "verdicts", "scores"):
         assert rows_of(root, table) == rows_of(smoke_run, table)
 

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from rlvr_limit.hosts import Hosts, HostsConfig, start
-from rlvr_limit.jobs.sample import _shares
+from rlvr_limit.jobs.shares import leased_of
 from rlvr_limit.types import UserError
 
 
@@ -32,6 +32,10 @@ class Store:
             if key in self.values and not allow_overwrite:
                 raise jax.errors.JaxRuntimeError(f"ALREADY_EXISTS: {key}")
             self.values[key] = value
+
+    def key_value_delete(self, key: str) -> None:
+        with self.lock:
+            del self.values[key]
 
     def key_value_try_get(self, key: str) -> str:
         return self.values[key]
@@ -131,7 +135,7 @@ def test_a_host_alone_gets_every_share_and_waits_for_nobody():
 def test_shares_of_a_problem_hold_all_that_is_lacking_though_hosts_have_read_different_records(n):
     early, late = set(range(0, n, 2)), set(range(0, n, 2)) - set(range(n // 2))
     first, second = several(2)
-    mine, theirs = on_each([first, second], lambda h: list(_shares(h, "p", sorted(late if h.index else early), n)))
+    mine, theirs = on_each([first, second], lambda h: list(leased_of(h, "p", sorted(late if h.index else early), n)))
     assert not set(mine) & set(theirs)
     assert late <= set(mine) | set(theirs) <= early
 
@@ -179,6 +183,64 @@ def test_a_silent_host_is_not_waited_for(capsys):
     assert "host 1 has not been heard of for 0.5 s" in capsys.readouterr().out
 
 
+def test_every_host_hears_what_all_say_and_what_was_said_before_is_forgotten():
+    hosts = several(3)
+    said = on_each(hosts, lambda h: [h.exchange(f"{h.index} {turn}") for turn in range(20)])
+    assert said == [[[f"{index} {turn}" for index in range(3)] for turn in range(20)]] * 3
+    assert on_each(hosts, lambda h: h.of_first(h.index == 0)) == [True] * 3
+    assert on_each(hosts, lambda h: h.of_first(h.index != 0)) == [False] * 3
+    left = hosts[0]._client.key_value_dir_get("said/")
+    assert len(left) <= 2 * 3
+    assert Hosts().exchange("alone") == ["alone"] and Hosts().of_first(True)
+
+
+def test_an_exchange_waits_for_the_last_host():
+    first, second = several(2)
+    heard = []
+    waiting = threading.Thread(target=lambda: heard.extend(first.exchange("a")))
+    waiting.start()
+    time.sleep(0.3)
+    assert not heard
+    second.exchange("b")
+    waiting.join()
+    assert heard == ["a", "b"]
+
+
+def test_where_no_host_can_be_spared_a_silent_one_ends_the_process_by_a_line_that_names_it(monkeypatch, capsys):
+    codes = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        threading.Event().wait()
+
+    monkeypatch.setattr("rlvr_limit.hosts.members.os._exit", leave)
+    here = Hosts(0, 2, Store(), patience=0.5)
+    with here.all_needed():
+        end = time.monotonic() + 5
+        while not codes and time.monotonic() < end:
+            time.sleep(0.05)
+    assert codes == [3]
+    said = capsys.readouterr()
+    assert said.err.startswith("error: host 1 has not been heard of for 0.5 s, and training needs every host: host 0")
+    assert "others take over" not in said.out
+    with pytest.raises(UserError, match="host 1 has not been heard of"):
+        with here.all_needed():
+            pytest.fail("begun without host 1")
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"), [(ValueError("Connection reset by peer"), True), (UserError("rl.limits"), False)]
+)
+def test_an_error_that_may_be_a_broken_connection_waits_for_the_silent_hosts_name(monkeypatch, error, waits):
+    monkeypatch.setattr("rlvr_limit.hosts.members.GRACE_SECONDS", 0)
+    here = several(1, patience=1.0)[0]
+    began = time.monotonic()
+    with pytest.raises(type(error)):
+        with here.all_needed():
+            raise error
+    assert (time.monotonic() - began >= 1.0) == waits
+
+
 def test_what_others_have_done_is_heard():
     first, second = several(2, patience=0.5)
     second.tell(samples=3)
@@ -204,6 +266,6 @@ def test_half_a_configuration_of_hosts_is_refused(config, said):
 
 
 def test_nobody_at_the_address_is_one_line(monkeypatch):
-    monkeypatch.setattr("rlvr_limit.hosts.START_SECONDS", 0)
+    monkeypatch.setattr("rlvr_limit.hosts.joining.START_SECONDS", 0)
     with pytest.raises(UserError, match=r"hosts.coordinator: host 1 found nobody at 127.0.0.1:9 within 0 s"):
         start(HostsConfig("127.0.0.1:9", 2, 1))

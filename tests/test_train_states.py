@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -148,3 +149,19 @@ def test_disk_that_is_really_full_is_said_and_the_last_state_is_kept(tmp_path: P
         assert_is(read(folder), 2)
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_broken_state_of_several_hosts_is_refused_by_the_host_that_cannot_read_it_and_left_to_the_user(
+    tmp_path: Path,
+) -> None:
+    saved(tmp_path, 1, 2)
+    cut(largest_file(tmp_path / "2"))
+    with closing(checkpoint.TrainStates(tmp_path, spread=True)) as states:
+        with pytest.raises(
+            UserError, match=f"{tmp_path}: the state after step 2 cannot be read by this host"
+        ) as caught:
+            states.restore(state(0))
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(tmp_path / "2")
+    with closing(checkpoint.TrainStates(tmp_path, spread=True)) as states:
+        assert_is(states.restore(state(0)), 1)

@@ -13,12 +13,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from rlvr_limit.mesh import parameter_shardings
+from rlvr_limit.mesh import on_host, parameter_shardings
 from rlvr_limit.model import ModelConfig, ParameterSpec, Params, parameter_specs
 from rlvr_limit.types import UserError
 
 from .architecture import TOKEN_FIELDS, model_config_json, read_json
-from .states import on_host
 from .tensors import Draft, Stored, find_tensors, plan_files, read_part, same_values, write_file, write_index
 
 TENSORS = {

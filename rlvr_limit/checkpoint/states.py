@@ -14,20 +14,10 @@ from jax.sharding import Mesh
 
 from rlvr_limit import model
 from rlvr_limit.checkpoint.stored import StoredStates
-from rlvr_limit.mesh import parameter_shardings, place_among_hosts, readable, sent
+from rlvr_limit.mesh import on_host, parameter_shardings, place_among_hosts, placed
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.records.storage import ObjectPath, Place
 from rlvr_limit.types import UserError
-
-
-def on_host(x: jax.Array) -> np.ndarray:
-    """The values of an array that live only as long as what is returned here.
-
-    np.asarray keeps its copy inside the array: over a tree of sharded arrays the whole model would gather on the host.
-    """
-    x = readable(x)
-    parts = [shard.data for shard in x.addressable_shards]
-    return np.asarray(jax.make_array_from_single_device_arrays(x.shape, x.sharding, parts))
 
 
 def weights_sha256(params: Params) -> str:
@@ -97,16 +87,22 @@ def _placed(found: Any, wanted: Any) -> Any:
     """What was restored, laid out as wanted."""
     if place_among_hosts()[1] == 1:
         return found
-    return jax.tree.map(lambda x, w: sent(np.asarray(x), w.sharding) if hasattr(w, "sharding") else x, found, wanted)
+    return jax.tree.map(lambda x, w: placed(np.asarray(x), w.sharding) if hasattr(w, "sharding") else x, found, wanted)
 
 
 class TrainStates:
     """The last two states of a training run; each is written whole, beside the training, before it counts.
 
-    In an object store it counts once all of its objects are put, from a folder of this machine.
+    spread: the states lie on a mesh of all hosts of the run, each of which saves and restores what lies on its own
+    devices; all must call all methods, in one order. In an object store a state counts once all of its objects are put,
+    from a folder of this machine.
     """
 
-    def __init__(self, folder: Place):
+    def __init__(self, folder: Place, spread: bool = False):
+        """Raises UserError for a state of several hosts in an object store: none of them would hold all of it."""
+        if spread and isinstance(folder, ObjectPath):
+            raise UserError(f"{folder}: hosts that train together need a file system that all of them share")
+        self._is_spread = spread
         self._folder = folder.absolute()
         self._store = StoredStates(folder) if isinstance(folder, ObjectPath) else None
         here = self._store.here if self._store else self._folder
@@ -117,7 +113,7 @@ class TrainStates:
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
             async_options=ocp.AsyncOptions(timeout_secs=3600),
-            multiprocessing_options=_by_this_host(),
+            multiprocessing_options=ocp.options.MultiprocessingOptions() if spread else _by_this_host(),
         )
         self._manager = ocp.CheckpointManager(here, options=options)
 
@@ -127,11 +123,13 @@ class TrainStates:
         The arrays may be given away as soon as it returns. Raises UserError where this state or the one before it
         cannot be written, such as on a full disk; those written earlier stay.
         """
+        # An update that failed is no fault of the folder's.
+        jax.block_until_ready(state)
         self._settle()
         if step in self._steps():
             return
         try:
-            self._manager.save(step, args=ocp.args.StandardSave(_to_save(state)))
+            self._manager.save(step, args=ocp.args.StandardSave(state if self._is_spread else _to_save(state)))
             if self._store:
                 self._store.put(step, self._manager.wait_until_finished)
         except Exception as error:
@@ -141,14 +139,20 @@ class TrainStates:
         """(steps done, newest state), laid out as `fresh` is; (0, fresh) where there is none yet.
 
         The mesh, and the number of devices, may be others than those it was saved from. A state that cannot be read is
-        logged and removed once the one before it was read; UserError where none can be.
+        logged and removed once the one before it was read; UserError where none can be, and on several hosts at once:
+        one of them may have read what another cannot.
         """
         broken: dict[int, str] = {}
         for step in sorted(self._steps(), reverse=True):
             try:
                 self._bring(step)
-                found = self._manager.restore(step, args=ocp.args.StandardRestore(_to_fill(fresh)))
+                found = self._restored(step, fresh)
             except Exception as error:
+                if self._is_spread:
+                    raise UserError(
+                        f"{self._folder}: the state after step {step} cannot be read by this host; without the folder "
+                        f"{step} in it, training goes on from the state before: {_line(error)}"
+                    ) from error
                 broken[step] = _line(error)
                 continue
             for newer, reason in broken.items():
@@ -157,7 +161,7 @@ class TrainStates:
                     *(self._folder, newer, step, reason),
                 )
                 self._remove(newer)
-            return step, _placed(found, fresh)
+            return step, found
         if broken:
             steps = ", ".join(map(str, sorted(broken)))
             raise UserError(
@@ -165,6 +169,11 @@ class TrainStates:
                 f"folder to start again: {broken[max(broken)]}"
             )
         return 0, fresh
+
+    def _restored(self, step: int, fresh: Any) -> Any:
+        if self._is_spread:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(fresh))
+        return _placed(self._manager.restore(step, args=ocp.args.StandardRestore(_to_fill(fresh))), fresh)
 
     def close(self) -> None:
         """Waits for the last state and lets go of the folder. Raises UserError as save does."""

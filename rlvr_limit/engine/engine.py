@@ -16,7 +16,7 @@ from rlvr_limit.engine.requests import EngineConfig, Request, check
 from rlvr_limit.engine.rows import Live, table
 from rlvr_limit.engine.shapes import Shapes, shapes_of
 from rlvr_limit.engine.speculation import Pace, Siblings
-from rlvr_limit.mesh import mesh_of, sent
+from rlvr_limit.mesh import mesh_of, placed
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.scheduler import TRASH, Job, Round, Scheduler, Seat
 from rlvr_limit.types import Sample, UserError
@@ -242,7 +242,7 @@ class _Run:
         """Host arrays where they lie on the mesh. A single device takes them with the call, which costs far less."""
         if self._layout.mesh.size == 1:
             return tree
-        return jax.tree.map(lambda x: sent(x, self._layout.place(x.shape, "rows")), tree)
+        return placed(tree, jax.tree.map(lambda x: self._layout.place(x.shape, "rows"), tree))
 
     def _is_grouped(self, request: int) -> bool:
         return self.scheduler.job(request).shared >= self.shapes.group_from

@@ -7,8 +7,9 @@ answers have verdicts; what becomes of them is the algorithm's choice (overlong)
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from rlvr_limit.grading.pool import GradingPool
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.recipes import Reinforced
 from rlvr_limit.jobs.rewards import Reward, called
+from rlvr_limit.jobs.shares import drawn_by_all
 from rlvr_limit.rl import overlong_penalty
 from rlvr_limit.rollout import Graded, graded_beside, rollout
 from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError
@@ -150,26 +152,46 @@ def _groups(source: Source, problems: list[Problem], answers: int, stream: str, 
         asked = experiment.sampling_params(setup, problem)
         return replace(asked, temperature=temperature, top_p=1.0, top_k=0, min_p=0.0)
 
-    asked = ((problem, range(answers)) for problem in problems)
     judged = source.reward is None
     grade = experiment.task.grade if judged and not source.pool else None
     seed, decode = experiment.settings.seed, setup.tokenizer.decode
-    drawn = rollout(source.engine, asked, sampling, seed, stream, decode, grade)
-    if judged and source.pool:
-        drawn = graded_beside(drawn, {problem.id: problem for problem in problems}, source.pool)
+    by_id = {problem.id: problem for problem in problems}
+
+    def draw(asked: Iterable[tuple[Problem, Iterable[int]]]) -> Iterator[Graded]:
+        drawn = rollout(source.engine, asked, sampling, seed, stream, decode, grade)
+        return graded_beside(drawn, by_id, source.pool) if judged and source.pool else drawn
+
+    drawn = drawn_by_all(experiment.hosts, stream, problems, answers, draw)
     found = {(g.sample.problem_id, g.sample.index): g for g in drawn}
-    return [group_of(source, problem, [found[problem.id, i] for i in range(answers)]) for problem in problems]
+    groups = [(problem, [found[problem.id, i] for i in range(answers)]) for problem in problems]
+    earned = _earned_by_all(source, groups)
+    return [group_of(source, *group, e) for group, e in zip(groups, earned, strict=True)]
 
 
-def group_of(source: Source, problem: Problem, answers: list[Graded]) -> Group:
+def _earned_by_all(source: Source, groups: list[tuple[Problem, list[Graded]]]) -> list[list[float]]:
+    """What the answers of each group earn. A function of one's own, which may not say the same twice, is asked of each
+    group on one host."""
+    hosts = source.experiment.hosts
+    if source.reward is None or hosts.count == 1:
+        return [earned(source, *group) for group in groups]
+    own = [earned(source, *group) for group in groups[hosts.index :: hosts.count]]
+    said = [json.loads(text) for text in hosts.exchange(json.dumps(own))]
+    return [said[i % hosts.count][i // hosts.count] for i in range(len(groups))]
+
+
+def earned(source: Source, problem: Problem, answers: list[Graded]) -> list[float]:
+    """Rewards of all answers to a prompt, 0 without a verdict."""
+    if source.reward is None:
+        return [float(g.verdict.correct and g.verdict.status not in UNJUDGED) for g in answers]
+    return called(source.reward, f"{source.where}.reward", problem, [g.text for g in answers])
+
+
+def group_of(source: Source, problem: Problem, answers: list[Graded], earned: list[float]) -> Group:
     """All answers to a prompt with their rewards."""
     recipe, samples = source.recipe, tuple(g.sample for g in answers)
     status = (Status.GRADED,) * len(answers)
     if source.reward is None:
         status = tuple(g.verdict.status for g in answers)
-        earned = [float(g.verdict.correct and g.verdict.status not in UNJUDGED) for g in answers]
-    else:
-        earned = called(source.reward, f"{source.where}.reward", problem, [g.text for g in answers])
     earned_G = reward_G = np.array(earned, np.float64)
     if recipe.row.overlong == "shape":
         length_G = np.array([len(s.tokens) for s in samples])

@@ -14,7 +14,7 @@ from rlvr_limit.engine import EngineConfig
 from rlvr_limit.hosts import Hosts, HostsConfig
 from rlvr_limit.jobs.preemption import Notice
 from rlvr_limit.jobs.recipes import Reinforced, Supervised
-from rlvr_limit.mesh import MeshConfig
+from rlvr_limit.mesh import MeshConfig, of_all_hosts, row_devices
 from rlvr_limit.model import ModelConfig
 from rlvr_limit.records.storage import Place
 from rlvr_limit.tasks.countdown import CountdownConfig
@@ -318,6 +318,11 @@ class Experiment:
         return SamplingParams(s.temperature, s.top_p, limit, setup.stop_tokens, s.top_k, s.min_p)
 
     @property
+    def training_mesh(self) -> Mesh:
+        """Where what is trained lies: the mesh of all hosts."""
+        return of_all_hosts(self.mesh)
+
+    @property
     def row_places(self) -> int:
         """Tokens of the longest prompt and answer together."""
         return self.engine.prompt_places + self.settings.sampling.max_tokens
@@ -326,7 +331,7 @@ class Experiment:
     def microbatch(self) -> tuple[int, int]:
         """(rows, places) of a microbatch of training.tokens. UserError where they hold no whole prompt and answer."""
         s = self.settings
-        return rl.microbatch_shape(self.row_places, s.training.tokens, s.mesh.data * s.mesh.fsdp)
+        return rl.microbatch_shape(self.row_places, s.training.tokens, row_devices(self.training_mesh))
 
     def weights(self, evaluated: Evaluated) -> Place:
         """The folder of an arm's weights in this run, there or to be made, where they are not given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import jax
 import optax
@@ -11,9 +12,11 @@ from jax.sharding import Mesh
 
 from rlvr_limit import rl
 from rlvr_limit.likelihood import Rows
-from rlvr_limit.mesh import mesh_of, parameter_shardings, row_parts
-from rlvr_limit.model import ModelConfig, Params
+from rlvr_limit.mesh import mesh_of, on_this_host, parameter_shardings, placed, row_parts, rows_sharding
+from rlvr_limit.model import ModelConfig, Params, parameter_specs
 from rlvr_limit.rl.lora import adapter_specs, attached
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,13 @@ class Learner:
     """How a policy is updated, and where its parameters are found. With lora a state holds adapters of `base` alone,
     and so do its optimizer and what is kept of it; without, base is None.
 
-    packed: whether steps are summed over packed microbatches rather than taken as one program.
+    mesh is that of all hosts, here that of this one. packed: whether steps are summed over packed microbatches rather
+    than taken as one program.
     """
 
     model: ModelConfig
     mesh: Mesh
+    here: Mesh
     tx: optax.GradientTransformation
     compute: rl.Compute
     packed: bool
@@ -37,11 +42,22 @@ class Learner:
         return attached(self.base, state.params, self.lora) if self.lora else state.params
 
     def weights(self, state: rl.TrainState) -> Params:
-        """Plain weights in the model's dtype, adapters merged: what is sampled from and exported."""
-        if not self.lora:
-            return rl.weights(state, self.model)
-        merged = rl.merged(self.base, state.params, self.lora)
-        return jax.device_put(merged, jax.tree.map(lambda x: x.sharding, self.base))
+        """Plain weights in the model's dtype on this host, adapters merged: what is sampled from and exported.
+
+        A collective, where there are several hosts.
+        """
+        if self.lora:
+            merged = rl.merged(self.base, state.params, self.lora)
+            plain = jax.device_put(merged, jax.tree.map(lambda x: x.sharding, self.base))
+        else:
+            plain = rl.weights(state, self.model)
+        if self.mesh.size == self.here.size:
+            return plain
+        return on_this_host(plain, parameter_shardings(parameter_specs(self.model), self.here))
+
+    def sent(self, batch: T) -> T:
+        """A batch from the host, its rows spread over the mesh."""
+        return placed(batch, rows_sharding(self.mesh))
 
     def fitted(self, batches: Sequence[rl.PolicyBatch]) -> Learner:
         """The same, with logits at about as many places as these microbatches on the host have answer tokens."""
@@ -68,6 +84,13 @@ class Learner:
         return rl.accumulated_update(state, self.model, self.tx, None, batches, self.compute, self.lora, self.base)
 
 
+def spread(params: Params, model: ModelConfig, mesh: Mesh) -> Params:
+    """Weights that lie on this host, on the mesh of all hosts; the same arrays where this host is all of them."""
+    if mesh_of(params).size == mesh.size:
+        return params
+    return placed(params, parameter_shardings(parameter_specs(model), mesh))
+
+
 def begin(
     start: Params,
     model: ModelConfig,
@@ -77,11 +100,14 @@ def begin(
     masters: str,
     lora: rl.Lora | None,
     seed: int,
+    here: Mesh | None = None,
 ) -> tuple[Learner, rl.TrainState]:
-    """A learner and the state at step 0. The start's arrays are kept only where adapters belong to them."""
+    """A learner and the state at step 0, on the mesh of `start`; here is this host's, None where it is the same. The
+    start's arrays are kept only where adapters belong to them."""
     mesh = mesh_of(start)
+    here = here or mesh
     if lora is None:
-        return Learner(model, mesh, tx, compute, packed), rl.init_state(start, tx, masters)
+        return Learner(model, mesh, here, tx, compute, packed), rl.init_state(start, tx, masters)
     lie = parameter_shardings(adapter_specs(model, lora), mesh)
-    adapters = jax.device_put(rl.init_adapters(model, lora, jax.random.key(seed)), lie)
-    return Learner(model, mesh, tx, compute, packed, lora, start), rl.init_state(adapters, tx)
+    adapters = placed(rl.init_adapters(model, lora, jax.random.key(seed)), lie)
+    return Learner(model, mesh, here, tx, compute, packed, lora, start), rl.init_state(adapters, tx)

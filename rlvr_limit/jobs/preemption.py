@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 
+STOPPED = "stopped by SIGTERM: everything so far is kept; run the same command to go on"
+
 
 class Preempted(Exception):
     """The run was asked to end, and everything it had is kept."""
@@ -30,4 +32,4 @@ class Notice:
     def heed(self) -> None:
         """Raises Preempted if the notice has come."""
         if self:
-            raise Preempted("stopped by SIGTERM: everything so far is kept; run the same command to go on")
+            raise Preempted(STOPPED)

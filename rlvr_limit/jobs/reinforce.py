@@ -19,7 +19,7 @@ from rlvr_limit.jobs.metrics import SAMPLES_EVERY, write_samples
 from rlvr_limit.jobs.recipes import Reinforced
 from rlvr_limit.jobs.rewards import reward_named
 from rlvr_limit.likelihood import Rows
-from rlvr_limit.mesh import row_parts, rows_sharding
+from rlvr_limit.mesh import fetched, row_parts
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.types import Stop
 
@@ -38,8 +38,8 @@ MEAN = ("loss", "grad_norm", "clipped")
 def begin(
     experiment: Experiment, arm: str, recipe: Reinforced, start: Params, pool: GradingPool | None = None
 ) -> tuple[Step, State, Learner]:
-    """The step of a run, the state it begins from, and what it trains. The start's weights are kept only where KL needs
-    a reference, or adapters what they belong to.
+    """The step of a run, the state it begins from, and what it trains. start lies on this host; its weights are kept,
+    on the mesh of all hosts, only where KL needs a reference, or adapters what they belong to.
 
     pool grades where the task's grader is not to be called inline.
     """
@@ -55,7 +55,10 @@ def begin(
     updates = recipe.steps * recipe.minibatches
     tx = rl.optimizer(recipe.optimizer, updates)
     compute, packed = rl.Compute(s.training.remat), bool(s.training.tokens)
-    trained, state = learner.begin(start, model, tx, compute, packed, s.training.masters, recipe.lora, s.seed)
+    start = learner.spread(start, model, experiment.training_mesh)
+    trained, state = learner.begin(
+        start, model, tx, compute, packed, s.training.masters, recipe.lora, s.seed, experiment.mesh
+    )
     value_tx = None
     if recipe.value_optimizer:
         value_tx = rl.optimizer(recipe.value_optimizer, updates)
@@ -68,7 +71,7 @@ def _step(
 ) -> Step:
     recipe, model = source.recipe, source.experiment.setups[source.arm].model
     training = source.experiment.settings.training
-    objective, lie = recipe.objective, rows_sharding(source.experiment.mesh)
+    objective = recipe.objective
 
     def step(number: int, state: State) -> tuple[State, dict[str, float]]:
         policy, value = (state.policy, state.value) if value_tx else (state, None)
@@ -76,7 +79,7 @@ def _step(
         drawn = segments.draw(source, number) if recipe.segment else draw(source, number)
         # Weights in another dtype, or with adapters merged, are a copy, for which an update may have no room.
         source.engine.load(None)
-        if number % SAMPLES_EVERY == 1:
+        if number % SAMPLES_EVERY == 1 and source.experiment.hosts.is_first:
             _keep_samples(source, number, drawn)
         batch, kept_B, row = _batch(source, drawn, trained.policy(policy), value, reference)
         seen: list[dict[str, jax.Array]] = []
@@ -88,7 +91,7 @@ def _step(
                 places = source.experiment.engine.prompt_places, source.experiment.settings.sampling.max_tokens
                 parts = [rl.behind_prompts(minibatch, *places, row_parts(source.experiment.mesh, len(part)))]
             fitted = trained.fitted(parts)
-            parts = [jax.device_put(x, lie) for x in parts]
+            parts = [trained.sent(x) for x in parts]
             value_loss = {}
             if value_tx:
                 value, loss = rl.value_update(value, trained.policy(policy), model, value_tx, objective, parts)
@@ -185,4 +188,4 @@ def _values(params: Params, value: rl.ValueState, model: ModelConfig, rows: Rows
     padded = jax.tree.map(lambda x: np.pad(x, ((0, -count % at_once), (0, 0))), rows)
     starts = range(0, count, at_once)
     parts = (jax.tree.map(lambda x, start=start: x[start : start + at_once], padded) for start in starts)
-    return np.concatenate([rl.answer_values(params, value.head, model, part) for part in parts])[:count]
+    return np.concatenate([fetched(rl.answer_values(params, value.head, model, part)) for part in parts])[:count]

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
@@ -15,23 +15,17 @@ from kernels.selfcheck import check
 from rlvr_limit import records
 from rlvr_limit.engine import Engine, Moment
 from rlvr_limit.grading.pool import GradingPool
-from rlvr_limit.hosts import Hosts
 from rlvr_limit.jobs import matching, settings
 from rlvr_limit.jobs.conditions import weights_sha256
 from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
+from rlvr_limit.jobs.shares import Work, leased
 from rlvr_limit.jobs.stages import wanted
 from rlvr_limit.jobs.train import load, train_missing
 from rlvr_limit.model import ModelConfig
 from rlvr_limit.rollout import Graded, missing, rollout
 from rlvr_limit.types import Problem, SamplingParams, Stop, Verdict
-
-Work = list[tuple[Problem, list[int]]]
-"""(problem, sample indices that are still to be drawn)."""
-
-SHARES = 8
-"""A problem's samples are leased in so many shares for each host: few calls, and little to wait for in the end."""
 
 
 def run(config: ConfigDict) -> None:
@@ -159,7 +153,7 @@ def _sample(
 
     drawn = rollout(
         engine,
-        _leased(experiment, entry, work, lease),
+        leased(experiment.hosts, f"{lease}/{entry.name}", work, experiment.n),
         sampling,
         s.seed,
         f"eval/{identity(experiment, entry, temperature)}",
@@ -217,30 +211,6 @@ def _sample(
         take(wait=True)
         _write(entry, task.version, [], late, samples, verdicts)
     experiment.notice.heed()
-
-
-def _leased(
-    experiment: Experiment, entry: Evaluated, work: Work, lease: str
-) -> Iterator[tuple[Problem, Iterable[int]]]:
-    """The work of this host's replica: every problem, and of its samples what no other one has leased.
-
-    Replicas begin at different problems, so that the samples of one share their prompt's cache for as long as may be.
-    """
-    hosts = experiment.hosts
-    first = hosts.replica * len(work) // hosts.replicas
-    for problem, lacking in work[first:] + work[:first]:
-        yield problem, _shares(hosts, f"{lease}/{entry.name}/{problem.id}", lacking, experiment.n(problem))
-
-
-def _shares(hosts: Hosts, name: str, lacking: list[int], n: int) -> Iterator[int]:
-    """Those of the lacking indices below n that this host's replica leases.
-
-    Hosts may have read the records at different moments: what a share stands for does not depend on what is lacking.
-    """
-    size = -(-n // (SHARES * hosts.count))
-    wanted = set(lacking)
-    for share in hosts.shares(name, -(-n // size)):
-        yield from sorted(wanted.intersection(range(share * size, (share + 1) * size)))
 
 
 def _grading(experiment: Experiment) -> GradingPool | contextlib.nullcontext:

@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlvr_limit.engine import EngineConfig, Request, prompt_key
-from rlvr_limit.jobs.answers import Drawn, Source, group_of, unjudged, watched
+from rlvr_limit.jobs.answers import Drawn, Source, earned, group_of, unjudged, watched
 from rlvr_limit.records.files import publish
 from rlvr_limit.records.storage import Place
 from rlvr_limit.rollout import Graded, graded_beside
@@ -77,7 +77,8 @@ def draw(source: Source, number: int) -> Drawn:
     whole = [group for group in groups if all(group.ended)][: recipe.prompts]
     taken = {id(group) for group in whole}
     _write(folder, number, [group for group in groups if id(group) not in taken])
-    found = [group_of(source, group.problem, list(group.answers)) for group in whole]
+    answers = [(group.problem, list(group.answers)) for group in whole]
+    found = [group_of(source, *group, earned(source, *group)) for group in answers]
     lengths = [len(g.sample.tokens) for group in whole for g in group.answers]
     row = watched(found) | {
         "rounds": rounds,

@@ -70,6 +70,8 @@ def _decisive(experiment: Experiment, arm: str) -> dict | None:
     if needed["teacher"]:
         asked = settings.to_jsonable(experiment.setups[needed["teacher"]].sampling)
         found["asked"] = {k: v for k, v in asked.items() if k not in ("n", "n_of")}
+    if experiment.hosts.count > 1:
+        found["hosts"] = experiment.hosts.count
     if isinstance(recipe, Reinforced):
         reward = reward_named(recipe.reward, f"config.arms.{arm}.rl.reward")
         found["reward"] = source_digest(reward) if reward else ""

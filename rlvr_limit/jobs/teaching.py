@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 
 from rlvr_limit.engine import Engine
 from rlvr_limit.grading.pool import GradingPool
 from rlvr_limit.jobs.experiment import Experiment, Pair
 from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.jobs.recipes import Supervised
+from rlvr_limit.jobs.shares import drawn_by_all
 from rlvr_limit.model import Params
 from rlvr_limit.records.files import publish
 from rlvr_limit.records.storage import Place
-from rlvr_limit.rollout import graded_beside, rollout
-from rlvr_limit.types import UserError
+from rlvr_limit.rollout import Graded, graded_beside, rollout
+from rlvr_limit.types import Problem, SamplingParams, UserError
 
 
 def kept_in(root: Place, arm: str) -> Place:
@@ -24,28 +26,30 @@ def kept_in(root: Place, arm: str) -> Place:
 def draw(experiment: Experiment, arm: str, recipe: Supervised, teacher: Params, pool: GradingPool | None) -> None:
     """Draws recipe.answers answers of the teacher to each training problem, keeps the different ones that are right.
 
+    Several hosts share the drawing, and host 0 writes the file.
+
     The teacher is asked in its own way, the student's file holds the student's prompt. Drawn at the evaluation's
     temperature, on a stream of its own. Raises UserError where no answer is right.
     """
-    s, task = experiment.settings, experiment.task
+    s, task, hosts = experiment.settings, experiment.task, experiment.hosts
     asked = {problem.id: problem for problem in experiment.setups[arm].lessons}
     if not asked:
         raise UserError(f"config.arms.{arm}.sft: there are no training problems for {recipe.teacher} to answer")
     setup = experiment.setups[recipe.teacher]
     engine = Engine(teacher, setup.model, experiment.engine, s.sampling.max_tokens)
-    drawn = rollout(
-        engine,
-        ((problem, range(recipe.answers)) for problem in asked.values()),
-        lambda problem: experiment.sampling_params(setup, problem),
-        s.seed,
-        f"teach/{arm}",
-        setup.tokenizer.decode,
-        task.grade if pool is None else None,
-    )
+    stream, decode = f"teach/{arm}", setup.tokenizer.decode
+
+    def sampling(problem: Problem) -> SamplingParams:
+        return experiment.sampling_params(setup, problem)
+
+    def drawn(work: Iterable[tuple[Problem, Iterable[int]]]) -> Iterator[Graded]:
+        found = rollout(engine, work, sampling, s.seed, stream, decode, task.grade if pool is None else None)
+        return graded_beside(found, asked, pool) if pool else found
+
     found: dict[str, dict[str, int]] = {}
     total, done, right = len(asked) * recipe.answers, 0, 0
-    with Progress(experiment.root, f"teach {arm}", total, "answers") as progress:
-        for graded in graded_beside(drawn, asked, pool) if pool else drawn:
+    with Progress(experiment.root, f"teach {arm}", total, "answers", shown=hosts.is_first) as progress:
+        for graded in drawn_by_all(hosts, stream, list(asked.values()), recipe.answers, drawn):
             done += 1
             if graded.verdict.correct:
                 right += 1
@@ -54,6 +58,8 @@ def draw(experiment: Experiment, arm: str, recipe: Supervised, teacher: Params, 
             progress.update(done, right=right)
     if not found:
         raise UserError(f"config.arms.{arm}.sft: not one of {total} answers of {recipe.teacher} is right")
+    if not hosts.is_first:
+        return
     rows = [
         {"problem_id": name, "index": index, "response": text}
         for name in asked

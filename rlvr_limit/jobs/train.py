@@ -1,9 +1,17 @@
-"""Trains the arms that are recipes. A killed run goes on from its last state to the same parameters."""
+"""Trains the arms that are recipes. A killed run goes on from its last state to the same parameters.
+
+Several hosts train together. What is trained lies on the mesh of all of them (mesh.of_all_hosts), and of a kept state
+each writes its own part. For a step of reinforcement each host brings the weights to its own mesh and draws what it
+leases of the answers, so that who is done first takes more; then all exchange answers and verdicts, build the same
+batch, and put their own rows of it in place. Host 0 alone writes metrics, samples and exports. All of them end where
+one dies (hosts.all_needed), and a notice to go that one of them gets is heeded by all after the same step.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import math
 import random
 import time
@@ -19,11 +27,12 @@ from rlvr_limit.jobs import learner, reinforce, sharing, teaching
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, Setup
 from rlvr_limit.jobs.learner import Learner
 from rlvr_limit.jobs.metrics import Metrics
+from rlvr_limit.jobs.preemption import STOPPED, Preempted
 from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.jobs.recipes import Limits, Reinforced, Supervised
 from rlvr_limit.jobs.reinforce import State, Step
-from rlvr_limit.mesh import parameter_shardings, rows_sharding
+from rlvr_limit.mesh import parameter_shardings, row_devices
 from rlvr_limit.model import Params, init_params, parameter_specs
 from rlvr_limit.records.folders import brought, is_whole, made
 from rlvr_limit.records.storage import Place
@@ -41,22 +50,28 @@ def run(config: ConfigDict) -> None:
 
 
 def train_missing(experiment: Experiment) -> None:
-    """Trains each arm whose weights are neither given nor there, those that others start from first.
+    """Trains each arm whose weights are neither given nor there, those that others start from first."""
+    hosts = experiment.hosts
+    own = [entry for entry in experiment.evaluated if not _is_given(experiment, entry)]
+    if hosts.of_first(any(not is_whole(experiment.weights(entry)) for entry in own)):
+        try:
+            with hosts.all_needed():
+                for entry in own:
+                    if _is_lacking(experiment, entry):
+                        _train(experiment, experiment.source(entry).arm)
+        except Preempted:
+            # All hosts end here; host 0, which the others need for their goodbye, waits for them.
+            hosts.close()
+            raise
+    if hosts.is_first:
+        for entry in own:
+            load(experiment, entry)
+    hosts.wait("train")
 
-    Host 0 does it on its own devices; the others wait.
-    """
-    if experiment.hosts.is_first:
-        _train_all(experiment)
-    experiment.hosts.wait("train")
 
-
-def _train_all(experiment: Experiment) -> None:
-    for entry in experiment.evaluated:
-        if _is_given(experiment, entry):
-            continue
-        if not is_whole(experiment.weights(entry)):
-            _train(experiment, experiment.source(entry).arm)
-        load(experiment, entry)
+def _is_lacking(experiment: Experiment, entry: Evaluated) -> bool:
+    """Whether an arm's weights are still to be made, as host 0 sees it."""
+    return experiment.hosts.of_first(not is_whole(experiment.weights(entry)))
 
 
 def load(experiment: Experiment, entry: Evaluated) -> Params:
@@ -85,9 +100,29 @@ def _train(experiment: Experiment, arm: str) -> None:
     recipe = experiment.settings.arms[arm].recipe
     saved = recipe.save_at if isinstance(recipe, Reinforced) else (recipe.steps,)
     save = {at: f"{arm}-{at}" if isinstance(recipe, Reinforced) else arm for at in saved}
-    if not sharing.take(experiment, arm, save):
+    hosts = experiment.hosts
+    if not hosts.of_first(hosts.is_first and sharing.take(experiment, arm, save)):
+        check_shares(experiment, arm, recipe)
         _run_steps(experiment, arm, recipe, save)
-        sharing.give(experiment, arm, save)
+        if hosts.is_first:
+            sharing.give(experiment, arm, save)
+
+
+def check_shares(experiment: Experiment, arm: str, recipe: Supervised | Reinforced) -> None:
+    """Raises UserError, one line, where hosts cannot train an arm together, or devices cannot share its rows."""
+    hosts, training = experiment.hosts, experiment.settings.training
+    if hosts.count > 1 and isinstance(recipe, Reinforced) and recipe.segment:
+        raise UserError(
+            f"config.arms.{arm}.rl.segment: found {recipe.segment} on {hosts.count} hosts, 0 is right, or one host"
+        )
+    devices = row_devices(experiment.training_mesh)
+    rows = recipe.prompts * recipe.answers // recipe.minibatches if isinstance(recipe, Reinforced) else recipe.batch
+    if rows % devices and not training.tokens:
+        where, of = f"config.mesh on {hosts.count} hosts", f"an update of arm {arm} has {rows} rows"
+        raise UserError(
+            f"{where}: {devices} devices share rows along data and fsdp, but {of}; a multiple of {devices} rows, or "
+            "training.tokens above 0, is right"
+        )
 
 
 def _begin(
@@ -95,16 +130,21 @@ def _begin(
 ) -> tuple[Step, State, Learner]:
     """As reinforce.begin; the weights that a run starts from are let go of here."""
     taught = isinstance(recipe, Supervised) and recipe.teacher
-    if taught and not teaching.kept_in(experiment.root, arm).exists():
+    if taught and experiment.hosts.of_first(not teaching.kept_in(experiment.root, arm).exists()):
         # Before the start is loaded: the teacher's weights need not lie beside it.
         with contextlib.ExitStack() as graders:
             teaching.draw(experiment, arm, recipe, _weights_of(experiment, recipe.teacher), _pool(experiment, graders))
+        # Written by host 0 before another reads it.
+        experiment.hosts.exchange("taught")
     start = _start(experiment, arm, recipe.start)
     if isinstance(recipe, Reinforced):
         return reinforce.begin(experiment, arm, recipe, start, _pool(experiment, stack))
     tx, s = rl.optimizer(recipe.optimizer, recipe.steps), experiment.settings
     model, compute, packed = experiment.setups[arm].model, rl.Compute(s.training.remat), bool(s.training.tokens)
-    trained, state = learner.begin(start, model, tx, compute, packed, s.training.masters, recipe.lora, s.seed)
+    start = learner.spread(start, model, experiment.training_mesh)
+    trained, state = learner.begin(
+        start, model, tx, compute, packed, s.training.masters, recipe.lora, s.seed, experiment.mesh
+    )
     return _supervised_step(experiment, arm, recipe, trained), state, trained
 
 
@@ -127,7 +167,7 @@ def _start(experiment: Experiment, arm: str, name: str) -> Params:
 def _weights_of(experiment: Experiment, name: str) -> Params:
     """The weights of an arm, trained first where they are not there; of a reinforced one those of its last step."""
     entry = max((e for e in experiment.evaluated if e.arm == name), key=lambda e: e.step or 0)
-    if not _is_given(experiment, entry) and not is_whole(experiment.weights(entry)):
+    if not _is_given(experiment, entry) and _is_lacking(experiment, entry):
         _train(experiment, name)
     return load(experiment, entry)
 
@@ -137,43 +177,59 @@ def _run_steps(experiment: Experiment, arm: str, recipe: Supervised | Reinforced
 
     Raises UserError, one line, where training went wrong; the last good state stays.
     """
-    folder = experiment.root / "train" / arm
+    folder, hosts = experiment.root / "train" / arm, experiment.hosts
 
     def export(number: int, state: State) -> None:
         target = experiment.root / "weights" / save.get(number, "")
-        if number in save and not is_whole(target):
-            with made(target) as here:
-                _export(experiment.setups[arm], here, trained, state)
+        if number in save and hosts.of_first(not is_whole(target)):
+            params = trained.weights(state.policy if isinstance(state, rl.ActorCritic) else state)
+            if hosts.is_first:
+                with made(target) as here:
+                    _export(experiment.setups[arm], here, params)
 
     with contextlib.ExitStack() as stack:
         step, state, trained = _begin(experiment, arm, recipe, stack)
-        states = stack.enter_context(contextlib.closing(checkpoint.TrainStates(folder / "states")))
+        states = stack.enter_context(contextlib.closing(checkpoint.TrainStates(folder / "states", hosts.count > 1)))
         done, state = states.restore(state)
         export(done, state)
-        metrics = stack.enter_context(Metrics(experiment.root, arm, done, experiment.settings.wandb))
-        progress = stack.enter_context(Progress(experiment.root, f"train {arm}", recipe.steps, "steps", done))
+        if hosts.is_first:
+            metrics = stack.enter_context(Metrics(experiment.root, arm, done, experiment.settings.wandb))
+        progress = Progress(experiment.root, f"train {arm}", recipe.steps, "steps", done, hosts.is_first)
+        stack.enter_context(progress)
         kept = done
         saved = began = time.monotonic()
         for number in range(done + 1, recipe.steps + 1):
             state, row = step(number, state)
             began, seconds = time.monotonic(), time.monotonic() - began
-            metrics.append(number, row, seconds)
+            if hosts.is_first:
+                metrics.append(number, row, seconds)
             trouble = _trouble(recipe, row)
             if trouble:
                 raise UserError(f"arm {arm}, step {number}: {trouble}; {_kept(folder, kept)}")
             progress.update(number, **{name: row[name] for name in SHOWN if name in row})
             export(number, state)
-            due = time.monotonic() - saved > experiment.settings.checkpoint_seconds
-            if number in save or due or experiment.notice:
-                metrics.put()
+            is_due, must_go = _on_any_host(experiment, saved)
+            if number in save or is_due or must_go:
+                if hosts.is_first:
+                    metrics.put()
                 states.save(number, state)
                 kept, saved = number, time.monotonic()
-            experiment.notice.heed()
+            # The notice is asked for once a step: one that came since must not stop this host alone, nor unsaved.
+            if must_go:
+                raise Preempted(STOPPED)
+    # The last weights are there before another host reads them.
+    hosts.exchange("trained")
 
 
-def _export(setup: Setup, target: Path, trained: Learner, state: State) -> None:
+def _on_any_host(experiment: Experiment, saved: float) -> tuple[bool, bool]:
+    """(whether a state is to be kept for the time since the last one, by host 0's clock; whether a host must go)."""
+    due = time.monotonic() - saved > experiment.settings.checkpoint_seconds
+    said = [json.loads(text) for text in experiment.hosts.exchange(json.dumps([due, bool(experiment.notice)]))]
+    return said[0][0], any(must_go for _, must_go in said)
+
+
+def _export(setup: Setup, target: Path, params: Params) -> None:
     """Weights that started from a Hugging Face folder end in one, which transformers and vLLM open too."""
-    params = trained.weights(state.policy if isinstance(state, rl.ActorCritic) else state)
     if setup.folder:
         checkpoint.export_hf(target, params, setup.model, setup.folder)
     else:
@@ -199,7 +255,6 @@ def _kept(folder: Place, step: int) -> str:
 
 def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, trained: Learner) -> Step:
     task, setup, training = experiment.task, experiment.setups[arm], experiment.settings.training
-    lie = rows_sharding(experiment.mesh)
     shown = teaching.read(experiment, arm) if recipe.teacher else setup.shown
     if not setup.training and not shown:
         raise UserError(f"arm {arm}: there is nothing to learn from, 1 training problem or demonstration is needed")
@@ -221,9 +276,9 @@ def _supervised_step(experiment: Experiment, arm: str, recipe: Supervised, train
             weight_BT = np.where(rows.answer_BT, 1 / max(rows.answer_BT.sum(), 1), 0).astype(np.float32)
             batch = rl.SupervisedBatch(rows, weight_BT)
             parts = rl.microbatches(batch, *experiment.microbatch) if training.tokens else [batch]
-            state, metrics = trained.supervised(state, [jax.device_put(part, lie) for part in parts])
+            state, metrics = trained.supervised(state, [trained.sent(part) for part in parts])
         else:
-            state, metrics = trained.supervised(state, jax.device_put(rows, lie))
+            state, metrics = trained.supervised(state, trained.sent(rows))
         return state, _floats(metrics)
 
     return step

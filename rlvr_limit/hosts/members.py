@@ -1,9 +1,4 @@
-"""The hosts of one run: who there is, who of them lives, and who does what. The engine of it is jax.distributed.
-
-Every host runs the same job. Work is cut into numbered shares, which hosts lease from counters in the key-value store
-of host 0's coordination service: a fast host takes more. Leases are hints and records are the truth: what a dead host
-had leased is lacking in the records, and is leased again in the next turn.
-"""
+"""This host among those of a run: its leases, what hosts tell one another, and who of them lives."""
 
 from __future__ import annotations
 
@@ -13,23 +8,23 @@ import json
 import logging
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax._src import cloud_tpu_init, distributed
 
 from rlvr_limit.types import UserError
 
 START_SECONDS = 60
 """How long a host waits for the others at the start; hosts of one launch come up together."""
+
+GRACE_SECONDS = 5.0
+"""Beyond patience: how long a collective's error waits for the host to be named that fell silent."""
 
 GOODBYE_SECONDS = 1.0
 """Seconds that host 0 stays when all others have said goodbye, so that they leave before the service does."""
@@ -41,33 +36,26 @@ STAGES = ("prepare", "train", "sample", "grade", "second stage", "second grade",
 """Where hosts wait for one another, in this order."""
 
 
-@dataclass(frozen=True)
-class HostsConfig:
-    """Processes of one run: none of the first three where the launcher tells them (TPU pod, SLURM, Open MPI), or all.
-
-    coordinator is "address:port" of host 0, the same on every host; index counts from 0.
-    patience: seconds of silence after which a host counts as dead and others take over what it had leased.
-    together: hosts that hold one replica of the sampler between them, where one is too small for it.
-    """
-
-    coordinator: str = ""
-    count: int = 0
-    index: int = -1
-    patience: float = 30.0
-    together: int = 1
-
-
 class Hosts:
     """This host among those of a run; alone where there is no client. leases counts the shares that it was given.
 
     Of every `together` hosts that hold a replica between them the first leases and writes; the others must do all that
-    runs on the replica's devices in the same order, with the same values.
+    runs on the replica's devices in the same order, with the same values. watchdog is what start began.
     """
 
-    def __init__(self, index: int = 0, count: int = 1, client: Any = None, patience: float = 30.0, together: int = 1):
+    def __init__(
+        self,
+        index: int = 0,
+        count: int = 1,
+        client: Any = None,
+        patience: float = 30.0,
+        together: int = 1,
+        watchdog: subprocess.Popen | None = None,
+    ):
         self.index, self.count, self.leases = index, count, 0
         self.together, self.replica, self.replicas = together, index // together, count // together
-        self._client, self._patience, self._asked = client, patience, 0
+        self._client, self._patience, self._watchdog = client, patience, watchdog
+        self._needs_all, self._exchanges, self._asked, self._firsts = False, 0, 0, 0
         self._counters: Counter[str] = Counter()
         self._told: dict[str, float] = {}
         self._first = self._last = 0.0
@@ -109,13 +97,7 @@ class Hosts:
             found = find()
             self._client.key_value_set(key, json.dumps(found))
             return found
-        while True:
-            try:
-                return json.loads(self._client.blocking_key_value_get(key, 1000 * START_SECONDS))
-            except jax.errors.JaxRuntimeError as error:
-                # The heartbeat ends this process if the first host is gone; until then it is only slow.
-                if "DEADLINE_EXCEEDED" not in str(error):
-                    raise
+        return json.loads(self._said(key))
 
     @contextlib.contextmanager
     def in_step(self) -> Iterator[None]:
@@ -128,7 +110,7 @@ class Hosts:
                 raise
             names = " and ".join(str(index) for index in self.mates)
             raise UserError(
-                f"host {self.index}: what hosts {names} compute together broke off ({_first_line(error)}); other "
+                f"host {self.index}: what hosts {names} compute together broke off ({first_line(error)}); other "
                 "replicas go on, and the same command on every host draws what is lacking"
             ) from error
 
@@ -154,7 +136,7 @@ class Hosts:
             try:
                 said.append(json.loads(self._client.blocking_key_value_get(f"fact/{index}", 1000 * START_SECONDS)))
             except jax.errors.JaxRuntimeError as error:
-                raise UserError(f"host {index} has not come within {START_SECONDS} s: {_first_line(error)}") from error
+                raise UserError(f"host {index} has not come within {START_SECONDS} s: {first_line(error)}") from error
         for index, theirs in enumerate(said):
             names = [name for name in {**said[0], **theirs} if said[0].get(name) != theirs.get(name)]
             if names:
@@ -186,6 +168,66 @@ class Hosts:
         # The service gives whole directories: a key's beginning, such as "once/arms.", is none.
         said = {key.partition("/")[2]: json.loads(value)[1] for key, value in self._client.key_value_dir_get("once/")}
         return {name.removeprefix(prefix): value for name, value in said.items() if name.startswith(prefix)}
+
+    def exchange(self, value: str) -> list[str]:
+        """What every host says, by index; waits until all have. All hosts must come to their exchanges in one order."""
+        if not self._client:
+            return [value]
+        self._exchanges += 1
+        self._client.key_value_set(f"said/{self._exchanges}/{self.index}", value)
+        said = [self._said(f"said/{self._exchanges}/{index}") for index in range(self.count)]
+        # Who has spoken now has heard everything that was said before.
+        if self._exchanges > 1:
+            self._client.key_value_delete(f"said/{self._exchanges - 1}/{self.index}")
+        return said
+
+    def _said(self, key: str) -> str:
+        while True:
+            try:
+                return self._client.blocking_key_value_get(key, 1000 * START_SECONDS)
+            except jax.errors.JaxRuntimeError as error:
+                # The heartbeat ends this process if the other host is gone; until then it is only slow.
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
+
+    def of_first(self, value: bool) -> bool:
+        """What host 0 says, on every host; waits for host 0 alone. All hosts must ask in one order."""
+        if not self._client:
+            return value
+        self._firsts += 1
+        if self.is_first:
+            self._client.key_value_set(f"first/{self._firsts}", json.dumps(value))
+            return value
+        return json.loads(self._said(f"first/{self._firsts}"))
+
+    @contextlib.contextmanager
+    def all_needed(self) -> Iterator[None]:
+        """While no host can be spared: this process ends with a line that names the first one that falls silent.
+
+        Raises UserError where one is dead already. An error that may be a broken collective's waits for that line.
+        """
+        if not self._client:
+            yield
+            return
+        self._needs_all = True
+        for index in self._dead:
+            raise UserError(self._lost(index))
+        try:
+            yield
+        except (jax.errors.JaxRuntimeError, ValueError, UserError) as error:
+            broken = error.__cause__ if isinstance(error, UserError) else error
+            if isinstance(broken, (jax.errors.JaxRuntimeError, ValueError)):
+                # Connections to a host that died break before the heartbeat's patience is at its end.
+                time.sleep(self._patience + GRACE_SECONDS)
+            raise
+        finally:
+            self._needs_all = False
+
+    def _lost(self, index: int) -> str:
+        return (
+            f"host {index} has not been heard of for {self._patience:g} s, and training needs every host: host "
+            f"{self.index} ends too; the same command on every host goes on from the last kept state"
+        )
 
     def wait(self, stage: str, turn: int = 0) -> None:
         """Until every living host has come to this turn of a stage of STAGES, or is past it."""
@@ -242,9 +284,16 @@ class Hosts:
                 self._listen(client.key_value_dir_get("beat/"))
             except jax.errors.JaxRuntimeError as error:
                 if self._client:
-                    logging.error("host %d: %s", self.index, _first_line(error))
+                    logging.error("host %d: %s", self.index, first_line(error))
                     os._exit(3)
             time.sleep(min(1.0, self._patience / 5))
+
+    def _leave(self, why: str) -> None:
+        """Ends this process, from whatever it is waiting for."""
+        print(f"error: {why}", file=sys.stderr, flush=True)
+        if self._watchdog:
+            self._watchdog.communicate(b"goodbye\n")
+        os._exit(3)
 
     def _has_ended(self, index: int) -> bool:
         at = dict(self._client.key_value_dir_get("at/")) if self._client else {}
@@ -260,106 +309,19 @@ class Hosts:
         for index, (_, since) in self._heard.items():
             if now - since > self._patience and index not in self._dead:
                 self._dead.add(index)
+                if self._needs_all:
+                    self._leave(self._lost(index))
                 if self._has_ended(index):
                     continue
                 if index in self.mates:
-                    print(
-                        f"error: host {index} has not been heard of for {self._patience:g} s, and host {self.index} "
-                        "holds one replica with it: both end, the other replicas go on",
-                        file=sys.stderr,
-                        flush=True,
+                    self._leave(
+                        f"host {index} has not been heard of for {self._patience:g} s, and host {self.index} holds one "
+                        "replica with it: both end, the other replicas go on"
                     )
-                    os._exit(3)
                 print(
                     f"host {index} has not been heard of for {self._patience:g} s: others take over what it had leased",
                     flush=True,
                 )
-
-
-def start(config: HostsConfig) -> Hosts:
-    """Joins the other hosts of the run, if there are any. Must come before anything asks JAX for a device.
-
-    Raises UserError where the three fields are given in part, or host 0 does not answer.
-    """
-    given = {"coordinator": bool(config.coordinator), "count": config.count > 0, "index": config.index >= 0}
-    by_hand = all(given.values())
-    if any(given.values()) and not by_hand:
-        lacking = ", ".join(f"hosts.{name}" for name, is_given in given.items() if not is_given)
-        raise UserError(
-            f"config.hosts: {lacking} not given; all of coordinator, count and index would be right, or none"
-        )
-    if by_hand and (config.index >= config.count or not re.fullmatch(r".+:\d+", config.coordinator)):
-        raise UserError(
-            f"config.hosts: found index {config.index} of {config.count} at {config.coordinator!r}; "
-            "an index below count and an address such as 10.0.0.1:1234 would be right"
-        )
-    if not by_hand and not _is_launched_with_others():
-        return _of_replicas(config, 0, 1, None)
-    # A host may die while others sample: they go on without it.
-    jax.config.update("jax_enable_recoverability", True)
-    jax.config.update("jax_enable_preemption_service", False)
-    explicit = {"coordinator_address": config.coordinator, "num_processes": config.count, "process_id": config.index}
-    if config.index > 0:
-        _reach(config.coordinator, config.index)
-    watchdog = _watchdog(config)
-    try:
-        jax.distributed.initialize(
-            **(explicit if by_hand else {}),
-            initialization_timeout=START_SECONDS,
-            heartbeat_timeout_seconds=max(1, round(config.patience)),
-        )
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"config.hosts: cannot join the other hosts: {_first_line(error)}") from error
-    finally:
-        watchdog.stdin.write(b"joined\n")
-        watchdog.stdin.flush()
-        atexit.register(watchdog.communicate, b"goodbye\n")
-    state = distributed.global_state
-    if state.num_processes == 1:
-        jax.distributed.shutdown()
-        return _of_replicas(config, 0, 1, None)
-    return _of_replicas(config, state.process_id, state.num_processes, state.client)
-
-
-def _of_replicas(config: HostsConfig, index: int, count: int, client: Any) -> Hosts:
-    if config.together < 1 or count % config.together:
-        raise UserError(f"config.hosts.together: found {config.together}, but a divisor of {count} hosts is right")
-    return Hosts(index, count, client, config.patience, config.together)
-
-
-def _is_launched_with_others() -> bool:
-    """Whether this process is one of several by the environment's word: a TPU pod, a SLURM step, Open MPI."""
-    steps = (int(os.environ.get(name, "1")) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
-    return any(number > 1 for number in steps) or cloud_tpu_init.running_in_cloud_tpu_vm
-
-
-def _reach(address: str, index: int) -> None:
-    """UserError where nobody listens at host 0's address: JAX would abort the process, without a line."""
-    host, _, port = address.rpartition(":")
-    end = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-            return
-        except OSError as error:
-            if time.monotonic() > end:
-                raise UserError(
-                    f"config.hosts.coordinator: host {index} found nobody at {address} within {START_SECONDS} s "
-                    f"({error}); the address of host 0, which must be running, would be right"
-                ) from error
-            time.sleep(0.5)
-
-
-def _watchdog(config: HostsConfig) -> subprocess.Popen:
-    """A shell that says why this process is gone where it ends without a goodbye: JAX aborts it, with a stack trace."""
-    who = f"host {config.index}" if config.index >= 0 else "this host"
-    lost = "" if config.index == 0 else ", or host 0 is gone, which keeps the leases and without which no host goes on"
-    lines = (
-        f"error: {who} could not join the others: all must come within {START_SECONDS} s of one another",
-        f"error: {who} was stopped from outside{lost}: what was drawn is kept; the same command on every host goes on",
-    )
-    script = 'if read joined; then read goodbye || echo "$2" >&2; else echo "$1" >&2; fi'
-    return subprocess.Popen(["sh", "-c", script, "sh", *lines], stdin=subprocess.PIPE, start_new_session=True)
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -371,5 +333,6 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
     return str(error).partition("\n")[0]
