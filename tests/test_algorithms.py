@@ -162,9 +162,8 @@ def answers_of(trained: Experiment, batch: rl.PolicyBatch) -> list[tuple[tuple[i
     """(prompt ids, reward by the grader, whether it was cut) of each row."""
     setup, by_prompt = trained.setups["base"], {p.prompt_ids: p for p in trained.setups["base"].training}
     found, rows = [], batch.rows
-    for of, last, targets, answer in zip(
-        rows.of_B, rows.tokens_BT[:, 0].tolist(), rows.targets_BT, rows.answer_BT, strict=True
-    ):
+    columns = rows.of_B, rows.tokens_BT[:, 0].tolist(), rows.targets_BT, rows.answer_BT
+    for of, last, targets, answer in zip(*columns, strict=True):
         prompt, reply = (*rows.prefix_PS[of, : rows.length_P[of]].tolist(), last), tuple(targets[answer].tolist())
         right = trained.task.grade(by_prompt[prompt], setup.tokenizer.decode(reply)).correct
         found.append((prompt, float(right), reply[-1] not in setup.stop_tokens))
