@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from rlvr_limit import checkpoint
+from rlvr_limit.records.storage import place
 from rlvr_limit.types import UserError
 
 
@@ -165,3 +166,8 @@ def test_broken_state_of_several_hosts_is_refused_by_the_host_that_cannot_read_i
     shutil.rmtree(tmp_path / "2")
     with closing(checkpoint.TrainStates(tmp_path, spread=True)) as states:
         assert_is(states.restore(state(0)), 1)
+
+
+def test_states_of_several_hosts_are_refused_in_an_object_store():
+    with pytest.raises(UserError, match="memory://.*hosts that train together need a file system"):
+        checkpoint.TrainStates(place("memory://bucket/states"), spread=True)
