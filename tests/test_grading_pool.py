@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,8 @@ if __name__ == "__main__":
     process = subprocess.Popen(
         [sys.executable, script], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, start_new_session=True,
         stderr=subprocess.DEVNULL,
+        # Whoever started these tests in the background of a shell has them ignore Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     pids(path, 1)
     assert len(session_of(process)) > 2

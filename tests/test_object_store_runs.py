@@ -40,7 +40,7 @@ def run(*overrides):
     code = main.main(["main.py", *words, *(f"--config.{o}" for o in overrides)])
     print("exit code", code, flush=True)
 
-append, left = Writer.append, [7]
+append, left = Writer.append, [3]
 
 def notice(writer, rows):
     append(writer, rows)
