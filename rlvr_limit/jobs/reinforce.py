@@ -89,7 +89,7 @@ def _step(
                 parts = rl.microbatches(minibatch, *source.experiment.microbatch)
             else:
                 places = source.experiment.engine.prompt_places, source.experiment.settings.sampling.max_tokens
-                parts = [rl.behind_prompts(minibatch, *places, row_parts(source.experiment.mesh, len(part)))]
+                parts = [rl.behind_prompts(minibatch, *places, row_parts(trained.mesh, len(part)))]
             fitted = trained.fitted(parts)
             parts = [trained.sent(x) for x in parts]
             value_loss = {}
