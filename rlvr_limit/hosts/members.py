@@ -122,9 +122,21 @@ class Hosts:
 
     def _lease(self, name: str) -> int:
         if self._client:
-            return self._client.key_value_increment(f"lease/{name}", 1) - 1
+            with self._first_is_there():
+                return self._client.key_value_increment(f"lease/{name}", 1) - 1
         self._counters[name] += 1
         return self._counters[name] - 1
+
+    @contextlib.contextmanager
+    def _first_is_there(self) -> Iterator[None]:
+        """Ends this process where host 0 is gone, as JAX is about to; no goodbye is said, so the watchdog tells why."""
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if not str(error).startswith("UNAVAILABLE"):
+                raise
+            logging.error("host %d: %s", self.index, first_line(error))
+            os._exit(3)
 
     def agree(self, facts: Mapping[str, Any]) -> None:
         """Waits for what every host says of itself. UserError on all hosts, naming one that differs from host 0."""
@@ -236,9 +248,9 @@ class Hosts:
         place = [STAGES.index(stage), turn]
         self._client.key_value_set(f"at/{self.index}", json.dumps(place), allow_overwrite=True)
         while True:
-            at = {
-                int(key.rpartition("/")[2]): json.loads(value) for key, value in self._client.key_value_dir_get("at/")
-            }
+            with self._first_is_there():
+                said = self._client.key_value_dir_get("at/")
+            at = {int(key.rpartition("/")[2]): json.loads(value) for key, value in said}
             if {i for i, there in at.items() if there >= place} | self._dead >= set(range(self.count)):
                 return
             time.sleep(0.1)
