@@ -11,7 +11,7 @@ from kernels.decode_attention import Tiling, tiling
 from rlvr_limit import scheduler
 from rlvr_limit.engine import plans, programs
 from rlvr_limit.engine.requests import EngineConfig, Request
-from rlvr_limit.mesh import platform_of
+from rlvr_limit.mesh import platform_of, row_devices
 from rlvr_limit.model import ModelConfig
 
 REFERENCE_ROWS = 64
@@ -78,7 +78,7 @@ def own_pages(max_tokens: int, window: int, page: int) -> int:
 
 def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> Shapes:
     """The sizes of an engine for answers of up to max_tokens."""
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    shards = row_devices(mesh)
     page = -(-max(config.page, LEAST_PAGE) // config.window) * config.window
     slots = -(-config.slots // shards)
     buckets = (REFERENCE_ROWS,) if config.reference else (*config.buckets, config.slots)

@@ -20,7 +20,7 @@ from rlvr_limit.jobs.checks import check
 from rlvr_limit.jobs.experiment import Settings, Training, expand
 from rlvr_limit.jobs.recipes import Reinforced, Supervised
 from rlvr_limit.likelihood import Rows, Shared, padded
-from rlvr_limit.mesh import row_parts, sharding
+from rlvr_limit.mesh import row_devices, row_parts, sharding
 from rlvr_limit.model import ModelConfig, parameter_specs
 from rlvr_limit.planning import Benchmark, Program, Study, Update
 from rlvr_limit.planning import programs as abstract
@@ -245,7 +245,7 @@ def _accumulated(
 
 
 def _microbatch(mesh: Mesh | AbstractMesh, training: Training, places: int) -> tuple[int, int]:
-    return rl.microbatch_shape(places, training.tokens, mesh.shape["data"] * mesh.shape["fsdp"])
+    return rl.microbatch_shape(places, training.tokens, row_devices(mesh))
 
 
 def _rows(

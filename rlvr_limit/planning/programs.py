@@ -25,6 +25,7 @@ from rlvr_limit.mesh import (
     everywhere,
     over_hosts,
     parameter_shardings,
+    row_devices,
     sharding,
 )
 from rlvr_limit.model import ModelConfig, Params, parameter_count
@@ -223,7 +224,7 @@ def _on(lie: programs.Layout, x: Any, axes: Sequence[str | None]) -> jax.ShapeDt
 
 def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, prompt: int, answer: int) -> Program:
     """The log-probs of `batch` answers of so many tokens, each to a prompt of its own, on each shard of the rows."""
-    batch *= mesh.shape["data"] * mesh.shape["fsdp"]
+    batch *= row_devices(mesh)
     lie = sharding(mesh, (batch,), ("rows",))
 
     def of(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:

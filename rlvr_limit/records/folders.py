@@ -30,13 +30,19 @@ def is_whole(folder: Place) -> bool:
 
 
 @contextlib.contextmanager
+def _beside(folder: ObjectPath) -> Iterator[Path]:
+    """Where the folder may be made on this machine, for as long as the block lasts."""
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
+        yield Path(scratch) / folder.name
+
+
+@contextlib.contextmanager
 def brought(folder: Place) -> Iterator[Path]:
     """The folder as one of this machine, for as long as the block lasts. UserError where objects of it are missing."""
     if not isinstance(folder, ObjectPath):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
-        here = Path(scratch) / folder.name
+    with _beside(folder) as here:
         bring(folder, here)
         yield here
 
@@ -63,8 +69,7 @@ def made(folder: Place) -> Iterator[Path]:
     if not isinstance(folder, ObjectPath):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
-        here = Path(scratch) / folder.name
+    with _beside(folder) as here:
         yield here
         put_whole(here, folder)
 
@@ -76,10 +81,9 @@ def written(folder: Place, last: str) -> Iterator[Path]:
     if not isinstance(folder, ObjectPath):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
-        here = Path(scratch) / folder.name
+    with _beside(folder) as here:
         yield here
-        page = (here / last).rename(Path(scratch) / last)
+        page = (here / last).rename(here.parent / last)
         with os_errors("write", folder):
             put_all(here, folder)
             (folder / last).put_file(page)
