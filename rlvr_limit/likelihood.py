@@ -123,8 +123,8 @@ def states(
         before = model.Before(*map(of_rows, cache[i]), length_B) if long else None
         return model.causal_attention(q, k, v, before=before), None
 
-    positions_BT = length_B[:, None] + jnp.arange(rows.tokens_BT.shape[1])
-    return model.decode(params, config, rows.tokens_BT, positions_BT, attend, remat=remat, sums=sums)[0]
+    turned = model.rotation(config, length_B[:, None] + jnp.arange(rows.tokens_BT.shape[1]))
+    return model.decode(params, config, rows.tokens_BT, turned, attend, remat=remat, sums=sums)[0]
 
 
 def at_answers(rows: Rows | Shared, x_BT: jax.Array) -> jax.Array:

@@ -81,6 +81,13 @@ class Before(NamedTuple):
     length_B: jax.Array
 
 
+class Rotation(NamedTuple):
+    """cos and sin of positions' angles, float32 [B, T, 1, H / 2]."""
+
+    cos: jax.Array
+    sin: jax.Array
+
+
 class ParameterSpec(NamedTuple):
     """Shape, logical axes (see mesh.RULES) and the standard deviation of the initial values (None: ones, 0: zeros)."""
 
@@ -180,15 +187,17 @@ def rope_frequencies(config: ModelConfig) -> np.ndarray:
     return ((1 - kept) * frequency / scaling.factor + kept * frequency).astype(np.float32)
 
 
-def rotation(positions_BT: jax.Array, frequency: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """(cos, sin) of every position's angles, float32 [B, T, 1, H / 2]."""
-    angle = positions_BT[:, :, None, None].astype(jnp.float32) * frequency
-    return jnp.cos(angle), jnp.sin(angle)
+def rotation(config: ModelConfig, positions_BT: jax.Array, rows: str | None = "rows") -> Rotation:
+    """The angles of every position; rows as in decode."""
+    positions_BT = constrain(positions_BT, rows, None)
+    angle = positions_BT[:, :, None, None].astype(jnp.float32) * rope_frequencies(config)
+    return Rotation(jnp.cos(angle), jnp.sin(angle))
 
 
-def rotate(x_BTNH: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+def rotate(x_BTNH: jax.Array, turned: Rotation) -> jax.Array:
     """Rotary position embedding on halves of the head width, in float32 (Su et al. 2021, eq. 34)."""
     a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    cos, sin = turned
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTNH.dtype)
 
 
@@ -275,7 +284,7 @@ def decode(
     params: Params,
     config: ModelConfig,
     tokens_BT: jax.Array,
-    positions_BT: jax.Array,
+    turned: Rotation,
     attend: Attend,
     rows: str | None = "rows",
     remat: str = "none",
@@ -286,17 +295,16 @@ def decode(
     rows is the logical axis of B: "rows" spreads the batch over a mesh, None computes all of it everywhere. remat is
     one of REMAT. Products are in config.dtype, whatever the dtype of the parameters. sums, a tree for each layer, come
     out added to the gradients of the layers.
-    Returns the normed hidden states [B, T, D] and what attend returned for each layer.
+    turned are the tokens' positions. Returns the normed hidden states [B, T, D] and what attend returned for each layer.
     """
     c = config
-    cos, sin = rotation(constrain(positions_BT, rows, None), rope_frequencies(c))
 
     def layer(i: int, p: Params, x: jax.Array) -> tuple[jax.Array, Any]:
         y = rms_norm(x, p["attention_norm"], c.norm_eps)
         q, k, v = (_mapped(y, p, name) for name in "qkv")
         if c.qk_norm:
             q, k = rms_norm(q, p["q_norm"], c.norm_eps), rms_norm(k, p["k_norm"], c.norm_eps)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k = rotate(q, turned), rotate(k, turned)
         q = constrain(q, rows, None, "heads", None)
         k, v = (constrain(part, rows, None, "kv_heads", None) for part in (k, v))
         out, extra = attend(i, q, k, v)
@@ -397,4 +405,4 @@ def causal(
     def attend(_: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
         return causal_attention(q, k, v, segment_BT, behind_BT), (k, v)
 
-    return decode(params, config, tokens_BT, positions_BT, attend, rows, remat, sums)
+    return decode(params, config, tokens_BT, rotation(config, positions_BT, rows), attend, rows, remat, sums)

@@ -129,7 +129,8 @@ def test_only_the_distance_between_positions_matters():
         def attend(_, q, k, v):
             return model.grouped_attention(q, k, v, mask), None
 
-        return model.decode(params, GROUPED, tokens, jnp.broadcast_to(positions, (3, 9)), attend)[0]
+        turned = model.rotation(GROUPED, jnp.broadcast_to(positions, (3, 9)))
+        return model.decode(params, GROUPED, tokens, turned, attend)[0]
 
     here = hidden_at(np.arange(9))
     np.testing.assert_allclose(here, run(params, GROUPED, tokens)[0], rtol=0, atol=1e-5)

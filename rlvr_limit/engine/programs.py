@@ -126,10 +126,13 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
     b, window = rows.token_BW.shape
     u_WB = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window)
     recent = [tuple(_constrained(x, layout) for x in pair) for pair in empty_pool(layout.model, b, window)]
+    # All steps' at once: inside, XLA:CPU would make them again for each head of each layer.
+    turned = model.rotation(layout.model, rows.length_B[:, None] + jnp.arange(window))
+    turned_W = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], turned)
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, Drawn]:
         token, live, recent = carry
-        t, u, given = inputs
+        t, u, given, turned = inputs
 
         def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, tuple]:
             rk = jax.lax.dynamic_update_slice_in_dim(recent[i][0], k.transpose(0, 2, 3, 1), t, 3)
@@ -140,8 +143,7 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
             out = both.out_BKGH / both.total_BKG[..., None]
             return out.astype(q.dtype).reshape(q.shape), (rk, rv)
 
-        positions_B1 = (rows.length_B + jnp.where(live, t, 0))[:, None]
-        hidden, recent = model.decode(params, layout.model, token[:, None], positions_B1, attend)
+        hidden, recent = model.decode(params, layout.model, token[:, None], turned, attend)
         logits = constrain(model.logits(params, hidden[:, 0]), "draws", None)
         new, logp, logp_model = (constrain(x, "rows") for x in draw(logits, u, rows.rules))
         is_new = t + 1 >= rows.known_B
@@ -152,7 +154,7 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
 
     carry = (rows.token_BW[:, 0], rows.live_B, recent)
     given_WB = jnp.roll(rows.token_BW, -1, axis=1).T
-    (_, live, recent), drawn = jax.lax.scan(step, carry, (jnp.arange(window), u_WB, given_WB))
+    (_, live, recent), drawn = jax.lax.scan(step, carry, (jnp.arange(window), u_WB, given_WB, turned_W))
     return _filed(layout, pool, recent, rows), _on_host(layout, *drawn, live)
 
 
@@ -177,8 +179,8 @@ def verify_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
         out = (both.out_BKGH / both.total_BKG[..., None]).astype(q.dtype)
         return jnp.moveaxis(out.reshape(by_place), 2, 1).reshape(q.shape), fresh
 
-    positions_BW = rows.length_B[:, None] + places
-    hidden, fresh = model.decode(params, layout.model, jnp.maximum(rows.token_BW, 0), positions_BW, attend)
+    turned = model.rotation(layout.model, rows.length_B[:, None] + places)
+    hidden, fresh = model.decode(params, layout.model, jnp.maximum(rows.token_BW, 0), turned, attend)
     logits = constrain(model.logits(params, hidden.reshape(b * window, -1)), "draws", None)
     u_BW = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window).T
     drawn = draw(logits, u_BW.reshape(-1), jax.tree.map(lambda x: jnp.repeat(x, window), rows.rules))

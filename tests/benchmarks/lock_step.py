@@ -91,7 +91,8 @@ def _steps(
             weights = jax.nn.softmax(jnp.where(jnp.arange(keys.shape[-1]) <= length + t, scores, -1e30), axis=-1)
             return jnp.einsum("bkgs,bksh->bkgh", weights, values).reshape(q.shape), (keys, values)
 
-        hidden, cache = model.decode(params, config, token[:, None], jnp.full((len(token), 1), length + t), attend)
+        turned = model.rotation(config, jnp.full((len(token), 1), length + t))
+        hidden, cache = model.decode(params, config, token[:, None], turned, attend)
         drawn = draw(model.logits(params, hidden[:, 0]), u, rules)
         return (drawn[0], cache), drawn
 
