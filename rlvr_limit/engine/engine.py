@@ -108,7 +108,7 @@ class Engine:
     def layout(self, rows: int) -> programs.Layout:
         """What a window of so many rows is compiled for."""
         tile = self.shapes.plan(rows).tile
-        return programs.Layout(self._mesh, self.model, self.config.window, tile)
+        return programs.Layout(self._mesh, self.model, self.config.window, tile, self.config.cache_dtype)
 
     def check(self, request: Request) -> None:
         """Raises UserError where a request cannot be drawn."""

@@ -142,7 +142,7 @@ def decoder(config: ModelConfig) -> Decoder:
 def pool(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh) -> programs.Pool:
     """All pages of the engine's cache, where they lie."""
     lie = _layout(config, sizes, mesh, sizes.buckets[-1])
-    return [tuple(_on(lie, x, programs.KEYS) for x in pair) for pair in sizes.abstract_pool(config)]
+    return jax.tree.map(lambda x: _on(lie, x, programs.KEYS), sizes.abstract_pool(config))
 
 
 def prefill(
@@ -182,7 +182,7 @@ def moved_pages(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh) -
     lie = _layout(config, sizes, mesh, sizes.buckets[-1])
     filed = pool(config, sizes, mesh)
     at = jax.ShapeDtypeStruct((sizes.shards, MOVED_PAGES), jnp.int32)
-    saved = [tuple(jax.ShapeDtypeStruct((at.size, *x.shape[1:]), x.dtype) for x in pair) for pair in filed]
+    saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct((at.size, *x.shape[1:]), x.dtype), filed)
     return (
         Program(f"read_pages of {MOVED_PAGES}", lambda: programs.read_pages.trace(lie, filed, at), mesh.shape),
         Program(f"write_pages of {MOVED_PAGES}", lambda: programs.write_pages.trace(lie, filed, at, saved), mesh.shape),
@@ -215,7 +215,7 @@ def abstract_plan(sizes: Shapes, rows: int) -> Plan:
 
 
 def _layout(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> programs.Layout:
-    return programs.Layout(mesh, config, sizes.window, sizes.plan(rows).tile)
+    return programs.Layout(mesh, config, sizes.window, sizes.plan(rows).tile, sizes.cache_dtype)
 
 
 def _on(lie: programs.Layout, x: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
