@@ -79,6 +79,11 @@ class Engine:
         """Swaps the weights; shapes and dtypes must be those of the first ones, so nothing is compiled again."""
         self._params = params
 
+    @property
+    def params(self) -> Params:
+        """The weights that it samples from."""
+        return self._params
+
     def generate(self, requests: Iterable[Request], watch: Callable[[Moment], None] | None = None) -> Iterator[Sample]:
         """Yields samples as they finish, in no particular order. Raises UserError for a prompt or limit too long.
 

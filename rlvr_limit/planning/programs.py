@@ -127,14 +127,16 @@ def itemsize(config: ModelConfig) -> int:
     return jnp.dtype(config.dtype).itemsize
 
 
-def decoder(config: ModelConfig) -> Decoder:
-    """What a token costs in this model; of an untied embedding a token reads one row and multiplies nothing."""
+def decoder(config: ModelConfig, sizes: Shapes) -> Decoder:
+    """What a token costs in this model, with such a cache; of an untied embedding a token reads one row and multiplies
+    nothing."""
     looked_up = 0 if config.tied_embedding else config.vocab_size * config.width
     multiplied = parameter_count(config) - looked_up
+    pages = jax.tree.leaves(sizes.abstract_pool(config))
     return Decoder(
         multiplied,
         multiplied * itemsize(config),
-        2 * config.layers * config.kv_heads * config.head_width * itemsize(config),
+        sum(x.size * x.dtype.itemsize for x in pages) // (sizes.shards * sizes.pages * sizes.page),
         4 * config.layers * config.heads * config.head_width,
     )
 
