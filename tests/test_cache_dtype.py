@@ -13,10 +13,12 @@ import pytest
 from test_engine_pages import CONFIG, LONGEST, MODEL, asked, draw
 from test_model import random_params
 from test_plan import QWEN_7B, case
+from test_stages import experiment
 
 from rlvr_limit import model, records
 from rlvr_limit.engine import Engine, Request
 from rlvr_limit.engine.shapes import shapes_of
+from rlvr_limit.jobs import conditions
 from rlvr_limit.mesh import MeshConfig, make_mesh, parameter_shardings
 from rlvr_limit.model import Params, parameter_specs
 from rlvr_limit.planning import programs
@@ -225,9 +227,22 @@ def test_a_run_tells_its_drift_in_the_log_in_the_records_and_on_the_page(smoke_r
             np.testing.assert_allclose(drift[name], value, rtol=1e-6)
         assert 1e-5 < drift["mean"] < drift["largest"] < 0.2 and 0 < drift["kl_error"] < drift["kl"] < 1e-3
         assert "a cache in int8" in summary[arm]["conditions"]["engine"]
+    row = json.loads((folder.parent / "train" / "grpo" / "metrics.jsonl").read_text())
+    assert 1e-4 < row["max_delta_logp"] < 0.2 and row["kl_sampler"] > 0
     without = json.loads((smoke_run / "report" / "summary.json").read_text())["arms"]["base"]
     assert "drift" not in without and "int8" not in without["conditions"]["engine"]
-    assert smoke_run != folder.parent
+
+
+@pytest.mark.usefixtures("compilation_cache")
+def test_the_cache_s_dtype_is_a_condition_of_samples_and_leaves_older_folders_their_names(tmp_path):
+    plain, int8 = experiment(tmp_path), experiment(tmp_path, "engine.cache_dtype=int8")
+    assert plain.root != int8.root
+    known = [records.read_manifest(found.root)["conditions"]["engine"] for found in (plain, int8)]
+    assert known[1] == known[0] | {"cache_dtype": "int8"} and "cache_dtype" not in known[0]
+    said = [conditions.of(found, found.base).engine for found in (plain, int8)]
+    assert said[1] == f"{said[0]}, a cache in int8"
+    reference = replace(int8, engine=replace(int8.engine, reference=True))
+    assert conditions.of(reference, reference.base).engine == "reference, a cache in int8"
 
 
 def test_another_dtype_is_refused_in_one_line(tmp_path):

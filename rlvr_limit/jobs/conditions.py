@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rlvr_limit import records
 from rlvr_limit.engine import EngineConfig
@@ -61,6 +62,11 @@ def weights_sha256(experiment: Experiment, entry: Evaluated) -> str:
     if said or not (experiment.root / "manifest.json").exists():
         return said
     return records.read_manifest(experiment.root)["facts"].get(f"arms.{fact}", "")
+
+
+def decisive(engine: EngineConfig) -> dict[str, Any]:
+    """The engine in what names a folder; folders from before there was a cache_dtype keep their names."""
+    return {name: value for name, value in settings.to_jsonable(engine).items() if name != "cache_dtype" or value}
 
 
 def engine_in_words(engine: EngineConfig) -> str:

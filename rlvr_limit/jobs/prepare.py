@@ -264,9 +264,7 @@ def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, 
         found["together"] = s.hosts.together
     for allowed in ("n", "n_of", "adaptive"):
         del found["sampling"][allowed]
-    if not s.engine.cache_dtype:
-        # Folders from before there was a choice are those of the model's dtype.
-        del found["engine"]["cache_dtype"]
+    found["engine"] = conditions.decisive(s.engine)
     asked = {
         name: {
             "prompts": setup.variant,
