@@ -31,6 +31,7 @@ def defaults() -> ConfigDict:
                 "window": 9,
                 "page": 18,
                 "cache_tokens": 0,
+                "cache_dtype": "",
                 "buckets": (),
                 "group_from": 64,
                 "draft": 0,

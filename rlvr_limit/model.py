@@ -28,6 +28,9 @@ Params = Any
 Attend = Callable[[int, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 """(layer, q_BTNH, k_BTKH, v_BTKH) -> (output_BTNH, whatever the caller wants back from that layer)."""
 
+Rotation = tuple[jax.Array, jax.Array]
+"""(cos, sin) of positions' angles, float32 [B, T, 1, H / 2]."""
+
 LONG_ROW = 1024
 QUERY_BLOCK = 512
 
@@ -79,13 +82,6 @@ class Before(NamedTuple):
     k_BSKH: jax.Array
     v_BSKH: jax.Array
     length_B: jax.Array
-
-
-class Rotation(NamedTuple):
-    """cos and sin of positions' angles, float32 [B, T, 1, H / 2]."""
-
-    cos: jax.Array
-    sin: jax.Array
 
 
 class ParameterSpec(NamedTuple):
@@ -189,15 +185,13 @@ def rope_frequencies(config: ModelConfig) -> np.ndarray:
 
 def rotation(config: ModelConfig, positions_BT: jax.Array, rows: str | None = "rows") -> Rotation:
     """The angles of every position; rows as in decode."""
-    positions_BT = constrain(positions_BT, rows, None)
-    angle = positions_BT[:, :, None, None].astype(jnp.float32) * rope_frequencies(config)
-    return Rotation(jnp.cos(angle), jnp.sin(angle))
+    angle = constrain(positions_BT, rows, None)[:, :, None, None].astype(jnp.float32) * rope_frequencies(config)
+    return jnp.cos(angle), jnp.sin(angle)
 
 
-def rotate(x_BTNH: jax.Array, turned: Rotation) -> jax.Array:
+def rotate(x_BTNH: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     """Rotary position embedding on halves of the head width, in float32 (Su et al. 2021, eq. 34)."""
     a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-    cos, sin = turned
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTNH.dtype)
 
 
@@ -295,7 +289,7 @@ def decode(
     rows is the logical axis of B: "rows" spreads the batch over a mesh, None computes all of it everywhere. remat is
     one of REMAT. Products are in config.dtype, whatever the dtype of the parameters. sums, a tree for each layer, come
     out added to the gradients of the layers.
-    turned are the tokens' positions. Returns the normed hidden states [B, T, D] and what attend returned for each layer.
+    Returns the normed hidden states [B, T, D] and what attend returned for each layer.
     """
     c = config
 
@@ -304,7 +298,7 @@ def decode(
         q, k, v = (_mapped(y, p, name) for name in "qkv")
         if c.qk_norm:
             q, k = rms_norm(q, p["q_norm"], c.norm_eps), rms_norm(k, p["k_norm"], c.norm_eps)
-        q, k = rotate(q, turned), rotate(k, turned)
+        q, k = rotate(q, *turned), rotate(k, *turned)
         q = constrain(q, rows, None, "heads", None)
         k, v = (constrain(part, rows, None, "kv_heads", None) for part in (k, v))
         out, extra = attend(i, q, k, v)

@@ -7,16 +7,20 @@ from functools import partial
 import jax
 
 from kernels.decode_attention import cpu, gpu, hopper, reference, tpu
+from kernels.decode_attention.pages import Pages, quantised
 from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, Tiling, join, tiling
 from kernels.platforms import by_platform
 
-__all__ = ["EMPTY", "GROUP", "Partial", "Plan", "Tiling", "decode_attention", "join", "tiling"]
+__all__ = ["EMPTY", "GROUP", "Pages", "Partial", "Plan", "Tiling", "decode_attention", "join", "quantised", "tiling"]
 
 
-def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
+def decode_attention(
+    q_BKGH: jax.Array, k_PKHC: jax.Array | Pages, v_PKCH: jax.Array | Pages, plan: Plan, tile: int
+) -> Partial:
     """reference.decode_attention, by what is fast on the platform that the program is compiled for.
 
-    The kernels proper take pages of whole tiles (tpu.takes, hopper.takes); for others both get plain XLA.
+    The kernels proper take pages of whole tiles in the dtype of q (tpu.takes, hopper.takes); for others, those in 8
+    bits among them, both get plain XLA.
     """
     on_tpu = tpu if tpu.takes(q_BKGH, k_PKHC) else gpu
     on_gpu = hopper if hopper.takes(q_BKGH, k_PKHC, tile) else gpu

@@ -32,8 +32,12 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
 
 def _take(x: jax.Array, rows: jax.Array) -> jax.Array:
     """x[rows], as the two-dimensional look-up that XLA:CPU copies row by row."""
-    flat = jnp.take(x.reshape(x.shape[0], -1), rows, axis=0, mode="clip")
-    return flat.reshape(*rows.shape, *x.shape[1:])
+
+    def one(x: jax.Array) -> jax.Array:
+        flat = jnp.take(x.reshape(x.shape[0], -1), rows, axis=0, mode="clip")
+        return flat.reshape(*rows.shape, *x.shape[1:])
+
+    return jax.tree.map(one, x)
 
 
 def _own_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan) -> Partial:
@@ -89,8 +93,8 @@ def _own_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Pl
 
 
 def _fold(state: Partial, q_NKGH: jax.Array, keys: jax.Array, values: jax.Array, seen_NJC: jax.Array) -> Partial:
-    """J more pages for each of N rows, keys [N * J, K, H, C] and values [N * J, K, C, H]: the running softmax of Milakov
-    and Gimelshein 2018, alg. 3.
+    """J more pages for each of N rows, keys [N * J, K, H, C] and values [N * J, K, C, H]: the running softmax of
+    Milakov and Gimelshein 2018, alg. 3.
 
     In pieces that XLA:CPU computes to the same bits for any number of rows: it adds along the last axis in an order of
     its own, so that is done in halves.
@@ -143,8 +147,9 @@ def _shared_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan:
         )
         tokens_NJ = jnp.where((i * GROUP < visits_N)[:, None], tokens_NJ, 0)
         pages = page_NJ.reshape(-1)
-        keys = _take(k_PKHC, pages).reshape(tiles, GROUP, k, h, width).transpose(0, 2, 3, 1, 4)
-        values = _take(v_PKCH, pages).reshape(tiles, GROUP, k, width, h).transpose(0, 2, 1, 3, 4)
+        keys, values = (_take(x, pages).astype(q_BKGH.dtype) for x in (k_PKHC, v_PKCH))
+        keys = keys.reshape(tiles, GROUP, k, h, width).transpose(0, 2, 3, 1, 4)
+        values = values.reshape(tiles, GROUP, k, width, h).transpose(0, 2, 1, 3, 4)
         keys, values = keys.reshape(tiles, k, h, -1), values.reshape(tiles, k, -1, h)
         used_NS = (jnp.arange(width) < tokens_NJ[:, :, None]).reshape(tiles, -1)
         seen = (used_NS[:, None] & (prompt_NX == prompt_NJ[:, :1])[:, :, None])[:, None]

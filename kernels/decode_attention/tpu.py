@@ -22,8 +22,8 @@ MOST_PAGES = 8
 
 
 def takes(q_BKGH: jax.Array, k_PKHC: jax.Array) -> bool:
-    """Whether pages are whole tiles of the TPU and heads no wider than one."""
-    return k_PKHC.shape[-1] % LANES == 0 and q_BKGH.shape[-1] <= LANES
+    """Whether pages are whole tiles of the TPU, in the dtype of q, and heads no wider than one."""
+    return k_PKHC.dtype == q_BKGH.dtype and k_PKHC.shape[-1] % LANES == 0 and q_BKGH.shape[-1] <= LANES
 
 
 def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:

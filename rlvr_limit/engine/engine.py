@@ -79,6 +79,11 @@ class Engine:
         """Swaps the weights; shapes and dtypes must be those of the first ones, so nothing is compiled again."""
         self._params = params
 
+    @property
+    def params(self) -> Params:
+        """The weights that it samples from."""
+        return self._params
+
     def generate(self, requests: Iterable[Request], watch: Callable[[Moment], None] | None = None) -> Iterator[Sample]:
         """Yields samples as they finish, in no particular order. Raises UserError for a prompt or limit too long.
 
@@ -108,7 +113,7 @@ class Engine:
     def layout(self, rows: int) -> programs.Layout:
         """What a window of so many rows is compiled for."""
         tile = self.shapes.plan(rows).tile
-        return programs.Layout(self._mesh, self.model, self.config.window, tile)
+        return programs.Layout(self._mesh, self.model, self.config.window, tile, self.config.cache_dtype)
 
     def check(self, request: Request) -> None:
         """Raises UserError where a request cannot be drawn."""

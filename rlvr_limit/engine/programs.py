@@ -18,16 +18,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from kernels.decode_attention import Partial, Plan, decode_attention, join
+from kernels.decode_attention import Pages, Partial, Plan, decode_attention, join
 from kernels.platforms import SAME_BITS
 from rlvr_limit import model
+from rlvr_limit.engine.cache import Pool, as_cached, empty_pool
 from rlvr_limit.engine.drawing import Rules, draw, uniforms
 from rlvr_limit.mesh import Part, constrain, everywhere, on_each_device, partition, sharding
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.scheduler import TRASH
-
-Pool = list[tuple[jax.Array, jax.Array]]
-"""One (k_PKHC, v_PKCH) pair a layer: the layouts in which both products of decode attention read memory in order."""
 
 KEYS = ("rows", "kv_heads", None, None)
 """Logical axes of pages, and of everything else with a row and a key head: shards of rows have pages of their own."""
@@ -37,13 +35,14 @@ KEYS = ("rows", "kv_heads", None, None)
 class Layout:
     """What the programs are compiled for, beside the shapes of their arguments.
 
-    Rows come in tiles of `tile` that visit shared pages together.
+    Rows come in tiles of `tile` that visit shared pages together. cache_dtype is that of EngineConfig.
     """
 
     mesh: Mesh | AbstractMesh
     model: ModelConfig
     window: int
     tile: int
+    cache_dtype: str = ""
 
     def place(self, shape: tuple[int, ...], *axes: str | None) -> NamedSharding:
         """Where an array lies."""
@@ -83,16 +82,10 @@ class Drawn(NamedTuple):
     live_B: jax.Array
 
 
-def empty_pool(config: ModelConfig, pages: int, page: int) -> Pool:
-    """Zeros for the keys and values of `pages` pages of `page` tokens in every layer."""
-    k, v = (config.kv_heads, config.head_width, page), (config.kv_heads, page, config.head_width)
-    return [(jnp.zeros((pages, *k), config.dtype), jnp.zeros((pages, *v), config.dtype)) for _ in range(config.layers)]
-
-
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def new_pool(layout: Layout, pages: int, page: int) -> Pool:
     """empty_pool, made where it lies: the pages of all shards need not fit on one device."""
-    return _placed(layout, empty_pool(layout.model, pages, page))
+    return _placed(layout, empty_pool(layout.model, pages, page, layout.cache_dtype, layout.window))
 
 
 @partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=SAME_BITS)
@@ -112,11 +105,13 @@ def prefill(params: Params, layout: Layout, pool: Pool, tokens_RT: jax.Array, pa
         _, t, k, h = x_RTKH.shape
         return x_RTKH.reshape(r * j, t // j, k, h).transpose(order)
 
+    def put(old: jax.Array, new: jax.Array) -> jax.Array:
+        return _local(layout, write, [KEYS, (None, *KEYS[1:]), ("rows",)], old.shape)(old, new, pages_N)
+
     written = []
-    for (pool_k, pool_v), (k, v) in zip(pool, fresh, strict=True):
-        parts = (pool_k, paged(k, (0, 2, 3, 1))), (pool_v, paged(v, (0, 2, 1, 3)))
-        axes = [KEYS, (None, *KEYS[1:]), ("rows",)]
-        written.append(tuple(_local(layout, write, axes, old.shape)(old, new, pages_N) for old, new in parts))
+    for old, (k, v) in zip(pool, fresh, strict=True):
+        new = as_cached(paged(k, (0, 2, 3, 1)), paged(v, (0, 2, 1, 3)), layout.cache_dtype, layout.window)
+        written.append(jax.tree.map(put, old, new))
     return _placed(layout, written)
 
 
@@ -125,7 +120,7 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
     """Draws the rest of a window in every row, token by token, and files the keys and values of what it was fed."""
     b, window = rows.token_BW.shape
     u_WB = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window)
-    recent = [tuple(_constrained(x, layout) for x in pair) for pair in empty_pool(layout.model, b, window)]
+    recent = _placed(layout, empty_pool(layout.model, b, window))
     # All steps' at once: inside, XLA:CPU would make them again for each head of each layer.
     turned = model.rotation(layout.model, rows.length_B[:, None] + jnp.arange(window))
     turned_W = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], turned)
@@ -233,7 +228,7 @@ def _local(layout: Layout, f: Callable, axes: list[tuple], shape: tuple[int, ...
 
 def _placed(layout: Layout, pool: Pool) -> Pool:
     # As it was given, or the next call would compile anew.
-    return [tuple(_constrained(x, layout) for x in pair) for pair in pool]
+    return jax.tree.map(lambda x: _constrained(x, layout), pool)
 
 
 def _constrained(x: jax.Array, layout: Layout) -> jax.Array:
@@ -241,13 +236,15 @@ def _constrained(x: jax.Array, layout: Layout) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(layout.mesh, partition(layout.mesh, x.shape, KEYS)))
 
 
-def _paged(layout: Layout, q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan) -> Partial:
+def _paged(
+    layout: Layout, q_BKGH: jax.Array, k_PKHC: jax.Array | Pages, v_PKCH: jax.Array | Pages, plan: Plan
+) -> Partial:
     out = Partial(Part(q_BKGH.shape, KEYS), *[Part(q_BKGH.shape[:3], KEYS[:3])] * 2)
     f = on_each_device(partial(_local_attention, layout.tile), layout.mesh, [KEYS, KEYS, KEYS, ("rows",)], out)
     return f(q_BKGH, k_PKHC, v_PKCH, plan)
 
 
-def _local_attention(tile: int, q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan) -> Partial:
+def _local_attention(tile: int, q: jax.Array, k: jax.Array | Pages, v: jax.Array | Pages, plan: Plan) -> Partial:
     # Counts travel as one number a shard.
     plan = plan._replace(items=plan.items[0], visits=plan.visits[0])
     return decode_attention(q, k, v, plan, tile)
@@ -265,11 +262,12 @@ def _window_attention(q_BKGH: jax.Array, k_BKHW: jax.Array, v_BKWH: jax.Array, s
 
 def _filed(layout: Layout, pool: Pool, recent: list[tuple], rows: Rows) -> Pool:
     """The pool with each row's window in its page."""
-    pool = [
-        tuple(_file(layout, old, new, rows, axis) for old, new, axis in zip(layer, fresh, (3, 2), strict=True))
-        for layer, fresh in zip(pool, recent, strict=True)
-    ]
-    return _placed(layout, pool)
+
+    def filed(old: jax.Array | Pages, new: jax.Array | Pages, axis: int) -> jax.Array | Pages:
+        return jax.tree.map(lambda old, new: _file(layout, old, new, rows, axis), old, new)
+
+    fresh = [as_cached(*pair, layout.cache_dtype, layout.window) for pair in recent]
+    return _placed(layout, [(filed(k, a, 3), filed(v, b, 2)) for (k, v), (a, b) in zip(pool, fresh, strict=True)])
 
 
 def _on_host(layout: Layout, *drawn: jax.Array) -> Drawn:
@@ -288,4 +286,6 @@ def _file(layout: Layout, pool: jax.Array, recent: jax.Array, rows: Rows, axis: 
         return pool.at[page_B].set(jax.vmap(one)(pool[page_B], recent, offset_B))
 
     axes = [KEYS, KEYS, ("rows",), ("rows",)]
-    return _local(layout, local, axes, pool.shape)(pool, recent, rows.page_B, rows.offset_B)
+    # Tokens, or scales that are one a window.
+    offset_B = rows.offset_B // (layout.window // recent.shape[axis])
+    return _local(layout, local, axes, pool.shape)(pool, recent, rows.page_B, offset_B)

@@ -21,7 +21,8 @@ class EngineConfig:
     slots samples are alive at once; a window is the number of steps between two looks of the host; prompts hold at
     most prompt_places tokens and are prefilled prefill_rows at a time.
     Keys and values lie in pages of `page` tokens (16 or more, rounded up to whole windows). cache_tokens is what all
-    pages hold; 0 leaves room for every slot's longest sample and for prefix_rows prompts.
+    pages hold; 0 leaves room for every slot's longest sample and for prefix_rows prompts. cache_dtype "int8" keeps
+    them in 8 bits (cache.py), in about half the memory, which changes what is sampled; "" is the model's dtype.
     buckets are the numbers of rows that programs are compiled for, the smallest that holds all live samples is taken;
     () means one of all slots. Prompts of group_from tokens or more are attended to by all of their rows together,
     on accelerators those of any length.
@@ -36,6 +37,7 @@ class EngineConfig:
     window: int = 8
     page: int = 32
     cache_tokens: int = 0
+    cache_dtype: str = ""
     buckets: tuple[int, ...] = ()
     group_from: int = 64
     draft: int = 0

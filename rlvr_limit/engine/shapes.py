@@ -9,7 +9,8 @@ from jax.sharding import AbstractMesh, Mesh
 
 from kernels.decode_attention import Tiling, tiling
 from rlvr_limit import scheduler
-from rlvr_limit.engine import plans, programs
+from rlvr_limit.engine import plans
+from rlvr_limit.engine.cache import Pool, empty_pool
 from rlvr_limit.engine.requests import EngineConfig, Request
 from rlvr_limit.mesh import platform_of, row_devices
 from rlvr_limit.model import ModelConfig
@@ -28,7 +29,7 @@ class Shapes:
 
     group_from: prompts of so many tokens or more are visited, others listed for each of their rows. verified are the
     buckets in which guesses can be verified. prefills are the lengths that prompts are padded to, in
-    rising order.
+    rising order. cache_dtype is that of EngineConfig.
     """
 
     shards: int
@@ -41,6 +42,7 @@ class Shapes:
     prefills: tuple[int, ...]
     group_from: int
     tiling: Tiling
+    cache_dtype: str = ""
 
     @property
     def scheduler(self) -> scheduler.Shapes:
@@ -66,9 +68,10 @@ class Shapes:
         own = own_pages(request.sampling.max_tokens, self.window, self.page)
         return own - (-(len(request.prompt_ids) - 1) // self.page) <= self.pages - 1
 
-    def abstract_pool(self, model: ModelConfig) -> programs.Pool:
+    def abstract_pool(self, model: ModelConfig) -> Pool:
         """Shapes and dtypes of all pages."""
-        return jax.eval_shape(lambda: programs.empty_pool(model, self.shards * self.pages, self.page))
+        pages = self.shards * self.pages
+        return jax.eval_shape(lambda: empty_pool(model, pages, self.page, self.cache_dtype, self.window))
 
 
 def own_pages(max_tokens: int, window: int, page: int) -> int:
@@ -96,4 +99,4 @@ def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) 
     lists = tuple(rounded), verified, tuple(prefills)
     suited = tiling(platform_of(mesh))
     group_from = config.group_from if suited.lists_prompts else 1
-    return Shapes(shards, slots, page, pages, config.window, *lists, group_from, suited)
+    return Shapes(shards, slots, page, pages, config.window, *lists, group_from, suited, config.cache_dtype)

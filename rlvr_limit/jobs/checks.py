@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from rlvr_limit.engine.cache import DTYPES
 from rlvr_limit.jobs.experiment import ORDER, Arm, Settings, Training, expand, origin, sampling_of
 from rlvr_limit.jobs.guard import FIELDS
 from rlvr_limit.jobs.recipes import check_adapters, check_reinforced
@@ -155,6 +156,10 @@ def _check_engine(s: Settings) -> None:
         raise UserError(
             f"config.engine.draft: found {e.draft}, 0 (off) is right, or in no reference mode the tokens that are "
             "verified at once"
+        )
+    if e.cache_dtype not in DTYPES:
+        raise UserError(
+            f"config.engine.cache_dtype: found {e.cache_dtype!r}, but 'int8', or '' for the model's dtype, is right"
         )
     for rows in e.buckets:
         if not 1 <= rows <= e.slots:

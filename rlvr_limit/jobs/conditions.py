@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rlvr_limit import records
 from rlvr_limit.engine import EngineConfig
@@ -40,7 +41,7 @@ def of(experiment: Experiment, entry: Evaluated) -> guard.Conditions:
         top_k=str(s.top_k),
         min_p=str(s.min_p),
         grader=experiment.task.version,
-        engine="reference" if experiment.engine.reference else engine_in_words(experiment.engine),
+        engine=engine_in_words(experiment.engine),
         dtype=setup.model.dtype,
     )
 
@@ -63,7 +64,15 @@ def weights_sha256(experiment: Experiment, entry: Evaluated) -> str:
     return records.read_manifest(experiment.root)["facts"].get(f"arms.{fact}", "")
 
 
+def decisive(engine: EngineConfig) -> dict[str, Any]:
+    """The engine in what names a folder; folders from before there was a cache_dtype keep their names."""
+    return {name: value for name, value in settings.to_jsonable(engine).items() if name != "cache_dtype" or value}
+
+
 def engine_in_words(engine: EngineConfig) -> str:
-    """The shapes that decide which samples agree bit by bit."""
+    """The shapes that decide which samples agree bit by bit, and what the cache holds."""
+    dtype = f", a cache in {engine.cache_dtype}" if engine.cache_dtype else ""
+    if engine.reference:
+        return f"reference{dtype}"
     cache = f", {engine.cache_tokens:,} tokens of cache" if engine.cache_tokens else ""
-    return f"{engine.slots} slots, windows of {engine.window}, pages of {engine.page}{cache}"
+    return f"{engine.slots} slots, windows of {engine.window}, pages of {engine.page}{cache}{dtype}"

@@ -264,6 +264,7 @@ def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, 
         found["together"] = s.hosts.together
     for allowed in ("n", "n_of", "adaptive"):
         del found["sampling"][allowed]
+    found["engine"] = conditions.decisive(s.engine)
     asked = {
         name: {
             "prompts": setup.variant,

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from rlvr_limit import passk, records, report
 from rlvr_limit.grading import strict
-from rlvr_limit.jobs import conditions, matching
+from rlvr_limit.jobs import conditions, drift, matching
 from rlvr_limit.jobs.experiment import Evaluated, Experiment, benchmark_of
 from rlvr_limit.jobs.metrics import training_rows
 from rlvr_limit.jobs.prepare import prepare
@@ -164,6 +164,7 @@ def _arm(
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
         second=second_stage(experiment, entry, problems),
+        drift=drift.of(experiment, entry),
     )
     return arm, _examples(entry.name, row, samples, verdicts)
 

@@ -15,7 +15,7 @@ from kernels.selfcheck import check
 from rlvr_limit import records
 from rlvr_limit.engine import Engine, Moment
 from rlvr_limit.grading.pool import GradingPool
-from rlvr_limit.jobs import matching, settings
+from rlvr_limit.jobs import drift, matching, settings
 from rlvr_limit.jobs.conditions import weights_sha256
 from rlvr_limit.jobs.experiment import Evaluated, Experiment
 from rlvr_limit.jobs.prepare import prepare
@@ -80,6 +80,8 @@ def _sample_lacking(experiment: Experiment, lease: str) -> None:
             # The next arm's temperature may be matched to what was drawn just now.
             samples.flush()
             verdicts.flush()
+            if experiment.engine.cache_dtype:
+                drift.measure(experiment, entry, engine.params)
 
 
 def _longest(experiment: Experiment, model: ModelConfig) -> int:

@@ -16,6 +16,7 @@ from rlvr_limit.jobs.prepare import prepare
 from rlvr_limit.jobs.progress import Progress
 from rlvr_limit.jobs.texts import Answer
 from rlvr_limit.jobs.train import load, train_missing
+from rlvr_limit.model import Params
 
 ROWS = 256
 """Scores are put on record so many at a time."""
@@ -47,7 +48,8 @@ def score_missing(experiment: Experiment) -> None:
 
 
 def _work(experiment: Experiment) -> list[tuple[Evaluated, str, list[Answer]]]:
-    return [(model, whose, _lacking(experiment, model, whose)) for model, whose in _wanted(experiment)]
+    n = experiment.settings.score.answers
+    return [(model, whose, lacking(experiment, model, whose, n)) for model, whose in _wanted(experiment)]
 
 
 def _score_lacking(experiment: Experiment, turn: int) -> None:
@@ -64,7 +66,7 @@ def _score_lacking(experiment: Experiment, turn: int) -> None:
         done, before = total - left, hosts.told("scored")
         for share in hosts.shares(f"score/{turn}", len(work)):
             model, arm, todo = work[share]
-            for rows in _scored(experiment, model, arm, todo):
+            for rows in scored(experiment, model, arm, todo):
                 if hosts.leads:
                     scores.append(rows)
                     done += len(rows)
@@ -83,22 +85,26 @@ def _wanted(experiment: Experiment) -> list[tuple[Evaluated, str]]:
     return wanted + [(entry, whose) for whose in texts.given(experiment) for entry in experiment.evaluated]
 
 
-def _lacking(experiment: Experiment, model: Evaluated, whose: str) -> list[Answer]:
+def lacking(experiment: Experiment, model: Evaluated, whose: str, n: int) -> list[Answer]:
+    """Of the first n texts to each problem those that are not scored under the model."""
+
     def there() -> dict[str, list[int]]:
         found = records.existing(experiment.root, "scores", arm=whose, model=model.name)
         return {name: sorted(indices) for name, indices in found.items()}
 
     # Hosts of one replica score the same, though records grow while each of them reads.
     have = experiment.hosts.same(there)
-    answers = texts.of_model(experiment, whose, model, experiment.settings.score.answers)
+    answers = texts.of_model(experiment, whose, model, n)
     return [answer for answer in answers if answer.index not in have.get(answer.problem_id, ())]
 
 
-def _scored(experiment: Experiment, model: Evaluated, whose: str, todo: list[Answer]) -> Iterator[list[dict]]:
-    """Rows of the scores table, some at a time, short answers first."""
+def scored(
+    experiment: Experiment, model: Evaluated, whose: str, todo: list[Answer], params: Params | None = None
+) -> Iterator[list[dict]]:
+    """Rows of the scores table, some at a time, short answers first. params are the model's; None: to be loaded."""
     if not todo:
         return
-    setup, params = experiment.setups[model.arm], load(experiment, model)
+    setup, params = experiment.setups[model.arm], load(experiment, model) if params is None else params
     pairs = [(answer.prompt, answer.tokens) for answer in todo]
     rows: list[dict] = []
     for i, scored in likelihood.score_batches(params, setup.model, pairs, experiment.settings.score.tokens):

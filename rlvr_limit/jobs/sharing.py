@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from rlvr_limit.jobs import settings
+from rlvr_limit.jobs import conditions, settings
 from rlvr_limit.jobs.experiment import Experiment
 from rlvr_limit.jobs.recipes import Reinforced
 from rlvr_limit.jobs.rewards import reward_named, source_digest
@@ -76,7 +76,7 @@ def _decisive(experiment: Experiment, arm: str) -> dict | None:
         reward = reward_named(recipe.reward, f"config.arms.{arm}.rl.reward")
         found["reward"] = source_digest(reward) if reward else ""
     common = {name: settings.to_jsonable(getattr(s, name)) for name in ("seed", "dtype", "mesh", "task", "model")}
-    more = {"training": settings.to_jsonable(s.training), "engine": settings.to_jsonable(experiment.engine)}
+    more = {"training": settings.to_jsonable(s.training), "engine": conditions.decisive(experiment.engine)}
     return found | common | more | {"max_tokens": s.sampling.max_tokens}
 
 

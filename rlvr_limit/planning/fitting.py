@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from rlvr_limit.engine import EngineConfig
@@ -93,7 +94,7 @@ class Case(NamedTuple):
     def windows(self, compiled: Compile, buckets: Sequence[int]) -> list[Compiled]:
         """The decode windows of so many rows each, compiled."""
         sizes = self.sizes
-        big = programs.device_bytes(programs.pool(self.model, sizes, self.mesh)[0][0])
+        big = programs.device_bytes(jax.tree.leaves(programs.pool(self.model, sizes, self.mesh))[0])
         return [compiled(programs.decode_window(self.model, sizes, self.mesh, rows), big) for rows in buckets]
 
     def helpers(self, compiled: Compile) -> list[Compiled]:

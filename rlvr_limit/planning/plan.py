@@ -167,7 +167,7 @@ def plan(
         others=tuple(others),
         trained=tuple(trained),
         advice=tuple(fitting.advice(case, fit, [*others, *(p for each in trained for p in each.programs)])),
-        decoder=programs.decoder(model),
+        decoder=programs.decoder(model, runs.sizes),
         machine=estimate.Machine(
             replicas=shape.data * shape.fsdp,
             weight_shards=shape.tensor,

@@ -127,14 +127,16 @@ def itemsize(config: ModelConfig) -> int:
     return jnp.dtype(config.dtype).itemsize
 
 
-def decoder(config: ModelConfig) -> Decoder:
-    """What a token costs in this model; of an untied embedding a token reads one row and multiplies nothing."""
+def decoder(config: ModelConfig, sizes: Shapes) -> Decoder:
+    """What a token costs in this model, with such a cache; of an untied embedding a token reads one row and multiplies
+    nothing."""
     looked_up = 0 if config.tied_embedding else config.vocab_size * config.width
     multiplied = parameter_count(config) - looked_up
+    pages = jax.tree.leaves(sizes.abstract_pool(config))
     return Decoder(
         multiplied,
         multiplied * itemsize(config),
-        2 * config.layers * config.kv_heads * config.head_width * itemsize(config),
+        sum(x.size * x.dtype.itemsize for x in pages) // (sizes.shards * sizes.pages * sizes.page),
         4 * config.layers * config.heads * config.head_width,
     )
 
@@ -142,7 +144,7 @@ def decoder(config: ModelConfig) -> Decoder:
 def pool(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh) -> programs.Pool:
     """All pages of the engine's cache, where they lie."""
     lie = _layout(config, sizes, mesh, sizes.buckets[-1])
-    return [tuple(_on(lie, x, programs.KEYS) for x in pair) for pair in sizes.abstract_pool(config)]
+    return jax.tree.map(lambda x: _on(lie, x, programs.KEYS), sizes.abstract_pool(config))
 
 
 def prefill(
@@ -182,7 +184,7 @@ def moved_pages(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh) -
     lie = _layout(config, sizes, mesh, sizes.buckets[-1])
     filed = pool(config, sizes, mesh)
     at = jax.ShapeDtypeStruct((sizes.shards, MOVED_PAGES), jnp.int32)
-    saved = [tuple(jax.ShapeDtypeStruct((at.size, *x.shape[1:]), x.dtype) for x in pair) for pair in filed]
+    saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct((at.size, *x.shape[1:]), x.dtype), filed)
     return (
         Program(f"read_pages of {MOVED_PAGES}", lambda: programs.read_pages.trace(lie, filed, at), mesh.shape),
         Program(f"write_pages of {MOVED_PAGES}", lambda: programs.write_pages.trace(lie, filed, at, saved), mesh.shape),
@@ -215,7 +217,7 @@ def abstract_plan(sizes: Shapes, rows: int) -> Plan:
 
 
 def _layout(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> programs.Layout:
-    return programs.Layout(mesh, config, sizes.window, sizes.plan(rows).tile)
+    return programs.Layout(mesh, config, sizes.window, sizes.plan(rows).tile, sizes.cache_dtype)
 
 
 def _on(lie: programs.Layout, x: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:

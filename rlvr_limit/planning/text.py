@@ -43,7 +43,8 @@ def _replicas(plan: Plan) -> str:
 
 def _memory(plan: Plan) -> list[str]:
     e, s, longest = plan.engine, plan.sizes, plan.study.max_tokens
-    tokens = f"{s.pages:,} pages of {s.page} tokens: {s.pages * s.page:,}" if plan.slots else ""
+    bits = f", in {e.cache_dtype}" if e.cache_dtype else ""
+    tokens = f"{s.pages:,} pages of {s.page} tokens: {s.pages * s.page:,}{bits}" if plan.slots else ""
     lines = [
         "each device holds",
         f"  parameters   {_gb(plan.device_parameter_bytes):>10}",

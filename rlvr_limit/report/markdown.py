@@ -32,6 +32,7 @@ def summary(study: Study, found: Findings, files: dict[str, str]) -> str:
         _plain(" ".join([*words.summary(study, found), *words.other_arms(study, found)])),
         *([f"**{_plain(study.caveat)}**"] if study.caveat else []),
         *(part for title, (head, rows) in tables_of.items() for part in (f"## {title}", _table(head, rows))),
+        _items(words.drifts(study)),
         "## Figures",
         *figures,
         "## How to reproduce this",

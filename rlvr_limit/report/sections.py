@@ -301,6 +301,7 @@ def _conditions(study: Study, found: Findings, images: Images) -> list[str]:
     return [
         html.paragraph("Marked, with \u2260: what is not the same in every arm."),
         html.table(head, rows, numbers=False, differs=differs),
+        html.items(drifts) if (drifts := words.drifts(study)) else "",
     ]
 
 

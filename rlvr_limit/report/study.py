@@ -18,6 +18,31 @@ from rlvr_limit.types import UserError
 Answers = tuple[tuple[tuple[str, int, int], ...], tuple[int, int]]
 
 
+@dataclass(frozen=True)
+class Drift:
+    """What an 8-bit cache does to an arm: its own log-probs of tokens that it drew against those without such a cache.
+
+    Over `tokens` tokens of `answers` answers: mean and largest |difference|, kl the KL(sampler || model) of a token at
+    temperature 1 and kl_error its standard error (None where no problem has two of the answers); nats.
+    """
+
+    answers: int
+    tokens: int
+    mean: float
+    largest: float
+    kl: float
+    kl_error: float | None
+
+    def in_words(self) -> str:
+        """One sentence for the console and the page."""
+        error = "unknown" if self.kl_error is None else f"{self.kl_error:.1e}"
+        return (
+            f"8-bit cache against none, {self.tokens:,} tokens of {self.answers:,} answers: |difference of log-probs| "
+            f"{self.mean:.1e} on average, {self.largest:.1e} at most; KL(sampler \u2016 model) {self.kl:.1e} nats a "
+            f"token (standard error {error})"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class SecondStage:
     """More samples of the problems of which an arm's n_M samples hold no right one: n_M drawn, c_M right, else 0.
@@ -46,6 +71,7 @@ class Arm:
     chains_right_M and chains_wrong_M: right answers whose chain a person judged right or wrong; None: nobody did.
     second: where sampling was adaptive, the rest of it. It lengthens pass@k and tells which problems are solved; all
     else, and every other field, is of the first stage alone.
+    drift: where the sampler's cache was in 8 bits, and answers have been scored.
     """
 
     name: str
@@ -69,6 +95,7 @@ class Arm:
     chains_right_M: np.ndarray | None = None
     chains_wrong_M: np.ndarray | None = None
     second: SecondStage | None = None
+    drift: Drift | None = None
 
     @property
     def pass_MK(self) -> np.ndarray:

@@ -162,6 +162,7 @@ def _summary(study: Study, found: Findings) -> dict[str, Any]:
             "entropy_error": arm.entropy_error,
             "conditions": arm.conditions,
             "weights_sha256": arm.weights_sha256 or None,
+            **({"drift": dataclasses.asdict(arm.drift)} if arm.drift else {}),
         }
         guess = found.guess(arm.name)
         if guess:

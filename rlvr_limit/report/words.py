@@ -242,6 +242,11 @@ def _cut_or_ungraded(study: Study) -> list[str]:
     return lines
 
 
+def drifts(study: Study) -> list[str]:
+    """What an 8-bit cache did to each arm that was sampled with one."""
+    return [f"{sentence(arm.label)}: {arm.drift.in_words()}." for arm in study.arms if arm.drift]
+
+
 def condition_fields(study: Study) -> list[str]:
     """The names of all recorded conditions, in the order in which they first appear."""
     return list(dict.fromkeys(field for arm in study.arms for field in arm.conditions))

@@ -48,6 +48,7 @@ class Workload:
     top_p: float = 0.95
     buckets: tuple[int, ...] = ()
     draft: int = 0
+    cache_dtype: str = ""
     sharpness: float = 1.0
 
 
@@ -63,6 +64,8 @@ WORKLOADS = {
     **{f"one-prompt-{n}": Workload(TINY, 1, n, 1024, 64, min(n, 256)) for n in (64, 256, 1024)},
     **{f"eight-prompts-{n}": Workload(TINY, 8, n, 1024, 64, min(8 * n, 256)) for n in (8, 32, 128)},
     **{f"prompt-{n}": replace(FIXED, long=n, new=64) for n in (64, 512, 2048)},
+    "tiny-int8": replace(FIXED, cache_dtype="int8"),
+    "one-prompt-256-int8": Workload(TINY, 1, 256, 1024, 64, 256, cache_dtype="int8"),
     # So sharp a model says the same again to the same prompt but for a token here and there.
     **{f"siblings-{n}": replace(SIBLINGS, slots=n, draft=16 * n) for n in (2, 4, 8, 16)},
 }
@@ -142,15 +145,15 @@ def matmul_rate(c: ModelConfig, rows: int, params: Params) -> float:
     return 2 * parameter_count(c) * rows / seconds(lambda: chain(x, params))
 
 
-def floor_seconds(w: Workload, moments: list[Moment], rate: float, bandwidth: float) -> float:
-    """The least time for what the engine did: every window's steps with the tokens that were live in it."""
+def floor_seconds(w: Workload, moments: list[Moment], rate: float, bandwidth: float, of_token: float) -> float:
+    """The least time for what the engine did: every window's steps with the tokens live in it, of_token bytes each."""
     c, item = w.model, jnp.dtype(w.model.dtype).itemsize
     weights, total = parameter_count(c), 0.0
     for m in moments:
         context = m.attended + m.live * w.window / 2
         flops = 2 * weights * m.live + 4 * c.layers * c.heads * c.head_width * context
         kept = m.tokens + m.live * w.window / 2
-        moved = item * (weights + 2 * c.layers * c.kv_heads * c.head_width * kept)
+        moved = item * weights + of_token * kept
         total += w.window * (flops / rate + moved / bandwidth)
     return total
 
@@ -159,9 +162,16 @@ def engine_for(w: Workload, params: Params) -> Engine:
     """An engine of the workload's shapes."""
     config = EngineConfig(
         slots=w.slots, window=w.window, page=w.page, prompt_places=w.long, prefill_rows=min(4, w.prompts),
-        prefix_rows=w.prompts, buckets=w.buckets, draft=w.draft,
+        prefix_rows=w.prompts, buckets=w.buckets, draft=w.draft, cache_dtype=w.cache_dtype,
     )  # fmt: skip
     return Engine(params, w.model, config, w.new)
+
+
+def bytes_a_token(engine: Engine) -> float:
+    """Bytes of cache that a token takes, its scales included."""
+    s = engine.shapes
+    pages = jax.tree.leaves(s.abstract_pool(engine.model))
+    return sum(x.size * x.dtype.itemsize for x in pages) / (s.shards * s.pages * s.page)
 
 
 def one_turn(engine: Engine, w: Workload, turn: int) -> tuple[float, float, list[Moment]]:
@@ -219,7 +229,7 @@ def run(name: str, repeats: int, params: Params | None = None) -> dict:
         found.append(took)
     middle = statistics.median(found[1:])
     rate, bandwidth = matmul_rate(w.model, w.slots, params), read_bandwidth()
-    floor = floor_seconds(w, moments, rate, bandwidth)
+    floor = floor_seconds(w, moments, rate, bandwidth, bytes_a_token(engine))
     return {
         "workload": name,
         "tokens": expected,
@@ -228,6 +238,7 @@ def run(name: str, repeats: int, params: Params | None = None) -> dict:
         "first_call_s": round(found[0], 2),
         "ms_per_sample": round(1e3 * middle / (w.prompts * w.samples), 2),
         "prefills": moments[-1].prefills,
+        "cache_bytes_a_token": bytes_a_token(engine),
         "busy_rows": round(expected / (w.window * sum(m.rows for m in moments)), 3),
         "matmul_gflops": round(rate / 1e9, 1),
         "read_gb_s": round(bandwidth / 1e9, 1),
