@@ -13,7 +13,7 @@ import numpy as np
 
 from kernels.token_logprob import token_logprob
 from rlvr_limit import model
-from rlvr_limit.mesh import fetched, mesh_of, row_devices, row_shards, shards_of
+from rlvr_limit.mesh import constrain, fetched, mesh_of, row_devices, row_shards, shards_of
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.types import UserError
 
@@ -206,7 +206,10 @@ def _in_chunks(
     hidden_SPD = jnp.pad(hidden_SPD, ((0, 0), (0, rest), (0, 0)))
     targets_SP = jnp.pad(targets_SP, ((0, 0), (0, rest)))
     with model.matmul_precision(config.dtype):
-        weights_DV = model.unembedding(params).astype(config.dtype)
+        # Whole in D before the chunks: XLA would else fetch all of it from the other devices for each of them. Rounded
+        # where it lies, so that the rounded numbers are fetched.
+        weights_DV = constrain(model.unembedding(params).astype(config.dtype), "embed", "vocab")
+        weights_DV = constrain(weights_DV, None, "vocab")
         logp, entropy = _per_shard(hidden_SPD, weights_DV, targets_SP, chunk, held)
     return logp[:, :positions], entropy[:, :positions]
 

@@ -31,8 +31,7 @@ Attend = Callable[[int, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 Rotation = tuple[jax.Array, jax.Array]
 """(cos, sin) of positions' angles, float32 [B, T, 1, H / 2]."""
 
-LONG_ROW = 1024
-QUERY_BLOCK = 512
+LONG_ROW, QUERY_BLOCK = 1024, 512
 
 REMAT = ("none", "products", "layers")
 """What a backward pass finds kept of a layer: everything, its products with weights, or its input alone."""
@@ -287,9 +286,8 @@ def decode(
     """Runs all layers; attention is the caller's, so that training, prefill and decoding share every other line.
 
     rows is the logical axis of B: "rows" spreads the batch over a mesh, None computes all of it everywhere. remat is
-    one of REMAT. Products are in config.dtype, whatever the dtype of the parameters. sums, a tree for each layer, come
-    out added to the gradients of the layers.
-    Returns the normed hidden states [B, T, D] and what attend returned for each layer.
+    one of REMAT. Products are in config.dtype, whatever that of the parameters. sums, a tree for each layer, come out
+    added to their gradients. Returns the normed hidden states [B, T, D] and what attend returned for each layer.
     """
     c = config
 

@@ -87,8 +87,8 @@ def logp_by_hand(params: Params, prompt: tuple[int, ...], tokens: tuple[int, ...
             out[t] = np.einsum("ns,snh->nh", e / e.sum(-1, keepdims=True), values)
         return jnp.asarray(out[None], jnp.float32), None
 
-    positions = jnp.arange(before, before + len(fed))[None]
-    hidden, _ = model.decode(params, MODEL, jnp.asarray(fed)[None], positions, attend)
+    turned = model.rotation(MODEL, jnp.arange(before, before + len(fed))[None])
+    hidden, _ = model.decode(params, MODEL, jnp.asarray(fed)[None], turned, attend)
     logits = np.asarray(model.logits(params, hidden[0]), np.float64)
     logp = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
     return (logp - logits.max(-1, keepdims=True))[np.arange(len(tokens)), list(tokens)]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlvr_limit.engine.drawing import Rules, draw
+from rlvr_limit.engine.drawing import Rules, cuts_of, draw
 
 VOCAB = 40
 
@@ -38,7 +38,7 @@ def test_the_drawn_tokens_and_their_log_probs_follow_the_truncated_distribution(
     u_B = ((np.arange(4000) + 0.5) / 4000).astype(np.float32)
     rows = len(u_B)
     rules = Rules(*(np.full(rows, x, t) for x, t in zip((temperature, top_p, top_k, min_p), "ffif", strict=True)))
-    token_B, logp_B, model_B = map(np.asarray, jax.jit(draw)(np.tile(logits_V, (rows, 1)), u_B, rules))
+    token_B, logp_B, model_B = map(np.asarray, jax.jit(draw)(np.tile(logits_V, (rows, 1)), u_B, rules, cuts_of(rules)))
     p = expected(logits_V, temperature, top_k, top_p, min_p)
     # With evenly spaced numbers each token is drawn as often as its mass says, but for one at either end.
     assert np.abs(np.bincount(token_B, minlength=VOCAB) - rows * p).max() <= 1.01
@@ -53,6 +53,6 @@ def test_rows_with_other_rules_do_not_change_a_row():
     u = rng.random(64).astype(np.float32)
     plain = Rules(np.ones(64, "f"), np.ones(64, "f"), np.zeros(64, "i"), np.zeros(64, "f"))
     mixed = Rules(*(np.where(np.arange(64) % 2, other, x).astype(x.dtype) for x, other in zip(plain, (2, 0.5, 3, 0.2), strict=True)))  # fmt: skip # noqa: E501
-    alone, among = (jax.jit(draw)(logits, u, rules) for rules in (plain, mixed))
+    alone, among = (jax.jit(draw)(logits, u, rules, cuts_of(rules)) for rules in (plain, mixed))
     for a, b in zip(alone, among, strict=True):
         np.testing.assert_array_equal(np.asarray(a)[::2], np.asarray(b)[::2])

@@ -104,6 +104,10 @@ def test_a_loop_that_ends_when_the_data_says_so_has_no_known_length() -> None:
         ("replica_groups={{0},{1},{2},{3},{4},{5},{6},{7}}", ()),
         ("channel_id=1, source_target_pairs={{0,4},{4,0}}", ("data",)),
         ("replica_groups={}", ("data", "fsdp", "tensor")),
+        ("replica_groups=mesh['axis_0'=8] {'axis_0'}", ("data", "fsdp", "tensor")),
+        ("replica_groups=mesh['axis_0'=1,'axis_1'=2,'axis_2'=4] {'axis_1'}", ("data",)),
+        ("replica_groups=mesh['a'=4,'b'=1,'c'=2], device_ids=([2,4]T(1,0)) {'a'}", ("fsdp", "tensor")),
+        ("replica_groups=mesh['a'=2,'b'=2,'c'=2] {'c','a'}", ("data", "tensor")),
     ],
 )
 def test_axes_are_those_along_which_members_of_a_group_differ(groups: str, axes: tuple[str, ...]) -> None:
@@ -116,3 +120,54 @@ def test_axes_are_those_along_which_members_of_a_group_differ(groups: str, axes:
 def test_a_whole_program_sends_what_its_loops_send_as_often_as_they_run() -> None:
     found = hlo.sends(PROGRAM, MESH)
     assert found.collectives == (("all-gather", 4.0), ("all-reduce", 124.0)) and found.sent == 4 * (31 * 16 + 64)
+
+
+def counted(text: str, name: str, cycles: int) -> str:
+    """The text with cycles on the line of that name, as XLA:TPU writes them."""
+    line = next(line for line in text.splitlines() if f" %{name} = " in line)
+    config = f'backend_config={{"window_config":{{"estimated_cycles":"{cycles}","iteration_bounds":["1"]}}}}'
+    return text.replace(line, f"{line}, {config}")
+
+
+def test_cycles_of_a_step_are_those_of_its_loop_with_what_inner_loops_repeat() -> None:
+    """The inner loop's sum runs 31 times; what is outside of the token loop or inside of a fusion counts nothing."""
+    text = PROGRAM
+    for name, cycles in (("copied", 1000), ("updated", 200), ("r", 7), ("first", 10**6), ("u", 10**6)):
+        text = counted(text, name, cycles)
+    assert hlo.token_loop(text, 4, 256, MESH).cycles == 1000 + 200 + 31 * 7
+    assert hlo.token_loop(text, 8, 256, MESH).cycles == (1000 + 200 + 31 * 7) / 2
+    assert hlo.token_loop(PROGRAM, 4, 256, MESH).cycles is None
+
+
+def test_what_is_fetched_beside_a_step_is_what_asynchronous_copies_and_slices_write() -> None:
+    moves = """\
+  %fetched = (bf16[8,16]{1,0:S(1)}, bf16[8,16]{1,0}, u32[]{:S(2)}) copy-start(%cache)
+  %part = ((bf16[8,16]{1,0}), bf16[2,16]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%cache), slice={[0:2], [0:16]}
+  %inner ="""
+    text = counted(PROGRAM.replace("  %inner =", moves), "copied", 1000)
+    assert hlo.token_loop(text, 4, 256, MESH).moved == 8 * 16 * 2 + 2 * 16 * 2
+    # Where no cycles are counted there is nothing that they could stand beside.
+    assert hlo.token_loop(PROGRAM.replace("  %inner =", moves), 4, 256, MESH).moved == 0
+
+
+def test_a_program_without_a_loop_has_a_windows_share_of_its_cycles() -> None:
+    text = counted(PROGRAM.replace("while(%s), condition=%condition, body=%body", "opt-barrier(%s)"), "first", 1000)
+    assert hlo.token_loop(text, 4, 256, MESH).cycles == 1000 / 4
+
+
+def test_of_branches_the_one_with_most_cycles_counts() -> None:
+    branches = """\
+%short (p.9: f32[4]) -> f32[4] {
+  %a.9 = f32[4]{0} negate(%p.9)
+}
+
+%long (p.8: f32[4]) -> f32[4] {
+  %a.8 = f32[4]{0} negate(%p.8)
+}
+
+%body ("""
+    text = PROGRAM.replace("%body (", branches).replace(
+        "  %inner =", "  %either = f32[4]{0} conditional(%i, %v, %v), branch_computations={%short, %long}\n  %inner ="
+    )
+    text = counted(counted(text, "a.9", 30), "a.8", 500)
+    assert hlo.token_loop(text, 4, 256, MESH).cycles == 500

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from rlvr_limit import planning, rl
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.jobs import learner, segments
 from rlvr_limit.jobs import plan as job
-from rlvr_limit.mesh import TRAINING_AXIS, MeshConfig
+from rlvr_limit.likelihood import Rows, answer_logprobs
+from rlvr_limit.mesh import TRAINING_AXIS, MeshConfig, sharding
 from rlvr_limit.model import init_params, parameter_count
-from rlvr_limit.planning import compiling, programs
-from tests.test_plan import settings_of
+from rlvr_limit.planning import compiling, hlo, programs
+from tests.test_plan import TINY, settings_of
 
 
 def test_updates_of_recipes_have_the_state_that_training_has() -> None:
@@ -115,3 +117,21 @@ def test_training_over_hosts_cuts_the_state_over_all_their_devices_and_samples_b
     assert four[1].beside_sampler == four[1].optimizer + four[1].parameters
     compiled = compiling.compile_program(four[1].programs[0], planning.find("cpu"), True, 0)
     assert set(compiled.sends.axes) == {"fsdp", "tensor"}
+
+
+def test_the_unembedding_is_fetched_once_however_many_chunks_of_logits_there_are() -> None:
+    """64 positions a device, in one chunk or eight; without the pass that would take a fetch out of a loop for XLA:CPU,
+    and does not for XLA:TPU and XLA:GPU."""
+    mesh = programs.make_mesh(MeshConfig(fsdp=4, tensor=2), jax.devices()[:8])
+    config = dataclasses.replace(TINY, vocab_size=4096)
+    params = programs.abstract_params(config, mesh)
+    lie = sharding(mesh, (8,), ("rows",))
+    rows = Rows(*(jax.ShapeDtypeStruct((8, 32), dtype, sharding=lie) for dtype in (jnp.int32, bool)))
+
+    def gathered(chunk: int) -> float:
+        scores = jax.jit(lambda params, rows: answer_logprobs(params, config, rows, chunk))
+        as_it_stands = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
+        text = scores.trace(params, rows).lower().compile(compiler_options=as_it_stands).as_text()
+        return dict(hlo.sends(text, mesh.shape).collectives)["all-gather"]
+
+    assert gathered(64) == gathered(8)

@@ -23,6 +23,20 @@ class Rules(NamedTuple):
     min_p_B: jax.Array
 
 
+class Cuts(NamedTuple):
+    """Which truncations some row asks for: int32 scalars, 1 or 0."""
+
+    top_p: jax.Array
+    top_k: jax.Array
+    min_p: jax.Array
+
+
+def cuts_of(rules: Rules) -> Cuts:
+    """Cuts of all rows, for which a mesh's devices have to ask one another: rules stay, so once a window will do."""
+    used = rules.top_p_B < 1, rules.top_k_B > 0, rules.min_p_B > 0
+    return Cuts(*(jnp.any(used_B).astype(jnp.int32) for used_B in used))
+
+
 def uniforms(key_B2: jax.Array, index_B: jax.Array, generated_B: jax.Array, window: int) -> jax.Array:
     """u [W, B]: one number per position, from (prompt key, sample index, position) alone."""
 
@@ -35,7 +49,7 @@ def uniforms(key_B2: jax.Array, index_B: jax.Array, generated_B: jax.Array, wind
     return jax.vmap(jax.vmap(one), in_axes=(None, None, 0))(key_B2, index_B, positions_WB)
 
 
-def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules) -> tuple[jax.Array, jax.Array, jax.Array]:
+def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules, cuts: Cuts) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(token, its log-prob under the distribution it was drawn from, its log-prob at temperature 1), each [B].
 
     Temperature comes first, then top-k, top-p of what is left (METRICS.md item 16) and min-p (Nguyen et al. 2024, alg.
@@ -45,7 +59,7 @@ def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules) -> tuple[jax.Array,
     shifted = logits_BV - row_max(logits_BV)[:, None]
     normaliser_B = jnp.log(row_sum(jnp.exp(shifted)))
     p = jnp.exp(shifted / jnp.where(greedy_B, 1.0, rules.temperature_B)[:, None])
-    p = _truncated(p / row_sum(p)[:, None], rules)
+    p = _truncated(p / row_sum(p)[:, None], rules, cuts)
     # The first of the likeliest; argmax carries an index along, which takes XLA:CPU ten times as long.
     places = jnp.arange(logits_BV.shape[-1], dtype=jnp.int32)
     likeliest_B = row_min(jnp.where(shifted == 0, places, places[-1]))
@@ -58,21 +72,21 @@ def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules) -> tuple[jax.Array,
     return token, logp, pick(shifted) - normaliser_B
 
 
-def _truncated(p_BV: jax.Array, rules: Rules) -> jax.Array:
+def _truncated(p_BV: jax.Array, rules: Rules, cuts: Cuts) -> jax.Array:
     """p with 0 for what top-k, top-p and min-p leave out; not of sum 1 any more."""
 
-    def apply(keep: Callable[[jax.Array], jax.Array], used_B: jax.Array, p: jax.Array) -> jax.Array:
+    def apply(keep: Callable[[jax.Array], jax.Array], used_B: jax.Array, turns: jax.Array, p: jax.Array) -> jax.Array:
         def one(_: int, p: jax.Array) -> jax.Array:
             return jnp.where(keep(p) | ~used_B[:, None], p, 0.0)
 
         # A loop of one turn or none: XLA:CPU runs the branches of a conditional on one core.
-        return jax.lax.fori_loop(0, jnp.any(used_B).astype(jnp.int32), one, p)
+        return jax.lax.fori_loop(0, turns, one, p)
 
     def nucleus(p: jax.Array) -> jax.Array:
         # Of sum 1 already unless top-k took something away; divided by itself it would be rounded for nothing.
         total = jnp.where(rules.top_k_B > 0, row_sum(p), 1.0)
         return top_p_mask(p / total[:, None], rules.top_p_B)
 
-    p = apply(lambda p: top_k_mask(p, rules.top_k_B), rules.top_k_B > 0, p_BV)
-    p = apply(nucleus, rules.top_p_B < 1, p)
-    return apply(lambda p: p >= rules.min_p_B[:, None] * row_max(p)[:, None], rules.min_p_B > 0, p)
+    p = apply(lambda p: top_k_mask(p, rules.top_k_B), rules.top_k_B > 0, cuts.top_k, p_BV)
+    p = apply(nucleus, rules.top_p_B < 1, cuts.top_p, p)
+    return apply(lambda p: p >= rules.min_p_B[:, None] * row_max(p)[:, None], rules.min_p_B > 0, cuts.min_p, p)

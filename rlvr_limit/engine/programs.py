@@ -22,7 +22,7 @@ from kernels.decode_attention import Pages, Partial, Plan, decode_attention, joi
 from kernels.platforms import SAME_BITS
 from rlvr_limit import model
 from rlvr_limit.engine.cache import Pool, as_cached, empty_pool
-from rlvr_limit.engine.drawing import Rules, draw, uniforms
+from rlvr_limit.engine.drawing import Rules, cuts_of, draw, uniforms
 from rlvr_limit.mesh import Part, constrain, everywhere, on_each_device, partition, sharding
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.scheduler import TRASH
@@ -121,6 +121,7 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
     b, window = rows.token_BW.shape
     u_WB = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window)
     recent = _placed(layout, empty_pool(layout.model, b, window))
+    asked = cuts_of(rows.rules)
     # All steps' at once: inside, XLA:CPU would make them again for each head of each layer.
     turned = model.rotation(layout.model, rows.length_B[:, None] + jnp.arange(window))
     turned_W = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], turned)
@@ -140,7 +141,7 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
 
         hidden, recent = model.decode(params, layout.model, token[:, None], turned, attend)
         logits = constrain(model.logits(params, hidden[:, 0]), "draws", None)
-        new, logp, logp_model = (constrain(x, "rows") for x in draw(logits, u, rows.rules))
+        new, logp, logp_model = (constrain(x, "rows") for x in draw(logits, u, rows.rules, asked))
         is_new = t + 1 >= rows.known_B
         stopped = jnp.any(new[:, None] == rows.stops_BE, axis=-1) | (rows.generated_B + t + 1 >= rows.limit_B)
         # An idle row feeds its last token again; its place in the window is its own, so it can disturb nobody.
@@ -178,7 +179,9 @@ def verify_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
     hidden, fresh = model.decode(params, layout.model, jnp.maximum(rows.token_BW, 0), turned, attend)
     logits = constrain(model.logits(params, hidden.reshape(b * window, -1)), "draws", None)
     u_BW = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window).T
-    drawn = draw(logits, u_BW.reshape(-1), jax.tree.map(lambda x: jnp.repeat(x, window), rows.rules))
+    drawn = draw(
+        logits, u_BW.reshape(-1), jax.tree.map(lambda x: jnp.repeat(x, window), rows.rules), cuts_of(rows.rules)
+    )
     new, logp, logp_model = (x.reshape(b, window) for x in drawn)
     is_new = places + 1 >= rows.known_B[:, None]
     at_stop = jnp.any(new[..., None] == rows.stops_BE[:, None], axis=-1)

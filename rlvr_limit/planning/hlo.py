@@ -1,4 +1,5 @@
-"""Reading optimised HLO: what a program sends between devices, and which arrays it writes, a step of its token loop."""
+"""Reading optimised HLO: what a program sends between devices, and which arrays it writes, a step of its token loop; of
+a TPU's program how long its compiler thinks that takes."""
 
 from __future__ import annotations
 
@@ -26,6 +27,14 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _KNOWN_TRIPS = re.compile(r'known_trip_count"?:\{"n":"(\d+)"')
 _LISTED = re.compile(r"\b(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]*\},?)+)\}")
 _COUNTED = re.compile(r"\breplica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_NAMED = re.compile(
+    r"\breplica_groups=mesh\[([^\]]+)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{((?:'\w+',?)+)\}"
+)
+# What cost_analysis() calls optimal_seconds says nothing of a step: it is of the whole program, with each loop's body
+# counted once; a custom call of unknown cost takes a second off; what lies on the chip counts as read from memory.
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+# Arrays moved while other operations run, and which of those that the instruction names is the one that is written.
+_MOVES = {"copy-start": 0, "slice-start": -2}
 
 
 @dataclass(frozen=True)
@@ -64,12 +73,16 @@ class LoopReport(Sends):
     """What one step of a token loop does on each device.
 
     turns: how often the loop runs in a window, None where the compiler does not know, 0 where it left no loop.
-    big_writes: new arrays of at least the given size a step, and outside the loop a window.
+    big_writes: new arrays of at least the given size a step, and outside the loop a window. cycles: those that the
+    compiler counts for a step, None where it counts none; moved: bytes that move between memories of the device beside
+    what they are counted for.
     """
 
     turns: int | None
     big_writes_step: float
     big_writes_window: int
+    cycles: float | None = None
+    moved: float = 0.0
 
 
 def parse(text: str) -> Module:
@@ -111,7 +124,13 @@ def token_loop(text: str, window: int, big: int, mesh: Mapping[str, int]) -> Loo
         all_of_it, writes = _collectives(module, module.entry), _big_writes(module, module.entry, big)
         axes = _axes(all_of_it.groups, mesh)
         return LoopReport(
-            _scaled(all_of_it.counts, window), all_of_it.sent / window, axes, 0, writes / window, big_writes_window=0
+            _scaled(all_of_it.counts, window),
+            all_of_it.sent / window,
+            axes,
+            turns=0,
+            big_writes_step=writes / window,
+            big_writes_window=0,
+            **_time(module, module.entry, 1 / window),
         )
     known = _known_trips(module, loop)
     # A loop of unknown length is taken to have a turn a step.
@@ -121,7 +140,15 @@ def token_loop(text: str, window: int, big: int, mesh: Mapping[str, int]) -> Loo
     in_loop = _big_writes(module, _body(loop), big)
     outside = _big_writes(module, module.entry, big) - in_loop * (known or 1)
     axes = _axes(inside.groups, mesh)
-    return LoopReport(_scaled(inside.counts, 1 / turns), inside.sent * turns, axes, known, in_loop * turns, outside)
+    return LoopReport(
+        _scaled(inside.counts, 1 / turns),
+        inside.sent * turns,
+        axes,
+        known,
+        in_loop * turns,
+        outside,
+        **_time(module, _body(loop), turns),
+    )
 
 
 def _scaled(counts: Counter, divisor: float) -> tuple[tuple[str, float], ...]:
@@ -220,10 +247,40 @@ def _collectives(module: Module, name: str) -> _Found:
     return _Found(counts, sent, groups)
 
 
+class _Busy(NamedTuple):
+    """Cycles that the compiler counts, and bytes moved beside them."""
+
+    cycles: int = 0
+    moved: int = 0
+
+
+def _busy(module: Module, name: str) -> _Busy:
+    total = _Busy()
+    for line in module.computations.get(name, ()):
+        cycles = _CYCLES.search(line.rest)
+        moved = line.sizes[_MOVES[line.opcode]] if line.opcode in _MOVES else 0
+        # What a fusion is made of is in the fusion's own cycles.
+        inner = [_busy(module, called) for called in _called(line)] if line.opcode != "fusion" else []
+        if line.opcode == "conditional":
+            inner = [max(inner, default=_Busy())]
+        times = _trips(module, line) if line.opcode == "while" else 1
+        total = _Busy(
+            total.cycles + (int(cycles[1]) if cycles else 0) + times * sum(each.cycles for each in inner),
+            total.moved + moved + times * sum(each.moved for each in inner),
+        )
+    return total
+
+
+def _time(module: Module, name: str, share: float) -> dict[str, float]:
+    """Fields of a LoopReport: that share of a computation's cycles and moves, where the compiler counts any."""
+    busy = _busy(module, name)
+    return {"cycles": busy.cycles * share, "moved": busy.moved * share} if busy.cycles else {}
+
+
 def _axes(lines: Iterable[str], mesh: Mapping[str, int]) -> tuple[str, ...]:
     """The axes of a mesh along which members of some collective's group differ.
 
-    Devices are numbered in the mesh's order. Where a line names no groups, all devices are one.
+    Devices are numbered in the mesh's order. Where a line names no groups that are understood, all devices are one.
     """
     places = np.indices(tuple(mesh.values())).reshape(len(mesh), -1)
     found = np.zeros(len(mesh), bool)
@@ -234,14 +291,24 @@ def _axes(lines: Iterable[str], mesh: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _groups(line: str, devices: int) -> list[list[int]] | np.ndarray:
-    listed, counted = _LISTED.search(line), _COUNTED.search(line)
+    listed, counted, named = _LISTED.search(line), _COUNTED.search(line), _NAMED.search(line)
     if counted:
-        shape, dims = _numbers(counted[1]), _numbers(counted[2])
-        order = _numbers(counted[3]) if counted[3] else list(range(len(dims)))
-        return np.arange(math.prod(dims)).reshape(dims).transpose(order).reshape(shape)
+        return _numbered(counted[2], counted[3]).reshape(_numbers(counted[1]))
+    if named:
+        sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
+        ids = _numbered(named[2] or str(devices), named[3]).reshape(list(sizes.values()))
+        along = [list(sizes).index(axis) for axis in re.findall(r"\w+", named[4])]
+        last = range(-len(along), 0)
+        return np.moveaxis(ids, along, last).reshape(-1, math.prod(ids.shape[axis] for axis in along))
     if listed:
         return [_numbers(group) for group in re.findall(r"\{([\d,]+)\}", listed[1])]
     return [list(range(devices))]
+
+
+def _numbered(dims: str, order: str | None) -> np.ndarray:
+    """Devices in the order of an iota of these dimensions that is transposed so."""
+    ids = np.arange(math.prod(_numbers(dims))).reshape(_numbers(dims))
+    return ids.transpose(_numbers(order)) if order else ids
 
 
 def _numbers(text: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlvr_limit.mesh import AXES, MeshConfig
 from rlvr_limit.planning import estimate
 from rlvr_limit.planning.compiling import Compiled
-from rlvr_limit.planning.hlo import Sends
+from rlvr_limit.planning.hlo import LoopReport, Sends
 from rlvr_limit.planning.plan import Plan
 
 
@@ -51,7 +51,10 @@ def _memory(plan: Plan) -> list[str]:
         f"  KV cache     {_gb(plan.cache_bytes):>10}   {tokens}".rstrip(),
     ]
     if plan.window and plan.window.temporaries is not None:
-        lines.append(f"  temporaries  {_gb(plan.window.temporaries):>10}   of the decode window, by the compiler")
+        share = f": {plan.window.temporaries / plan.cache_bytes:.1%} of the cache" if plan.cache_bytes else ""
+        lines.append(
+            f"  temporaries  {_gb(plan.window.temporaries):>10}   of the decode window, by the compiler{share}"
+        )
         lines.append(f"  together     {_gb(plan.window.total):>10}   of {_gb(plan.target.memory)}")
     elif plan.extra:
         lines.append("  temporaries     unknown   nothing was compiled")
@@ -96,7 +99,26 @@ def _programs(plan: Plan) -> list[str]:
             f"arrays as large as a layer's keys that are written anew: {loop.big_writes_step:g} a decode step and "
             f"{loop.big_writes_window:g} a window; the cache has {2 * plan.model.layers}",
         ]
+        lines += _by_compiler(plan, loop)
     return lines
+
+
+def _by_compiler(plan: Plan, loop: LoopReport) -> list[str]:
+    """A decode step by what the compiler counts, where it counts anything, beside the roofline."""
+    if loop.cycles is None:
+        return []
+    t, (counted, moved) = plan.target, (loop.cycles / plan.target.clock, loop.moved / plan.target.bandwidth)
+    empty = estimate.Batch(rows=plan.slots, prompts=0, shared=0, own=0)
+    bare, whole = (estimate.step_seconds(plan.decoder, plan.machine, batch) for batch in (empty, plan.batch))
+    ratio = max(counted, moved) / bare
+    return [
+        f"a decode step by the compiler: {_ms(counted)}, {loop.cycles:,.0f} cycles at {t.clock / 1e9:g} GHz, beside "
+        f"which {_gb(loop.moved)} are fetched in {_ms(moved)}",
+        f"by the roofline: {_ms(bare)} without context, of which the longer of those two is {ratio:.2f}; {_ms(whole)} "
+        "with it",
+        "the compiler counts draws, with every truncation, but neither kernels, which read the context, nor what "
+        "devices send",
+    ]
 
 
 def _sends(found: Sends, mesh: MeshConfig) -> str:
@@ -167,6 +189,10 @@ def _speed(plan: Plan) -> list[str]:
         f"tokens: {seconds / 3600:,.2f} hours{f' by {scoring} replicas' if plan.target.hosts > 1 else ''}"
     )
     return lines
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms"
 
 
 def _gb(count: float) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from rlvr_limit import model
 from rlvr_limit.engine import Request
-from rlvr_limit.engine.drawing import Rules, draw, uniforms
+from rlvr_limit.engine.drawing import Rules, cuts_of, draw, uniforms
 from rlvr_limit.model import ModelConfig, Params
 
 BLOCK = 128
@@ -79,6 +79,8 @@ _numbers = jax.jit(uniforms, static_argnums=3)
 def _steps(
     params: Params, config: ModelConfig, cache: Cache, token_B: jax.Array, u_WB: jax.Array, rules: Rules, length: int
 ) -> tuple[Cache, jax.Array, tuple]:
+    asked = cuts_of(rules)
+
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple]:
         token, cache = carry
         t, u = inputs
@@ -93,7 +95,7 @@ def _steps(
 
         turned = model.rotation(config, jnp.full((len(token), 1), length + t))
         hidden, cache = model.decode(params, config, token[:, None], turned, attend)
-        drawn = draw(model.logits(params, hidden[:, 0]), u, rules)
+        drawn = draw(model.logits(params, hidden[:, 0]), u, rules, asked)
         return (drawn[0], cache), drawn
 
     (token, cache), drawn = jax.lax.scan(step, (token_B, cache), (jnp.arange(len(u_WB)), u_WB))
