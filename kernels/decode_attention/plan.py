@@ -68,7 +68,7 @@ def tiling(platform: str) -> Tiling:
     On a GPU a block of threads holds 8 rows, and would walk all pages of its tile, those of none of its rows too. Plain
     XLA (gpu.py, on TPUs also) reads each page once, for one row.
     """
-    return {"cpu": Tiling(64, GROUP, True), "tpu": Tiling(64, GROUP, False)}.get(platform, Tiling(8, 1, False))
+    return {"cpu": Tiling(32, GROUP, True), "tpu": Tiling(64, GROUP, False)}.get(platform, Tiling(8, 1, False))
 
 
 GROUP = 4
