@@ -136,6 +136,7 @@ def test_samples_that_are_set_back_and_those_that_a_restart_lacked_are_the_same_
     assert found.items() <= drawn.items() and 0 < len(found) < len(drawn)
 
 
+@pytest.mark.slow
 def test_guesses_change_a_sample_by_rounding_only(params: Params, drawn: Drawn):
     """Windows of wrong guesses are filed and fed again: nothing of them may stay, in scales either."""
     config = replace(INT8, slots=4, draft=4 * INT8.window, cache_tokens=160)
@@ -151,6 +152,7 @@ def test_guesses_change_a_sample_by_rounding_only(params: Params, drawn: Drawn):
     assert np.mean(np.array(apart) < 1e-5) > 0.5 and max(apart) < 1e-3
 
 
+@pytest.mark.slow
 def test_on_two_shards_and_cut_heads_samples_set_back_are_the_same_to_the_bit(params: Params):
     mesh = make_mesh(MeshConfig(data=2, tensor=2))
     spread = jax.device_put(params, parameter_shardings(parameter_specs(MODEL), mesh))

@@ -115,7 +115,7 @@ def decoded_logits(name: str, patch: pytest.MonkeyPatch, dtype: str = "float32",
         return row_padded[first_B[None, :] + jnp.arange(steps)[:, None]]
 
     patch.setattr(programs, "uniforms", forced)
-    patch.setattr(programs, "draw", lambda logits, u, _: (u, logits, logits))
+    patch.setattr(programs, "draw", lambda logits, u, *_: (u, logits, logits))
     shapes = shapes_of(EngineConfig(slots, window, page=48, prompt_places=longest, group_from=64), mesh, 2 * PLACES)
     layout = programs.Layout(mesh, config, window, shapes.plan(slots).tile)
     # A function of its own: what is traced with these tokens and this draw must not be found by another test.
