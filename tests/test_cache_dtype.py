@@ -99,7 +99,7 @@ def test_log_probs_are_those_of_dense_attention_over_what_was_stored(params: Par
     drift."""
     apart, drift = [], []
     for request in requests():
-        for index in request.indices:
+        for index in request.indices[::2]:
             found = drawn[request.problem_id, index]
             if not found.tokens:
                 continue

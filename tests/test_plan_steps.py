@@ -34,7 +34,7 @@ def told(plan: planning.Plan, cycles: float | None, moved: float) -> str:
 def test_a_step_by_the_compiler_stands_beside_the_roofline(lowered: planning.Plan, moved: float, longer: float) -> None:
     """4.5 million cycles at 1.5 GHz are 3 ms; what is fetched beside them takes 1 us or 10 ms at 819 GB/s."""
     text = told(lowered, 4_500_000, moved)
-    weights = programs.decoder(TINY)
+    weights = lowered.decoder
     flop = lowered.slots / lowered.machine.replicas * 2 * weights.matmul_params / lowered.machine.weight_shards
     bare = flop / 197e12 + weights.weight_bytes / lowered.machine.weight_shards / 819e9
     assert "a decode step by the compiler: 3.00 ms, 4,500,000 cycles at 1.5 GHz, beside which " in text

@@ -151,7 +151,7 @@ def test_rows_of_one_prompt_are_neighbours_and_keep_the_order_of_their_seats(sea
             assert [s for s in rows if s.request == request] == [s for s in part if s.request == request]
 
 
-@given(st.integers(1, 300), st.sampled_from([("cpu", 64), ("tpu", 64), ("gpu", 8)]))
+@given(st.integers(1, 300), st.sampled_from([("cpu", 32), ("tpu", 64), ("gpu", 8)]))
 def test_tiles_are_the_largest_power_of_two_up_to_the_platform_s_that_divides_the_rows(rows: int, most: tuple):
     platform, largest = most
     tile = sizes_of(rows, 9, 2, 1, tiling(platform)).tile
