@@ -21,7 +21,8 @@ def case(rows: int, tile: int, seed: int = 0, mates: int = 0, pages: int | None 
 
     Rows of even number are drawn from seed alone, the others from mates too. pages, if given, shuffles where pages lie.
     """
-    own_tokens = [(11 * row + (mates if row % 2 else 0)) % 50 if row % 5 else 0 for row in range(rows)]
+    # Up to ten pages: those behind the fourth are taken several at a time.
+    own_tokens = [(37 * row + (mates if row % 2 else 0)) % 150 if row % 5 else 0 for row in range(rows)]
     prompt_B = np.array([row * 3 // rows if row % 7 else -1 for row in range(rows)], np.int32)
     names = [("prompt", p, i) for p, n in PROMPTS.items() for i in range(-(-n // C))]
     names += [("own", row, i) for row, n in enumerate(own_tokens) for i in range(-(-n // C))]

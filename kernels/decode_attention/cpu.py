@@ -1,8 +1,9 @@
 """For XLA:CPU: loops of as many turns as there are pages in use.
 
-Own pages are taken column by column (first every row's first page, then the second ones, ...), rows with many pages
-first, so that a block is a run of neighbouring rows. What may not be needed is a loop of no turns and not a branch:
-XLA:CPU runs branches on one core.
+Own pages are taken column by column (first every row's first page, then the second ones, ..., and at last several
+columns at once), rows with many pages first, so that a block is a run of neighbouring rows. How a row's pages are put
+together depends on their number alone, not on other rows. What may not be needed is a loop of no turns and not a
+branch: XLA:CPU runs branches on one core.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ SMALL = 4
 """Rows of the smallest block of own pages; each larger one is about four times as long, up to all rows."""
 
 SINGLES, SPAN = 4, 4
-"""A row's first pages are taken one at a time, those behind them so many at once: few rows have them."""
+"""A row's first SINGLES pages are taken one at a time, those behind them SPAN at once: few rows have them, and each
+turn of a loop costs about as much as its work then."""
 
 LANES = 16
 

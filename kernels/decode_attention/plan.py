@@ -65,8 +65,9 @@ class Tiling(NamedTuple):
 def tiling(platform: str) -> Tiling:
     """What suits the implementation for a platform.
 
-    On a GPU a block of threads holds 8 rows, and would walk all pages of its tile, those of none of its rows too. Plain
-    XLA (gpu.py, on TPUs also) reads each page once, for one row.
+    On a GPU a block of threads holds 8 rows, and would walk all pages of its tile, those of none of its rows too; on a
+    CPU larger tiles waste more where rows are of many prompts, smaller ones look up more. Plain XLA (gpu.py, on TPUs
+    also) reads each page once, for one row.
     """
     return {"cpu": Tiling(32, GROUP, True), "tpu": Tiling(64, GROUP, False)}.get(platform, Tiling(8, 1, False))
 
