@@ -283,7 +283,7 @@ def decode(
     remat: str = "none",
     sums: list[Params] | None = None,
 ) -> tuple[jax.Array, list[Any]]:
-    """Runs all layers; attention is the caller's, so that training, prefill and decoding share every other line.
+    """Runs all layers, queries and keys turned by their positions' angles; attention is the caller's, all else shared.
 
     rows is the logical axis of B: "rows" spreads the batch over a mesh, None computes all of it everywhere. remat is
     one of REMAT. Products are in config.dtype, whatever that of the parameters. sums, a tree for each layer, come out

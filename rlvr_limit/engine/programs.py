@@ -121,7 +121,7 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
     b, window = rows.token_BW.shape
     u_WB = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window)
     recent = _placed(layout, empty_pool(layout.model, b, window))
-    asked = cuts_of(rows.rules)
+    cuts = cuts_of(rows.rules)
     # All steps' at once: inside, XLA:CPU would make them again for each head of each layer.
     turned = model.rotation(layout.model, rows.length_B[:, None] + jnp.arange(window))
     turned_W = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], turned)
@@ -141,7 +141,7 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
 
         hidden, recent = model.decode(params, layout.model, token[:, None], turned, attend)
         logits = constrain(model.logits(params, hidden[:, 0]), "draws", None)
-        new, logp, logp_model = (constrain(x, "rows") for x in draw(logits, u, rows.rules, asked))
+        new, logp, logp_model = (constrain(x, "rows") for x in draw(logits, u, rows.rules, cuts))
         is_new = t + 1 >= rows.known_B
         stopped = jnp.any(new[:, None] == rows.stops_BE, axis=-1) | (rows.generated_B + t + 1 >= rows.limit_B)
         # An idle row feeds its last token again; its place in the window is its own, so it can disturb nobody.

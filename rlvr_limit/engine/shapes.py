@@ -68,6 +68,11 @@ class Shapes:
         own = own_pages(request.sampling.max_tokens, self.window, self.page)
         return own - (-(len(request.prompt_ids) - 1) // self.page) <= self.pages - 1
 
+    def token_bytes(self, model: ModelConfig) -> int:
+        """Bytes of cache that a token takes in all layers, its scales included."""
+        pages = jax.tree.leaves(self.abstract_pool(model))
+        return sum(x.size * x.dtype.itemsize for x in pages) // (self.shards * self.pages * self.page)
+
     def abstract_pool(self, model: ModelConfig) -> Pool:
         """Shapes and dtypes of all pages."""
         pages = self.shards * self.pages

@@ -132,11 +132,10 @@ def decoder(config: ModelConfig, sizes: Shapes) -> Decoder:
     nothing."""
     looked_up = 0 if config.tied_embedding else config.vocab_size * config.width
     multiplied = parameter_count(config) - looked_up
-    pages = jax.tree.leaves(sizes.abstract_pool(config))
     return Decoder(
         multiplied,
         multiplied * itemsize(config),
-        sum(x.size * x.dtype.itemsize for x in pages) // (sizes.shards * sizes.pages * sizes.page),
+        sizes.token_bytes(config),
         4 * config.layers * config.heads * config.head_width,
     )
 

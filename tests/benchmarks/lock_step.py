@@ -79,7 +79,7 @@ _numbers = jax.jit(uniforms, static_argnums=3)
 def _steps(
     params: Params, config: ModelConfig, cache: Cache, token_B: jax.Array, u_WB: jax.Array, rules: Rules, length: int
 ) -> tuple[Cache, jax.Array, tuple]:
-    asked = cuts_of(rules)
+    cuts = cuts_of(rules)
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple]:
         token, cache = carry
@@ -95,7 +95,7 @@ def _steps(
 
         turned = model.rotation(config, jnp.full((len(token), 1), length + t))
         hidden, cache = model.decode(params, config, token[:, None], turned, attend)
-        drawn = draw(model.logits(params, hidden[:, 0]), u, rules, asked)
+        drawn = draw(model.logits(params, hidden[:, 0]), u, rules, cuts)
         return (drawn[0], cache), drawn
 
     (token, cache), drawn = jax.lax.scan(step, (token_B, cache), (jnp.arange(len(u_WB)), u_WB))

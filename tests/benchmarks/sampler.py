@@ -145,7 +145,7 @@ def matmul_rate(c: ModelConfig, rows: int, params: Params) -> float:
     return 2 * parameter_count(c) * rows / seconds(lambda: chain(x, params))
 
 
-def floor_seconds(w: Workload, moments: list[Moment], rate: float, bandwidth: float, of_token: float) -> float:
+def floor_seconds(w: Workload, moments: list[Moment], rate: float, bandwidth: float, of_token: int) -> float:
     """The least time for what the engine did: every window's steps with the tokens live in it, of_token bytes each."""
     c, item = w.model, jnp.dtype(w.model.dtype).itemsize
     weights, total = parameter_count(c), 0.0
@@ -165,13 +165,6 @@ def engine_for(w: Workload, params: Params) -> Engine:
         prefix_rows=w.prompts, buckets=w.buckets, draft=w.draft, cache_dtype=w.cache_dtype,
     )  # fmt: skip
     return Engine(params, w.model, config, w.new)
-
-
-def bytes_a_token(engine: Engine) -> float:
-    """Bytes of cache that a token takes, its scales included."""
-    s = engine.shapes
-    pages = jax.tree.leaves(s.abstract_pool(engine.model))
-    return sum(x.size * x.dtype.itemsize for x in pages) / (s.shards * s.pages * s.page)
 
 
 def one_turn(engine: Engine, w: Workload, turn: int) -> tuple[float, float, list[Moment]]:
@@ -229,7 +222,8 @@ def run(name: str, repeats: int, params: Params | None = None) -> dict:
         found.append(took)
     middle = statistics.median(found[1:])
     rate, bandwidth = matmul_rate(w.model, w.slots, params), read_bandwidth()
-    floor = floor_seconds(w, moments, rate, bandwidth, bytes_a_token(engine))
+    of_token = engine.shapes.token_bytes(w.model)
+    floor = floor_seconds(w, moments, rate, bandwidth, of_token)
     return {
         "workload": name,
         "tokens": expected,
@@ -238,7 +232,7 @@ def run(name: str, repeats: int, params: Params | None = None) -> dict:
         "first_call_s": round(found[0], 2),
         "ms_per_sample": round(1e3 * middle / (w.prompts * w.samples), 2),
         "prefills": moments[-1].prefills,
-        "cache_bytes_a_token": bytes_a_token(engine),
+        "cache_bytes_a_token": of_token,
         "busy_rows": round(expected / (w.window * sum(m.rows for m in moments)), 3),
         "matmul_gflops": round(rate / 1e9, 1),
         "read_gb_s": round(bandwidth / 1e9, 1),
