@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 
-from kernels.decode_attention import cpu, gpu, hopper, reference, tpu
+from kernels.decode_attention import cpu, gpu, hopper, native, reference, tpu
 from kernels.decode_attention.pages import Pages, quantised
-from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, Tiling, join, tiling
+from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, Recent, Tiling, attend_recent, join, tiling
 from kernels.platforms import by_platform
 
-__all__ = ["EMPTY", "GROUP", "Pages", "Partial", "Plan", "Tiling", "decode_attention", "join", "quantised", "tiling"]
+__all__ = ["EMPTY", "GROUP", "Pages", "Partial", "Plan", "Recent", "Tiling", "decode_attention", "quantised", "tiling"]
 
 
 def decode_attention(
-    q_BKGH: jax.Array, k_PKHC: jax.Array | Pages, v_PKCH: jax.Array | Pages, plan: Plan, tile: int
+    q_BKGH: jax.Array,
+    k_PKHC: jax.Array | Pages,
+    v_PKCH: jax.Array | Pages,
+    plan: Plan,
+    tile: int,
+    recent: Recent | None = None,
 ) -> Partial:
-    """reference.decode_attention, by what is fast on the platform that the program is compiled for.
+    """reference.decode_attention, and recent keys if given, by what is fast on the platform that the program is
+    compiled for.
 
-    The kernels proper take pages of whole tiles in the dtype of q (tpu.takes, hopper.takes); for others, those in 8
-    bits among them, both get plain XLA.
+    The kernels proper take pages of whole tiles in the dtype of q (tpu.takes, hopper.takes, native.takes); for others,
+    those in 8 bits among them, all get plain XLA.
     """
+
+    def joined(f: Callable, q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan, recent: Recent | None) -> Partial:
+        pages = f(q, k, v, plan, tile)
+        return pages if recent is None else join(pages, attend_recent(q, recent))
+
+    def native_call(q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan, recent: Recent | None) -> Partial:
+        return native.decode_attention(q, k, v, plan, tile, recent)
+
     on_tpu = tpu if tpu.takes(q_BKGH, k_PKHC) else gpu
     on_gpu = hopper if hopper.takes(q_BKGH, k_PKHC, tile) else gpu
+    on_cpu = native_call if native.takes(q_BKGH, k_PKHC, recent) else partial(joined, cpu.decode_attention)
     return by_platform(
         q_BKGH,
         k_PKHC,
         v_PKCH,
         plan,
-        default=partial(reference.decode_attention, tile=tile),
-        cpu=partial(cpu.decode_attention, tile=tile),
-        tpu=partial(on_tpu.decode_attention, tile=tile),
-        cuda=partial(on_gpu.decode_attention, tile=tile),
+        recent,
+        default=partial(joined, reference.decode_attention),
+        cpu=on_cpu,
+        tpu=partial(joined, on_tpu.decode_attention),
+        cuda=partial(joined, on_gpu.decode_attention),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 
@@ -37,6 +38,14 @@ class Plan(NamedTuple):
     prompt_S: Any
     shared_tokens_S: Any
     visits: Any
+
+
+class Recent(NamedTuple):
+    """W keys and values of each row that lie in no page yet: its query g sees the first seen_G[g], at least one."""
+
+    k_BKHW: Any
+    v_BKWH: Any
+    seen_G: Any
 
 
 class Partial(NamedTuple):
@@ -85,3 +94,14 @@ def join(a: Partial, b: Partial) -> Partial:
     share_a, share_b = jnp.exp(a.top_BKG - top), jnp.exp(b.top_BKG - top)
     out = a.out_BKGH * share_a[..., None] + b.out_BKGH * share_b[..., None]
     return Partial(out, top, a.total_BKG * share_a + b.total_BKG * share_b)
+
+
+def attend_recent(q_BKGH: jax.Array, recent: Recent) -> Partial:
+    """The softmax over what lies in no page yet, scores and sums in float32."""
+    k_BKHW, v_BKWH, seen_G = recent
+    s = jnp.einsum("bkgh,bkhw->bkgw", q_BKGH, k_BKHW, preferred_element_type=jnp.float32) * q_BKGH.shape[-1] ** -0.5
+    s = jnp.where(jnp.arange(k_BKHW.shape[-1]) < seen_G[:, None], s, EMPTY)
+    top = jnp.max(s, axis=-1)
+    e = jnp.exp(s - top[..., None])
+    out = jnp.einsum("bkgw,bkwh->bkgh", e.astype(v_BKWH.dtype), v_BKWH, preferred_element_type=jnp.float32)
+    return Partial(out, top, jnp.sum(e, axis=-1))

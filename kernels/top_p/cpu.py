@@ -1,4 +1,5 @@
-"""For XLA:CPU: sums in lanes; of large vocabularies a few rows at a time, which stay in the cores' caches."""
+"""For CPUs: cpu.cc, or plain XLA with sums in lanes, of large vocabularies a few rows at a time, which stay in the
+cores' caches."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kernels import native
 from kernels.rows import LANES, sum_in_lanes
 from kernels.top_p import reference
 
@@ -16,8 +18,15 @@ FEW = 8
 
 
 def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
-    """See reference.py: the same search between two bit patterns; for a large vocabulary on a shorter way, for a block
-    of rows at a time.
+    """See reference.py: the same search between two bit patterns, by cpu.cc where it can be built."""
+    if native.ready():
+        lowest = native.call("rlvr_top_p", jax.ShapeDtypeStruct(top_p_B.shape, jnp.int32), p_BV, top_p_B)
+        return lax.bitcast_convert_type(p_BV, jnp.int32) >= lowest[:, None]
+    return xla(p_BV, top_p_B)
+
+
+def xla(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
+    """top_p_mask without a compiler; for a large vocabulary on a shorter way, for a block of rows at a time.
 
     Rows of small vocabularies lie in the caches anyway, and cost more to look after than to pass over.
     """

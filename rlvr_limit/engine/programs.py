@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from kernels.decode_attention import Pages, Partial, Plan, decode_attention, join
+from kernels.decode_attention import Pages, Partial, Plan, Recent, decode_attention
 from kernels.platforms import SAME_BITS
 from rlvr_limit import model
 from rlvr_limit.engine.cache import Pool, as_cached, empty_pool
@@ -134,10 +134,8 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
             rk = jax.lax.dynamic_update_slice_in_dim(recent[i][0], k.transpose(0, 2, 3, 1), t, 3)
             rv = jax.lax.dynamic_update_slice_in_dim(recent[i][1], v.transpose(0, 2, 1, 3), t, 2)
             q_BKGH = q.reshape(b, rk.shape[1], -1, q.shape[-1])
-            seen_W = jnp.arange(window) <= t
-            both = join(_paged(layout, q_BKGH, *pool[i], plan), _window_attention(q_BKGH, rk, rv, seen_W))
-            out = both.out_BKGH / both.total_BKG[..., None]
-            return out.astype(q.dtype).reshape(q.shape), (rk, rv)
+            seen_G = jnp.full(q_BKGH.shape[2], t + 1)
+            return _attention(layout, q_BKGH, *pool[i], plan, Recent(rk, rv, seen_G)).reshape(q.shape), (rk, rv)
 
         hidden, recent = model.decode(params, layout.model, token[:, None], turned, attend)
         logits = constrain(model.logits(params, hidden[:, 0]), "draws", None)
@@ -169,10 +167,8 @@ def verify_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
         # To a page, the places of a window are more queries of the same row and key head.
         q_BKMH = jnp.moveaxis(q.reshape(b, window, k.shape[2], -1, q.shape[-1]), 1, 2)
         by_place, q_BKMH = q_BKMH.shape, q_BKMH.reshape(b, k.shape[2], -1, q.shape[-1])
-        seen_MW = jnp.repeat(places[:, None] >= places, by_place[3], axis=0)
         fresh = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-        both = join(_paged(layout, q_BKMH, *pool[i], plan), _window_attention(q_BKMH, *fresh, seen_MW))
-        out = (both.out_BKGH / both.total_BKG[..., None]).astype(q.dtype)
+        out = _attention(layout, q_BKMH, *pool[i], plan, Recent(*fresh, jnp.repeat(places + 1, by_place[3])))
         return jnp.moveaxis(out.reshape(by_place), 2, 1).reshape(q.shape), fresh
 
     turned = model.rotation(layout.model, rows.length_B[:, None] + places)
@@ -239,28 +235,28 @@ def _constrained(x: jax.Array, layout: Layout) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(layout.mesh, partition(layout.mesh, x.shape, KEYS)))
 
 
-def _paged(
-    layout: Layout, q_BKGH: jax.Array, k_PKHC: jax.Array | Pages, v_PKCH: jax.Array | Pages, plan: Plan
+def _attention(
+    layout: Layout,
+    q_BKGH: jax.Array,
+    k_PKHC: jax.Array | Pages,
+    v_PKCH: jax.Array | Pages,
+    plan: Plan,
+    recent: Recent,
+) -> jax.Array:
+    """Attention of each row over its pages and its window."""
+    whole = Partial(Part(q_BKGH.shape, KEYS), *[Part(q_BKGH.shape[:3], KEYS[:3])] * 2)
+    axes = [KEYS, KEYS, KEYS, ("rows",), KEYS, KEYS, (None,)]
+    f = on_each_device(partial(_local_attention, layout.tile), layout.mesh, axes, whole)
+    found = f(q_BKGH, k_PKHC, v_PKCH, plan, *recent)
+    return (found.out_BKGH / found.total_BKG[..., None]).astype(q_BKGH.dtype)
+
+
+def _local_attention(
+    tile: int, q: jax.Array, k: jax.Array | Pages, v: jax.Array | Pages, plan: Plan, *recent: jax.Array
 ) -> Partial:
-    out = Partial(Part(q_BKGH.shape, KEYS), *[Part(q_BKGH.shape[:3], KEYS[:3])] * 2)
-    f = on_each_device(partial(_local_attention, layout.tile), layout.mesh, [KEYS, KEYS, KEYS, ("rows",)], out)
-    return f(q_BKGH, k_PKHC, v_PKCH, plan)
-
-
-def _local_attention(tile: int, q: jax.Array, k: jax.Array | Pages, v: jax.Array | Pages, plan: Plan) -> Partial:
     # Counts travel as one number a shard.
     plan = plan._replace(items=plan.items[0], visits=plan.visits[0])
-    return decode_attention(q, k, v, plan, tile)
-
-
-def _window_attention(q_BKGH: jax.Array, k_BKHW: jax.Array, v_BKWH: jax.Array, seen: jax.Array) -> Partial:
-    """Attention over the tokens of the window that are seen, [W] or [G, W]: at least one of them."""
-    s = jnp.einsum("bkgh,bkhw->bkgw", q_BKGH, k_BKHW, preferred_element_type=jnp.float32) * q_BKGH.shape[-1] ** -0.5
-    s = jnp.where(seen, s, -1e30)
-    top = jnp.max(s, axis=-1)
-    e = jnp.exp(s - top[..., None])
-    out = jnp.einsum("bkgw,bkwh->bkgh", e.astype(v_BKWH.dtype), v_BKWH, preferred_element_type=jnp.float32)
-    return Partial(out, top, jnp.sum(e, axis=-1))
+    return decode_attention(q, k, v, plan, tile, Recent(*recent))
 
 
 def _filed(layout: Layout, pool: Pool, recent: list[tuple], rows: Rows) -> Pool:

@@ -1,0 +1,202 @@
+// Decode attention for XLA:CPU in one call: a row reads the keys and values it has, each from where it lies.
+// Legend: reference.py and plan.py; N floats of a vector, X queries that an item of work holds.
+#include <cmath>
+
+#include "kernels/cpu.h"
+
+namespace rlvr {
+namespace {
+
+constexpr float EMPTY = -1e30f;
+constexpr int64_t MOST_QUERIES = 128;
+
+// out[x][0 .. V * N) = out * kept[x] (or 0) + sum over i < inner of a[x][i] * b[i][0 .. V * N), for X queries x.
+// Every number is added up in the order of i, whatever X and V are: rows have the same bits in any company.
+template <int N, int X, int V>
+inline void block(const float* const* a, int inner, const float* b, int stride, float* const* out, int at,
+                  const float* kept) {
+  using L = Lanes<N>;
+  typename L::vec sum[X][V];
+  for (int x = 0; x < X; ++x)
+    for (int v = 0; v < V; ++v)
+      sum[x][v] = kept ? L::load(out[x] + at + v * N) * kept[x] : typename L::vec{};
+  for (int i = 0; i < inner; ++i) {
+    typename L::vec row[V];
+    for (int v = 0; v < V; ++v) row[v] = L::load(b + (size_t)i * stride + at + v * N);
+    for (int x = 0; x < X; ++x) {
+      typename L::vec factor = L::all(a[x][i]);
+      for (int v = 0; v < V; ++v) sum[x][v] += factor * row[v];
+    }
+  }
+  for (int x = 0; x < X; ++x)
+    for (int v = 0; v < V; ++v) L::store(out[x] + at + v * N, sum[x][v]);
+}
+
+template <int N, int X>
+void columns(const float* const* a, int inner, const float* b, int stride, int width, float* const* out,
+             const float* kept) {
+  // As many sums as registers hold (AVX2 has 16), and enough of them to keep both multipliers busy.
+  constexpr int V = X <= 2 ? 4 : X == 3 ? 3 : 2;
+  int at = 0;
+  for (; at + V * N <= width; at += V * N) block<N, X, V>(a, inner, b, stride, out, at, kept);
+  for (; at < width; at += N) block<N, X, 1>(a, inner, b, stride, out, at, kept);
+}
+
+template <int N>
+void product(int queries, const float* const* a, int inner, const float* b, int stride, int width, float* const* out,
+             const float* kept) {
+  auto some = [&](auto count) {
+    columns<N, count()>(a, inner, b, stride, width, out, kept);
+    a += count(), out += count(), queries -= count();
+    if (kept) kept += count();
+  };
+  while (queries >= 6 && queries != 8) some(std::integral_constant<int, 6>());
+  while (queries >= 4) some(std::integral_constant<int, 4>());
+  if (queries == 3) some(std::integral_constant<int, 3>());
+  if (queries == 2) some(std::integral_constant<int, 2>());
+  if (queries == 1) some(std::integral_constant<int, 1>());
+}
+
+// The running softmax of X queries (Milakov and Gimelshein 2018, alg. 3).
+template <int N>
+struct Softmax {
+  using L = Lanes<N>;
+  int width;
+  std::vector<float> numbers, top, total, kept;
+  std::vector<const float*> query;
+  std::vector<float*> out, weight;
+
+  Softmax(int64_t x, int width, int64_t most_keys)
+      : width(width), numbers(x * (width + most_keys)), top(x, EMPTY), total(x), kept(x), query(x), out(x), weight(x) {
+    for (int64_t i = 0; i < x; ++i) {
+      out[i] = numbers.data() + i * width;
+      weight[i] = numbers.data() + x * width + i * most_keys;
+    }
+  }
+
+  // Keys [width, stride] and values [., width]: query i of x, from `first` on, sees the first seen(i) of them.
+  template <typename Seen>
+  void fold(int first, int x, const float* keys, int stride, const float* values, int most, Seen seen) {
+    float scale = 1.0f / std::sqrt((float)width);
+    int padded = (most + N - 1) / N * N;
+    product<N>(x, query.data() + first, width, keys, stride, padded, weight.data() + first, nullptr);
+    const auto place = L::numbers();
+    for (int i = first; i < first + x; ++i) {
+      float* w = weight[i];
+      int tokens = seen(i - first);
+      auto most_yet = L::all(top[i]);
+      for (int j = 0; j < padded; j += N) {
+        auto score = place + j < tokens ? L::load(w + j) * scale : L::all(EMPTY);
+        L::store(w + j, score);
+        most_yet = score > most_yet ? score : most_yet;
+      }
+      float now = L::max(most_yet);
+      typename L::vec sum{};
+      for (int j = 0; j < padded; j += N) {
+        auto e = place + j < tokens ? L::exp(L::load(w + j) - now) : typename L::vec{};
+        L::store(w + j, e);
+        sum += e;
+      }
+      kept[i] = L::exp(L::all(top[i] - now))[0];
+      total[i] = total[i] * kept[i] + L::sum(sum);
+      top[i] = now;
+    }
+    product<N>(x, weight.data() + first, most, values, width, width, out.data() + first, kept.data() + first);
+  }
+};
+
+struct Lists {
+  const int32_t *page_I, *tokens_I, *first_B, *count_B, *prompt_B, *shared_S, *prompt_S, *shared_tokens_S, *seen_G;
+};
+
+template <int N>
+void attend(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32 values, F32 recent_keys, F32 recent_values, Lists p,
+            std::vector<int> starts, float* out, float* top, float* total, int64_t tile) {
+  auto shape = q.dimensions();
+  int64_t b = shape[0], heads = shape[1], g = shape[2], width = shape[3];
+  int64_t page = keys.dimensions()[3], window = recent_keys.dimensions()[3];
+  const float *Q = q.typed_data(), *K = keys.typed_data(), *V = values.typed_data();
+  const float *RK = recent_keys.typed_data(), *RV = recent_values.typed_data();
+  // Neighbouring rows, which mostly read the same prompt, as many as leave each thread a few items.
+  int64_t threads = std::max<int64_t>(1, pool.num_threads());
+  int64_t rows = std::max<int64_t>(1, std::min({tile, MOST_QUERIES / g, b * heads / (8 * threads)}));
+  while (tile % rows) --rows;
+  int most_recent = window ? *std::max_element(p.seen_G, p.seen_G + g) : 0;
+  in_parallel(pool, b / rows * heads, [=](int64_t item) {
+    int64_t head = item % heads, row = item / heads * rows;
+    Softmax<N> softmax(rows * g, width, std::max(page, window));
+    auto lies = [&](int64_t i) { return ((row + i / g) * heads + head) * g + i % g; };
+    for (int64_t i = 0; i < rows * g; ++i) softmax.query[i] = Q + lies(i) * width;
+    for (int s = starts[row / tile]; s < starts[row / tile + 1]; ++s) {
+      int tokens = p.shared_tokens_S[s];
+      size_t at = (p.shared_S[s] * heads + head) * width * page;
+      for (int64_t r = 0, end; tokens && r < rows; r = end) {
+        auto differs = [&](int64_t x) { return p.prompt_B[row + x] != p.prompt_S[s]; };
+        for (end = r + 1; end < rows && differs(end) == differs(r);) ++end;
+        if (!differs(r)) softmax.fold(r * g, (end - r) * g, K + at, page, V + at, tokens, [=](int) { return tokens; });
+      }
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      int first = p.first_B[row + r];
+      for (int i = first; i < first + p.count_B[row + r]; ++i) {
+        int tokens = p.tokens_I[i];
+        size_t at = (p.page_I[i] * heads + head) * width * page;
+        if (tokens) softmax.fold(r * g, g, K + at, page, V + at, tokens, [=](int) { return tokens; });
+      }
+      size_t at = ((row + r) * heads + head) * width * window;
+      if (most_recent) softmax.fold(r * g, g, RK + at, window, RV + at, most_recent, [=](int i) { return p.seen_G[i]; });
+    }
+    for (int64_t i = 0; i < rows * g; ++i) {
+      std::copy(softmax.out[i], softmax.out[i] + width, out + lies(i) * width);
+      top[lies(i)] = softmax.top[i];
+      total[lies(i)] = softmax.total[i];
+    }
+  });
+}
+
+xla::ffi::Error decode_attention(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32 values, F32 recent_keys,
+                                 F32 recent_values, S32 seen_G, S32 page_I, S32 tokens_I, S32 first_B, S32 count_B,
+                                 S32 prompt_B, S32 tile_S, S32 shared_S, S32 prompt_S, S32 shared_tokens_S, S32 visits,
+                                 xla::ffi::Result<F32> out, xla::ffi::Result<F32> top, xla::ffi::Result<F32> total,
+                                 int64_t tile) {
+  // Visits are sorted by tile: where those of each begin.
+  std::vector<int> starts(q.dimensions()[0] / tile + 1);
+  for (int i = 0, s = 0; i < (int)starts.size(); starts[i++] = s)
+    while (s < visits.typed_data()[0] && tile_S.typed_data()[s] < i) ++s;
+  Lists lists{page_I.typed_data(),   tokens_I.typed_data(), first_B.typed_data(),
+              count_B.typed_data(),  prompt_B.typed_data(), shared_S.typed_data(),
+              prompt_S.typed_data(), shared_tokens_S.typed_data(), seen_G.typed_data()};
+  // Lengths of which all are multiples.
+  int64_t all = q.dimensions()[3] | keys.dimensions()[3] | recent_keys.dimensions()[3];
+  auto run = all % WIDEST == 0 ? attend<WIDEST> : all % 8 == 0 && WIDEST > 8 ? attend<8> : attend<4>;
+  run(pool, q, keys, values, recent_keys, recent_values, lists, std::move(starts), out->typed_data(),
+      top->typed_data(), total->typed_data(), tile);
+  return xla::ffi::Error::Success();
+}
+
+}  // namespace
+}  // namespace rlvr
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(rlvr_decode_attention, rlvr::decode_attention,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Arg<rlvr::F32>()
+                                  .Arg<rlvr::F32>()
+                                  .Arg<rlvr::F32>()
+                                  .Arg<rlvr::F32>()
+                                  .Arg<rlvr::F32>()
+                                  .Arg<rlvr::S32>()
+                                  .Arg<rlvr::S32>()
+                                  .Arg<rlvr::S32>()
+                                  .Arg<rlvr::S32>()
+                                  .Arg<rlvr::S32>()
+                                  .Arg<rlvr::S32>()
+                                  .Arg<rlvr::S32>()
+                                  .Arg<rlvr::S32>()
+                                  .Arg<rlvr::S32>()
+                                  .Arg<rlvr::S32>()
+                                  .Arg<rlvr::S32>()
+                                  .Ret<rlvr::F32>()
+                                  .Ret<rlvr::F32>()
+                                  .Ret<rlvr::F32>()
+                                  .Attr<int64_t>("tile"));

@@ -1,0 +1,44 @@
+"""For CPUs, cpu.cc: one call that reads only the tokens there are, each where it lies."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from kernels import native
+from kernels.decode_attention.pages import Pages
+from kernels.decode_attention.plan import Partial, Plan, Recent
+
+LANES = 4
+"""Of which the kernel wants a multiple in every length it goes along."""
+
+
+def takes(q_BKGH: jax.Array, k_PKHC: jax.Array | Pages, recent: Recent | None) -> bool:
+    """Whether the kernel computes this: everything in float32, lengths multiples of LANES, and a compiler at hand."""
+    if isinstance(k_PKHC, Pages) or not (q_BKGH.dtype == k_PKHC.dtype == jnp.float32):
+        return False
+    lengths = q_BKGH.shape[-1], k_PKHC.shape[-1], recent.k_BKHW.shape[-1] if recent else 0
+    return not any(length % LANES for length in lengths) and native.ready()
+
+
+def decode_attention(
+    q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int, recent: Recent | None = None
+) -> Partial:
+    """See reference.py; recent keys, if given, are seen too. A row's bits depend on what it sees and nothing else."""
+    b, k, g, h = q_BKGH.shape
+    if recent is None:
+        recent = Recent(jnp.zeros((b, k, h, 0)), jnp.zeros((b, k, 0, h)), jnp.zeros(g, jnp.int32))
+    results = Partial(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (q_BKGH.shape, (b, k, g), (b, k, g))))
+    lists = (
+        recent.seen_G, plan.page_I, plan.tokens_I, plan.first_B, plan.count_B, plan.prompt_B, plan.tile_S,
+        plan.shared_S, plan.prompt_S, plan.shared_tokens_S, plan.visits,
+    )  # fmt: skip
+    return Partial(
+        *native.call(
+            "rlvr_decode_attention",
+            tuple(results),
+            *(q_BKGH, k_PKHC, v_PKCH, recent.k_BKHW, recent.v_BKWH),
+            *(jnp.asarray(x, jnp.int32).reshape(-1) for x in lists),
+            tile=tile,
+        )
+    )

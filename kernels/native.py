@@ -1,0 +1,96 @@
+"""Kernels for XLA:CPU in C++ (kernels/*/cpu.cc): built for this machine by its own compiler on first use, kept in the
+user's cache, and called as custom calls of XLA.
+
+Machines without a compiler compute the same in plain XLA, which is said once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+
+SOURCES = Path(__file__).resolve().parent
+FLAGS = ("-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-w")
+COMPILERS = ("c++", "g++", "clang++")
+NAMES = ("rlvr_decode_attention", "rlvr_top_p")
+
+
+class Unbuilt(Exception):
+    """Why there is no library."""
+
+
+@cache
+def ready() -> bool:
+    """Whether the kernels can be called: the first question builds them. Always False where programs are not the CPU's.
+
+    Logs a warning that says why where a CPU has to do without them.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    try:
+        library = ctypes.CDLL(str(built(compiler(), cache_folder())))
+    except (Unbuilt, OSError) as why:
+        logging.getLogger(__name__).warning(
+            "decode attention and top-p run in plain XLA, about half as fast: their C++ was not built: %s", why
+        )
+        return False
+    for name in NAMES:
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    return True
+
+
+def call(name: str, results: Any, *args: jax.Array, **attributes: Any) -> Any:
+    """What the kernel makes of args; results are jax.ShapeDtypeStruct, or a tuple of them."""
+    return jax.ffi.ffi_call(name, results)(*args, **attributes)
+
+
+def compiler() -> str:
+    """$CXX, or the first that there is. Raises Unbuilt."""
+    found = next(filter(None, map(shutil.which, [os.environ.get("CXX") or "", *COMPILERS])), None)
+    if found is None:
+        raise Unbuilt(f"found none of {', '.join(COMPILERS)}; $CXX may name a C++20 compiler")
+    return found
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlvr_limit"
+
+
+def built(compiler: str, folder: Path) -> Path:
+    """The library of these sources, this compiler and this processor; compiled (seconds) unless it lies in folder.
+
+    Raises Unbuilt with what the compiler said, OSError where folder cannot be written.
+    """
+    sources = sorted(SOURCES.glob("*/cpu.cc"))
+    include = [f"-I{SOURCES.parent}", f"-I{jax.ffi.include_dir()}"]
+    # Names the compiler's version and all that -march=native found.
+    target = _run([compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
+    texts = [jax.lib.__version__, " ".join(FLAGS), target, *(p.read_text() for p in [*SOURCES.glob("*.h"), *sources])]
+    library = folder / f"{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:16]}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        # Other processes may build it too: each renames its own, whole.
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / library.name
+            _run([compiler, *FLAGS, *include, *map(str, sources), "-o", str(made)])
+            made.replace(library)
+    return library
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["?"]
+        raise Unbuilt(f"{command[0]} ended with {done.returncode}: {errors[0]}")
+    return done.stdout
