@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 
-SOURCES = Path(__file__).resolve().parent
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-w")
 COMPILERS = ("c++", "g++", "clang++")
 NAMES = ("rlvr_decode_attention", "rlvr_top_p")
@@ -72,11 +71,12 @@ def built(compiler: str, folder: Path) -> Path:
 
     Raises Unbuilt with what the compiler said, OSError where folder cannot be written.
     """
-    sources = sorted(SOURCES.glob("*/cpu.cc"))
-    include = [f"-I{SOURCES.parent}", f"-I{jax.ffi.include_dir()}"]
+    here = Path(__file__).resolve().parent
+    sources = sorted(here.glob("*/cpu.cc"))
+    include = [f"-I{here.parent}", f"-I{jax.ffi.include_dir()}"]
     # Names the compiler's version and all that -march=native found.
     target = _run([compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
-    texts = [jax.lib.__version__, " ".join(FLAGS), target, *(p.read_text() for p in [*SOURCES.glob("*.h"), *sources])]
+    texts = [jax.lib.__version__, " ".join(FLAGS), target, *(p.read_text() for p in [*here.glob("*.h"), *sources])]
     library = folder / f"{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,18 @@
-"""Decode attention for XLA:CPU: what its specification says, and the same bits wherever pages and rows lie."""
+"""Decode attention for CPUs, in C++ and in plain XLA: what its specification says, and the same bits wherever pages and
+rows lie."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.decode_attention import GROUP, Partial, Plan, cpu, reference
+import kernels.native
+from kernels.decode_attention import GROUP, Partial, Plan, Recent, attend_recent, cpu, join, native, reference
 from kernels.platforms import SAME_BITS
 
 K, G, H, C = 2, 3, 8, 16
@@ -21,7 +25,6 @@ def case(rows: int, tile: int, seed: int = 0, mates: int = 0, pages: int | None 
 
     Rows of even number are drawn from seed alone, the others from mates too. pages, if given, shuffles where pages lie.
     """
-    # Up to ten pages: those behind the fourth are taken several at a time.
     own_tokens = [(37 * row + (mates if row % 2 else 0)) % 150 if row % 5 else 0 for row in range(rows)]
     prompt_B = np.array([row * 3 // rows if row % 7 else -1 for row in range(rows)], np.int32)
     names = [("prompt", p, i) for p, n in PROMPTS.items() for i in range(-(-n // C))]
@@ -68,8 +71,15 @@ def read_by(own_tokens: list[int], prompt_B: np.ndarray, at: dict) -> list[list[
 
 
 @partial(jax.jit, static_argnames=("tile", "f"), compiler_options=SAME_BITS)
-def run(q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan, tile: int, f=cpu.decode_attention) -> Partial:
+def run(q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan, tile: int, f: Callable) -> Partial:
     return f(q, k, v, plan, tile)
+
+
+@pytest.fixture(params=[cpu, native], ids=["xla", "native"])
+def f(request: pytest.FixtureRequest) -> Callable:
+    if request.param is native and not kernels.native.ready():
+        pytest.skip("no C++ compiler")
+    return request.param.decode_attention
 
 
 def tile_of(rows: int) -> int:
@@ -80,9 +90,9 @@ ROWS = pytest.mark.parametrize("rows", [4, 6, 16, 64, 130])
 
 
 @ROWS
-def test_equals_the_specification_and_a_softmax_in_float64(rows: int):
+def test_equals_the_specification_and_a_softmax_in_float64(rows: int, f: Callable):
     (q, k, v, plan), read = case(rows, tile_of(rows))
-    found = run(q, k, v, plan, tile_of(rows))
+    found = run(q, k, v, plan, tile_of(rows), f)
     told = run(q, k, v, plan, tile_of(rows), reference.decode_attention)
     for row, pages in enumerate(read):
         if not pages:
@@ -102,29 +112,68 @@ def test_equals_the_specification_and_a_softmax_in_float64(rows: int):
 
 
 @ROWS
-def test_where_pages_lie_changes_no_bit(rows: int):
+def test_where_pages_lie_changes_no_bit(rows: int, f: Callable):
     tile = tile_of(rows)
-    first = run(*case(rows, tile)[0], tile)
+    first = run(*case(rows, tile)[0], tile, f)
     for seed in (1, 2):
-        jax.tree.map(np.testing.assert_array_equal, run(*case(rows, tile, pages=seed)[0], tile), first)
+        jax.tree.map(np.testing.assert_array_equal, run(*case(rows, tile, pages=seed)[0], tile, f), first)
 
 
 @ROWS
-def test_other_batch_mates_change_no_bit_of_a_row(rows: int):
+def test_other_batch_mates_change_no_bit_of_a_row(rows: int, f: Callable):
     tile = tile_of(rows)
-    first = run(*case(rows, tile)[0], tile)
+    first = run(*case(rows, tile)[0], tile, f)
     for mates in (3, 17):
-        other = run(*case(rows, tile, mates=mates)[0], tile)
+        other = run(*case(rows, tile, mates=mates)[0], tile, f)
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[::2], b[::2]), other, first)
         assert np.any(np.asarray(other.out_BKGH)[1::2] != np.asarray(first.out_BKGH)[1::2])
 
 
-def test_the_queries_of_a_whole_window_equal_the_specification_and_heed_no_batch_mates():
+def test_the_queries_of_a_whole_window_equal_the_specification_and_heed_no_batch_mates(f: Callable):
     def asked(mates: int) -> tuple:
         (q, *rest), _ = case(16, 16, mates=mates)
         return np.concatenate([q * scale for scale in np.linspace(-1, 1, 8, dtype=np.float32)], axis=2), *rest
 
-    found, other = run(*asked(3), 16), run(*asked(17), 16)
+    found, other = run(*asked(3), 16, f), run(*asked(17), 16, f)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[::2], b[::2]), other, found)
     told = run(*asked(3), 16, reference.decode_attention)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, told)
+
+
+def recent(rows: int, queries: int, window: int, seen: np.ndarray) -> Recent:
+    rng = np.random.default_rng(11)
+    keys, values = rng.normal(size=(rows, K, H, window)), rng.normal(size=(rows, K, window, H))
+    # What is not seen yet may be anything.
+    keys[..., seen.max() :], values[:, :, seen.max() :] = 1e30, np.nan
+    return Recent(*(jnp.asarray(x, jnp.float32) for x in (keys, values)), jnp.asarray(seen, jnp.int32))
+
+
+@pytest.mark.parametrize("window", [4, 8, 32])
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+@pytest.mark.parametrize("verified", [False, True])
+def test_recent_keys_are_seen_as_far_as_each_query_may(window: int, scale: float, verified: bool):
+    if not kernels.native.ready():
+        pytest.skip("no C++ compiler")
+    (q, k, v, plan), _ = case(16, 16)
+    q = np.concatenate([q * x for x in np.linspace(-scale, scale, window, dtype=np.float32)], axis=2) if verified else q
+    seen = np.repeat(np.arange(1, window + 1), G) if verified else np.full(G, window - 1)
+    fresh = recent(16, q.shape[2], window, seen)
+    found = native.decode_attention(*(jnp.asarray(x) for x in (q, k, v)), plan, 16, fresh)
+    values = jnp.where(jnp.isnan(fresh.v_BKWH), 0.0, fresh.v_BKWH)
+    told = join(reference.decode_attention(q, k, v, plan, 16), attend_recent(q, fresh._replace(v_BKWH=values)))
+    mean, expected = (x.out_BKGH / x.total_BKG[..., None] for x in (found, told))
+    np.testing.assert_allclose(mean, expected, rtol=0, atol=2e-5)
+    log_total, expected = (jnp.log(x.total_BKG) + x.top_BKG for x in (found, told))
+    np.testing.assert_allclose(log_total, expected, rtol=1e-6, atol=1e-5)
+
+
+def test_neither_the_number_of_rows_nor_their_blocks_change_a_bit_of_the_native_kernel():
+    if not kernels.native.ready():
+        pytest.skip("no C++ compiler")
+    (q, k, v, plan), _ = case(64, 64)
+    whole = run(q, k, v, plan, 64, native.decode_attention)
+    for tile, begin in ((1, 0), (2, 6), (16, 48)):
+        rows = slice(begin, begin + tile)
+        alone = plan._replace(first_B=plan.first_B[rows], count_B=plan.count_B[rows], prompt_B=plan.prompt_B[rows])
+        found = run(q[rows], k, v, alone, tile, native.decode_attention)
+        jax.tree.map(lambda a, b, rows=rows: np.testing.assert_array_equal(a, b[rows]), found, whole)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_model import in_float64, numpy_log_softmax, random_params
 
-from kernels.decode_attention import gpu, tiling
+from kernels.decode_attention import Partial, Plan, Recent, attend_recent, gpu, join, tiling
 from rlvr_limit import likelihood, model
 from rlvr_limit.engine import Engine, EngineConfig, Request, programs, prompt_key, shapes
 from rlvr_limit.engine.shapes import AHEAD
@@ -123,7 +123,10 @@ def test_other_program_shapes_agree_within_rounding(params: Params, free: Drawn,
 def test_attention_in_plain_xla_and_the_plans_of_an_accelerator_agree_within_rounding(
     params: Params, free: Drawn, platform: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(programs, "decode_attention", gpu.decode_attention)
+    def plain(q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan, tile: int, recent: Recent) -> Partial:
+        return join(gpu.decode_attention(q, k, v, plan, tile), attend_recent(q, recent))
+
+    monkeypatch.setattr(programs, "decode_attention", plain)
     monkeypatch.setattr(shapes, "tiling", lambda _: tiling(platform))
     # Shapes that no other test has: what is compiled here must not be found by it.
     agree_within_rounding(params, free, {"window": 3, "slots": 60 if platform == "gpu" else 61})

@@ -11,12 +11,13 @@ from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams, forc
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels import decode_attention, selfcheck, token_logprob, top_p
-from kernels.decode_attention import Partial, cpu, gpu, hopper, reference, tpu
+from kernels.decode_attention import Partial, cpu, gpu, hopper, native, reference, tpu
 from tests.decode_attention_cases import Case, brute_force, make
 
 ATTENTION = {
     "reference": (reference, nullcontext),
     "cpu": (cpu, nullcontext),
+    "native": (native, nullcontext),
     "gpu": (gpu, nullcontext),
     "tpu": (tpu, pltpu.force_tpu_interpret_mode),
 }
@@ -28,6 +29,8 @@ SMALL = {"heads": 2, "group": 3, "head_width": 16}
 
 def attend(name: str, case: Case) -> Partial:
     module, mode = ATTENTION[name]
+    if module is native and not native.takes(jnp.asarray(case.q), jnp.asarray(case.k), None):
+        pytest.skip("no C++ compiler")
     with mode():
         found = jax.jit(module.decode_attention, static_argnums=4)(*case)
     return Partial(*map(np.asarray, found))
@@ -48,7 +51,7 @@ def test_attention_over_own_and_shared_pages_equals_brute_force(name):
     check(attend(name, case), case, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["reference", "cpu"])
+@pytest.mark.parametrize("name", ["reference", "cpu", "native"])
 def test_prompts_may_be_listed_for_each_of_their_rows_where_the_tiling_says_so(name):
     assert decode_attention.tiling("cpu").lists_prompts
     case = make(OWN, PROMPTS, SHARED, **SMALL, listed=True)

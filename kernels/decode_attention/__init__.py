@@ -12,7 +12,20 @@ from kernels.decode_attention.pages import Pages, quantised
 from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, Recent, Tiling, attend_recent, join, tiling
 from kernels.platforms import by_platform
 
-__all__ = ["EMPTY", "GROUP", "Pages", "Partial", "Plan", "Recent", "Tiling", "decode_attention", "quantised", "tiling"]
+__all__ = [
+    "EMPTY",
+    "GROUP",
+    "Pages",
+    "Partial",
+    "Plan",
+    "Recent",
+    "Tiling",
+    "attend_recent",
+    "decode_attention",
+    "join",
+    "quantised",
+    "tiling",
+]
 
 
 def decode_attention(

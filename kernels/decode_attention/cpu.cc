@@ -57,6 +57,15 @@ void product(int queries, const float* const* a, int inner, const float* b, int 
   if (queries == 1) some(std::integral_constant<int, 1>());
 }
 
+// Queries of an item, from `first` on, and tokens that they read: keys [width, stride] and values [., width]. Query i
+// sees the first `tokens` of them, or seen[i].
+struct Read {
+  int first, queries;
+  const float *keys, *values;
+  int stride, tokens;
+  const int32_t* seen;
+};
+
 // The running softmax of X queries (Milakov and Gimelshein 2018, alg. 3).
 template <int N>
 struct Softmax {
@@ -74,23 +83,22 @@ struct Softmax {
     }
   }
 
-  // Keys [width, stride] and values [., width]: query i of x, from `first` on, sees the first seen(i) of them.
-  template <typename Seen>
-  void fold(int first, int x, const float* keys, int stride, const float* values, int most, Seen seen) {
+  void fold(const Read& read) {
     float scale = 1.0f / std::sqrt((float)width);
-    int padded = (most + N - 1) / N * N;
-    product<N>(x, query.data() + first, width, keys, stride, padded, weight.data() + first, nullptr);
+    int padded = (read.tokens + N - 1) / N * N;
+    const int first = read.first, x = read.queries;
+    product<N>(x, query.data() + first, width, read.keys, read.stride, padded, weight.data() + first, nullptr);
     const auto place = L::numbers();
     for (int i = first; i < first + x; ++i) {
       float* w = weight[i];
-      int tokens = seen(i - first);
-      auto most_yet = L::all(top[i]);
+      int tokens = read.seen ? read.seen[i - first] : read.tokens;
+      auto most = L::all(top[i]);
       for (int j = 0; j < padded; j += N) {
         auto score = place + j < tokens ? L::load(w + j) * scale : L::all(EMPTY);
         L::store(w + j, score);
-        most_yet = score > most_yet ? score : most_yet;
+        most = score > most ? score : most;
       }
-      float now = L::max(most_yet);
+      float now = L::max(most);
       typename L::vec sum{};
       for (int j = 0; j < padded; j += N) {
         auto e = place + j < tokens ? L::exp(L::load(w + j) - now) : typename L::vec{};
@@ -101,9 +109,19 @@ struct Softmax {
       total[i] = total[i] * kept[i] + L::sum(sum);
       top[i] = now;
     }
-    product<N>(x, weight.data() + first, most, values, width, width, out.data() + first, kept.data() + first);
+    product<N>(x, weight.data() + first, read.tokens, read.values, width, width, out.data() + first,
+               kept.data() + first);
   }
 };
+
+// What is read once comes from memory: it is asked for while the read before it is worked on.
+void fetch(const Read& read, int width) {
+  auto ask = [](const float* from, size_t count) {
+    for (size_t i = 0; i < count; i += 16) __builtin_prefetch(from + i, 0, 0);
+  };
+  ask(read.keys, (size_t)width * read.stride);
+  ask(read.values, (size_t)width * read.tokens);
+}
 
 struct Lists {
   const int32_t *page_I, *tokens_I, *first_B, *count_B, *prompt_B, *shared_S, *prompt_S, *shared_tokens_S, *seen_G;
@@ -113,8 +131,8 @@ template <int N>
 void attend(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32 values, F32 recent_keys, F32 recent_values, Lists p,
             std::vector<int> starts, float* out, float* top, float* total, int64_t tile) {
   auto shape = q.dimensions();
-  int64_t b = shape[0], heads = shape[1], g = shape[2], width = shape[3];
-  int64_t page = keys.dimensions()[3], window = recent_keys.dimensions()[3];
+  int64_t b = shape[0], heads = shape[1], width = shape[3];
+  int g = shape[2], page = keys.dimensions()[3], window = recent_keys.dimensions()[3];
   const float *Q = q.typed_data(), *K = keys.typed_data(), *V = values.typed_data();
   const float *RK = recent_keys.typed_data(), *RV = recent_values.typed_data();
   // Neighbouring rows, which mostly read the same prompt, as many as leave each thread a few items.
@@ -124,27 +142,29 @@ void attend(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32 values, F32 recent_k
   int most_recent = window ? *std::max_element(p.seen_G, p.seen_G + g) : 0;
   in_parallel(pool, b / rows * heads, [=](int64_t item) {
     int64_t head = item % heads, row = item / heads * rows;
+    std::vector<Read> reads;
+    auto add = [&](int64_t r, int64_t end, const float* k, const float* v, int64_t of, int stride, int tokens,
+                   const int32_t* seen) {
+      size_t at = (of * heads + head) * width * stride;
+      if (tokens) reads.push_back({int(r * g), int((end - r) * g), k + at, v + at, stride, tokens, seen});
+    };
+    for (int s = starts[row / tile]; s < starts[row / tile + 1]; ++s)
+      for (int64_t r = 0, end; r < rows; r = end) {
+        auto reads_it = [&](int64_t x) { return p.prompt_B[row + x] == p.prompt_S[s]; };
+        for (end = r + 1; end < rows && reads_it(end) == reads_it(r);) ++end;
+        if (reads_it(r)) add(r, end, K, V, p.shared_S[s], page, p.shared_tokens_S[s], nullptr);
+      }
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int i = p.first_B[row + r]; i < p.first_B[row + r] + p.count_B[row + r]; ++i)
+        add(r, r + 1, K, V, p.page_I[i], page, p.tokens_I[i], nullptr);
+      add(r, r + 1, RK, RV, row + r, window, most_recent, p.seen_G);
+    }
     Softmax<N> softmax(rows * g, width, std::max(page, window));
     auto lies = [&](int64_t i) { return ((row + i / g) * heads + head) * g + i % g; };
     for (int64_t i = 0; i < rows * g; ++i) softmax.query[i] = Q + lies(i) * width;
-    for (int s = starts[row / tile]; s < starts[row / tile + 1]; ++s) {
-      int tokens = p.shared_tokens_S[s];
-      size_t at = (p.shared_S[s] * heads + head) * width * page;
-      for (int64_t r = 0, end; tokens && r < rows; r = end) {
-        auto differs = [&](int64_t x) { return p.prompt_B[row + x] != p.prompt_S[s]; };
-        for (end = r + 1; end < rows && differs(end) == differs(r);) ++end;
-        if (!differs(r)) softmax.fold(r * g, (end - r) * g, K + at, page, V + at, tokens, [=](int) { return tokens; });
-      }
-    }
-    for (int64_t r = 0; r < rows; ++r) {
-      int first = p.first_B[row + r];
-      for (int i = first; i < first + p.count_B[row + r]; ++i) {
-        int tokens = p.tokens_I[i];
-        size_t at = (p.page_I[i] * heads + head) * width * page;
-        if (tokens) softmax.fold(r * g, g, K + at, page, V + at, tokens, [=](int) { return tokens; });
-      }
-      size_t at = ((row + r) * heads + head) * width * window;
-      if (most_recent) softmax.fold(r * g, g, RK + at, window, RV + at, most_recent, [=](int i) { return p.seen_G[i]; });
+    for (size_t i = 0; i < reads.size(); ++i) {
+      if (i + 1 < reads.size()) fetch(reads[i + 1], width);
+      softmax.fold(reads[i]);
     }
     for (int64_t i = 0; i < rows * g; ++i) {
       std::copy(softmax.out[i], softmax.out[i] + width, out + lies(i) * width);

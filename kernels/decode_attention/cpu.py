@@ -1,9 +1,8 @@
-"""For XLA:CPU: loops of as many turns as there are pages in use.
+"""For XLA:CPU where native.py cannot be: loops of as many turns as there are pages in use.
 
-Own pages are taken column by column (first every row's first page, then the second ones, ..., and at last several
-columns at once), rows with many pages first, so that a block is a run of neighbouring rows. How a row's pages are put
-together depends on their number alone, not on other rows. What may not be needed is a loop of no turns and not a
-branch: XLA:CPU runs branches on one core.
+Own pages are taken column by column (first every row's first page, then the second ones, ...), rows with many pages
+first, so that a block is a run of neighbouring rows. How a row's pages are put together depends on their number alone,
+not on other rows. What may not be needed is a loop of no turns and not a branch: XLA:CPU runs branches on one core.
 """
 
 from __future__ import annotations
@@ -19,10 +18,6 @@ from kernels.rows import max_in_lanes, sum_in_lanes
 
 SMALL = 4
 """Rows of the smallest block of own pages; each larger one is about four times as long, up to all rows."""
-
-SINGLES, SPAN = 4, 4
-"""A row's first SINGLES pages are taken one at a time, those behind them SPAN at once: few rows have them, and each
-turn of a loop costs about as much as its work then."""
 
 LANES = 16
 
@@ -52,67 +47,55 @@ def _own_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Pl
     count = jnp.where(jnp.arange(len(order)) < b, plan.count_B[order], 0)
     first, q = plan.first_B[order], _take(q_BKGH, order)
 
-    def turn(span: int, size: int, start: jax.Array, column: jax.Array, i: jax.Array, state: Partial) -> Partial:
+    def turn(size: int, start: jax.Array, column: jax.Array, i: jax.Array, state: Partial) -> Partial:
         at = start + i * size
 
         def rows(x: jax.Array) -> jax.Array:
             return lax.dynamic_slice_in_dim(x, at, size)
 
-        column_J = column + jnp.arange(span)
-        item_NJ = rows(first)[:, None] + column_J
-        here_NJ = column_J < rows(count)[:, None]
-        pages = plan.page_I[item_NJ].reshape(-1)
+        item_N = rows(first) + column
+        pages_N = plan.page_I[item_N]
         # Apart from their use: fused with it, the look-up is made element by element.
-        keys, values = lax.optimization_barrier((_take(k_PKHC, pages), _take(v_PKCH, pages)))
-        tokens_NJ = jnp.where(here_NJ, plan.tokens_I[item_NJ], 0)
-        seen_NJC = jnp.arange(width) < tokens_NJ[:, :, None]
+        keys, values = lax.optimization_barrier((_take(k_PKHC, pages_N), _take(v_PKCH, pages_N)))
+        tokens_N = jnp.where(column < rows(count), plan.tokens_I[item_N], 0)
         old = Partial(*(rows(x) for x in state))
-        new = _fold(old, rows(q), keys, values, seen_NJC)
+        new = _fold(old, rows(q), keys, values, jnp.arange(width) < tokens_N[:, None])
         return Partial(*(lax.dynamic_update_slice_in_dim(x, part, at, 0) for x, part in zip(state, new, strict=True)))
 
-    def columns(span: int, sizes: list[int], begin: int, j: jax.Array, state: Partial) -> Partial:
-        """The j-th `span` columns from column begin on, for the rows that have any."""
-        column = begin + j * span
-        wide, at = jnp.sum(count > column), jnp.int32(0)
-        for size in sizes:
+    def columns(j: jax.Array, state: Partial) -> Partial:
+        """Column j, for the rows that have a page in it."""
+        wide, at = jnp.sum(count > j), jnp.int32(0)
+        for size in sizes[1:]:
             # A last block that would be more than half full is taken whole.
             turns = (jnp.maximum(wide - at, 0) + (SMALL - 1 if size == SMALL else size // 2 - 1)) // size
-            state = lax.fori_loop(0, turns, partial(turn, span, size, at, column), state)
+            state = lax.fori_loop(0, turns, partial(turn, size, at, j), state)
             at += turns * size
         return state
 
     most = jnp.max(count)
-    singles = jnp.minimum(most, SINGLES)
     # Columns in which more than half of the rows have a page take all rows, in a loop that holds no other.
-    full = jnp.minimum(count[len(count) // 2] if sizes[1:] else most, SINGLES)
-    whole = partial(turn, 1, sizes[0], jnp.int32(0))
+    full = count[len(count) // 2] if sizes[1:] else most
+    whole = partial(turn, sizes[0], jnp.int32(0))
     state = lax.fori_loop(0, full, lambda j, state: whole(j, jnp.int32(0), state), _nothing(q))
-    state = lax.fori_loop(full, singles, partial(columns, 1, sizes[1:], 0), state)
-    spans = -(-jnp.maximum(most - SINGLES, 0) // SPAN)
-    state = lax.fori_loop(0, spans, partial(columns, SPAN, sizes[1:] or sizes, SINGLES), state)
+    state = lax.fori_loop(full, most, columns, state)
     back = jnp.zeros(b, jnp.int32).at[plan.order_B].set(jnp.arange(b))
     return Partial(*(_take(x, back) for x in state))
 
 
-def _fold(state: Partial, q_NKGH: jax.Array, keys: jax.Array, values: jax.Array, seen_NJC: jax.Array) -> Partial:
-    """J more pages for each of N rows, keys [N * J, K, H, C] and values [N * J, K, C, H]: the running softmax of
-    Milakov and Gimelshein 2018, alg. 3.
+def _fold(state: Partial, q_NKGH: jax.Array, keys: jax.Array, values: jax.Array, seen_NC: jax.Array) -> Partial:
+    """One more page for each of N rows: the running softmax of Milakov and Gimelshein 2018, alg. 3.
 
     In pieces that XLA:CPU computes to the same bits for any number of rows: it adds along the last axis in an order of
     its own, so that is done in halves.
     """
-    n, span, width = seen_NJC.shape
-    q = jnp.broadcast_to(q_NKGH[:, None], (n, span, *q_NKGH.shape[1:])).reshape(n * span, *q_NKGH.shape[1:])
-    q, keys, values = (x.astype(jnp.float32) for x in (q, keys, values))
-    scores = jnp.einsum("bkgh,bkhc->bkgc", q, keys).reshape(n, span, *q_NKGH.shape[1:3], width) * q.shape[-1] ** -0.5
-    seen = seen_NJC[:, :, None, None]
-    scores = jnp.where(seen, scores, EMPTY)
-    top = jnp.maximum(state.top_BKG, jnp.max(scores, axis=(1, -1)))
-    e = jnp.where(seen, jnp.exp(scores - top[:, None, ..., None]), 0.0)
+    q, keys, values = (x.astype(jnp.float32) for x in (q_NKGH, keys, values))
+    seen = seen_NC[:, None, None]
+    scores = jnp.where(seen, jnp.einsum("bkgh,bkhc->bkgc", q, keys) * q.shape[-1] ** -0.5, EMPTY)
+    top = jnp.maximum(state.top_BKG, jnp.max(scores, axis=-1))
+    e = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
     kept = jnp.exp(state.top_BKG - top)
-    mixed = jnp.einsum("bkgc,bkch->bkgh", e.reshape(n * span, *e.shape[2:]), values).reshape(n, span, *q_NKGH.shape[1:])
-    out = state.out_BKGH * kept[..., None] + sum(mixed[:, j] for j in range(span))
-    return Partial(out, top, state.total_BKG * kept + sum(_sum_in_halves(e[:, j]) for j in range(span)))
+    mixed = jnp.einsum("bkgc,bkch->bkgh", e, values)
+    return Partial(state.out_BKGH * kept[..., None] + mixed, top, state.total_BKG * kept + _sum_in_halves(e))
 
 
 def _sum_in_halves(x: jax.Array) -> jax.Array:
