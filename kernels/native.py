@@ -29,23 +29,29 @@ class Unbuilt(Exception):
 
 
 @cache
-def ready() -> bool:
-    """Whether the kernels can be called: the first question builds them. Always False where programs are not the CPU's.
+def library() -> Path | None:
+    """Where the built kernels lie, which are then registered with XLA; None where programs are not the CPU's.
 
     Logs a warning that says why where a CPU has to do without them.
     """
     if jax.default_backend() != "cpu":
-        return False
+        return None
     try:
-        library = ctypes.CDLL(str(built(compiler(), cache_folder())))
+        path = built(compiler(), cache_folder())
+        loaded = ctypes.CDLL(str(path))
     except (Unbuilt, OSError) as why:
         logging.getLogger(__name__).warning(
             "decode attention and top-p run in plain XLA, about half as fast: their C++ was not built: %s", why
         )
-        return False
+        return None
     for name in NAMES:
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
-    return True
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(loaded, name)), platform="cpu")
+    return path
+
+
+def ready() -> bool:
+    """Whether the kernels can be called; the first question builds them (seconds)."""
+    return library() is not None
 
 
 def call(name: str, results: Any, *args: jax.Array, **attributes: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -25,6 +27,13 @@ def by_platform(*args: Any, default: Callable, tpu: Callable, cuda: Callable, cp
     kernels = {} if cut else {"tpu": tpu, "cuda": cuda}
     kernels |= {"cpu": cpu} if cpu else {}
     return jax.lax.platform_dependent(*args, default=default, **kernels) if kernels else default(*args)
+
+
+@cache
+def say_plain(kernel: str, platform: str, arguments: str) -> None:
+    """Logs, once, that this machine's programs compute `kernel` in plain XLA for such arguments."""
+    if jax.default_backend() == platform:
+        logging.getLogger(__name__).warning("%s in plain XLA: no kernel for %s takes %s", kernel, platform, arguments)
 
 
 def _cut_by_xla(x: Any) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from kernels import native
+from kernels import native, selfcheck
+from kernels.decode_attention import decode_attention
 
 
 @pytest.fixture
@@ -20,10 +24,10 @@ def compiler() -> str:
 
 @pytest.fixture
 def asked_anew():
-    """ready() answers anew, and after the test as before it."""
-    native.ready.cache_clear()
+    """library() looks anew, and after the test again."""
+    native.library.cache_clear()
     yield
-    native.ready.cache_clear()
+    native.library.cache_clear()
 
 
 def test_without_a_compiler_plain_xla_is_taken_and_one_line_says_so(asked_anew, monkeypatch, caplog):
@@ -65,3 +69,23 @@ def test_a_library_is_built_once_and_anew_for_other_flags(compiler, monkeypatch,
     monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-O1"))
     assert native.built(compiler, tmp_path) != first
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".so", ".so"]
+
+
+def test_the_self_check_looks_at_a_build_once(monkeypatch, tmp_path):
+    looked: list[str] = []
+    monkeypatch.setattr(native, "library", lambda: tmp_path / "built.so")
+    monkeypatch.setattr(selfcheck, "cases", lambda: iter([("top_p", *[None] * 4)]))
+    monkeypatch.setattr(selfcheck, "compare", lambda name, *_: looked.append(name))
+    selfcheck.check()
+    selfcheck.check()
+    assert looked == ["top_p"]
+
+
+def test_what_no_kernel_takes_is_said_once(caplog):
+    attend = partial(decode_attention, plan=selfcheck.plan(), tile=8)
+    pages = jnp.zeros((2, 1, 8, 7))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            jax.eval_shape(attend, jnp.zeros((16, 1, 3, 8)), pages, pages.mT)
+    (line,) = [line for line in caplog.messages if "decode attention in plain XLA" in line]
+    assert "no kernel for cpu takes pages of 7 float32 tokens, 3 float32 queries a key head" in line

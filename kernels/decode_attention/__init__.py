@@ -10,7 +10,7 @@ import jax
 from kernels.decode_attention import cpu, gpu, hopper, native, reference, tpu
 from kernels.decode_attention.pages import Pages, quantised
 from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, Recent, Tiling, attend_recent, join, tiling
-from kernels.platforms import by_platform
+from kernels.platforms import by_platform, say_plain
 
 __all__ = [
     "EMPTY",
@@ -50,9 +50,16 @@ def decode_attention(
     def native_call(q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan, recent: Recent | None) -> Partial:
         return native.decode_attention(q, k, v, plan, tile, recent)
 
-    on_tpu = tpu if tpu.takes(q_BKGH, k_PKHC) else gpu
-    on_gpu = hopper if hopper.takes(q_BKGH, k_PKHC, tile) else gpu
-    on_cpu = native_call if native.takes(q_BKGH, k_PKHC, recent) else partial(joined, cpu.decode_attention)
+    taken = {
+        "tpu": tpu.takes(q_BKGH, k_PKHC),
+        "gpu": hopper.takes(q_BKGH, k_PKHC, tile),
+        "cpu": native.takes(q_BKGH, k_PKHC, recent),
+    }
+    stored = "pages in 8 bits" if isinstance(k_PKHC, Pages) else f"pages of {k_PKHC.shape[-1]} {k_PKHC.dtype} tokens"
+    for platform in (name for name, is_taken in taken.items() if not is_taken):
+        say_plain("decode attention", platform, f"{stored}, {q_BKGH.shape[2]} {q_BKGH.dtype} queries a key head")
+    on_tpu, on_gpu = tpu if taken["tpu"] else gpu, hopper if taken["gpu"] else gpu
+    on_cpu = native_call if taken["cpu"] else partial(joined, cpu.decode_attention)
     return by_platform(
         q_BKGH,
         k_PKHC,

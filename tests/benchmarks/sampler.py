@@ -53,14 +53,13 @@ class Workload:
 
 
 FIXED = Workload(TINY, 4, 64, 256, 128, 256)
-TAIL = Workload(TINY, 8, 128, 256, 1024, 64, log_normal=True, window=16)
+TAIL = Workload(TINY, 8, 128, 256, 1024, 64, log_normal=True, window=16, buckets=(8, 16, 32))
 SIBLINGS = Workload(TINY, 1, 64, 256, 128, 16, window=16, sharpness=300.0)
 WORKLOADS = {
     "tiny": FIXED,
     "half": Workload(HALF, 2, 32, 256, 64, 64),
     "tail": TAIL,
-    "tail-buckets": replace(TAIL, buckets=(16, 32, 64)),
-    "tail-fixed": replace(TAIL, new=128, samples=32, log_normal=False),
+    "tail-fixed": replace(TAIL, new=128, samples=32, log_normal=False, buckets=()),
     **{f"one-prompt-{n}": Workload(TINY, 1, n, 1024, 64, min(n, 256)) for n in (64, 256, 1024)},
     **{f"eight-prompts-{n}": Workload(TINY, 8, n, 1024, 64, min(8 * n, 256)) for n in (8, 32, 128)},
     **{f"prompt-{n}": replace(FIXED, long=n, new=64) for n in (64, 512, 2048)},
