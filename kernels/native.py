@@ -41,7 +41,7 @@ def library() -> Path | None:
         loaded = ctypes.CDLL(str(path))
     except (Unbuilt, OSError) as why:
         logging.getLogger(__name__).warning(
-            "decode attention and top-p run in plain XLA, about half as fast: their C++ was not built: %s", why
+            "decode attention and top-p run in plain XLA, which is slower: their C++ was not built: %s", why
         )
         return None
     for name in NAMES:
