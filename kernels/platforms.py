@@ -23,8 +23,7 @@ def by_platform(*args: Any, default: Callable, tpu: Callable, cuda: Callable, cp
     XLA cannot cut a Pallas kernel over the devices of a mesh. Where args lie on several, tpu and cuda are taken only
     inside shard_map, whose code sees one device's part, and elsewhere default.
     """
-    cut = any(_cut_by_xla(x) for x in jax.tree.leaves(args))
-    kernels = {} if cut else {"tpu": tpu, "cuda": cuda}
+    kernels = {} if is_cut(args) else {"tpu": tpu, "cuda": cuda}
     kernels |= {"cpu": cpu} if cpu else {}
     return jax.lax.platform_dependent(*args, default=default, **kernels) if kernels else default(*args)
 
@@ -34,6 +33,11 @@ def say_plain(kernel: str, platform: str, arguments: str) -> None:
     """Logs, once, that this machine's programs compute `kernel` in plain XLA for such arguments."""
     if jax.default_backend() == platform:
         logging.getLogger(__name__).warning("%s in plain XLA: no kernel for %s takes %s", kernel, platform, arguments)
+
+
+def is_cut(args: Any) -> bool:
+    """Whether XLA is to cut some array of args over the devices of a mesh, which it cannot for kernels."""
+    return any(_cut_by_xla(x) for x in jax.tree.leaves(args))
 
 
 def _cut_by_xla(x: Any) -> bool:

@@ -8,14 +8,16 @@ import jax.numpy as jnp
 from kernels import native
 from kernels.decode_attention.pages import Pages
 from kernels.decode_attention.plan import Partial, Plan, Recent
+from kernels.platforms import is_cut
 
 LANES = 4
 """Of which the kernel wants a multiple in every length it goes along."""
 
 
 def takes(q_BKGH: jax.Array, k_PKHC: jax.Array | Pages, recent: Recent | None) -> bool:
-    """Whether the kernel computes this: everything in float32, lengths multiples of LANES, and a compiler at hand."""
-    if isinstance(k_PKHC, Pages) or not (q_BKGH.dtype == k_PKHC.dtype == jnp.float32):
+    """Whether the kernel computes this: everything in float32, on one device or one device's part, lengths multiples of
+    LANES, and a compiler at hand."""
+    if isinstance(k_PKHC, Pages) or not (q_BKGH.dtype == k_PKHC.dtype == jnp.float32) or is_cut((q_BKGH, k_PKHC)):
         return False
     lengths = q_BKGH.shape[-1], k_PKHC.shape[-1], recent.k_BKHW.shape[-1] if recent else 0
     return not any(length % LANES for length in lengths) and native.ready()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernels import native
+from kernels.platforms import is_cut
 from kernels.rows import LANES, sum_in_lanes
 from kernels.top_p import reference
 
@@ -18,8 +19,11 @@ FEW = 8
 
 
 def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
-    """See reference.py: the same search between two bit patterns, by cpu.cc where it can be built."""
-    if native.ready():
+    """See reference.py: the same search between two bit patterns, by cpu.cc where it can be built and sees whole rows.
+
+    XLA cannot cut a custom call over a mesh: all devices would be sent all rows.
+    """
+    if native.ready() and not is_cut(p_BV):
         lowest = native.call("rlvr_top_p", jax.ShapeDtypeStruct(top_p_B.shape, jnp.int32), p_BV, top_p_B)
         return lax.bitcast_convert_type(p_BV, jnp.int32) >= lowest[:, None]
     return xla(p_BV, top_p_B)
