@@ -75,7 +75,8 @@ struct Lanes {
     return x;
   }
 
-  // exp of numbers <= 0 within 2 ulp: 2^n times a polynomial of Cephes' expf; from -87 down it stays at its value there.
+  // exp of numbers <= 0, off by about 1 ulp at most: 2^n times the polynomial of Cephes' expf; -87 stands for what is
+  // below it.
   static vec exp(vec x) {
     x = x < -87.0f ? all(-87.0f) : x;
     // Adding 1.5 * 2^23 rounds to a whole number, which then stands in the lowest bits.

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,11 @@ def call(name: str, results: Any, *args: jax.Array, **attributes: Any) -> Any:
 
 
 def compiler() -> str:
-    """$CXX, or the first that there is. Raises Unbuilt."""
-    found = next(filter(None, map(shutil.which, [os.environ.get("CXX") or "", *COMPILERS])), None)
+    """$CXX if that is set, else the first that there is. Raises Unbuilt."""
+    names = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
+    found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
-        raise Unbuilt(f"found none of {', '.join(COMPILERS)}; $CXX may name a C++20 compiler")
+        raise Unbuilt(f"found none of {', '.join(names)}; $CXX may name a C++20 compiler")
     return found
 
 
@@ -82,7 +84,7 @@ def built(compiler: str, folder: Path) -> Path:
     include = [f"-I{here.parent}", f"-I{jax.ffi.include_dir()}"]
     # Names the compiler's version and all that -march=native found.
     target = _run([compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
-    texts = [jax.lib.__version__, " ".join(FLAGS), target, *(p.read_text() for p in [*here.glob("*.h"), *sources])]
+    texts = [version("jaxlib"), " ".join(FLAGS), target, *(p.read_text() for p in [*here.glob("*.h"), *sources])]
     library = folder / f"{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -140,7 +140,7 @@ def test_the_queries_of_a_whole_window_equal_the_specification_and_heed_no_batch
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, told)
 
 
-def recent(rows: int, queries: int, window: int, seen: np.ndarray) -> Recent:
+def recent(rows: int, window: int, seen: np.ndarray) -> Recent:
     rng = np.random.default_rng(11)
     keys, values = rng.normal(size=(rows, K, H, window)), rng.normal(size=(rows, K, window, H))
     # What is not seen yet may be anything.
@@ -157,7 +157,7 @@ def test_recent_keys_are_seen_as_far_as_each_query_may(window: int, scale: float
     (q, k, v, plan), _ = case(16, 16)
     q = np.concatenate([q * x for x in np.linspace(-scale, scale, window, dtype=np.float32)], axis=2) if verified else q
     seen = np.repeat(np.arange(1, window + 1), G) if verified else np.full(G, window - 1)
-    fresh = recent(16, q.shape[2], window, seen)
+    fresh = recent(16, window, seen)
     found = native.decode_attention(*(jnp.asarray(x) for x in (q, k, v)), plan, 16, fresh)
     values = jnp.where(jnp.isnan(fresh.v_BKWH), 0.0, fresh.v_BKWH)
     told = join(reference.decode_attention(q, k, v, plan, 16), attend_recent(q, fresh._replace(v_BKWH=values)))

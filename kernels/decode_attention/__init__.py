@@ -24,6 +24,7 @@ __all__ = [
     "decode_attention",
     "join",
     "quantised",
+    "say_what_is_plain",
     "tiling",
 ]
 
@@ -50,14 +51,7 @@ def decode_attention(
     def native_call(q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan, recent: Recent | None) -> Partial:
         return native.decode_attention(q, k, v, plan, tile, recent)
 
-    taken = {
-        "tpu": tpu.takes(q_BKGH, k_PKHC),
-        "gpu": hopper.takes(q_BKGH, k_PKHC, tile),
-        "cpu": native.takes(q_BKGH, k_PKHC, recent),
-    }
-    stored = "pages in 8 bits" if isinstance(k_PKHC, Pages) else f"pages of {k_PKHC.shape[-1]} {k_PKHC.dtype} tokens"
-    for platform in (name for name, is_taken in taken.items() if not is_taken):
-        say_plain("decode attention", platform, f"{stored}, {q_BKGH.shape[2]} {q_BKGH.dtype} queries a key head")
+    taken = _taken(q_BKGH, k_PKHC, tile, recent)
     on_tpu, on_gpu = tpu if taken["tpu"] else gpu, hopper if taken["gpu"] else gpu
     on_cpu = native_call if taken["cpu"] else partial(joined, cpu.decode_attention)
     return by_platform(
@@ -71,3 +65,20 @@ def decode_attention(
         tpu=partial(joined, on_tpu.decode_attention),
         cuda=partial(joined, on_gpu.decode_attention),
     )
+
+
+def say_what_is_plain(q_BKGH: jax.Array, k_PKHC: jax.Array | Pages, tile: int, recent: Recent | None = None) -> None:
+    """Logs, once, where this machine's programs attend to such pages in plain XLA."""
+    stored = "pages in 8 bits" if isinstance(k_PKHC, Pages) else f"pages of {k_PKHC.shape[-1]} {k_PKHC.dtype} tokens"
+    for platform, is_taken in _taken(q_BKGH, k_PKHC, tile, recent).items():
+        if not is_taken:
+            say_plain("decode attention", platform, f"{stored}, {q_BKGH.shape[2]} {q_BKGH.dtype} queries a key head")
+
+
+def _taken(q_BKGH: jax.Array, k_PKHC: jax.Array | Pages, tile: int, recent: Recent | None) -> dict[str, bool]:
+    """Whether the kernel proper of each backend computes this."""
+    return {
+        "tpu": tpu.takes(q_BKGH, k_PKHC),
+        "gpu": hopper.takes(q_BKGH, k_PKHC, tile),
+        "cpu": native.takes(q_BKGH, k_PKHC, recent),
+    }

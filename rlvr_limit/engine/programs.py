@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from kernels.decode_attention import Pages, Partial, Plan, Recent, decode_attention
+from kernels.decode_attention import Pages, Partial, Plan, Recent, decode_attention, say_what_is_plain
 from kernels.platforms import SAME_BITS
 from rlvr_limit import model
 from rlvr_limit.engine.cache import Pool, as_cached, empty_pool
@@ -256,6 +256,7 @@ def _local_attention(
 ) -> Partial:
     # Counts travel as one number a shard.
     plan = plan._replace(items=plan.items[0], visits=plan.visits[0])
+    say_what_is_plain(q, k, tile, Recent(*recent))
     return decode_attention(q, k, v, plan, tile, Recent(*recent))
 
 
