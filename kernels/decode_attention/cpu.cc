@@ -12,9 +12,10 @@ constexpr int64_t MOST_QUERIES = 128;
 
 // out[x][0 .. V * N) = out * kept[x] (or 0) + sum over i < inner of a[x][i] * b[i][0 .. V * N), for X queries x.
 // Every number is added up in the order of i, whatever X and V are: rows have the same bits in any company.
+// What is read next comes from memory: it is asked for line by line, since few requests at once are what a core holds.
 template <int N, int X, int V>
-inline void block(const float* const* a, int inner, const float* b, int stride, float* const* out, int at,
-                  const float* kept) {
+inline void block(const float* const* a, int inner, const float* b, const float* next, int stride, float* const* out,
+                  int at, const float* kept) {
   using L = Lanes<N>;
   typename L::vec sum[X][V];
   for (int x = 0; x < X; ++x)
@@ -23,6 +24,8 @@ inline void block(const float* const* a, int inner, const float* b, int stride, 
   for (int i = 0; i < inner; ++i) {
     typename L::vec row[V];
     for (int v = 0; v < V; ++v) row[v] = L::load(b + (size_t)i * stride + at + v * N);
+    if (next)
+      for (int v = 0; v < V; ++v) __builtin_prefetch(next + (size_t)i * stride + at + v * N, 0, 1);
     for (int x = 0; x < X; ++x) {
       typename L::vec factor = L::all(a[x][i]);
       for (int v = 0; v < V; ++v) sum[x][v] += factor * row[v];
@@ -33,20 +36,23 @@ inline void block(const float* const* a, int inner, const float* b, int stride, 
 }
 
 template <int N, int X>
-void columns(const float* const* a, int inner, const float* b, int stride, int width, float* const* out,
-             const float* kept) {
+void columns(const float* const* a, int inner, const float* b, const float* next, int stride, int width,
+             float* const* out, const float* kept) {
   // As many sums as registers hold (AVX2 has 16), and enough of them to keep both multipliers busy.
   constexpr int V = X <= 2 ? 4 : X == 3 ? 3 : 2;
   int at = 0;
-  for (; at + V * N <= width; at += V * N) block<N, X, V>(a, inner, b, stride, out, at, kept);
-  for (; at < width; at += N) block<N, X, 1>(a, inner, b, stride, out, at, kept);
+  for (; at + V * N <= width; at += V * N) block<N, X, V>(a, inner, b, next, stride, out, at, kept);
+  if constexpr (V > 2)
+    for (; at + 2 * N <= width; at += 2 * N) block<N, X, 2>(a, inner, b, next, stride, out, at, kept);
+  for (; at < width; at += N) block<N, X, 1>(a, inner, b, next, stride, out, at, kept);
 }
 
 template <int N>
-void product(int queries, const float* const* a, int inner, const float* b, int stride, int width, float* const* out,
-             const float* kept) {
+void product(int queries, const float* const* a, int inner, const float* b, const float* next, int stride, int width,
+             float* const* out, const float* kept) {
   auto some = [&](auto count) {
-    columns<N, count()>(a, inner, b, stride, width, out, kept);
+    columns<N, count()>(a, inner, b, next, stride, width, out, kept);
+    next = nullptr;
     a += count(), out += count(), queries -= count();
     if (kept) kept += count();
   };
@@ -83,11 +89,13 @@ struct Softmax {
     }
   }
 
-  void fold(const Read& read) {
+  // next, if any, is what is folded after it.
+  void fold(const Read& read, const Read* next) {
     float scale = 1.0f / std::sqrt((float)width);
     int padded = (read.tokens + N - 1) / N * N;
     const int first = read.first, x = read.queries;
-    product<N>(x, query.data() + first, width, read.keys, read.stride, padded, weight.data() + first, nullptr);
+    product<N>(x, query.data() + first, width, read.keys, next ? next->keys : nullptr, read.stride, padded,
+               weight.data() + first, nullptr);
     const auto place = L::numbers();
     for (int i = first; i < first + x; ++i) {
       float* w = weight[i];
@@ -109,19 +117,10 @@ struct Softmax {
       total[i] = total[i] * kept[i] + L::sum(sum);
       top[i] = now;
     }
-    product<N>(x, weight.data() + first, read.tokens, read.values, width, width, out.data() + first,
-               kept.data() + first);
+    product<N>(x, weight.data() + first, read.tokens, read.values, next ? next->values : nullptr, width, width,
+               out.data() + first, kept.data() + first);
   }
 };
-
-// What is read once comes from memory: it is asked for while the read before it is worked on.
-void fetch(const Read& read, int width) {
-  auto ask = [](const float* from, size_t count) {
-    for (size_t i = 0; i < count; i += 16) __builtin_prefetch(from + i, 0, 0);
-  };
-  ask(read.keys, (size_t)width * read.stride);
-  ask(read.values, (size_t)width * read.tokens);
-}
 
 struct Lists {
   const int32_t *page_I, *tokens_I, *first_B, *count_B, *prompt_B, *shared_S, *prompt_S, *shared_tokens_S, *seen_G;
@@ -162,10 +161,7 @@ void attend(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32 values, F32 recent_k
     Softmax<N> softmax(rows * g, width, std::max(page, window));
     auto lies = [&](int64_t i) { return ((row + i / g) * heads + head) * g + i % g; };
     for (int64_t i = 0; i < rows * g; ++i) softmax.query[i] = Q + lies(i) * width;
-    for (size_t i = 0; i < reads.size(); ++i) {
-      if (i + 1 < reads.size()) fetch(reads[i + 1], width);
-      softmax.fold(reads[i]);
-    }
+    for (size_t i = 0; i < reads.size(); ++i) softmax.fold(reads[i], i + 1 < reads.size() ? &reads[i + 1] : nullptr);
     for (int64_t i = 0; i < rows * g; ++i) {
       std::copy(softmax.out[i], softmax.out[i] + width, out + lies(i) * width);
       top[lies(i)] = softmax.top[i];
