@@ -58,15 +58,29 @@ struct Lanes {
   static vec all(float x) { return x - vec{}; }
 
   static float sum(vec x) {
-    float total = 0;
-    for (int i = 0; i < N; ++i) total += x[i];
-    return total;
+    if constexpr (N == 4) {
+      return (x[0] + x[2]) + (x[1] + x[3]);
+    } else {
+      auto [low, high] = halves(x);
+      return Lanes<N / 2>::sum(low + high);
+    }
   }
 
   static float max(vec x) {
-    float most = x[0];
-    for (int i = 1; i < N; ++i) most = std::max(most, x[i]);
-    return most;
+    if constexpr (N == 4) {
+      return std::max(std::max(x[0], x[2]), std::max(x[1], x[3]));
+    } else {
+      auto [low, high] = halves(x);
+      return Lanes<N / 2>::max(low > high ? low : high);
+    }
+  }
+
+  static auto halves(vec x) {
+    struct {
+      typename Vector<N / 2>::vec low, high;
+    } found;
+    __builtin_memcpy(&found, &x, sizeof x);
+    return found;
   }
 
   static ivec numbers() {

@@ -22,7 +22,7 @@ import jax
 
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-w")
 COMPILERS = ("c++", "g++", "clang++")
-NAMES = ("rlvr_decode_attention", "rlvr_top_p")
+NAMES = ("rlvr_decode_attention", "rlvr_draw")
 
 
 class Unbuilt(Exception):
@@ -42,7 +42,7 @@ def library() -> Path | None:
         loaded = ctypes.CDLL(str(path))
     except (Unbuilt, OSError) as why:
         logging.getLogger(__name__).warning(
-            "decode attention and top-p run in plain XLA, which is slower: their C++ was not built: %s", why
+            "decode attention and drawing run in plain XLA, which is slower: their C++ was not built: %s", why
         )
         return None
     for name in NAMES:

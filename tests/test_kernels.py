@@ -10,16 +10,17 @@ import pytest
 
 from kernels import native
 from kernels.categorical import inverse_cdf
+from kernels.draw import Rules, cuts_of, draw
 from kernels.token_logprob import token_logprob
 from kernels.token_logprob.reference import CACHED_LOGITS
-from kernels.top_p import cpu, top_p_mask
+from kernels.top_p import top_p_mask
 
 # V = 2..400 around squares and multiples of vector widths, and the vocabulary of Qwen2.5.
 SIZES = [2, 3, 5, 10, 17, 49, 257, 400]
 QWEN = 151_936
 
 inverse_cdf_jit = jax.jit(inverse_cdf)
-TOP_P = pytest.mark.parametrize("top_p_mask_jit", [jax.jit(top_p_mask), jax.jit(cpu.xla)], ids=["public", "xla"])
+top_p_mask_jit = jax.jit(top_p_mask)
 
 
 def dyadic(rng, rows, vocab, parts=1 << 12):
@@ -37,9 +38,8 @@ def sorted_top_p(p_BV, top_p_B):
     return p_BV >= np.take_along_axis(falling, reached[:, None], axis=1)
 
 
-@TOP_P
 @pytest.mark.parametrize("vocab", [2, 5, 32, 257, 2048])
-def test_top_p_equals_sorting_even_where_ties_stand_at_the_edge_of_the_mass(vocab, top_p_mask_jit):
+def test_top_p_equals_sorting_even_where_ties_stand_at_the_edge_of_the_mass(vocab):
     rng = np.random.default_rng(vocab)
     p_BV = dyadic(rng, 256, vocab, parts=16 if vocab < 10 else 1 << 12)
     # Half of the limits are reached exactly by some set of likeliest tokens, half fall between two sets.
@@ -51,8 +51,7 @@ def test_top_p_equals_sorting_even_where_ties_stand_at_the_edge_of_the_mass(voca
     assert ((p_BV == kept[:, None]).sum(axis=1) > 1).sum() > 5
 
 
-@TOP_P
-def test_top_p_equals_sorting_for_a_softmax_of_a_whole_vocabulary(top_p_mask_jit):
+def test_top_p_equals_sorting_for_a_softmax_of_a_whole_vocabulary():
     rng = np.random.default_rng(0)
     logits_BV = rng.normal(size=(4, QWEN)) * np.array([[0.5], [2.0], [4.0], [8.0]])
     p_BV = np.asarray(jax.nn.softmax(logits_BV.astype(np.float32)))
@@ -64,8 +63,7 @@ def test_top_p_equals_sorting_for_a_softmax_of_a_whole_vocabulary(top_p_mask_jit
         assert np.all((low <= sizes) & (sizes <= high)) and np.all(high - low <= 2)
 
 
-@TOP_P
-def test_top_p_keeps_the_smallest_sets_whose_mass_reaches_p(top_p_mask_jit):
+def test_top_p_keeps_the_smallest_sets_whose_mass_reaches_p():
     rng = np.random.default_rng(1)
     for vocab, parts in ((2, 16), (3, 256), (5, 16), (8, 16), (8, 256)):
         p_BV = dyadic(rng, 24, vocab, parts)
@@ -80,8 +78,7 @@ def test_top_p_keeps_the_smallest_sets_whose_mass_reaches_p(top_p_mask_jit):
             assert set(np.flatnonzero(mask_V)) == best
 
 
-@TOP_P
-def test_top_p_of_one_keeps_every_token_that_has_mass(top_p_mask_jit):
+def test_top_p_of_one_keeps_every_token_that_has_mass():
     p_BV = dyadic(np.random.default_rng(2), 64, 100)
     for top_p in (1.0, np.nextafter(np.float32(1), np.float32(0))):
         np.testing.assert_array_equal(top_p_mask_jit(p_BV, np.full(64, top_p, np.float32)), p_BV > 0)
@@ -220,15 +217,19 @@ def shape(*dims, dtype=jnp.float32):
     return jax.ShapeDtypeStruct(dims, dtype)
 
 
+RULES = Rules(*(np.ones(8, dtype) for dtype in "ffif"))
+
+
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize(
     ("kernel", "arguments"),
     [
         (top_p_mask, (shape(8, 1000), shape(8))),
         (inverse_cdf, (shape(8, 1000), shape(8))),
+        (draw, (shape(8, 1000), shape(8), RULES, cuts_of(RULES))),
         (partial(token_logprob, chunk=4), (shape(8, 16), shape(16, 1000), shape(8, dtype=jnp.int32))),
     ],
-    ids=["top_p_mask", "inverse_cdf", "token_logprob"],
+    ids=["top_p_mask", "inverse_cdf", "draw", "token_logprob"],
 )
 def test_every_kernel_lowers_for_every_platform(kernel, arguments, platform):
     ours = [jax.export.DisabledSafetyCheck.custom_call(name) for name in native.NAMES]

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kernels.draw import Rules
 from rlvr_limit import likelihood, model
 from rlvr_limit.engine import EngineConfig, plans, programs
-from rlvr_limit.engine.drawing import Rules
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.mesh import MeshConfig, make_mesh
 from rlvr_limit.model import ModelConfig, Params, RopeScaling

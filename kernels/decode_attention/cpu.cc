@@ -63,12 +63,29 @@ void product(int queries, const float* const* a, int inner, const float* b, cons
   if (queries == 1) some(std::integral_constant<int, 1>());
 }
 
-// Queries of an item, from `first` on, and tokens that they read: keys [width, stride] and values [., width]. Query i
-// sees the first `tokens` of them, or seen[i].
+// out[x][j] = a[x] . b[j] for `tokens` rows j of b [., width] and all queries x; see block for next.
+template <int N>
+void dots(int queries, const float* const* a, int width, const float* b, const float* next, int tokens,
+          float* const* out) {
+  using L = Lanes<N>;
+  for (int j = 0; j < tokens; ++j) {
+    const float* row = b + (size_t)j * width;
+    if (next)
+      for (int h = 0; h < width; h += N) __builtin_prefetch(next + (size_t)j * width + h, 0, 1);
+    for (int x = 0; x < queries; ++x) {
+      typename L::vec sum{};
+      for (int h = 0; h < width; h += N) sum += L::load(a[x] + h) * L::load(row + h);
+      out[x][j] = L::sum(sum);
+    }
+  }
+}
+
+// Queries of an item, from `first` on, and tokens that they read: keys [width, page] and values [., width] of a page,
+// or keys [., width] of a window, whose page is 0. Query i sees the first `tokens` of them, or seen[i].
 struct Read {
   int first, queries;
   const float *keys, *values;
-  int stride, tokens;
+  int page, tokens;
   const int32_t* seen;
 };
 
@@ -94,8 +111,12 @@ struct Softmax {
     float scale = 1.0f / std::sqrt((float)width);
     int padded = (read.tokens + N - 1) / N * N;
     const int first = read.first, x = read.queries;
-    product<N>(x, query.data() + first, width, read.keys, next ? next->keys : nullptr, read.stride, padded,
-               weight.data() + first, nullptr);
+    const float* next_keys = next ? next->keys : nullptr;
+    if (read.page)
+      product<N>(x, query.data() + first, width, read.keys, next_keys, read.page, padded, weight.data() + first,
+                 nullptr);
+    else
+      dots<N>(x, query.data() + first, width, read.keys, next_keys, read.tokens, weight.data() + first);
     const auto place = L::numbers();
     for (int i = first; i < first + x; ++i) {
       float* w = weight[i];
@@ -131,7 +152,7 @@ void attend(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32 values, F32 recent_k
             std::vector<int> starts, float* out, float* top, float* total, int64_t tile) {
   auto shape = q.dimensions();
   int64_t b = shape[0], heads = shape[1], width = shape[3];
-  int g = shape[2], page = keys.dimensions()[3], window = recent_keys.dimensions()[3];
+  int g = shape[2], page = keys.dimensions()[3], window = recent_keys.dimensions()[2];
   const float *Q = q.typed_data(), *K = keys.typed_data(), *V = values.typed_data();
   const float *RK = recent_keys.typed_data(), *RV = recent_values.typed_data();
   // Neighbouring rows, which mostly read the same prompt, as many as leave each thread a few items.
@@ -142,23 +163,25 @@ void attend(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32 values, F32 recent_k
   in_parallel(pool, b / rows * heads, [=](int64_t item) {
     int64_t head = item % heads, row = item / heads * rows;
     std::vector<Read> reads;
-    auto add = [&](int64_t r, int64_t end, const float* k, const float* v, int64_t of, int stride, int tokens,
-                   const int32_t* seen) {
-      size_t at = (of * heads + head) * width * stride;
-      if (tokens) reads.push_back({int(r * g), int((end - r) * g), k + at, v + at, stride, tokens, seen});
+    auto add_page = [&](int64_t r, int64_t end, int64_t of, int tokens) {
+      size_t at = (of * heads + head) * width * page;
+      if (tokens) reads.push_back({int(r * g), int((end - r) * g), K + at, V + at, page, tokens, nullptr});
     };
     for (int s = starts[row / tile]; s < starts[row / tile + 1]; ++s)
       for (int64_t r = 0, end; r < rows; r = end) {
         auto reads_it = [&](int64_t x) { return p.prompt_B[row + x] == p.prompt_S[s]; };
         for (end = r + 1; end < rows && reads_it(end) == reads_it(r);) ++end;
-        if (reads_it(r)) add(r, end, K, V, p.shared_S[s], page, p.shared_tokens_S[s], nullptr);
+        if (reads_it(r)) add_page(r, end, p.shared_S[s], p.shared_tokens_S[s]);
       }
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int i = p.first_B[row + r]; i < p.first_B[row + r] + p.count_B[row + r]; ++i)
-        add(r, r + 1, K, V, p.page_I[i], page, p.tokens_I[i], nullptr);
-      add(r, r + 1, RK, RV, row + r, window, most_recent, p.seen_G);
+    // Windows before pages, so that a page is followed by a page, of which it asks for all.
+    for (int64_t r = 0; r < rows && most_recent; ++r) {
+      size_t at = ((row + r) * heads + head) * width * window;
+      reads.push_back({int(r * g), g, RK + at, RV + at, 0, most_recent, p.seen_G});
     }
-    Softmax<N> softmax(rows * g, width, std::max(page, window));
+    for (int64_t r = 0; r < rows; ++r)
+      for (int i = p.first_B[row + r]; i < p.first_B[row + r] + p.count_B[row + r]; ++i)
+        add_page(r, r + 1, p.page_I[i], p.tokens_I[i]);
+    Softmax<N> softmax(rows * g, width, (std::max(page, window) + N - 1) / N * N);
     auto lies = [&](int64_t i) { return ((row + i / g) * heads + head) * g + i % g; };
     for (int64_t i = 0; i < rows * g; ++i) softmax.query[i] = Q + lies(i) * width;
     for (size_t i = 0; i < reads.size(); ++i) softmax.fold(reads[i], i + 1 < reads.size() ? &reads[i + 1] : nullptr);
@@ -183,7 +206,7 @@ xla::ffi::Error decode_attention(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32
               count_B.typed_data(),  prompt_B.typed_data(), shared_S.typed_data(),
               prompt_S.typed_data(), shared_tokens_S.typed_data(), seen_G.typed_data()};
   // Lengths of which all are multiples.
-  int64_t all = q.dimensions()[3] | keys.dimensions()[3] | recent_keys.dimensions()[3];
+  int64_t all = q.dimensions()[3] | keys.dimensions()[3];
   auto run = all % WIDEST == 0 ? attend<WIDEST> : all % 8 == 0 && WIDEST > 8 ? attend<8> : attend<4>;
   run(pool, q, keys, values, recent_keys, recent_values, lists, std::move(starts), out->typed_data(),
       top->typed_data(), total->typed_data(), tile);

@@ -19,8 +19,7 @@ def takes(q_BKGH: jax.Array, k_PKHC: jax.Array | Pages, recent: Recent | None) -
     LANES, and a compiler at hand."""
     if isinstance(k_PKHC, Pages) or not (q_BKGH.dtype == k_PKHC.dtype == jnp.float32) or is_cut((q_BKGH, k_PKHC)):
         return False
-    lengths = q_BKGH.shape[-1], k_PKHC.shape[-1], recent.k_BKHW.shape[-1] if recent else 0
-    return not any(length % LANES for length in lengths) and native.ready()
+    return not (q_BKGH.shape[-1] % LANES or k_PKHC.shape[-1] % LANES) and native.ready()
 
 
 def decode_attention(
@@ -29,7 +28,8 @@ def decode_attention(
     """See reference.py; recent keys, if given, are seen too. A row's bits depend on what it sees and nothing else."""
     b, k, g, h = q_BKGH.shape
     if recent is None:
-        recent = Recent(jnp.zeros((b, k, h, 0)), jnp.zeros((b, k, 0, h)), jnp.zeros(g, jnp.int32))
+        none = jnp.zeros((b, k, 0, h))
+        recent = Recent(none, none, jnp.zeros(g, jnp.int32))
     results = Partial(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (q_BKGH.shape, (b, k, g), (b, k, g))))
     lists = (
         recent.seen_G, plan.page_I, plan.tokens_I, plan.first_B, plan.count_B, plan.prompt_B, plan.tile_S,
@@ -39,7 +39,7 @@ def decode_attention(
         *native.call(
             "rlvr_decode_attention",
             tuple(results),
-            *(q_BKGH, k_PKHC, v_PKCH, recent.k_BKHW, recent.v_BKWH),
+            *(q_BKGH, k_PKHC, v_PKCH, recent.k_BKWH, recent.v_BKWH),
             *(jnp.asarray(x, jnp.int32).reshape(-1) for x in lists),
             tile=tile,
         )

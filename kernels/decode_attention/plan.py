@@ -43,7 +43,7 @@ class Plan(NamedTuple):
 class Recent(NamedTuple):
     """W keys and values of each row that lie in no page yet: its query g sees the first seen_G[g], at least one."""
 
-    k_BKHW: Any
+    k_BKWH: Any
     v_BKWH: Any
     seen_G: Any
 
@@ -98,9 +98,9 @@ def join(a: Partial, b: Partial) -> Partial:
 
 def attend_recent(q_BKGH: jax.Array, recent: Recent) -> Partial:
     """The softmax over what lies in no page yet, scores and sums in float32."""
-    k_BKHW, v_BKWH, seen_G = recent
-    s = jnp.einsum("bkgh,bkhw->bkgw", q_BKGH, k_BKHW, preferred_element_type=jnp.float32) * q_BKGH.shape[-1] ** -0.5
-    s = jnp.where(jnp.arange(k_BKHW.shape[-1]) < seen_G[:, None], s, EMPTY)
+    k_BKWH, v_BKWH, seen_G = recent
+    s = jnp.einsum("bkgh,bkwh->bkgw", q_BKGH, k_BKWH, preferred_element_type=jnp.float32) * q_BKGH.shape[-1] ** -0.5
+    s = jnp.where(jnp.arange(k_BKWH.shape[-2]) < seen_G[:, None], s, EMPTY)
     top = jnp.max(s, axis=-1)
     e = jnp.exp(s - top[..., None])
     out = jnp.einsum("bkgw,bkwh->bkgh", e.astype(v_BKWH.dtype), v_BKWH, preferred_element_type=jnp.float32)

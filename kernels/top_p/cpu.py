@@ -1,5 +1,7 @@
-"""For CPUs: cpu.cc, or plain XLA with sums in lanes, of large vocabularies a few rows at a time, which stay in the
-cores' caches."""
+"""For CPUs: sums in lanes, and of large vocabularies a few rows at a time, which stay in the cores' caches.
+
+kernels/draw, where it is built, does without.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernels import native
-from kernels.platforms import is_cut
 from kernels.rows import LANES, sum_in_lanes
 from kernels.top_p import reference
 
@@ -19,18 +19,8 @@ FEW = 8
 
 
 def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
-    """See reference.py: the same search between two bit patterns, by cpu.cc where it can be built and sees whole rows.
-
-    XLA cannot cut a custom call over a mesh: all devices would be sent all rows.
-    """
-    if native.ready() and not is_cut(p_BV):
-        lowest = native.call("rlvr_top_p", jax.ShapeDtypeStruct(top_p_B.shape, jnp.int32), p_BV, top_p_B)
-        return lax.bitcast_convert_type(p_BV, jnp.int32) >= lowest[:, None]
-    return xla(p_BV, top_p_B)
-
-
-def xla(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
-    """top_p_mask without a compiler; for a large vocabulary on a shorter way, for a block of rows at a time.
+    """See reference.py: the same search between two bit patterns; for a large vocabulary on a shorter way, for a block
+    of rows at a time.
 
     Rows of small vocabularies lie in the caches anyway, and cost more to look after than to pass over.
     """

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from kernels.decode_attention import Pages, Partial, Plan, Recent, decode_attention, say_what_is_plain
+from kernels.draw import Rules, cuts_of, draw
 from kernels.platforms import SAME_BITS
 from rlvr_limit import model
 from rlvr_limit.engine.cache import Pool, as_cached, empty_pool
-from rlvr_limit.engine.drawing import Rules, cuts_of, draw, uniforms
 from rlvr_limit.mesh import Part, constrain, everywhere, on_each_device, partition, sharding
 from rlvr_limit.model import ModelConfig, Params
 from rlvr_limit.scheduler import TRASH
@@ -82,6 +82,18 @@ class Drawn(NamedTuple):
     live_B: jax.Array
 
 
+def uniforms(key_B2: jax.Array, index_B: jax.Array, generated_B: jax.Array, window: int) -> jax.Array:
+    """u [W, B]: one number per position, from (prompt key, sample index, position) alone."""
+
+    def one(key_2: jax.Array, index: jax.Array, position: jax.Array) -> jax.Array:
+        key = jax.random.wrap_key_data(key_2, impl="threefry2x32")
+        key = jax.random.fold_in(jax.random.fold_in(key, index), position)
+        return jax.random.uniform(key)
+
+    positions_WB = generated_B[None, :] + jnp.arange(window)[:, None]
+    return jax.vmap(jax.vmap(one), in_axes=(None, None, 0))(key_B2, index_B, positions_WB)
+
+
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def new_pool(layout: Layout, pages: int, page: int) -> Pool:
     """empty_pool, made where it lies: the pages of all shards need not fit on one device."""
@@ -120,7 +132,9 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
     """Draws the rest of a window in every row, token by token, and files the keys and values of what it was fed."""
     b, window = rows.token_BW.shape
     u_WB = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window)
-    recent = _placed(layout, empty_pool(layout.model, b, window))
+    # Token by token: a key is written where it is whole, and turned into a page's layout once a window.
+    nothing = jnp.zeros((b, layout.model.kv_heads, window, layout.model.head_width), layout.model.dtype)
+    recent = _placed(layout, [(nothing, nothing)] * layout.model.layers)
     cuts = cuts_of(rows.rules)
     # All steps' at once: inside, XLA:CPU would make them again for each head of each layer.
     turned = model.rotation(layout.model, rows.length_B[:, None] + jnp.arange(window))
@@ -131,8 +145,8 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
         t, u, given, turned = inputs
 
         def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, tuple]:
-            rk = jax.lax.dynamic_update_slice_in_dim(recent[i][0], k.transpose(0, 2, 3, 1), t, 3)
-            rv = jax.lax.dynamic_update_slice_in_dim(recent[i][1], v.transpose(0, 2, 1, 3), t, 2)
+            pairs = zip(recent[i], (k, v), strict=True)
+            rk, rv = (jax.lax.dynamic_update_slice_in_dim(x, new.swapaxes(1, 2), t, 2) for x, new in pairs)
             q_BKGH = q.reshape(b, rk.shape[1], -1, q.shape[-1])
             seen_G = jnp.full(q_BKGH.shape[2], t + 1)
             return _attention(layout, q_BKGH, *pool[i], plan, Recent(rk, rv, seen_G)).reshape(q.shape), (rk, rv)
@@ -167,7 +181,7 @@ def verify_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
         # To a page, the places of a window are more queries of the same row and key head.
         q_BKMH = jnp.moveaxis(q.reshape(b, window, k.shape[2], -1, q.shape[-1]), 1, 2)
         by_place, q_BKMH = q_BKMH.shape, q_BKMH.reshape(b, k.shape[2], -1, q.shape[-1])
-        fresh = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
+        fresh = k.swapaxes(1, 2), v.swapaxes(1, 2)
         out = _attention(layout, q_BKMH, *pool[i], plan, Recent(*fresh, jnp.repeat(places + 1, by_place[3])))
         return jnp.moveaxis(out.reshape(by_place), 2, 1).reshape(q.shape), fresh
 
@@ -266,7 +280,7 @@ def _filed(layout: Layout, pool: Pool, recent: list[tuple], rows: Rows) -> Pool:
     def filed(old: jax.Array | Pages, new: jax.Array | Pages, axis: int) -> jax.Array | Pages:
         return jax.tree.map(lambda old, new: _file(layout, old, new, rows, axis), old, new)
 
-    fresh = [as_cached(*pair, layout.cache_dtype, layout.window) for pair in recent]
+    fresh = [as_cached(k.swapaxes(2, 3), v, layout.cache_dtype, layout.window) for k, v in recent]
     return _placed(layout, [(filed(k, a, 3), filed(v, b, 2)) for (k, v), (a, b) in zip(pool, fresh, strict=True)])
 
 
@@ -283,6 +297,8 @@ def _file(layout: Layout, pool: jax.Array, recent: jax.Array, rows: Rows, axis: 
         return jax.lax.dynamic_update_slice_in_dim(page, new, offset, axis - 1)
 
     def local(pool: jax.Array, recent: jax.Array, page_B: jax.Array, offset_B: jax.Array) -> jax.Array:
+        if recent.shape[axis] == pool.shape[axis]:
+            return pool.at[page_B].set(recent)
         return pool.at[page_B].set(jax.vmap(one)(pool[page_B], recent, offset_B))
 
     axes = [KEYS, KEYS, ("rows",), ("rows",)]

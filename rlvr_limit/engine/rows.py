@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rlvr_limit.engine.drawing import Rules
+from kernels.draw import Rules
 from rlvr_limit.engine.programs import Rows
 from rlvr_limit.engine.requests import STOP_TOKENS, Request
 from rlvr_limit.scheduler import TRASH, Seat

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
 from kernels.decode_attention import Plan
+from kernels.draw import Rules
 from rlvr_limit import likelihood, model
 from rlvr_limit.engine import EngineConfig, plans, programs
-from rlvr_limit.engine.drawing import Rules
 from rlvr_limit.engine.engine import MOVED_PAGES
 from rlvr_limit.engine.requests import STOP_TOKENS
 from rlvr_limit.engine.shapes import Shapes

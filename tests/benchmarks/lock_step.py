@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernels.draw import Rules, cuts_of, draw
 from rlvr_limit import model
 from rlvr_limit.engine import Request
-from rlvr_limit.engine.drawing import Rules, cuts_of, draw, uniforms
+from rlvr_limit.engine.programs import uniforms
 from rlvr_limit.model import ModelConfig, Params
 
 BLOCK = 128

@@ -1,4 +1,4 @@
-"""From logits to one token a row, by the number of its position. Legend: model.py; W steps of a window."""
+"""From logits to one token a row, by the number of its position."""
 
 from __future__ import annotations
 
@@ -37,23 +37,12 @@ def cuts_of(rules: Rules) -> Cuts:
     return Cuts(*(jnp.any(used_B).astype(jnp.int32) for used_B in used))
 
 
-def uniforms(key_B2: jax.Array, index_B: jax.Array, generated_B: jax.Array, window: int) -> jax.Array:
-    """u [W, B]: one number per position, from (prompt key, sample index, position) alone."""
-
-    def one(key_2: jax.Array, index: jax.Array, position: jax.Array) -> jax.Array:
-        key = jax.random.wrap_key_data(key_2, impl="threefry2x32")
-        key = jax.random.fold_in(jax.random.fold_in(key, index), position)
-        return jax.random.uniform(key)
-
-    positions_WB = generated_B[None, :] + jnp.arange(window)[:, None]
-    return jax.vmap(jax.vmap(one), in_axes=(None, None, 0))(key_B2, index_B, positions_WB)
-
-
 def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules, cuts: Cuts) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(token, its log-prob under the distribution it was drawn from, its log-prob at temperature 1), each [B].
 
-    Temperature comes first, then top-k, top-p of what is left (METRICS.md item 16) and min-p (Nguyen et al. 2024, alg.
-    1); temperature 0 is greedy, of log-prob 0.
+    logits_BV float32, u_B in [0, 1): the first token whose cumulative mass exceeds u of the whole is drawn. Temperature
+    comes first, then top-k, top-p of what is left (METRICS.md item 16) and min-p (Nguyen et al. 2024, alg. 1);
+    temperature 0 is greedy, of log-prob 0.
     """
     greedy_B = rules.temperature_B == 0
     shifted = logits_BV - row_max(logits_BV)[:, None]
