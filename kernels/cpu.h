@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
@@ -109,6 +110,25 @@ struct Lanes {
     return (vec)((ivec)y + (n << 23));
   }
 };
+
+// A binding with n more arguments, or results, of type T.
+template <typename T, int n, typename Binding>
+auto arguments(Binding&& b) {
+  if constexpr (n == 1)
+    return std::move(b).template Arg<T>();
+  else
+    return arguments<T, n - 1>(std::move(b).template Arg<T>());
+}
+
+template <typename T, int n, typename Binding>
+auto results(Binding&& b) {
+  if constexpr (n == 1)
+    return std::move(b).template Ret<T>();
+  else
+    return results<T, n - 1>(std::move(b).template Ret<T>());
+}
+
+inline auto bound() { return xla::ffi::Ffi::Bind().Ctx<xla::ffi::ThreadPool>(); }
 
 // f(0) to f(n - 1), by whichever threads of XLA's pool are free, and by this one.
 template <typename F>

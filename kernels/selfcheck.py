@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels import decode_attention, native, token_logprob, top_p
+from kernels import decode_attention, draw, native, token_logprob, top_p
 
 TILE = 8
 
@@ -51,6 +51,11 @@ def cases() -> Iterator[tuple[str, Callable, Callable, tuple, float]]:
     counts = np.random.default_rng(0).multinomial(4096, np.full(1000, 1e-3), size=16)
     p_BV, top_p_B = jnp.asarray(counts / 4096, jnp.float32), jnp.linspace(0.1, 1.0, 16)
     yield "top_p", top_p.top_p_mask, top_p.reference.top_p_mask, (p_BV, top_p_B), 0.0
+
+    # Half way between two such masses: tokens are equal, log-probs as far apart as rounding says.
+    u_B = (jnp.arange(16) * 251 + 0.5) / 4096
+    rules = draw.Rules(jnp.ones(16), top_p_B, jnp.arange(16) * 40, jnp.linspace(0, 0.2, 16))
+    yield "draw", draw.draw, draw.reference.draw, (jnp.log(p_BV), u_B, rules, draw.cuts_of(rules)), 1e-4
 
     # Logits of size 1 to 5. bfloat16 factors multiply exactly into float32: only the order of sums is left.
     for dtype, tolerance in ((jnp.bfloat16, 1e-4), (jnp.float32, 1e-4)):

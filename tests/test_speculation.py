@@ -75,6 +75,7 @@ def told(references: dict[tuple[str, int], Reference], wrong: float) -> Guess:
 def verify_by(monkeypatch: pytest.MonkeyPatch, share: float, guess: Guess | None = None) -> None:
     """Windows are verified at random, whatever it takes; guesses are the siblings' own, or those of `guess`."""
     rng = np.random.default_rng(1)
+    monkeypatch.setattr(Pace, "looks", lambda *_: True)
     monkeypatch.setattr(Pace, "pays", lambda *_: rng.random() < share)
     if guess:
         monkeypatch.setattr(Siblings, "guess", guess)
@@ -219,6 +220,28 @@ def test_what_is_lost_to_verifying_where_it_does_not_pay_is_little():
             took = sum(verifying if verified else 1.0 for verified in found)
             tokens = sum(8 + 56 * right if verified else 64 for verified in found)
             assert tokens / took > 0.95 * 64, (verifying, right)
+
+
+def test_guesses_are_looked_for_rarely_where_there_are_none_and_always_where_they_pay():
+    def looks(guessed: int) -> list[bool]:
+        pace, found = Pace(8), []
+        pace.took(8, False, 1.0)
+        for _ in range(160):
+            found.append(pace.looks(8, 8, 64))
+            if found[-1]:
+                pace.found(8, guessed)
+                pace.saw(guessed, guessed)
+        return found
+
+    assert all(looks(56)) and sum(looks(0)[40:]) == 15
+    # After a time without, they are found again as soon as there are some.
+    pace = Pace(8)
+    pace.took(8, False, 1.0)
+    for _ in range(40):
+        pace.found(8, 0)
+    assert not pace.looks(8, 8, 64)
+    pace.found(8, 56)
+    assert pace.looks(8, 8, 64)
 
 
 def test_windows_known_in_part_are_verified_sooner():

@@ -213,29 +213,11 @@ xla::ffi::Error decode_attention(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32
   return xla::ffi::Error::Success();
 }
 
+auto binding() {
+  return results<F32, 3>(arguments<S32, 11>(arguments<F32, 5>(bound()))).Attr<int64_t>("tile");
+}
+
 }  // namespace
 }  // namespace rlvr
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(rlvr_decode_attention, rlvr::decode_attention,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<rlvr::F32>()
-                                  .Arg<rlvr::F32>()
-                                  .Arg<rlvr::F32>()
-                                  .Arg<rlvr::F32>()
-                                  .Arg<rlvr::F32>()
-                                  .Arg<rlvr::S32>()
-                                  .Arg<rlvr::S32>()
-                                  .Arg<rlvr::S32>()
-                                  .Arg<rlvr::S32>()
-                                  .Arg<rlvr::S32>()
-                                  .Arg<rlvr::S32>()
-                                  .Arg<rlvr::S32>()
-                                  .Arg<rlvr::S32>()
-                                  .Arg<rlvr::S32>()
-                                  .Arg<rlvr::S32>()
-                                  .Arg<rlvr::S32>()
-                                  .Ret<rlvr::F32>()
-                                  .Ret<rlvr::F32>()
-                                  .Ret<rlvr::F32>()
-                                  .Attr<int64_t>("tile"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(rlvr_decode_attention, rlvr::decode_attention, rlvr::binding());

@@ -212,18 +212,9 @@ xla::ffi::Error draw(xla::ffi::ThreadPool pool, F32 logits_BV, F32 u_B, F32 temp
   return xla::ffi::Error::Success();
 }
 
+auto binding() { return results<F32, 2>(results<S32, 1>(arguments<S32, 1>(arguments<F32, 5>(bound())))); }
+
 }  // namespace
 }  // namespace rlvr
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(rlvr_draw, rlvr::draw,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<rlvr::F32>()
-                                  .Arg<rlvr::F32>()
-                                  .Arg<rlvr::F32>()
-                                  .Arg<rlvr::F32>()
-                                  .Arg<rlvr::F32>()
-                                  .Arg<rlvr::S32>()
-                                  .Ret<rlvr::S32>()
-                                  .Ret<rlvr::F32>()
-                                  .Ret<rlvr::F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(rlvr_draw, rlvr::draw, rlvr::binding());

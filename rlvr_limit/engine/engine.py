@@ -214,10 +214,12 @@ class _Run:
         seats = [seat for part in shards for seat in [*part, *[None] * (rows // self.shapes.shards - len(part))]]
         who = [self._live[id(seat)] if seat else None for seat in seats]
         guesses, is_verified = [[] for _ in who], False
-        if rows in self.shapes.verified:
+        pace, left = self.engine._pace, [self.shapes.window + 1 - len(state.window) for state in who if state]
+        if rows in self.shapes.verified and pace.looks(rows, len(left), sum(left)):
             guesses = self._guesses(who)
-            left = [self.shapes.window + 1 - len(state.window) for state in who if state]
-            is_verified = self.engine._pace.pays(rows, len(left), sum(map(len, guesses)), sum(left))
+            guessed = sum(map(len, guesses))
+            pace.found(len(left), guessed)
+            is_verified = pace.pays(rows, len(left), guessed, sum(left))
         program = programs.verify_window if is_verified else programs.decode_window
         sent = self._sent(who, guesses if is_verified else [()] * rows, shards)
         self._pool, drawn = program(self.engine._params, self.engine.layout(rows), self._pool, *sent)

@@ -17,6 +17,8 @@ WEIGHT = 0.3
 SLOWER = 0.1
 """Weight of a window that took longer than those before, counted as twice as long at most."""
 FORGET = 0.99
+LOOKS = 8
+"""Where guesses were too few to pay, they are looked for before one window of so many."""
 
 
 class Siblings:
@@ -97,9 +99,20 @@ class Pace:
     def __init__(self, window: int):
         self._window = window
         self._share = 0.5
+        self._found = float(window)
+        self._turn = 0
         self._decoding: dict[int, float] = {}
         self._verifying: dict[int, float] = {}
         self._since: dict[int, int] = {}
+
+    def looks(self, rows: int, live: int, decoded: int) -> bool:
+        """Whether guesses are to be looked for: where as many as there were lately would pay; else now and then."""
+        self._turn += 1
+        return self._turn % LOOKS == 0 or self.pays(rows, live, int(self._found * live), decoded)
+
+    def found(self, live: int, guessed: int) -> None:
+        """So many guesses were found for `live` samples."""
+        self._found = _mixed(self._found, guessed / live)
 
     def pays(self, rows: int, live: int, guessed: int, decoded: int) -> bool:
         """Whether `live` samples in a program of `rows` rows, with so many guesses in all, are to be verified.
