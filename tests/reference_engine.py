@@ -32,7 +32,8 @@ class Reference(NamedTuple):
 def reference_samples(params: Params, config: ModelConfig, request: Request) -> list[Reference]:
     """All samples of a request, in float32 passes and float64 draws."""
     prompt, sampling = request.prompt_ids, request.sampling
-    rows, places = len(request.indices), len(prompt) + sampling.max_tokens
+    # Rounded up, so that a few lengths serve all requests: each is compiled for.
+    rows, places = len(request.indices), -(-(len(prompt) + sampling.max_tokens) // 32) * 32
     tokens = np.zeros((rows, places), np.int32)
     tokens[:, : len(prompt)] = prompt
     made: list[list[tuple[int, float, float, float]]] = [[] for _ in range(rows)]

@@ -65,20 +65,22 @@ def logp_by_hand(params: Params, prompt: tuple[int, ...], tokens: tuple[int, ...
     """log P(token | what stands before) of an answer. A window's tokens see each other as they are; earlier windows,
     and the prompt but for its last token, as what `cached` (x, axis, run) makes of them. Dense, in float64, one row."""
     before = len(prompt) - 1
-    # Behind a prompt stands its last token, and then padding, when its last window is filed.
-    padded = np.zeros(-(-len(prompt) // window) * window, np.int32)
+    # Behind a prompt stands its last token, and then padding, when its last window is filed; as much of it for all
+    # prompts, and all answers, as the longest need: nothing is compiled for each length.
+    padded = np.zeros(-(-CONFIG.prompt_places // window) * window, np.int32)
     padded[: len(prompt)] = prompt
     filed = model.causal(params, MODEL, jnp.asarray(padded)[None])[1]
     stored = [(cached(k[0], 0, window)[:before], cached(v[0], 2, v.shape[-1])[:before]) for k, v in filed]
-    fed = np.array([prompt[-1], *tokens[:-1]], np.int32)
+    fed, count = np.zeros(LONGEST, np.int32), len(tokens)
+    fed[:count] = [prompt[-1], *tokens[:-1]]
 
     def attend(i: int, q, k, v):
         k, v, q = (np.asarray(x[0], np.float64) for x in (k, v, q))
-        whole = len(fed) // window * window
+        whole = count // window * window
         k8 = np.concatenate([stored[i][0], cached(k[:whole], 0, window)]) if whole else stored[i][0]
         v8 = np.concatenate([stored[i][1], cached(v[:whole], 2, v.shape[-1])]) if whole else stored[i][1]
         out = np.zeros_like(q)
-        for t in range(len(fed)):
+        for t in range(count):
             first = t // window * window
             keys = np.concatenate([k8[: before + first], k[first : t + 1]]).repeat(2, axis=1)
             values = np.concatenate([v8[: before + first], v[first : t + 1]]).repeat(2, axis=1)
@@ -91,7 +93,7 @@ def logp_by_hand(params: Params, prompt: tuple[int, ...], tokens: tuple[int, ...
     hidden, _ = model.decode(params, MODEL, jnp.asarray(fed)[None], turned, attend)
     logits = np.asarray(model.logits(params, hidden[0]), np.float64)
     logp = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
-    return (logp - logits.max(-1, keepdims=True))[np.arange(len(tokens)), list(tokens)]
+    return (logp - logits.max(-1, keepdims=True))[np.arange(count), list(tokens)]
 
 
 def test_log_probs_are_those_of_dense_attention_over_what_was_stored(params: Params, drawn: Drawn):

@@ -13,8 +13,6 @@ import pytest
 from rlvr_limit import records
 from tests import smoke
 
-KILLS = 5
-
 
 @dataclass(frozen=True)
 class Battered:
@@ -54,28 +52,28 @@ def finish(runs: Path, *overrides: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def battered(smoke_run: Path, smoke_runs: Path) -> Battered:
-    """The smoke config killed five times in training, five in sampling (at half of n), five in grading, then done."""
-    rng = random.Random(0)
-    root = smoke_runs / "battered"
+@pytest.fixture(scope="module", params=[2, pytest.param(5, marks=pytest.mark.slow)], ids="{}-kills".format)
+def battered(request: pytest.FixtureRequest, smoke_run: Path, smoke_runs: Path) -> Battered:
+    """The smoke config killed several times in training, in sampling (at half of n) and in grading, then done."""
+    rng, kills = random.Random(0), request.param
+    root = smoke_runs / f"battered-{kills}"
     where = f"run_dir={root}"
     resumed_at = []
-    for _ in range(KILLS):
+    for _ in range(kills):
         goal = trained(root) + rng.randint(1, 25)
         ready = lambda _, goal=goal: trained(root) >= goal  # noqa: E731
         smoke.kill_when(smoke_runs, ready, rng.uniform(0, 0.2), where, "job=train")
         steps = [int(path.name) for path in root.glob("train/*/states/*") if path.name.isdigit()]
         resumed_at.append((trained(root), max(steps, default=0)))
     finish(smoke_runs, where, "job=train")
-    for _ in range(KILLS):
+    for _ in range(kills):
         goal = stored(root, "samples") + rng.randint(1, 250)
         ready = lambda _, goal=goal: stored(root, "samples") >= goal  # noqa: E731
         smoke.kill_when(smoke_runs, ready, rng.uniform(0, 0.05), where, "job=sample", "sampling.n=16")
     finish(smoke_runs, where, "job=sample", "sampling.n=16")
     half = rows_of(root, "samples")
     shutil.rmtree(root / "records" / "verdicts")
-    for _ in range(KILLS):
+    for _ in range(kills):
         goal = stored(root, "verdicts") + rng.randint(1, 250)
         ready = lambda _, goal=goal: stored(root, "verdicts") >= goal  # noqa: E731
         smoke.kill_when(smoke_runs, ready, rng.uniform(0, 0.02), where, "job=grade", "sampling.n=16")
