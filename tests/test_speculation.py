@@ -233,7 +233,7 @@ def test_guesses_are_looked_for_rarely_where_there_are_none_and_always_where_the
                 pace.saw(guessed, guessed)
         return found
 
-    assert all(looks(56)) and sum(looks(0)[40:]) == 15
+    assert all(looks(56)) and sum(looks(0)[40:]) == 30
     # After a time without, they are found again as soon as there are some.
     pace = Pace(8)
     pace.took(8, False, 1.0)

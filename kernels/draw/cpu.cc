@@ -125,14 +125,14 @@ Token drawn(const float* logits, int64_t vocab, float u, Rule rule, float* p_V, 
   const int64_t places = (vocab + BLOCK - 1) / BLOCK * BLOCK;
   std::fill(p_V + vocab / N * N, p_V + places, 0.0f);
 
-  const bool greedy = rule.temperature == 0, warm = rule.temperature != 1 && !greedy;
+  const bool greedy = rule.temperature == 0, tempered = rule.temperature != 1 && !greedy;
   const float inverse = 1 / rule.temperature, nothing = 2 * LEAST * rule.temperature;
   Sum sum, model;
   along(logits, vocab, [&](int64_t j, L::vec l, L::ivec in) {
     L::vec shifted = l - most;
     L::vec e = mass(shifted, in);
     model.lanes[j % BLOCK / N] += e;
-    if (warm) {
+    if (tempered) {
       // Divided, in two steps that cost less than a division, neither of which may overflow.
       shifted = shifted < nothing ? L::all(nothing) : shifted;
       L::vec quotient = shifted * inverse;

@@ -17,7 +17,7 @@ WEIGHT = 0.3
 SLOWER = 0.1
 """Weight of a window that took longer than those before, counted as twice as long at most."""
 FORGET = 0.99
-LOOKS = 8
+LOOKS = 4
 """Where guesses were too few to pay, they are looked for before one window of so many."""
 
 

@@ -53,7 +53,7 @@ class Workload:
 
 
 FIXED = Workload(TINY, 4, 64, 256, 128, 256)
-TAIL = Workload(TINY, 8, 128, 256, 1024, 64, log_normal=True, window=16, buckets=(8, 16, 32))
+TAIL = Workload(TINY, 8, 128, 256, 1024, 64, log_normal=True, window=8, buckets=(8, 16, 32))
 SIBLINGS = Workload(TINY, 1, 64, 256, 128, 16, window=16, sharpness=300.0)
 WORKLOADS = {
     "tiny": FIXED,
