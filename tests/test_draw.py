@@ -95,6 +95,17 @@ def test_the_first_of_the_likeliest_is_greedy_and_of_log_prob_0(f):
 
 
 @EACH
+@pytest.mark.parametrize("temperature", [1e-37, 1e-20, 1e30])
+def test_the_coldest_draw_is_the_likeliest_and_the_hottest_is_uniform(f, temperature):
+    logits = np.tile(np.array([1, 4, -3, 4, 0], np.float32), (50, 1))
+    u = ((np.arange(50) + 0.5) / 50).astype(np.float32)
+    token, logp, _ = drawn(f, logits, u, same_for_all(50, temperature))
+    share = np.bincount(token, minlength=5) / 50
+    np.testing.assert_allclose(share, [0, 0.5, 0, 0.5, 0] if temperature < 1 else 0.2, atol=0.021)
+    np.testing.assert_allclose(logp, np.log(0.5 if temperature < 1 else 0.2), atol=1e-6)
+
+
+@EACH
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
 def test_tokens_of_no_mass_are_never_drawn(f, top_p):
     logits = np.tile(np.array([-np.inf, 0, -1e30, 1, -np.inf, -95, -np.inf], np.float32), (64, 1))

@@ -125,6 +125,8 @@ Token drawn(const float* logits, int64_t vocab, float u, Rule rule, float* p_V, 
   const int64_t places = (vocab + BLOCK - 1) / BLOCK * BLOCK;
   std::fill(p_V + vocab / N * N, p_V + places, 0.0f);
 
+  // Colder than that, numbers would leave what a float holds, and nothing but the likeliest has mass either way.
+  if (rule.temperature > 0) rule.temperature = std::max(rule.temperature, 1e-30f);
   const bool greedy = rule.temperature == 0, tempered = rule.temperature != 1 && !greedy;
   const float inverse = 1 / rule.temperature, nothing = 2 * LEAST * rule.temperature;
   Sum sum, model;
