@@ -1,4 +1,4 @@
-"""From logits to one token a row, by the number of its position."""
+"""From logits to one token a row, by the number of its position. Legend: B rows, V tokens of the vocabulary."""
 
 from __future__ import annotations
 

@@ -133,8 +133,8 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
     b, window = rows.token_BW.shape
     u_WB = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window)
     # Token by token: a key is written where it is whole, and turned into a page's layout once a window.
-    nothing = jnp.zeros((b, layout.model.kv_heads, window, layout.model.head_width), layout.model.dtype)
-    recent = _placed(layout, [(nothing, nothing)] * layout.model.layers)
+    none_BKWH = jnp.zeros((b, layout.model.kv_heads, window, layout.model.head_width), layout.model.dtype)
+    recent = _placed(layout, [(none_BKWH, none_BKWH)] * layout.model.layers)
     cuts = cuts_of(rows.rules)
     # All steps' at once: inside, XLA:CPU would make them again for each head of each layer.
     turned = model.rotation(layout.model, rows.length_B[:, None] + jnp.arange(window))
@@ -297,6 +297,7 @@ def _file(layout: Layout, pool: jax.Array, recent: jax.Array, rows: Rows, axis: 
         return jax.lax.dynamic_update_slice_in_dim(page, new, offset, axis - 1)
 
     def local(pool: jax.Array, recent: jax.Array, page_B: jax.Array, offset_B: jax.Array) -> jax.Array:
+        # A window that fills its page replaces it, unread.
         if recent.shape[axis] == pool.shape[axis]:
             return pool.at[page_B].set(recent)
         return pool.at[page_B].set(jax.vmap(one)(pool[page_B], recent, offset_B))
