@@ -1,5 +1,5 @@
-// A token of each row, for XLA:CPU: everything between its logits and its token in one call, in which a row stays in the
-// caches. Legend: reference.py.
+// A token of each row, for XLA:CPU: everything between its logits and its token in one call, in which a row stays in
+// the caches. Legend: reference.py.
 #include <cmath>
 #include <cstring>
 
