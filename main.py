@@ -7,8 +7,8 @@ import importlib
 import sys
 from pathlib import Path
 
-from rlvr_limit.jobs import settings
-from rlvr_limit.jobs.preemption import Preempted
+from rlvr_limit.distributed.preemption import Preempted
+from rlvr_limit.study import schema
 from rlvr_limit.types import UserError
 
 JOBS = {
@@ -29,12 +29,12 @@ def main(argv: list[str]) -> int:
     try:
         if {"--help", "-h"} & set(argv[1:]):
             jobs = "\n".join(f"  {name:8} {purpose}" for name, purpose in JOBS.items())
-            print(f"{__doc__}\n{settings.describe_configs(default.parent)}\n\njobs (--config.job=NAME):\n{jobs}")
+            print(f"{__doc__}\n{schema.describe_configs(default.parent)}\n\njobs (--config.job=NAME):\n{jobs}")
             return 0
-        config = settings.parse_command_line(argv, default)
+        config = schema.parse_command_line(argv, default)
         if config.get("job") not in JOBS:
             raise UserError(f"config.job: found {config.get('job')!r}, but one of {', '.join(JOBS)} is right")
-        importlib.import_module(f"rlvr_limit.jobs.{config.job}").run(config)
+        importlib.import_module(f"rlvr_limit.commands.{config.job}").run(config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 import jax  # noqa: E402
 
-from tests import smoke  # noqa: E402
+from tests.support import smoke  # noqa: E402
 
 settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
 settings.load_profile("deterministic")

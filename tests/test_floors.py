@@ -190,18 +190,18 @@ PLANTED: dict[Callable[[str, str], list[str]], tuple[list[tuple[str, str]], list
         [
             ("rlvr_limit/types.py", "import rlvr_limit.passk"),
             ("rlvr_limit/scheduler.py", "from rlvr_limit import records"),
-            ("rlvr_limit/rl/losses.py", "from rlvr_limit.rollout import rollout"),
+            ("rlvr_limit/rl/losses.py", "from rlvr_limit.engine.rollout import rollout"),
             ("rlvr_limit/engine/engine.py", "def f():\n    from ..jobs import compare"),
             ("rlvr_limit/grading/math.py", "from ..tasks import countdown"),
             ("rlvr_limit/model.py", "from . import engine"),
-            ("rlvr_limit/jobs/compare.py", "import main"),
-            ("rlvr_limit/jobs/compare.py", "from rlvr_limit import drawer"),
+            ("rlvr_limit/compare.py", "import main"),
+            ("rlvr_limit/compare.py", "from rlvr_limit import drawer"),
             ("rlvr_limit/drawer.py", ""),
         ],
         [
             ("rlvr_limit/rollout.py", "from rlvr_limit import engine\nfrom rlvr_limit.grading.countdown import grade"),
             ("rlvr_limit/engine/engine.py", "from . import programs\nfrom rlvr_limit.engine import programs"),
-            ("rlvr_limit/jobs/train.py", "from ..rl import losses\nfrom rlvr_limit.jobs import settings"),
+            ("rlvr_limit/train.py", "from ..rl import losses\nfrom rlvr_limit.jobs import settings"),
             ("main.py", "from rlvr_limit.jobs import settings"),
             ("tests/test_x.py", "import main"),
         ],
@@ -214,10 +214,10 @@ PLANTED: dict[Callable[[str, str], list[str]], tuple[list[tuple[str, str]], list
         [("kernels/top_p/gpu.py", "import functools\nimport jax.numpy as jnp\nimport numpy\nfrom . import reference")],
     ),
     imports_a_config: (
-        [("main.py", "from configs import countdown"), ("rlvr_limit/jobs/x.py", "import configs.countdown")],
+        [("main.py", "from configs import countdown"), ("rlvr_limit/x.py", "import configs.countdown")],
         [
             ("configs/countdown.py", "from configs import base"),
-            ("rlvr_limit/jobs/x.py", "from . import configs_of_arms"),
+            ("rlvr_limit/x.py", "from . import configs_of_arms"),
         ],
     ),
     knows_ml_collections: (
@@ -226,7 +226,7 @@ PLANTED: dict[Callable[[str, str], list[str]], tuple[list[tuple[str, str]], list
             ("kernels/x.py", "import ml_collections.config_dict"),
         ],
         [
-            ("rlvr_limit/jobs/settings.py", "from ml_collections import ConfigDict"),
+            ("rlvr_limit/settings.py", "from ml_collections import ConfigDict"),
             ("configs/base.py", "import ml_collections"),
         ],
     ),
@@ -234,7 +234,7 @@ PLANTED: dict[Callable[[str, str], list[str]], tuple[list[tuple[str, str]], list
         [
             ("rlvr_limit/engine/engine.py", "import jax\ndef f():\n    return jax.default_backend() == 'cpu'"),
             ("main.py", "from jax import default_backend"),
-            ("rlvr_limit/jobs/prepare.py", "import jax\ndef f():\n    return jax.devices()[0].device_kind"),
+            ("rlvr_limit/prepare.py", "import jax\ndef f():\n    return jax.devices()[0].device_kind"),
         ],
         [
             ("kernels/top_p/__init__.py", "import jax\ndef f():\n    return jax.default_backend()"),
@@ -254,9 +254,9 @@ PLANTED: dict[Callable[[str, str], list[str]], tuple[list[tuple[str, str]], list
             ("rlvr_limit/mesh.py", "import jax\nMESH = jax.make_mesh((8,), ('data',))"),
             ("rlvr_limit/mesh.py", "import jax\nMESH = Mesh(jax.devices(), ('data',))"),
             ("rlvr_limit/engine/engine.py", "step = jax.jit(lambda x: x)"),
-            ("rlvr_limit/jobs/compare.py", "FLAGS = flags.DEFINE_string('x', '', '')"),
-            ("rlvr_limit/jobs/compare.py", "HOME = os.environ['HOME']"),
-            ("rlvr_limit/jobs/compare.py", "def _load():\n    return open('x').read()\nTEXT = _load()"),
+            ("rlvr_limit/compare.py", "FLAGS = flags.DEFINE_string('x', '', '')"),
+            ("rlvr_limit/compare.py", "HOME = os.environ['HOME']"),
+            ("rlvr_limit/compare.py", "def _load():\n    return open('x').read()\nTEXT = _load()"),
             ("rlvr_limit/report/style.py", "matplotlib.use('Agg')"),
             ("rlvr_limit/model.py", "try:\n    import flax\nexcept ImportError:\n    flax = None"),
             ("configs/x.py", "for i in range(3):\n    pass"),
@@ -308,7 +308,7 @@ def test_what_is_right_passes(check):
 
 def test_every_file_of_the_house_is_looked_at():
     found = all_files()
-    assert {"main.py", "rlvr_limit/types.py", "rlvr_limit/jobs/settings.py", "tests/test_floors.py"} <= found.keys()
+    assert {"main.py", "rlvr_limit/types.py", "rlvr_limit/settings.py", "tests/test_floors.py"} <= found.keys()
     rooms = {room(path) for path in found if path.startswith("rlvr_limit/") and path != "rlvr_limit/__init__.py"}
     assert rooms <= FLOORS.keys()
 

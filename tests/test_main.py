@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import main
-from rlvr_limit.jobs import settings
+from rlvr_limit.study import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -43,7 +43,7 @@ def config(tmp_path: Path) -> Path:
 def ran(monkeypatch) -> list:
     """The configs that the stand-in for the report job was run with."""
     configs = []
-    monkeypatch.setitem(sys.modules, "rlvr_limit.jobs.report", types.SimpleNamespace(run=configs.append))
+    monkeypatch.setitem(sys.modules, "rlvr_limit.evaluation.results", types.SimpleNamespace(run=configs.append))
     return configs
 
 
@@ -61,8 +61,16 @@ def test_job_named_by_the_config_runs_with_the_overrides(config, ran):
     assert main.main(["main.py", f"--config={config}", *overrides]) == 0
     assert [one.to_dict() for one in ran] == [
         {
-            "job": "report", "n": 5, "rate": 2.0, "deep": False, "seeds": (7,), "name": "a b", "none": None,
-            "list": [1], "optional": 4, "task": {"numbers": 4, "target": {"low": -1}},
+            "job": "report",
+            "n": 5,
+            "rate": 2.0,
+            "deep": False,
+            "seeds": (7,),
+            "name": "a b",
+            "none": None,
+            "list": [1],
+            "optional": 4,
+            "task": {"numbers": 4, "target": {"low": -1}},
             "arms": {"base": {"temperature": 1.0}, "rl": {"temperature": 0.6}},
         }
     ]
@@ -89,31 +97,52 @@ def test_job_can_be_chosen_on_the_command_line(config, monkeypatch):
         ("--config.numbers=3", "unknown field config.numbers: did you mean config.task.numbers?"),
         ("--config.tsk.target.low=3", "unknown field config.tsk.target.low: did you mean config.task.target.low?"),
         ("--config.low=3", "unknown field config.low: did you mean config.task.target.low?"),
-        ("--config.arms.rll.temperature=1", "unknown field config.arms.rll.temperature: did you mean "
-            "config.arms.rl.temperature?"),
-        ("--config.task.zzz=1", "unknown field config.task.zzz: the fields here are config.task.numbers, "
-            "config.task.target"),
+        (
+            "--config.arms.rll.temperature=1",
+            "unknown field config.arms.rll.temperature: did you mean config.arms.rl.temperature?",
+        ),
+        (
+            "--config.task.zzz=1",
+            "unknown field config.task.zzz: the fields here are config.task.numbers, config.task.target",
+        ),
         ("--config.n=abc", "config.n: found 'abc', but an int is right"),
         ("--config.n=1.5", "config.n: found '1.5', but an int is right"),
         ("--config.n", "config.n: found '', but an int is right"),
         ("--config.optional=q", "config.optional: found 'q', but an int is right"),
         ("--config.rate=fast", "config.rate: found 'fast', but a finite float is right"),
         ("--config.deep=maybe", "config.deep: found 'maybe', but a bool is right"),
-        ("--noconfig.deep=true", "--noconfig.deep=true: only a bool is switched off by no, and without a value; "
-            "--config.deep=value is right"),
-        ("--noconfig.n", "--noconfig.n: only a bool is switched off by no, and without a value; "
-            "--config.n=value is right"),
+        (
+            "--noconfig.deep=true",
+            "--noconfig.deep=true: only a bool is switched off by no, and without a value; "
+            "--config.deep=value is right",
+        ),
+        (
+            "--noconfig.n",
+            "--noconfig.n: only a bool is switched off by no, and without a value; --config.n=value is right",
+        ),
         ("--config.seeds=(1,2", "config.seeds: found '(1,2', but a tuple is right"),
-        ("--config.task={}", "config.task is a group: override its fields one by one, such as "
-            "--config.task.numbers=value"),
-        ("--config.arms=1", "config.arms is a group: override its fields one by one, such as "
-            "--config.arms.base.temperature=value"),
-        ("--config.none=1", "config.none takes no override: in the config file write config_dict.placeholder(type) "
-            "instead of None, and a tuple instead of a list"),
-        ("--config.list=1", "config.list takes no override: in the config file write config_dict.placeholder(type) "
-            "instead of None, and a tuple instead of a list"),
-        ("--config.job=smple", "config.job: found 'smple', but one of compare, sample, grade, score, train, report, "
-            "counts, plan is right"),
+        (
+            "--config.task={}",
+            "config.task is a group: override its fields one by one, such as --config.task.numbers=value",
+        ),
+        (
+            "--config.arms=1",
+            "config.arms is a group: override its fields one by one, such as --config.arms.base.temperature=value",
+        ),
+        (
+            "--config.none=1",
+            "config.none takes no override: in the config file write config_dict.placeholder(type) "
+            "instead of None, and a tuple instead of a list",
+        ),
+        (
+            "--config.list=1",
+            "config.list takes no override: in the config file write config_dict.placeholder(type) "
+            "instead of None, and a tuple instead of a list",
+        ),
+        (
+            "--config.job=smple",
+            "config.job: found 'smple', but one of compare, sample, grade, score, train, report, counts, plan is right",
+        ),
         ("--job=sample", "unknown flag --job: did you mean --config.job?"),
         ("--confg=x.py", "unknown flag --confg: did you mean --config?"),
         ("--qqqqq", "unknown flag --qqqqq: --config=FILE and --config.a.b=value are right"),
@@ -150,12 +179,12 @@ def test_missing_config_is_answered_with_the_list_of_configs(capsys):
     assert main.main(["main.py", "--config=configs/nowhere_to_be_found.py"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: no config file at 'configs/nowhere_to_be_found.py'")
-    assert settings.describe_configs(ROOT / "configs") in err
+    assert schema.describe_configs(ROOT / "configs") in err
 
 
 def test_missing_config_names_the_nearest_one(config):
-    with pytest.raises(settings.UserError, match=r"no config file at 'stubb' \(did you mean .*stub\.py\?\)"):
-        settings.parse_command_line(["main.py", "--config=stubb"], config)
+    with pytest.raises(schema.UserError, match=r"no config file at 'stubb' \(did you mean .*stub\.py\?\)"):
+        schema.parse_command_line(["main.py", "--config=stubb"], config)
 
 
 def test_configs_are_described_by_their_first_docstring_line_without_being_run(tmp_path, monkeypatch):
@@ -165,7 +194,7 @@ def test_configs_are_described_by_their_first_docstring_line_without_being_run(t
     (tmp_path / "configs/two_longer.py").write_text("raise SystemExit\ndef get_config():\n    pass")
     (tmp_path / "configs/wrong.py").write_text("def get_config(:")
     (tmp_path / "configs/__init__.py").write_text("")
-    assert settings.describe_configs(tmp_path / "configs").split("\n") == [
+    assert schema.describe_configs(tmp_path / "configs").split("\n") == [
         "configs (--config=FILE):",
         "  configs/one.py         A stub to test the command line with.",
         "  configs/two_longer.py  (no docstring)",
@@ -179,7 +208,7 @@ def test_configs_are_described_by_their_first_docstring_line_without_being_run(t
 def test_help_lists_configs_and_jobs(capsys, word):
     assert main.main(["main.py", word]) == 0
     out, err = capsys.readouterr()
-    assert err == "" and settings.describe_configs(ROOT / "configs") in out
+    assert err == "" and schema.describe_configs(ROOT / "configs") in out
     for job, purpose in main.JOBS.items():
         assert re.search(rf"^  {job} +{re.escape(purpose)}$", out, re.MULTILINE)
 
@@ -188,7 +217,7 @@ def test_ctrl_c_says_how_to_go_on(config, capsys, monkeypatch):
     def run(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(sys.modules, "rlvr_limit.jobs.report", types.SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "rlvr_limit.evaluation.results", types.SimpleNamespace(run=run))
     assert main.main(["main.py", f"--config={config}"]) == 130
     line = "interrupted: everything drawn so far is kept; run the same command to go on\n"
     assert capsys.readouterr() == ("", line)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rlvr_limit import records
-from tests.smoke import REPOSITORY
+from tests.support.smoke import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlvr_limit.model import ModelConfig, RopeScaling
+from rlvr_limit.models.decoder import ModelConfig, RopeScaling
 from rlvr_limit.types import UserError
 
 

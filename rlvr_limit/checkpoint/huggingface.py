@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from rlvr_limit.mesh import on_host, parameter_shardings
-from rlvr_limit.model import ModelConfig, ParameterSpec, Params, parameter_specs
+from rlvr_limit.distributed.mesh import on_host, parameter_shardings
+from rlvr_limit.models.decoder import ModelConfig, ParameterSpec, Params, parameter_specs
 from rlvr_limit.types import UserError
 
 from .architecture import TOKEN_FIELDS, model_config_json, read_json

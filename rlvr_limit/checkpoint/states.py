@@ -12,10 +12,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from rlvr_limit import model
 from rlvr_limit.checkpoint.stored import StoredStates
-from rlvr_limit.mesh import on_host, parameter_shardings, place_among_hosts, placed
-from rlvr_limit.model import ModelConfig, Params
+from rlvr_limit.distributed.mesh import on_host, parameter_shardings, place_among_hosts, placed
+from rlvr_limit.models import decoder
+from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.records.storage import ObjectPath, Place
 from rlvr_limit.types import UserError
 
@@ -49,8 +49,8 @@ def load_params(folder: Path, config: ModelConfig, mesh: Mesh) -> Params:
     """Weights of a model of this config, onto the mesh. UserError naming the folder that lacks them or holds others."""
     if not folder.is_dir():
         raise UserError(f"weights: there is no folder {folder}")
-    shapes = jax.eval_shape(lambda: model.init_params(config, jax.random.key(0)))
-    shardings = parameter_shardings(model.parameter_specs(config), mesh)
+    shapes = jax.eval_shape(lambda: decoder.init_params(config, jax.random.key(0)))
+    shardings = parameter_shardings(decoder.parameter_specs(config), mesh)
     wanted = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     with ocp.StandardCheckpointer(multiprocessing_options=_by_this_host()) as checkpointer:
         try:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.decode_attention import Pages, quantised
-from rlvr_limit.model import ModelConfig
+from rlvr_limit.models.decoder import ModelConfig
 
 Pool = list[tuple[jax.Array | Pages, jax.Array | Pages]]
 """One (k_PKHC, v_PKCH) pair a layer: the layouts in which both products of decode attention read memory in order."""

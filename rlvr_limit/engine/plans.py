@@ -12,7 +12,7 @@ from itertools import groupby
 import numpy as np
 
 from kernels.decode_attention import Plan, Tiling
-from rlvr_limit.scheduler import Scheduler, Seat
+from rlvr_limit.engine.scheduler import Scheduler, Seat
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ to the host and back.
 Rows are filled only between windows, so the j-th own token of a sample always sits at step j mod window of its window
 and at the same place of its page: what a sample sees does not depend on when it started or on its batch mates. A window
 of which some tokens are known already is fed them again, and goes on from there.
-Legend: see model.py; P pages of C tokens, W steps of a window, R prompts of one prefill call, E stop tokens.
+Legend: see decoder.py; P pages of C tokens, W steps of a window, R prompts of one prefill call, E stop tokens.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from kernels.decode_attention import Pages, Partial, Plan, Recent, decode_attention, say_what_is_plain
 from kernels.draw import Rules, cuts_of, draw
 from kernels.platforms import SAME_BITS
-from rlvr_limit import model
+from rlvr_limit.distributed.mesh import Part, constrain, everywhere, on_each_device, partition, sharding
 from rlvr_limit.engine.cache import Pool, as_cached, empty_pool
-from rlvr_limit.mesh import Part, constrain, everywhere, on_each_device, partition, sharding
-from rlvr_limit.model import ModelConfig, Params
-from rlvr_limit.scheduler import TRASH
+from rlvr_limit.engine.scheduler import TRASH
+from rlvr_limit.models import decoder
+from rlvr_limit.models.decoder import ModelConfig, Params
 
 KEYS = ("rows", "kv_heads", None, None)
 """Logical axes of pages, and of everything else with a row and a key head: shards of rows have pages of their own."""
@@ -106,7 +106,7 @@ def prefill(params: Params, layout: Layout, pool: Pool, tokens_RT: jax.Array, pa
 
     What stands after a prompt's end is filed as well, where the list says or behind the prompt in its last page.
     """
-    _, fresh = model.causal(params, layout.model, tokens_RT, rows=None)
+    _, fresh = decoder.causal(params, layout.model, tokens_RT, rows=None)
     shards, r, j = pages_SRJ.shape
     pages_N = pages_SRJ.reshape(shards * r * j)
 
@@ -137,7 +137,7 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
     recent = _placed(layout, [(none_BKWH, none_BKWH)] * layout.model.layers)
     cuts = cuts_of(rows.rules)
     # All steps' at once: inside, XLA:CPU would make them again for each head of each layer.
-    turned = model.rotation(layout.model, rows.length_B[:, None] + jnp.arange(window))
+    turned = decoder.rotation(layout.model, rows.length_B[:, None] + jnp.arange(window))
     turned_W = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], turned)
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, Drawn]:
@@ -151,8 +151,8 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
             seen_G = jnp.full(q_BKGH.shape[2], t + 1)
             return _attention(layout, q_BKGH, *pool[i], plan, Recent(rk, rv, seen_G)).reshape(q.shape), (rk, rv)
 
-        hidden, recent = model.decode(params, layout.model, token[:, None], turned, attend)
-        logits = constrain(model.logits(params, hidden[:, 0]), "draws", None)
+        hidden, recent = decoder.decode(params, layout.model, token[:, None], turned, attend)
+        logits = constrain(decoder.logits(params, hidden[:, 0]), "draws", None)
         new, logp, logp_model = (constrain(x, "rows") for x in draw(logits, u, rows.rules, cuts))
         is_new = t + 1 >= rows.known_B
         stopped = jnp.any(new[:, None] == rows.stops_BE, axis=-1) | (rows.generated_B + t + 1 >= rows.limit_B)
@@ -185,9 +185,9 @@ def verify_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
         out = _attention(layout, q_BKMH, *pool[i], plan, Recent(*fresh, jnp.repeat(places + 1, by_place[3])))
         return jnp.moveaxis(out.reshape(by_place), 2, 1).reshape(q.shape), fresh
 
-    turned = model.rotation(layout.model, rows.length_B[:, None] + places)
-    hidden, fresh = model.decode(params, layout.model, jnp.maximum(rows.token_BW, 0), turned, attend)
-    logits = constrain(model.logits(params, hidden.reshape(b * window, -1)), "draws", None)
+    turned = decoder.rotation(layout.model, rows.length_B[:, None] + places)
+    hidden, fresh = decoder.decode(params, layout.model, jnp.maximum(rows.token_BW, 0), turned, attend)
+    logits = constrain(decoder.logits(params, hidden.reshape(b * window, -1)), "draws", None)
     u_BW = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window).T
     drawn = draw(
         logits, u_BW.reshape(-1), jax.tree.map(lambda x: jnp.repeat(x, window), rows.rules), cuts_of(rows.rules)

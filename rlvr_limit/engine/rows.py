@@ -10,7 +10,7 @@ import numpy as np
 from kernels.draw import Rules
 from rlvr_limit.engine.programs import Rows
 from rlvr_limit.engine.requests import STOP_TOKENS, Request
-from rlvr_limit.scheduler import TRASH, Seat
+from rlvr_limit.engine.scheduler import TRASH, Seat
 from rlvr_limit.types import Stop
 
 

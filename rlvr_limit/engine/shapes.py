@@ -8,12 +8,11 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from kernels.decode_attention import Tiling, tiling
-from rlvr_limit import scheduler
-from rlvr_limit.engine import plans
+from rlvr_limit.distributed.mesh import platform_of, row_devices
+from rlvr_limit.engine import plans, scheduler
 from rlvr_limit.engine.cache import Pool, empty_pool
 from rlvr_limit.engine.requests import EngineConfig, Request
-from rlvr_limit.mesh import platform_of, row_devices
-from rlvr_limit.model import ModelConfig
+from rlvr_limit.models.decoder import ModelConfig
 
 REFERENCE_ROWS = 64
 SHORTEST_PREFILL = 64

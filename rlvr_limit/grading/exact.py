@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlvr_limit.grading.extract import extract
+from rlvr_limit.grading.math.extract import extract
 from rlvr_limit.types import Problem, Status, Verdict
 
 VERSION = "exact-1"

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from rlvr_limit.mesh import all_devices
+from rlvr_limit.distributed.mesh import all_devices
 from rlvr_limit.planning import hlo
 from rlvr_limit.planning.programs import Program
 from rlvr_limit.planning.targets import Target

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
+from rlvr_limit.distributed.mesh import MeshConfig
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.engine.shapes import Shapes, own_pages, shapes_of
-from rlvr_limit.mesh import MeshConfig
-from rlvr_limit.model import ModelConfig
+from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import programs
 from rlvr_limit.planning.compiling import Compiled
 from rlvr_limit.planning.programs import Program
-from rlvr_limit.planning.study import Study
+from rlvr_limit.planning.workload import Workload
 
 TRIES = 4
 MOST_DEVICES = 1024
@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
     model: ModelConfig
     engine: EngineConfig
-    study: Study
+    workload: Workload
     mesh: Mesh | AbstractMesh
     memory: int
 
@@ -51,7 +51,7 @@ class Case(NamedTuple):
     @property
     def sizes(self) -> Shapes:
         """Pages and programs of the engine."""
-        return shapes_of(self.engine, self.mesh, self.study.max_tokens)
+        return shapes_of(self.engine, self.mesh, self.workload.max_tokens)
 
     @property
     def cache_bytes(self) -> int:
@@ -73,7 +73,7 @@ class Case(NamedTuple):
     @property
     def slot_pages(self) -> int:
         """Pages that a slot's own tokens take at the limit."""
-        return own_pages(self.study.max_tokens, self.engine.window, self.sizes.page)
+        return own_pages(self.workload.max_tokens, self.engine.window, self.sizes.page)
 
     @property
     def weight_bytes(self) -> int:
@@ -111,11 +111,11 @@ class Case(NamedTuple):
         """Samples of so many tokens, and their prompts, that the pages of all shards hold together."""
         sizes, room = self.sizes, self.sizes.pages - 1
         own = max(1, own_pages(tokens, sizes.window, sizes.page))
-        prompt = -(-(self.study.prompt_tokens - 1) // sizes.page)
+        prompt = -(-(self.workload.prompt_tokens - 1) // sizes.page)
 
         def taken(samples: int) -> int:
             # A prompt lies on each shard once for all of its samples.
-            return samples * own + math.ceil(samples * sizes.shards / self.study.per_problem) * prompt
+            return samples * own + math.ceil(samples * sizes.shards / self.workload.per_problem) * prompt
 
         samples = room // own
         while samples > 0 and taken(samples) > room:
@@ -185,8 +185,8 @@ def fit_scorer(case: Case, compiled: Compile) -> list[Compiled]:
     with every other.
     """
     prompt = case.engine.prompt_places
-    places = case.study.max_tokens
-    batch = max(1, case.study.score_tokens // places)
+    places = case.workload.max_tokens
+    batch = max(1, case.workload.score_tokens // places)
 
     def scorer() -> Compiled:
         return compiled(programs.scorer(case.model, case.mesh, batch, prompt, places), 0)
@@ -209,7 +209,7 @@ def fit_scorer(case: Case, compiled: Compile) -> list[Compiled]:
 def advice(case: Case, fit: Fit, others: Sequence[Compiled]) -> list[str]:
     """What would fit, where something does not."""
     found = _more_slots(case, fit) if fit.slots < case.engine.slots else []
-    longest = case.study.max_tokens
+    longest = case.workload.max_tokens
     if case.engine.cache_tokens and not case.held(longest):
         found.append(
             f"config.engine.cache_tokens = {case.engine.cache_tokens:,} holds no sample of {longest:,} tokens: "
@@ -229,14 +229,14 @@ def _more_slots(case: Case, fit: Fit) -> list[str]:
     elif case.engine.cache_tokens:
         found.append(f"no {case.step} slots fit with config.engine.cache_tokens = {case.engine.cache_tokens:,}")
     else:
-        found.append(f"no {case.step} slots fit at {case.study.max_tokens:,} new tokens")
+        found.append(f"no {case.step} slots fit at {case.workload.max_tokens:,} new tokens")
     beside = fit.most.temporaries * slots / fit.slots if fit.most and fit.most.temporaries else 0
     pages = int((case.memory - case.weight_bytes - beside) // case.page_bytes)
     smaller = case._replace(engine=dataclasses.replace(case.engine, cache_tokens=pages * sizes.page * sizes.shards))
-    if pages > 1 and smaller.held(case.study.max_tokens):
+    if pages > 1 and smaller.held(case.workload.max_tokens):
         found.append(
             f"{slots} slots would fit with config.engine.cache_tokens = {smaller.engine.cache_tokens:,}, which holds "
-            f"{smaller.held(case.study.mean_tokens)} samples of {case.study.mean_tokens:,} tokens (arithmetic)"
+            f"{smaller.held(case.workload.mean_tokens)} samples of {case.workload.mean_tokens:,} tokens (arithmetic)"
         )
     alone = fit.most.alone if fit.most else None
     slot_bytes = (alone - fixed) / fit.slots if alone else case.slot_bytes
@@ -256,7 +256,7 @@ def _more_slots(case: Case, fit: Fit) -> list[str]:
 def _tokens_for(case: Case, tokens: int) -> int:
     """The smallest engine.cache_tokens that holds a sample of so many tokens and its prompt on every shard."""
     sizes = case.sizes
-    pages = own_pages(tokens, sizes.window, sizes.page) - (-(case.study.prompt_tokens - 1) // sizes.page)
+    pages = own_pages(tokens, sizes.window, sizes.page) - (-(case.workload.prompt_tokens - 1) // sizes.page)
     return (pages + 1) * sizes.page * sizes.shards
 
 

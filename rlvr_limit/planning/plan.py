@@ -1,4 +1,4 @@
-"""A plan: every program of a study compiled for a target, what fits there, and what the speed is made of."""
+"""A plan: every program of a workload compiled for a target, what fits there, and what the speed is made of."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 
 from jax.sharding import AbstractMesh, Mesh
 
+from rlvr_limit.distributed.mesh import REPLICA_AXIS, TRAINING_AXIS, MeshConfig, over_hosts
 from rlvr_limit.engine import EngineConfig
 from rlvr_limit.engine.shapes import Shapes
-from rlvr_limit.mesh import REPLICA_AXIS, TRAINING_AXIS, MeshConfig, over_hosts
-from rlvr_limit.model import ModelConfig, parameter_count
+from rlvr_limit.models.decoder import ModelConfig, parameter_count
 from rlvr_limit.planning import compiling, estimate, fitting, programs
 from rlvr_limit.planning.compiling import Compiled
 from rlvr_limit.planning.programs import Program, Update
-from rlvr_limit.planning.study import Study
 from rlvr_limit.planning.targets import Target
+from rlvr_limit.planning.workload import Workload
 from rlvr_limit.types import UserError
 
 Updates = Callable[[Mesh | AbstractMesh, int], Sequence[Update]]
-"""What the study's recipes train, on the mesh of so many hosts."""
+"""What the workload's recipes train, on the mesh of so many hosts."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Plan:
 
     slots is what would run: the config's number, or the most that fit if that is less (0 for none); sizes and
     cache_bytes are of those, slot_pages are those of one slot's longest answer; held_mean and held_longest are how many
-    samples of the study's mean and longest length all pages hold at once. extra names what is to be installed where the
+    samples of its mean and longest length all pages hold at once. extra names what is to be installed where the
     programs were only lowered, None where they were compiled.
     """
 
     target: Target
     model: ModelConfig
     engine: EngineConfig
-    study: Study
+    workload: Workload
     own_mesh: MeshConfig
     together: int
     mesh: MeshConfig
@@ -82,9 +82,9 @@ class Plan:
         live = min(self.slots, self.held_mean)
         return estimate.Batch(
             rows=live,
-            prompts=math.ceil(live / self.study.per_problem),
-            shared=self.study.prompt_tokens,
-            own=self.study.mean_tokens / 2,
+            prompts=math.ceil(live / self.workload.per_problem),
+            shared=self.workload.prompt_tokens,
+            own=self.workload.mean_tokens / 2,
         )
 
     @property
@@ -96,7 +96,7 @@ class Plan:
 def plan(
     model: ModelConfig,
     engine: EngineConfig,
-    study: Study,
+    workload: Workload,
     target: Target,
     mesh: MeshConfig | None = None,
     updates: Updates | None = None,
@@ -117,7 +117,7 @@ def plan(
     real = bool(devices)
     # In reference mode the slots come in tiles of their own; a plan is for speed.
     engine = dataclasses.replace(engine, reference=False)
-    case = fitting.Case(model, engine, study, programs.make_mesh(own, devices), target.memory)
+    case = fitting.Case(model, engine, workload, programs.make_mesh(own, devices), target.memory)
     together = _together(case, own, target, together)
     if together > 1:
         devices = compiling.devices_of(target, together) if real else []
@@ -148,7 +148,7 @@ def plan(
         target=target,
         model=model,
         engine=engine,
-        study=study,
+        workload=workload,
         own_mesh=own,
         together=together,
         mesh=shape,
@@ -161,8 +161,8 @@ def plan(
         cache_bytes=cache_bytes,
         sizes=runs.sizes,
         slot_pages=case.slot_pages,
-        held_mean=runs.held(study.mean_tokens),
-        held_longest=runs.held(study.max_tokens),
+        held_mean=runs.held(workload.mean_tokens),
+        held_longest=runs.held(workload.max_tokens),
         fit=fit,
         others=tuple(others),
         trained=tuple(trained),

@@ -1,4 +1,4 @@
-"""The device programs of a study as abstract values: shapes, dtypes and where they lie, but no array anywhere."""
+"""The device programs of a workload as abstract values: shapes, dtypes and where they lie, but no array anywhere."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from kernels.decode_attention import Plan
 from kernels.draw import Rules
-from rlvr_limit import likelihood, model
-from rlvr_limit.engine import EngineConfig, plans, programs
-from rlvr_limit.engine.engine import MOVED_PAGES
-from rlvr_limit.engine.requests import STOP_TOKENS
-from rlvr_limit.engine.shapes import Shapes
-from rlvr_limit.mesh import (
+from rlvr_limit.distributed.mesh import (
     AXES,
     REPLICA_AXIS,
     MeshConfig,
@@ -28,9 +23,15 @@ from rlvr_limit.mesh import (
     row_devices,
     sharding,
 )
-from rlvr_limit.model import ModelConfig, Params, parameter_count
+from rlvr_limit.engine import EngineConfig, plans, programs
+from rlvr_limit.engine.engine import MOVED_PAGES
+from rlvr_limit.engine.requests import STOP_TOKENS
+from rlvr_limit.engine.scheduler import Scheduler
+from rlvr_limit.engine.shapes import Shapes
+from rlvr_limit.models import decoder as decoder_model
+from rlvr_limit.models import log_probs
+from rlvr_limit.models.decoder import ModelConfig, Params, parameter_count
 from rlvr_limit.planning.estimate import Decoder
-from rlvr_limit.scheduler import Scheduler
 from rlvr_limit.types import UserError
 
 
@@ -85,7 +86,7 @@ def mesh_for(config: ModelConfig, devices: int, wanted: MeshConfig) -> MeshConfi
 def make_mesh(
     config: MeshConfig, devices: Sequence[Any], hosts: int = 1, axis: str = REPLICA_AXIS
 ) -> Mesh | AbstractMesh:
-    """A mesh of the devices of so many hosts, each of which has `config`, as rlvr_limit.mesh makes it.
+    """A mesh of the devices of so many hosts, each of which has `config`, as rlvr_limit.distributed.mesh makes it.
 
     Without devices an abstract one. axis: the one that grows with the hosts.
     """
@@ -104,7 +105,7 @@ def placed(tree: Any, lie: Any) -> Any:
 
 def abstract_params(config: ModelConfig, mesh: Mesh | AbstractMesh) -> Params:
     """The parameters of a model where the mesh's rules lay them."""
-    return abstract(model.parameter_specs(config), config.dtype, mesh)
+    return abstract(decoder_model.parameter_specs(config), config.dtype, mesh)
 
 
 def abstract(specs: Params, dtype: str, mesh: Mesh | AbstractMesh) -> Params:
@@ -232,10 +233,10 @@ def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, prompt: i
         return jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=lie)
 
     i32 = jnp.int32
-    rows = likelihood.Shared(of(i32, prompt), of(i32), of(i32), of(i32, answer), of(i32, answer), of(bool, answer))
+    rows = log_probs.Shared(of(i32, prompt), of(i32), of(i32), of(i32, answer), of(i32, answer), of(bool, answer))
     params = abstract_params(config, mesh)
     name = f"scorer of {batch} x {prompt + answer:,} tokens"
-    return Program(name, lambda: likelihood.scores_of.trace(params, config, rows), mesh.shape)
+    return Program(name, lambda: log_probs.scores_of.trace(params, config, rows), mesh.shape)
 
 
 def replicated(tree: Any, mesh: Mesh | AbstractMesh) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlvr_limit.mesh import AXES, MeshConfig
+from rlvr_limit.distributed.mesh import AXES, MeshConfig
 from rlvr_limit.planning import estimate
 from rlvr_limit.planning.compiling import Compiled
 from rlvr_limit.planning.hlo import LoopReport, Sends
@@ -42,7 +42,7 @@ def _replicas(plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> list[str]:
-    e, s, longest = plan.engine, plan.sizes, plan.study.max_tokens
+    e, s, longest = plan.engine, plan.sizes, plan.workload.max_tokens
     bits = f", in {e.cache_dtype}" if e.cache_dtype else ""
     tokens = f"{s.pages:,} pages of {s.page} tokens: {s.pages * s.page:,}{bits}" if plan.slots else ""
     lines = [
@@ -70,13 +70,13 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _pages(plan: Plan) -> list[str]:
-    e, s, study = plan.engine, plan.sizes, plan.study
+    e, s, workload = plan.engine, plan.sizes, plan.workload
     whose = f"each of {s.shards} shards has pages of its own" if s.shards > 1 else "one shard has all pages"
     room = "engine.cache_tokens says how many" if e.cache_tokens else f"with room for {e.prefix_rows} prompts beside it"
     return [
         f"a slot takes {plan.slot_pages * s.page:,} tokens at its limit; {whose}, {room}",
-        f"the pages hold {plan.held_mean:,} samples of {study.mean_tokens:,} tokens or {plan.held_longest:,} of "
-        f"{study.max_tokens:,}, and their prompts of {study.prompt_tokens}",
+        f"the pages hold {plan.held_mean:,} samples of {workload.mean_tokens:,} tokens or {plan.held_longest:,} of "
+        f"{workload.max_tokens:,}, and their prompts of {workload.prompt_tokens}",
         f"rows compiled: {', '.join(map(str, s.buckets))}; prompts padded to {_list(s.prefills)} tokens",
     ]
 
@@ -161,13 +161,13 @@ def _program(program: Compiled, memory: int) -> str:
 
 
 def _speed(plan: Plan) -> list[str]:
-    t, s = plan.target, plan.study
+    t, s = plan.target, plan.workload
     counts = ", ".join(f"{b.name} {b.problems} x {b.n}" for b in s.benchmarks)
     tokens = s.answers * s.mean_tokens
     lines = [
         f"assumed of each device: {t.bandwidth / 1e9:,.0f} GB/s and {t.flops / 1e12:,.1f} TFLOP/s ({t.source})",
         "reading and computing add up; what devices send, softmax, sampling and the host are not counted",
-        f"the study: {s.arms} arms, {counts}: {s.answers:,} answers",
+        f"the workload: {s.arms} arms, {counts}: {s.answers:,} answers",
         f"assumed of them: {s.mean_tokens:,} tokens after {s.prompt_tokens} of prompt, {tokens / 1e6:,.1f} M to draw",
     ]
     if not plan.batch.rows:

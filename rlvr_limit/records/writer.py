@@ -20,10 +20,10 @@ from typing import Any
 import pyarrow as pa
 
 from rlvr_limit.records.files import os_errors
-from rlvr_limit.records.held import HeldRows
 from rlvr_limit.records.parts import OPEN, closed_path, list_parts, read_open, remove, table_folder, write_closed
 from rlvr_limit.records.schema import Table, table_named, to_batch
 from rlvr_limit.records.storage import ObjectPath, Place
+from rlvr_limit.records.write_buffer import HeldRows
 
 
 @dataclass

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlvr_limit import passk
 from rlvr_limit.report.guessing import ANSWER_ONLY, Chains, Guess, Guessable, chains, guessable, guesses
-from rlvr_limit.report.study import Study
+from rlvr_limit.report.results import Results
 
 ROUNDING = 1e-12
 BINS = ("0", *(f"({i / 10:g}, {(i + 1) / 10:g}]" for i in range(10)))
@@ -26,8 +26,8 @@ class Comparison:
     told_by: str
     difference: passk.Band
 
-    def title(self, study: Study) -> str:
-        return f"{study.label(self.first)} minus {study.label(self.second)}"
+    def title(self, results: Results) -> str:
+        return f"{results.label(self.first)} minus {results.label(self.second)}"
 
     def leader(self, k: int) -> str | None:
         """The arm that is ahead at this k by more than the band, or None where the band includes 0."""
@@ -88,58 +88,58 @@ def powers_of_four(k_max: int) -> list[int]:
     return [4**i for i in range(k_max.bit_length()) if 4**i < k_max] + [k_max]
 
 
-def analyse(study: Study) -> Findings:
-    """Compute all numbers of a checked study. Raises UserError as passk does (a band needs at least 2 problems)."""
-    values = {arm.name: arm.pass_MK for arm in study.arms}
+def analyse(results: Results) -> Findings:
+    """Compute all numbers of a checked results. Raises UserError as passk does (a band needs at least 2 problems)."""
+    values = {arm.name: arm.pass_MK for arm in results.arms}
     curves = {name: passk.population_band(value_MK) for name, value_MK in values.items()}
-    rates = [guess for _, _, guess in study.problems]
+    rates = [guess for _, _, guess in results.problems]
     guess_K = None
     if all(rate is not None for rate in rates):
         guess_K = passk.guess_curve(rates, max(len(curve.mean_K) for curve in curves.values()))
     comparisons = []
-    for first, second, told_by in _pairs(study):
+    for first, second, told_by in _pairs(results):
         first_MK, second_MK = _same_k(values[first], values[second])
         comparisons.append(Comparison(first, second, told_by, passk.paired_band(first_MK, second_MK)))
-    others = [arm for arm in study.arms if arm.name != study.base]
-    against_base = {arm.name: _against_base(study, values, arm.name) for arm in others}
+    others = [arm for arm in results.arms if arm.name != results.base]
+    against_base = {arm.name: _against_base(results, values, arm.name) for arm in others}
     trained = [arm.name for arm in others if arm.group == "rl"]
-    sizes = {(len(study.problems), int(arm.reach_M.min())) for arm in study.arms}
+    sizes = {(len(results.problems), int(arm.reach_M.min())) for arm in results.arms}
     return Findings(
         curves=curves,
         guess_K=guess_K,
-        guesses=guesses(study, curves),
-        guessable=guessable(study),
-        chains={arm.name: judged for arm in study.arms if (judged := chains(arm))},
+        guesses=guesses(results, curves),
+        guessable=guessable(results),
+        chains={arm.name: judged for arm in results.arms if (judged := chains(arm))},
         comparisons=tuple(comparisons),
         against_base=against_base,
-        powers={(c.first, c.second): power for c in comparisons if (power := _power(study, c, against_base))},
+        powers={(c.first, c.second): power for c in comparisons if (power := _power(results, c, against_base))},
         headline=trained[-1] if trained else others[0].name,
         coverage=tuple(dict.fromkeys(line for M, n in sorted(sizes) for line in passk.coverage_caveats(M, n))),
     )
 
 
-def _pairs(study: Study) -> list[tuple[str, str, str]]:
+def _pairs(results: Results) -> list[tuple[str, str, str]]:
     """(first, second, told_by): base minus each arm, but distilled and control minus base; an arm minus its control."""
     pairs = []
-    for arm in study.arms:
-        if arm.name == study.base:
+    for arm in results.arms:
+        if arm.name == results.base:
             continue
         further = arm.group in ("distilled", "control")
-        pairs.append((arm.name, study.base, arm.name) if further else (study.base, arm.name, arm.name))
-        if arm.name in study.control_of:
-            pairs.append((arm.name, study.control_of[arm.name], arm.name))
+        pairs.append((arm.name, results.base, arm.name) if further else (results.base, arm.name, arm.name))
+        if arm.name in results.control_of:
+            pairs.append((arm.name, results.control_of[arm.name], arm.name))
     return pairs
 
 
-def _power(study: Study, comparison: Comparison, against_base: dict[str, AgainstBase]) -> passk.Power | None:
+def _power(results: Results, comparison: Comparison, against_base: dict[str, AgainstBase]) -> passk.Power | None:
     """What would resolve a pair; None where its ends are resolved, and for sampling in two stages."""
-    first, second = study.arm(comparison.first), study.arm(comparison.second)
+    first, second = results.arm(comparison.first), results.arm(comparison.second)
     if first.second or second.second:
         return None
     counts = (first.n_M, first.c_M, second.n_M, second.c_M)
     names = (first.label, second.label)
     beside = against_base.get(second.name)
-    if first.name == study.base and beside and beside.crossover.verdict == "not resolved":
+    if first.name == results.base and beside and beside.crossover.verdict == "not resolved":
         return passk.power_of_crossover(*counts, names=names)
     for k in (len(comparison.difference.mean_K), 1):
         if comparison.leader(k) is None:
@@ -152,15 +152,15 @@ def _same_k(first_MK: np.ndarray, second_MK: np.ndarray) -> tuple[np.ndarray, np
     return first_MK[:, :K], second_MK[:, :K]
 
 
-def _against_base(study: Study, values: dict[str, np.ndarray], name: str) -> AgainstBase:
-    base, arm = study.arm(study.base), study.arm(name)
-    k = min(study.delta_se_k, values[study.base].shape[1])
-    delta_se_band = passk.paired_band(values[study.base][:, k - 1 : k], values[name][:, :1])
+def _against_base(results: Results, values: dict[str, np.ndarray], name: str) -> AgainstBase:
+    base, arm = results.arm(results.base), results.arm(name)
+    k = min(results.delta_se_k, values[results.base].shape[1])
+    delta_se_band = passk.paired_band(values[results.base][:, k - 1 : k], values[name][:, :1])
     support = None
     if np.array_equal(base.reach_M, arm.reach_M):
         support = passk.support(base.reach_M, base.solved_M.astype(int), arm.reach_M, arm.solved_M.astype(int))
     return AgainstBase(
-        crossover=passk.crossover(*_same_k(values[study.base], values[name]), names=(base.label, arm.label)),
+        crossover=passk.crossover(*_same_k(values[results.base], values[name]), names=(base.label, arm.label)),
         support=support,
         delta_se=float(delta_se_band.mean_K[0]),
         delta_se_band=delta_se_band,
@@ -186,7 +186,7 @@ class Shares:
     ungraded: float | None
 
 
-def shares(study: Study) -> dict[str, Shares]:
+def shares(results: Results) -> dict[str, Shares]:
     """What became of the samples, by arm."""
     return {
         arm.name: Shares(
@@ -196,6 +196,6 @@ def shares(study: Study) -> dict[str, Shares]:
                 for count_M in (arm.truncated_M, arm.no_answer_M, arm.ungraded_M)
             ),
         )
-        for arm in study.arms
+        for arm in results.arms
         for total in [int(arm.n_M.sum())]
     }

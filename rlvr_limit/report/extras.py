@@ -11,7 +11,7 @@ import numpy as np
 
 from rlvr_limit import passk
 from rlvr_limit.report.analysis import Findings, powers_of_four
-from rlvr_limit.report.study import Arm, Study
+from rlvr_limit.report.results import Arm, Results
 from rlvr_limit.report.words import join, percent
 
 RELIABLE = (0.25, 0.5, 0.75, 1.0)
@@ -32,10 +32,10 @@ class Extra:
     rows: list[list[str]]
 
 
-def extras(study: Study, found: Findings) -> list[Extra]:
-    """Every table that the study's data allow; all but the last two need nothing but counts, of the first stage."""
-    made = [_single(study, found), _all_right(study), _reliable(study), _cover(study), _posterior(study),
-            _fixed(study), _beyond(study), _majority(study), _budget(study)]  # fmt: skip
+def extras(results: Results, found: Findings) -> list[Extra]:
+    """Every table that the data allow; all but the last two need nothing but counts, of the first stage."""
+    made = [_single(results, found), _all_right(results), _reliable(results), _cover(results), _posterior(results),
+            _fixed(results), _beyond(results), _majority(results), _budget(results)]  # fmt: skip
     return [extra for extra in made if extra is not None]
 
 
@@ -44,12 +44,12 @@ def _ks(*arms: Arm) -> list[int]:
     return powers_of_four(min(int(arm.n_M.min()) for arm in arms))
 
 
-def _single(study: Study, found: Findings) -> Extra:
+def _single(results: Results, found: Findings) -> Extra:
     """avg@n, Bayes@N and the area under the curve."""
-    K = _ks(*study.arms)[-1]
+    K = _ks(*results.arms)[-1]
     head = ["arm", "avg@n", "Bayes@N, mean \u00b1 deviation", *([f"area over log k, k to {K}"] if K > 1 else [])]
     rows = []
-    for arm in study.arms:
+    for arm in results.arms:
         mean, deviation = passk.bayes_at_n(arm.n_M, arm.c_M)
         area = [f"{passk.auc_log_k(found.curves[arm.name].mean_K[:K]):.4f}"] if K > 1 else []
         average = percent(passk.avg_at_n(arm.n_M, arm.c_M))
@@ -63,23 +63,23 @@ def _single(study: Study, found: Findings) -> Extra:
     )
 
 
-def _all_right(study: Study) -> Extra:
-    ks = _ks(*study.arms)
-    curves = {arm.name: passk.pass_hat_curves(arm.n_M, arm.c_M).mean(axis=0) for arm in study.arms}
-    rows = [[arm.label, *(percent(curves[arm.name][k - 1]) for k in ks)] for arm in study.arms]
+def _all_right(results: Results) -> Extra:
+    ks = _ks(*results.arms)
+    curves = {arm.name: passk.pass_hat_curves(arm.n_M, arm.c_M).mean(axis=0) for arm in results.arms}
+    rows = [[arm.label, *(percent(curves[arm.name][k - 1]) for k in ks)] for arm in results.arms]
     return Extra(
         "pass^k", "The chance that all of k samples of a problem are right: C(c, k) / C(n, k), mean over problems.",
         ["arm", *(f"pass^{k}" for k in ks)], rows)  # fmt: skip
 
 
-def _reliable(study: Study) -> Extra | None:
+def _reliable(results: Results) -> Extra | None:
     """G-Pass@k at the largest power of two up to 16 that every problem allows."""
-    n = min(int(arm.n_M.min()) for arm in study.arms)
+    n = min(int(arm.n_M.min()) for arm in results.arms)
     k = min(16, 1 << (n.bit_length() - 1))
     if k < 4:
         return None
     rows = []
-    for arm in study.arms:
+    for arm in results.arms:
         values = [passk.g_pass_at_k(arm.n_M, arm.c_M, k, round(tau * k)) for tau in RELIABLE]
         rows.append([arm.label, *map(percent, values), percent(passk.mg_pass_at_k(arm.n_M, arm.c_M, k))])
     head = ["arm", *(f"{round(tau * k)} of {k}" for tau in RELIABLE), f"mG-Pass@{k}"]
@@ -92,9 +92,9 @@ def _reliable(study: Study) -> Extra | None:
     )
 
 
-def _cover(study: Study) -> Extra:
+def _cover(results: Results) -> Extra:
     rows = []
-    for arm in study.arms:
+    for arm in results.arms:
         plain, posterior = (of(arm.n_M, arm.c_M, THRESHOLDS) for of in (passk.cover_at_tau, passk.posterior_cover))
         cells = [f"{percent(a)}\n{percent(b)}" for a, b in zip(plain, posterior, strict=True)]
         rows.append([arm.label, *cells])
@@ -107,10 +107,10 @@ def _cover(study: Study) -> Extra:
     )
 
 
-def _posterior(study: Study) -> Extra:
-    ks = _ks(*study.arms)
-    curves = {arm.name: passk.posterior_curves(arm.n_M, arm.c_M, ks[-1]).mean(axis=0) for arm in study.arms}
-    rows = [[arm.label, *(percent(curves[arm.name][k - 1]) for k in ks)] for arm in study.arms]
+def _posterior(results: Results) -> Extra:
+    ks = _ks(*results.arms)
+    curves = {arm.name: passk.posterior_curves(arm.n_M, arm.c_M, ks[-1]).mean(axis=0) for arm in results.arms}
+    rows = [[arm.label, *(percent(curves[arm.name][k - 1]) for k in ks)] for arm in results.arms]
     return Extra(
         "Posterior pass@k",
         "Mean of 1 \u2212 (1 \u2212 p)^k where every p has the prior Beta(1, 1): even at k = n a problem without "
@@ -120,14 +120,14 @@ def _posterior(study: Study) -> Extra:
     )
 
 
-def _fixed(study: Study) -> Extra | None:
+def _fixed(results: Results) -> Extra | None:
     """The band over new samples of these problems, for k <= n/4."""
-    n = min(int(arm.n_M.min()) for arm in study.arms)
-    ks = [k for k in _ks(*study.arms) if 4 * k <= n]
+    n = min(int(arm.n_M.min()) for arm in results.arms)
+    ks = [k for k in _ks(*results.arms) if 4 * k <= n]
     if not ks:
         return None
     rows = []
-    for arm in study.arms:
+    for arm in results.arms:
         band = passk.fixed_band(arm.n_M, arm.c_M, ks)
         cells = [f"{percent(mean)}\n{100 * low:.1f}\u2013{100 * high:.1f}"
                  for mean, low, high in zip(band.mean_K, band.low_K, band.high_K, strict=True)]  # fmt: skip
@@ -141,10 +141,10 @@ def _fixed(study: Study) -> Extra | None:
     )
 
 
-def _beyond(study: Study) -> Extra:
-    n = min(int(arm.n_M.min()) for arm in study.arms)
+def _beyond(results: Results) -> Extra:
+    n = min(int(arm.n_M.min()) for arm in results.arms)
     rows = []
-    for arm in study.arms:
+    for arm in results.arms:
         if not 0 < arm.c_M.sum() < arm.n_M.sum():
             alike = "none right" if not arm.c_M.any() else "all right"
             rows.append([arm.label, f"{alike}: no law fits", *("\u2013" for _ in BEYOND)])
@@ -161,9 +161,9 @@ def _beyond(study: Study) -> Extra:
     )
 
 
-def _majority(study: Study) -> Extra | None:
+def _majority(results: Results) -> Extra | None:
     """maj@k and distinct answers, of arms whose answers are on record as texts."""
-    arms = [arm for arm in study.arms if arm.votes_M]
+    arms = [arm for arm in results.arms if arm.votes_M]
     if not arms:
         return None
     ks = _ks(*arms)
@@ -181,10 +181,10 @@ def _majority(study: Study) -> Extra | None:
     )
 
 
-def _budget(study: Study) -> Extra | None:
+def _budget(results: Results) -> Extra | None:
     """Problems solved at equal numbers of generated tokens: those that the base takes for the k of interest."""
-    arms = [arm for arm in study.arms if arm.tokens_M is not None]
-    base = study.arm(study.base)
+    arms = [arm for arm in results.arms if arm.tokens_M is not None]
+    base = results.arm(results.base)
     if base.tokens_M is None or len(arms) < 2:
         return None
     curves = {arm.name: passk.budget_curve(arm.n_M, arm.c_M, arm.tokens_M) for arm in arms}
@@ -197,7 +197,7 @@ def _budget(study: Study) -> Extra | None:
         rows.append([arm.label, f"{tokens[0] / len(arm.n_M):.1f}", *cells])
     return Extra(
         "Problems solved for equal numbers of tokens",
-        f"Expected problems solved, of {len(study.problems)}, when all samples together take so many tokens: those of "
+        f"Expected problems solved, of {len(results.problems)}, when all samples together take so many tokens: those of "
         f"{base.label} at k = {join(_ks(base))}. A dash: outside what was sampled.",
         ["arm", "tokens an answer", *(f"{x:,.0f} tokens" for x in budgets)],
         rows,

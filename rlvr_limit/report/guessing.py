@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlvr_limit import passk
-from rlvr_limit.report.study import Arm, Study
+from rlvr_limit.report.results import Arm, Results
 
 RULES = "the rules of the task"
 MARGINAL = "own answers to other problems"
@@ -51,18 +51,18 @@ class Chains:
     high_K: np.ndarray
 
 
-def guesses(study: Study, curves: dict[str, passk.Band]) -> tuple[Guess, ...]:
+def guesses(results: Results, curves: dict[str, passk.Band]) -> tuple[Guess, ...]:
     """Per arm: the task's own rates or else the marginal-answer baseline, then the answer-only rates where asked for.
 
     None for an arm of which nothing is known. The answer-only arm is not held against itself.
     """
-    own_M = [guess for _, _, guess in study.problems]
+    own_M = [guess for _, _, guess in results.problems]
     own = None if any(guess is None for guess in own_M) else own_M
     found = []
-    for arm in study.arms:
+    for arm in results.arms:
         rates = [(RULES, own)] if own is not None else [(MARGINAL, arm.marginal_M)]
-        if study.answer_only and arm.name != study.answer_only:
-            asked = study.arm(study.answer_only)
+        if results.answer_only and arm.name != results.answer_only:
+            asked = results.arm(results.answer_only)
             rates.append((ANSWER_ONLY, asked.c_M / asked.n_M))
         mean_K = curves[arm.name].mean_K
         for source, rate_M in rates:
@@ -72,14 +72,14 @@ def guesses(study: Study, curves: dict[str, passk.Band]) -> tuple[Guess, ...]:
     return tuple(found)
 
 
-def guessable(study: Study) -> Guessable | None:
+def guessable(results: Results) -> Guessable | None:
     """The filter of Yue et al. 2025, Fig. 12; None where no arm was asked for the answer alone."""
-    if not study.answer_only:
+    if not results.answer_only:
         return None
-    asked = study.arm(study.answer_only)
+    asked = results.arm(results.answer_only)
     dropped_M = passk.guessable(asked.n_M, asked.c_M)
     kept = ~dropped_M
-    values = {arm.name: arm.pass_MK[kept] for arm in study.arms} if kept.any() else {}
+    values = {arm.name: arm.pass_MK[kept] for arm in results.arms} if kept.any() else {}
     curves = {name: value_MK.mean(axis=0) for name, value_MK in values.items()}
     bands = {name: passk.population_band(value_MK) for name, value_MK in values.items() if len(value_MK) > 1}
     return Guessable(asked.name, tuple(np.flatnonzero(dropped_M).tolist()), curves, bands)

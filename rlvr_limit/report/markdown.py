@@ -6,38 +6,38 @@ from collections.abc import Iterable, Sequence
 
 from rlvr_limit.report import tables, words
 from rlvr_limit.report.analysis import Findings
-from rlvr_limit.report.study import Study
+from rlvr_limit.report.results import Results
 
 
-def summary(study: Study, found: Findings, files: dict[str, str]) -> str:
+def summary(results: Results, found: Findings, files: dict[str, str]) -> str:
     """What is not resolved, what was found, the main tables, figures, conditions, versions, the files beside it."""
     tables_of = {
-        "pass@k, percent, with 95 % population bands": tables.headline_rows(study, found),
+        "pass@k, percent, with 95 % population bands": tables.headline_rows(results, found),
         "Paired differences of pass@k, points, with 95 % paired bands (?: the band includes 0)":
-            tables.difference_rows(study, found),
-        "Who solves what": tables.support_rows(study, found),
-        "Sampling efficiency": tables.delta_se_rows(study, found),
-        "Answers cut short or without a verdict": tables.rate_rows(study),
-        "Conditions (\u2260: not the same in every arm)": tables.condition_rows(study)[:2],
+            tables.difference_rows(results, found),
+        "Who solves what": tables.support_rows(results, found),
+        "Sampling efficiency": tables.delta_se_rows(results, found),
+        "Answers cut short or without a verdict": tables.rate_rows(results),
+        "Conditions (\u2260: not the same in every arm)": tables.condition_rows(results)[:2],
     }  # fmt: skip
     figures = [f"![{name[:-4]}]({name})" for name in files if name.endswith(".png")]
-    versions = [f"{name}: {version}" for name, version in study.versions.items()]
-    seed = [] if study.seed is None else [f"seed: {study.seed}"]
+    versions = [f"{name}: {version}" for name, version in results.versions.items()]
+    seed = [] if results.seed is None else [f"seed: {results.seed}"]
     parts = [
-        f"# {_plain(study.title)}",
-        _plain(study.purpose),
+        f"# {_plain(results.title)}",
+        _plain(results.purpose),
         "## What is not resolved",
-        _items(words.not_resolved(study, found)),
+        _items(words.not_resolved(results, found)),
         "## What was found",
-        _plain(" ".join([*words.summary(study, found), *words.other_arms(study, found)])),
-        *([f"**{_plain(study.caveat)}**"] if study.caveat else []),
+        _plain(" ".join([*words.summary(results, found), *words.other_arms(results, found)])),
+        *([f"**{_plain(results.caveat)}**"] if results.caveat else []),
         *(part for title, (head, rows) in tables_of.items() for part in (f"## {title}", _table(head, rows))),
-        _items(words.drifts(study)),
+        _items(words.drifts(results)),
         "## Figures",
         *figures,
         "## How to reproduce this",
-        "\n".join(f"    {line}" for line in study.command.splitlines()),
-        _items([*seed, *study.notes, *versions]),
+        "\n".join(f"    {line}" for line in results.command.splitlines()),
+        _items([*seed, *results.notes, *versions]),
         "## Files",
         "\n".join(f"- [{name}]({name}): {what}" for name, what in files.items()),
     ]

@@ -6,8 +6,8 @@ from html import escape
 
 from rlvr_limit.report import html, sections, viewer, words
 from rlvr_limit.report.analysis import Findings
+from rlvr_limit.report.results import Results
 from rlvr_limit.report.sections import Images
-from rlvr_limit.report.study import Study
 
 SECTIONS = {
     "curves": "pass@k of every arm",
@@ -30,28 +30,32 @@ SECTIONS = {
 
 
 def build(
-    study: Study, found: Findings, images: Images, files: dict[str, str], kept: viewer.Kept | None = None
+    results: Results, found: Findings, images: Images, files: dict[str, str], kept: viewer.Kept | None = None
 ) -> str:
     """The whole page. images: a data URI per figure and (dark, narrow); files: what lies beside the page.
 
     kept: what viewer.write_samples has kept beside the page, None where there are no samples.
     """
-    absent = sections.absent(study, found, images, kept is not None)
-    parts = {name: make(study, found, images) for name, make in sections.MAKE.items() if name not in absent}
-    parts["problems"] = viewer.section(study, found, kept)
-    parts["reproduce"] = sections.reproduce(study, files, [reason for reason in absent.values() if reason])
+    absent = sections.absent(results, found, images, kept is not None)
+    parts = {name: make(results, found, images) for name, make in sections.MAKE.items() if name not in absent}
+    parts["problems"] = viewer.section(results, found, kept)
+    parts["reproduce"] = sections.reproduce(results, files, [reason for reason in absent.values() if reason])
     shown = {name: title for name, title in SECTIONS.items() if name in parts}
     body = [
-        f"<header><h1>{escape(study.title)}</h1>",
-        html.paragraph(study.purpose, "purpose"),
+        f"<header><h1>{escape(results.title)}</h1>",
+        html.paragraph(results.purpose, "purpose"),
         "</header>",
-        html.section("unresolved", "What is not resolved", [html.items(words.not_resolved(study, found))], "box"),
-        html.section("found", "What was found", [
-            html.paragraph(" ".join(words.summary(study, found)), "lead"),
-            html.paragraph(" ".join(words.other_arms(study, found))),
-            html.paragraph(study.caveat, "caveat"),
-        ]),
+        html.section("unresolved", "What is not resolved", [html.items(words.not_resolved(results, found))], "box"),
+        html.section(
+            "found",
+            "What was found",
+            [
+                html.paragraph(" ".join(words.summary(results, found)), "lead"),
+                html.paragraph(" ".join(words.other_arms(results, found))),
+                html.paragraph(results.caveat, "caveat"),
+            ],
+        ),
         "<nav>" + "".join(html.link(f"#{anchor}", title) for anchor, title in shown.items()) + "</nav>",
         *(html.section(name, title, parts[name]) for name, title in shown.items()),
     ]
-    return html.page(study.title, body)
+    return html.page(results.title, body)

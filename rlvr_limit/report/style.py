@@ -13,7 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
-from rlvr_limit.report.study import Study
+from rlvr_limit.report.results import Results
 
 TEXT_PT = 9.5
 
@@ -34,11 +34,25 @@ class Palette:
 
 
 LIGHT = Palette(
-    "#1c2733", "#6a7480", "#e3e7ec", "#ffffff", "#0b57a4", ("#eba548", "#d2600c", "#74290a"), "#00866c", "#93479a",
+    "#1c2733",
+    "#6a7480",
+    "#e3e7ec",
+    "#ffffff",
+    "#0b57a4",
+    ("#eba548", "#d2600c", "#74290a"),
+    "#00866c",
+    "#93479a",
     ("#8a7a14", "#4f6275", "#a8404f"),
 )
 DARK = Palette(
-    "#e6e9ef", "#8b95a5", "#323a46", "#1a2029", "#6db3ff", ("#a8612a", "#ee8b3a", "#ffd9ab"), "#43cfaa", "#d59adb",
+    "#e6e9ef",
+    "#8b95a5",
+    "#323a46",
+    "#1a2029",
+    "#6db3ff",
+    ("#a8612a", "#ee8b3a", "#ffd9ab"),
+    "#43cfaa",
+    "#d59adb",
     ("#c9b458", "#9fb0c3", "#e08a96"),
 )
 
@@ -53,14 +67,14 @@ class ArmStyle:
     width: float = 1.7
 
 
-def arm_styles(study: Study, palette: Palette = LIGHT) -> dict[str, ArmStyle]:
+def arm_styles(results: Results, palette: Palette = LIGHT) -> dict[str, ArmStyle]:
     """One style per arm name. RL arms take a sequential ramp in the order listed; the base has the one strong blue."""
-    rl = [arm.name for arm in study.arms if arm.group == "rl" and arm.name != study.base]
+    rl = [arm.name for arm in results.arms if arm.group == "rl" and arm.name != results.base]
     ramp = LinearSegmentedColormap.from_list("ramp", palette.ramp)
     shades = [to_hex(ramp(i / (len(rl) - 1) if len(rl) > 1 else 0.5)) for i in range(len(rl))]
     styles, others = {}, 0
-    for arm in study.arms:
-        if arm.name == study.base:
+    for arm in results.arms:
+        if arm.name == results.base:
             styles[arm.name] = ArmStyle(palette.base, "-", "o", 2.6)
         elif arm.group == "rl":
             i = rl.index(arm.name)
@@ -75,11 +89,11 @@ def arm_styles(study: Study, palette: Palette = LIGHT) -> dict[str, ArmStyle]:
     return styles
 
 
-def darkened(svg: str, study: Study) -> str:
+def darkened(svg: str, results: Results) -> str:
     """The same drawing in the dark palette: drawn once, recoloured by name of colour, so the two cannot differ."""
     swap = {getattr(LIGHT, role): getattr(DARK, role) for role in ("ink", "faint", "grid", "paper")}
-    dark = arm_styles(study, DARK)
-    swap |= {style.color: dark[name].color for name, style in arm_styles(study).items()}
+    dark = arm_styles(results, DARK)
+    swap |= {style.color: dark[name].color for name, style in arm_styles(results).items()}
     return re.sub(r"#[0-9a-f]{6}\b", lambda found: swap.get(found[0], found[0]), svg)
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from rlvr_limit.passk import Band
 from rlvr_limit.report.analysis import Findings
-from rlvr_limit.report.study import Arm, Study
+from rlvr_limit.report.results import Arm, Results
 from rlvr_limit.report.style import TEXT_PT, arm_styles, log2_axis, panels, percent_axis
 from rlvr_limit.report.words import points
 
@@ -23,20 +23,20 @@ WHOLE = (1, 2, 5, 10)
 """Steps between ticks that read well in whole per cent."""
 
 
-def saved_steps(study: Study) -> dict[str, list[tuple[int, Arm]]]:
+def saved_steps(results: Results) -> dict[str, list[tuple[int, Arm]]]:
     """(step, arm) in order of steps, by training run: "grpo-40" is step 40 of "grpo". Only runs of two or more."""
     runs: dict[str, list[tuple[int, Arm]]] = {}
-    for arm in study.arms:
+    for arm in results.arms:
         run, _, step = arm.name.rpartition("-")
-        if run and step.isascii() and step.isdigit() and arm.name != study.base:
+        if run and step.isascii() and step.isdigit() and arm.name != results.base:
             runs.setdefault(run, []).append((int(step), arm))
     return {run: sorted(found, key=lambda pair: pair[0]) for run, found in runs.items() if len(found) > 1}
 
 
-def same_weights(study: Study) -> list[list[Arm]]:
+def same_weights(results: Results) -> list[list[Arm]]:
     """Arms that are alike but for the temperature, weights included, and whose entropy is known; by entropy."""
     groups: dict[tuple[object, ...], list[Arm]] = {}
-    for arm in study.arms:
+    for arm in results.arms:
         if arm.weights_sha256 and arm.entropy is not None:
             rest = sorted(pair for pair in arm.conditions.items() if pair[0] != "temperature")
             groups.setdefault((arm.weights_sha256, *rest), []).append(arm)
@@ -47,13 +47,13 @@ def same_weights(study: Study) -> list[list[Arm]]:
     ]
 
 
-def steps(study: Study, found: Findings, narrow: bool) -> Figure:
+def steps(results: Results, found: Findings, narrow: bool) -> Figure:
     """pass@1 and pass@k against the training step; step 0 is the base (the paper's Fig. 1, right, and Table 3)."""
-    runs, styles = saved_steps(study), arm_styles(study)
-    k = common_k(study, found)
+    runs, styles = saved_steps(results), arm_styles(results)
+    k = common_k(results, found)
     figure, axes = panels(narrow, 2, 1 if narrow else 2, 2.6)
     for ax, at in zip(axes, (1, k), strict=True):
-        base = found.curves[study.base]
+        base = found.curves[results.base]
         for i, (run, saved) in enumerate(runs.items()):
             style = styles[saved[-1][1].name]
             curves = [(0, base), *((step, found.curves[arm.name]) for step, arm in saved)]
@@ -70,9 +70,9 @@ def steps(study: Study, found: Findings, narrow: bool) -> Figure:
     return figure
 
 
-def common_k(study: Study, found: Findings) -> int:
+def common_k(results: Results, found: Findings) -> int:
     """The largest k that every arm has."""
-    return found.ks(*(arm.name for arm in study.arms))[-1]
+    return found.ks(*(arm.name for arm in results.arms))[-1]
 
 
 def _with_bars(
@@ -86,12 +86,12 @@ def _with_bars(
     ax.errorbar(x, value, bars, color=color, linestyle=dash, marker="o", markersize=5, capsize=3, label=label)
 
 
-def temperatures(study: Study, found: Findings, narrow: bool) -> Figure:
+def temperatures(results: Results, found: Findings, narrow: bool) -> Figure:
     """pass@1 and pass@k against the entropy of a token; arms of the same weights are joined (the paper's Fig. 17)."""
-    groups, styles = same_weights(study), arm_styles(study)
+    groups, styles = same_weights(results), arm_styles(results)
     joined = {arm.name for group in groups for arm in group}
-    alone = [[arm] for arm in study.arms if arm.name not in joined and arm.entropy is not None]
-    k = common_k(study, found)
+    alone = [[arm] for arm in results.arms if arm.name not in joined and arm.entropy is not None]
+    k = common_k(results, found)
     figure, axes = panels(narrow, 2, 1 if narrow else 2, 2.8)
     for ax, at in zip(axes, (1, k), strict=True):
         for group in [*groups, *alone]:
@@ -102,7 +102,7 @@ def temperatures(study: Study, found: Findings, narrow: bool) -> Figure:
                 said = f"T = {arm.conditions['temperature'].split(',')[0]}" if "temperature" in arm.conditions else ""
                 value = found.curves[arm.name].mean_K[at - 1]
                 ax.annotate(said, (arm.entropy or 0.0, value), (6, 5), textcoords="offset points", fontsize=9)
-        base = study.arm(study.base)
+        base = results.arm(results.base)
         if base.entropy is not None:
             ax.axvline(base.entropy, color=styles[base.name].color, linewidth=0.9, linestyle=":")
         ax.set_title(f"pass@{at}")
@@ -117,15 +117,15 @@ def temperatures(study: Study, found: Findings, narrow: bool) -> Figure:
     return figure
 
 
-def efficiency(study: Study, found: Findings, narrow: bool) -> Figure:
+def efficiency(results: Results, found: Findings, narrow: bool) -> Figure:
     """pass@1 of every arm, and what is left to pass@k of the base: Delta_SE (the paper's Fig. 8)."""
-    arms, styles = study.arms, arm_styles(study)
+    arms, styles = results.arms, arm_styles(results)
     figure, (ax,) = panels(narrow, 1, 1, 0.7 + 0.34 * len(arms))
     k = next(iter(found.against_base.values())).delta_se_k
-    reach = found.curves[study.base]
+    reach = found.curves[results.base]
     value, low, high = (float(ends[k - 1]) for ends in (reach.mean_K, reach.low_K, reach.high_K))
-    ax.axvspan(low, high, color=styles[study.base].color, alpha=0.13, linewidth=0)
-    ax.axvline(value, color=styles[study.base].color, linewidth=1.6)
+    ax.axvspan(low, high, color=styles[results.base].color, alpha=0.13, linewidth=0)
+    ax.axvline(value, color=styles[results.base].color, linewidth=1.6)
     for row, arm in enumerate(arms):
         curve, style = found.curves[arm.name], styles[arm.name]
         at = float(curve.mean_K[0])
@@ -142,20 +142,20 @@ def efficiency(study: Study, found: Findings, narrow: bool) -> Figure:
     ax.grid(False, axis="y")
     ax.xaxis.set_major_formatter(lambda x, _: f"{round(100 * x)} %")
     ax.set_xlim(left=0)
-    said = f"point: pass@1; line: pass@{k} of {study.label(study.base)}"
+    said = f"point: pass@1; line: pass@{k} of {results.label(results.base)}"
     ax.set_xlabel(textwrap.fill(said, 34 if narrow else 70))
     return figure
 
 
-def guessable(study: Study, found: Findings, narrow: bool) -> Figure:
+def guessable(results: Results, found: Findings, narrow: bool) -> Figure:
     """pass@k without the guessable problems, and thin and dotted on all of them (the paper's Fig. 12)."""
     figure, (ax,) = panels(narrow, 1, 1, 3.2)
-    styles = arm_styles(study)
+    styles = arm_styles(results)
     for name, curve in found.guessable.bands.items():
         style, k_K = styles[name], np.arange(1, len(curve.mean_K) + 1)
         ax.fill_between(k_K, curve.low_K, curve.high_K, color=style.color, alpha=0.13, linewidth=0)
         ax.plot(k_K, curve.mean_K, color=style.color, linewidth=style.width, linestyle=style.dash,
-                label=study.label(name))  # fmt: skip
+                label=results.label(name))  # fmt: skip
         ax.plot(k_K, found.curves[name].mean_K, color=style.color, linewidth=1.1, linestyle=":")
     log2_axis(ax, max(len(curve.mean_K) for curve in found.guessable.bands.values()), 6 if narrow else 11)
     percent_axis(ax)

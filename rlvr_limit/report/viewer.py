@@ -17,7 +17,7 @@ from typing import Any
 
 from rlvr_limit.report import html
 from rlvr_limit.report.analysis import Findings
-from rlvr_limit.report.study import Arm, Example, Study
+from rlvr_limit.report.results import Arm, Example, Results
 
 SAMPLES_BYTES = 24_000_000
 TEXT_CHARACTERS = 8_000
@@ -37,7 +37,7 @@ class Kept:
     bytes: int
 
 
-def write_samples(study: Study, folder: Path, budget: int = SAMPLES_BYTES) -> Kept | None:
+def write_samples(results: Results, folder: Path, budget: int = SAMPLES_BYTES) -> Kept | None:
     """One file a problem in folder/samples; None where the study holds no samples.
 
     A problem has budget / M bytes: where its samples take more, the last of them in the order given are left out, half
@@ -45,38 +45,38 @@ def write_samples(study: Study, folder: Path, budget: int = SAMPLES_BYTES) -> Ke
     """
     for old in (folder / "samples").glob("*.js"):
         old.unlink()
-    if not study.examples:
+    if not results.examples:
         return None
     (folder / "samples").mkdir(exist_ok=True)
     by_problem: dict[str, dict[str, list[Example]]] = defaultdict(lambda: defaultdict(list))
-    for example in study.examples:
+    for example in results.examples:
         by_problem[example.problem_id][example.arm].append(example)
     counts, written, cut = [], 0, 0
-    for i, (name, _, _) in enumerate(study.problems):
+    for i, (name, _, _) in enumerate(results.problems):
         examples = by_problem[name]
         most, characters = max(map(len, examples.values()), default=0), TEXT_CHARACTERS
         while True:
-            content = _content(study, i, examples, most, characters)
+            content = _content(results, i, examples, most, characters)
             packed = zlib.compress(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), 6)
             script = f'rlvrSamples({i},"{base64.b64encode(packed).decode()}");\n'
-            if len(script) <= budget // len(study.problems) or (most <= 1 and characters < 200):
+            if len(script) <= budget // len(results.problems) or (most <= 1 and characters < 200):
                 break
             most, characters = (most // 2, characters) if most > 1 else (most, characters // 2)
         (folder / "samples" / f"{i}.js").write_text(script, encoding="ascii")
         written += len(script)
-        chosen = [examples[arm.name][:most] for arm in study.arms]
+        chosen = [examples[arm.name][:most] for arm in results.arms]
         counts += [len(some) for some in chosen]
         cut += sum(len(example.text) > characters for some in chosen for example in some)
-    total = sum(int(arm.n_M.sum()) for arm in study.arms)
+    total = sum(int(arm.n_M.sum()) for arm in results.arms)
     return Kept(sum(counts), total, max(counts), min(counts), cut, written)
 
 
 def _content(
-    study: Study, place: int, examples: dict[str, list[Example]], most: int, characters: int
+    results: Results, place: int, examples: dict[str, list[Example]], most: int, characters: int
 ) -> dict[str, Any]:
     """One problem as the script reads it; samples in the order of their index."""
     arms = []
-    for arm in study.arms:
+    for arm in results.arms:
         some = sorted(examples[arm.name][:most], key=lambda example: example.index)
         answers, others = arm.answers_M[place] if arm.answers_M else ((), (0, 0))
         arms.append(
@@ -98,7 +98,7 @@ def _content(
                 ],
             }
         )
-    return {"question": study.problems[place][1], "arms": arms}
+    return {"question": results.problems[place][1], "arms": arms}
 
 
 def _verdict(example: Example) -> str:
@@ -115,21 +115,21 @@ def _shortened(text: str, most: int) -> str:
     return f"{text[:head]} [\u2026 {len(text) - head - tail:,} characters left out \u2026] {text[-tail:]}"
 
 
-def section(study: Study, found: Findings, kept: Kept | None) -> list[str]:
+def section(results: Results, found: Findings, kept: Kept | None) -> list[str]:
     """The table of problems with its filter, and below it, where samples were kept, two arms' samples side by side."""
-    known = any(guess is not None for _, _, guess in study.problems)
-    head = ["problem", *(["guess rate"] if known else []), *(f"{arm.label}, c/n" for arm in study.arms)]
+    known = any(guess is not None for _, _, guess in results.problems)
+    head = ["problem", *(["guess rate"] if known else []), *(f"{arm.label}, c/n" for arm in results.arms)]
     rows = []
-    for i, (name, question, guess) in enumerate(study.problems):
+    for i, (name, question, guess) in enumerate(results.problems):
         rate = [("unknown", -1.0) if guess is None else (f"{guess:.4f}", guess)] if known else []
-        scores = [(_score(arm, i), arm.c_M[i] / arm.n_M[i]) for arm in study.arms]
+        scores = [(_score(arm, i), arm.c_M[i] / arm.n_M[i]) for arm in results.arms]
         short = question if len(question) <= SHORT else question[: SHORT - 1] + "\u2026"
         title = html.link(f"#problem-{i}", name) if kept else escape(name)
-        solved = "".join("1" if arm.solved_M[i] else "0" for arm in study.arms)
+        solved = "".join("1" if arm.solved_M[i] else "0" for arm in results.arms)
         about = f' <span class="short">{escape(short)}</span>' if short else ""
         rows.append((f"problem-{i}", solved, [(title + about, name), *rate, *scores]))
-    names = [(str(i), arm.label) for i, arm in enumerate(study.arms)]
-    at = {arm.name: str(i) for i, arm in enumerate(study.arms)}
+    names = [(str(i), arm.label) for i, arm in enumerate(results.arms)]
+    at = {arm.name: str(i) for i, arm in enumerate(results.arms)}
     kinds = [
         ("all", "all"),
         ("lr", "both solve"),
@@ -140,7 +140,7 @@ def section(study: Study, found: Findings, kept: Kept | None) -> list[str]:
     controls = html.controls(
         [
             html.search("problem-words", "Words in name or question"),
-            html.select("arm-left", "Left arm", names, at[study.base]),
+            html.select("arm-left", "Left arm", names, at[results.base]),
             html.select("arm-right", "Right arm", names, at[found.headline]),
             html.select("problem-kind", "Problems that", kinds, "all"),
             '<output id="problem-count" aria-live="polite"></output>',

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import flax.struct
 import jax
 
-from rlvr_limit.likelihood import Rows, Shared
+from rlvr_limit.models.log_probs import Rows, Shared
 
 
 @dataclass(frozen=True)

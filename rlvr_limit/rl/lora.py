@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlvr_limit import model
-from rlvr_limit.model import ModelConfig, ParameterSpec, Params
+from rlvr_limit.models import decoder
+from rlvr_limit.models.decoder import ModelConfig, ParameterSpec, Params
 from rlvr_limit.types import UserError
 
 INPUTS = {"q": 1, "k": 1, "v": 1, "o": 2, "gate": 1, "up": 1, "down": 1}
@@ -47,17 +47,17 @@ def adapter_specs(config: ModelConfig, lora: Lora) -> Params:
             "b": ParameterSpec((lora.rank, *out), (None, *axes[inputs:]), 0.0),
         }
 
-    layers = model.parameter_specs(config)["layers"]
+    layers = decoder.parameter_specs(config)["layers"]
     return {"layers": [{name: pair(name, layer[name]) for name in lora.on} for layer in layers]}
 
 
 def init_adapters(config: ModelConfig, lora: Lora, key: jax.Array) -> Params:
     """Fresh adapters in float32, which change nothing yet."""
-    return model.drawn(adapter_specs(config, lora), key, "float32")
+    return decoder.drawn(adapter_specs(config, lora), key, "float32")
 
 
 def attached(params: Params, adapters: Params, lora: Lora) -> Params:
-    """Parameters whose layers carry the adapters, as model.decode takes them."""
+    """Parameters whose layers carry the adapters, as decoder.decode takes them."""
 
     def scaled(pair: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return {"a": pair["a"], "b": pair["b"] * (lora.alpha / lora.rank)}
@@ -77,6 +77,6 @@ def merged(params: Params, adapters: Params, lora: Lora) -> Params:
         }
         return layer | {name: (layer[name] + change).astype(layer[name].dtype) for name, change in changes.items()}
 
-    with model.matmul_precision(jnp.float32):
+    with decoder.matmul_precision(jnp.float32):
         pairs = zip(params["layers"], adapters["layers"], strict=True)
         return params | {"layers": [one(layer, own) for layer, own in pairs]}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rlvr_limit.likelihood import Shared, padded
+from rlvr_limit.models.log_probs import Shared, padded
 from rlvr_limit.types import UserError
 
 

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from rlvr_limit.likelihood import Rows, answer_logprobs, packed_positions
-from rlvr_limit.mesh import constrain, everywhere, mesh_of
-from rlvr_limit.model import ModelConfig, ParameterSpec, Params, parameter_specs
+from rlvr_limit.distributed.mesh import constrain, everywhere, mesh_of
+from rlvr_limit.models.decoder import ModelConfig, ParameterSpec, Params, parameter_specs
+from rlvr_limit.models.log_probs import Rows, answer_logprobs, packed_positions
 from rlvr_limit.rl import losses
 from rlvr_limit.rl.batch import Objective, PolicyBatch
 from rlvr_limit.rl.lora import Lora, adapter_specs, attached

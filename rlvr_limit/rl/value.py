@@ -1,6 +1,6 @@
 """PPO's value head: a linear map of the decoder's last hidden state, with parameters and an optimizer of its own.
 
-The decoder is not trained through it. Legend: model.py.
+The decoder is not trained through it. Legend: decoder.py.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlvr_limit import likelihood, model
-from rlvr_limit.likelihood import Rows, Shared
-from rlvr_limit.mesh import everywhere, mesh_of
-from rlvr_limit.model import ModelConfig, Params
+from rlvr_limit.distributed.mesh import everywhere, mesh_of
+from rlvr_limit.models import decoder, log_probs
+from rlvr_limit.models.decoder import ModelConfig, Params
+from rlvr_limit.models.log_probs import Rows, Shared
 from rlvr_limit.rl import losses
 from rlvr_limit.rl.batch import Objective, PolicyBatch
 from rlvr_limit.rl.update import TrainState
@@ -93,7 +93,7 @@ def _apply(state: ValueState, tx: optax.GradientTransformation, gradient: dict[s
 
 
 def _values(params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: Rows | Shared) -> jax.Array:
-    hidden_BTD = jax.lax.stop_gradient(likelihood.states(params, config, rows)).astype(jnp.float32)
-    with model.matmul_precision(jnp.float32):
+    hidden_BTD = jax.lax.stop_gradient(log_probs.states(params, config, rows)).astype(jnp.float32)
+    with decoder.matmul_precision(jnp.float32):
         value_BT = hidden_BTD @ head["weight_D"] + head["bias"]
-    return likelihood.at_answers(rows, value_BT)
+    return log_probs.at_answers(rows, value_BT)

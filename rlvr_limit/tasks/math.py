@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rlvr_limit.grading.extract import last_box
-from rlvr_limit.grading.latex import normalise, split
+from rlvr_limit.grading.math.extract import last_box
+from rlvr_limit.grading.math.latex import normalise, split
 from rlvr_limit.tasks import files
 from rlvr_limit.types import UserError
 

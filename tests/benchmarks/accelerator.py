@@ -33,9 +33,9 @@ from kernels import selfcheck
 from kernels.decode_attention import decode_attention, hopper, tiling
 from rlvr_limit import rl
 from rlvr_limit.engine import Engine, EngineConfig, Moment, Request, plans, prompt_key
-from rlvr_limit.likelihood import Rows
-from rlvr_limit.model import ModelConfig, Params, init_params, parameter_count
-from rlvr_limit.scheduler import Job, Scheduler, Shapes
+from rlvr_limit.engine.scheduler import Job, Scheduler, Shapes
+from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_count
+from rlvr_limit.models.log_probs import Rows
 from rlvr_limit.types import SamplingParams
 from tests.benchmarks.sampler import matmul_rate, times
 

@@ -31,7 +31,7 @@ from rlvr_limit.grading.code.grade import check
 from rlvr_limit.grading.code.verdicts import Outcome
 from rlvr_limit.grading.sandbox.run import missing_protection
 from rlvr_limit.types import Status
-from tests.code_programs import HOSTILE, RETURN
+from tests.support.code_programs import HOSTILE, RETURN
 
 SAMPLE, HONEST, BAD, SAY_SECONDS, CHEAP_SECONDS = 60, 5000, 500, 30, 0.05
 COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,

@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rlvr_limit.grading import math as mathematics
-from rlvr_limit.grading.pool import GradingPool, map_verdicts
+from rlvr_limit.grading.math.grade import grade as mathematics
+from rlvr_limit.grading.pool.pool import GradingPool, map_verdicts
 from rlvr_limit.types import Problem, Status
 
 PROBLEMS, SAMPLES, DISTINCT = 500, 256, 20
@@ -199,7 +199,7 @@ def sampler() -> Callable[[Callable[[Any], None]], int]:
     import jax
 
     from rlvr_limit.engine import Engine, EngineConfig
-    from rlvr_limit.model import init_params
+    from rlvr_limit.models.decoder import init_params
     from tests.benchmarks.sampler import TINY, Workload, requests
 
     work = Workload(TINY, prompts=8, samples=64, long=64, new=32, slots=128, window=16)

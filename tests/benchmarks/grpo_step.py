@@ -17,9 +17,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from rlvr_limit import likelihood, rl
+from rlvr_limit import rl
 from rlvr_limit.engine import Engine, EngineConfig, Request, prompt_key
-from rlvr_limit.model import ModelConfig, init_params
+from rlvr_limit.models import log_probs
+from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.rl.algorithms import ALGORITHMS
 from rlvr_limit.types import SamplingParams
 from tests.benchmarks.sampler import TINY
@@ -57,7 +58,7 @@ def ours(c: ModelConfig, prompts: int, answers: int, new: int, chosen: bool = Tr
         samples = [drawn[str(i), g] for i in range(prompts) for g in range(answers)]
         middle = time.perf_counter()
         pairs = [(asked[int(s.problem_id)], s.tokens) for s in samples]
-        laid = likelihood.to_rows(pairs, LONG + new)
+        laid = log_probs.to_rows(pairs, LONG + new)
         reward_PG = np.array([reward_of(s.tokens) for s in samples]).reshape(prompts, answers)
         advantage_BT, _ = rl.advantage(ALGORITHMS["grpo"], rl.Rewards(reward_PG, laid.answer_BT))
         behaviour_BT = np.zeros(laid.tokens_BT.shape, np.float32)

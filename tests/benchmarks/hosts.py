@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests import smoke
-from tests.test_host_runs import start_hosts
+from tests.evaluation.test_host_runs import start_hosts
+from tests.support import smoke
 
 CYCLE = 0.25
 """Seconds from stop to stop: short beside the heartbeat's patience."""

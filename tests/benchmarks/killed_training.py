@@ -52,7 +52,7 @@ def get_config():
 def killed_in(phase: str, call: int, delay: float) -> None:
     """Arranges that this process is killed `delay` seconds after the call-th call of what the phase is made of."""
     from rlvr_limit import checkpoint, rl
-    from rlvr_limit.jobs import reinforce, segments
+    from rlvr_limit.training import rl_step, segments
 
     calls = [0]
 
@@ -66,7 +66,7 @@ def killed_in(phase: str, call: int, delay: float) -> None:
         return called
 
     if phase == "rollout":
-        reinforce.draw, segments.draw = armed(reinforce.draw), armed(segments.draw)
+        rl_step.draw, segments.draw = armed(rl_step.draw), armed(segments.draw)
     elif phase == "update":
         rl.policy_update, rl.accumulated_update = armed(rl.policy_update), armed(rl.accumulated_update)
     else:
@@ -84,13 +84,14 @@ def run(config: Path, root: Path, kill: str = "") -> bool:
 
 def child(config: Path, root: Path, kill: str) -> None:
     """The process that may be killed."""
-    from rlvr_limit.jobs import settings, train
+    from rlvr_limit.study import schema
+    from rlvr_limit.training import loop
 
     if kill:
         phase, call, delay = kill.split()
         killed_in(phase, int(call), float(delay))
     line = ["main.py", f"--config={config}", "--config.job=train", f"--config.runs={root.parent}"]
-    train.run(settings.parse_command_line([*line, f"--config.run_dir={root}"], config))
+    loop.run(schema.parse_command_line([*line, f"--config.run_dir={root}"], config))
 
 
 def ended_with(root: Path) -> tuple[dict[str, Any], list[str]]:

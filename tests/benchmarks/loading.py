@@ -76,7 +76,7 @@ def load(folder: Path, dtype: str) -> dict[str, float]:
     import jax.numpy as jnp
 
     from rlvr_limit.checkpoint import load_hf, read_model_config
-    from rlvr_limit.mesh import MeshConfig, make_mesh
+    from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
 
     config, mesh = read_model_config(folder, dtype), make_mesh(MeshConfig())
     jax.block_until_ready(jnp.zeros(8) + 1)

@@ -2,7 +2,7 @@
 
 A peer for the engine, which shares with it the decoder, the random numbers and the draw. Its keys and values are dense
 and grow with the batch, so that no step attends to more than what has been written, up to BLOCK tokens.
-Legend: see model.py; S keys and values that there is room for, W steps of a call.
+Legend: see decoder.py; S keys and values that there is room for, W steps of a call.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.draw import Rules, cuts_of, draw
-from rlvr_limit import model
 from rlvr_limit.engine import Request
 from rlvr_limit.engine.programs import uniforms
-from rlvr_limit.model import ModelConfig, Params
+from rlvr_limit.models import decoder
+from rlvr_limit.models.decoder import ModelConfig, Params
 
 BLOCK = 128
 Cache = list[tuple[jax.Array, jax.Array]]
@@ -58,7 +58,7 @@ def _batch(params: Params, config: ModelConfig, request: Request, indices: list[
 @partial(jax.jit, static_argnums=(1, 3, 4))
 def _prefilled(params: Params, config: ModelConfig, tokens_1T: jax.Array, rows: int, room: int) -> Cache:
     """Keys and values of a prompt but its last token, computed once and copied into every row."""
-    _, fresh = model.causal(params, config, tokens_1T[:, :-1])
+    _, fresh = decoder.causal(params, config, tokens_1T[:, :-1])
 
     def copied(x_1TKH: jax.Array, order: tuple[int, ...], axis: int) -> jax.Array:
         x = jnp.repeat(x_1TKH.transpose(order), rows, axis=0)
@@ -94,9 +94,9 @@ def _steps(
             weights = jax.nn.softmax(jnp.where(jnp.arange(keys.shape[-1]) <= length + t, scores, -1e30), axis=-1)
             return jnp.einsum("bkgs,bksh->bkgh", weights, values).reshape(q.shape), (keys, values)
 
-        turned = model.rotation(config, jnp.full((len(token), 1), length + t))
-        hidden, cache = model.decode(params, config, token[:, None], turned, attend)
-        drawn = draw(model.logits(params, hidden[:, 0]), u, rules, cuts)
+        turned = decoder.rotation(config, jnp.full((len(token), 1), length + t))
+        hidden, cache = decoder.decode(params, config, token[:, None], turned, attend)
+        drawn = draw(decoder.logits(params, hidden[:, 0]), u, rules, cuts)
         return (drawn[0], cache), drawn
 
     (token, cache), drawn = jax.lax.scan(step, (token_B, cache), (jnp.arange(len(u_WB)), u_WB))

@@ -15,8 +15,8 @@ import random
 import sys
 from collections.abc import Iterator
 
-from rlvr_limit.grading import math as mathematics
-from rlvr_limit.grading.pool import map_verdicts
+from rlvr_limit.grading.math.grade import grade as mathematics
+from rlvr_limit.grading.pool.pool import map_verdicts
 from rlvr_limit.tasks.math import BENCHMARKS, Question, load
 from rlvr_limit.types import Problem, UserError, Verdict
 from tests.benchmarks.math_rewriting import CHANGE, KEEP

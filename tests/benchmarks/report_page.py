@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from rlvr_limit.jobs.report import EXAMPLES
-from rlvr_limit.report import Arm, Example, Study, write
+from rlvr_limit.evaluation.results import EXAMPLES
+from rlvr_limit.report import Arm, Example, Results, write
 from tests.benchmarks import browser
 
 M, N, WORDS = 500, 1024, 500
 
 
-def study(seed: int = 0) -> Study:
+def study(seed: int = 0) -> Results:
     """Counts as of a base and a sharpened arm; texts of words as frequent as Zipf's law has them."""
     rng = np.random.default_rng(seed)
     letters = np.array(list("etaoinshrdlucmfwypvbgkqjxz"))
@@ -44,7 +44,7 @@ def study(seed: int = 0) -> Study:
                 for j, row in enumerate(drawn)
             ]
     problems = tuple((f"p{i}", " ".join(words[w] for w in rng.integers(0, 5000, 60)), None) for i in range(M))
-    return Study("500 x 1,024", "", "", "", problems, tuple(arms), "base", examples=tuple(examples))
+    return Results("500 x 1,024", "", "", "", problems, tuple(arms), "base", examples=tuple(examples))
 
 
 def visit(page: Path, width: int) -> tuple[float, float, list[str]]:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlvr_limit.engine import Engine, EngineConfig, Moment, Request, prompt_key
-from rlvr_limit.model import ModelConfig, Params, init_params, parameter_count
+from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_count
 from rlvr_limit.types import SamplingParams
 
 TINY = ModelConfig(2048, 256, 4, 4, 2, 64, 704, rope_theta=1e6, tied_embedding=True)

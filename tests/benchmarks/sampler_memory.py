@@ -17,9 +17,9 @@ import jax
 import numpy as np
 
 from rlvr_limit.engine import Engine, EngineConfig, Moment, Request, prompt_key
+from rlvr_limit.engine.scheduler import Job, Scheduler, Shapes
 from rlvr_limit.engine.shapes import AHEAD
-from rlvr_limit.model import ModelConfig, init_params
-from rlvr_limit.scheduler import Job, Scheduler, Shapes
+from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.types import SamplingParams
 
 ONE_LAYER = ModelConfig(64, 16, 1, 2, 1, 8, 32)

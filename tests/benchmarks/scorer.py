@@ -22,10 +22,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from rlvr_limit import checkpoint, likelihood
-from rlvr_limit.likelihood import Pair, Scored
-from rlvr_limit.mesh import MeshConfig, make_mesh
-from rlvr_limit.model import ModelConfig, Params, init_params, matmul_precision
+from rlvr_limit import checkpoint
+from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
+from rlvr_limit.models import log_probs
+from rlvr_limit.models.decoder import ModelConfig, Params, init_params, matmul_precision
+from rlvr_limit.models.log_probs import Pair, Scored
 from tests.benchmarks.sampler import HALF, TINY
 
 SHAPES = {"tiny": TINY, "half": HALF}
@@ -85,9 +86,9 @@ def run(name: str, label: str, c: ModelConfig, params: Params, repeats: int) -> 
     found: list[Scored] = []
     seconds, floors, beside = [], [], []
     for turn in range(repeats + 1):
-        took, found = timed(likelihood.score, params, c, pairs)
+        took, found = timed(log_probs.score, params, c, pairs)
         floor = timed(layers_chain, rows, params)[0] + timed(head_product, few, params)[0] * scored / HEAD_ROWS
-        longer = timed(likelihood.score, params, c, others)[0] if others else 0.0
+        longer = timed(log_probs.score, params, c, others)[0] if others else 0.0
         if turn:
             seconds.append(took)
             floors.append(floor)

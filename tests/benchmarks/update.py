@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlvr_limit import rl
-from rlvr_limit.likelihood import Rows
-from rlvr_limit.model import Params, init_params
+from rlvr_limit.models.decoder import Params, init_params
+from rlvr_limit.models.log_probs import Rows
 from tests.benchmarks.sampler import HALF, TINY, times
 
 SHAPES = {"tiny": TINY, "half": HALF}

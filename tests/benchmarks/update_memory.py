@@ -22,10 +22,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlvr_limit import rl
-from rlvr_limit.jobs import plan
-from rlvr_limit.likelihood import Rows
-from rlvr_limit.model import ModelConfig
+from rlvr_limit.models.decoder import ModelConfig
+from rlvr_limit.models.log_probs import Rows
 from rlvr_limit.planning import compiling, targets
+from rlvr_limit.planning import updates as plan
 from rlvr_limit.rl import update as updates
 
 LEAST_MEMORY = "--xla_cpu_enable_concurrency_optimized_scheduler=false"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import transformers
 
-from tests import tokenizer_files
+from tests.support import tokenizer_files
 
 GOLDEN = Path(__file__).with_name("tokenizer.json")
 

@@ -1,0 +1,33 @@
+"""The whole comparison: trains what is missing, then samples, grades, scores and reports."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from rlvr_limit import records
+from rlvr_limit.evaluation.grade import grade_missing
+from rlvr_limit.evaluation.results import write_report
+from rlvr_limit.evaluation.sample import sample_missing
+from rlvr_limit.evaluation.score import score_missing
+from rlvr_limit.study.prepare import prepare
+from rlvr_limit.training.loop import train_missing
+
+
+def run(config: ConfigDict) -> None:
+    """The compare job. Stages meet in files only, so each goes on where an earlier run of it was stopped."""
+    study = prepare(config)
+    if study.hosts.is_first:
+        print(f"run folder: {study.root}", flush=True)
+    train_missing(study)
+    sample_missing(study)
+    grade_missing(study)
+    if study.settings.sampling.adaptive:
+        # The verdicts on the first stage say which problems have a second one.
+        sample_missing(study, "second stage")
+        grade_missing(study, stage="second grade")
+    score_missing(study)
+    if study.hosts.is_first:
+        for table in ("samples", "verdicts", "scores"):
+            records.compact(study.root, table)
+        print(f"report: {write_report(study).absolute()}")
+    study.hosts.close()

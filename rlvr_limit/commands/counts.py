@@ -1,0 +1,12 @@
+"""The counts job: the page from a CSV of counts, without samples or models."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from rlvr_limit.evaluation.counts import write_counts_report
+
+
+def run(config: ConfigDict) -> None:
+    """Prints curves, bands, categories and crossovers, and writes the page."""
+    write_counts_report(config)

@@ -1,0 +1,16 @@
+"""The report job: the page, figures and tables from the records alone."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from rlvr_limit.evaluation.results import write_report
+from rlvr_limit.study.prepare import prepare
+
+
+def run(config: ConfigDict) -> None:
+    """Needs no accelerator and no weights."""
+    study = prepare(config)
+    if study.hosts.is_first:
+        print(f"report: {write_report(study).absolute()}")
+    study.hosts.close()

@@ -1,0 +1,120 @@
+"""How a process joins the others of its run, and what tells of it where it ends without a word."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax._src import cloud_tpu_init, distributed
+
+from rlvr_limit.distributed.hosts import START_SECONDS, Hosts, first_line
+from rlvr_limit.types import UserError
+
+
+@dataclass(frozen=True)
+class HostsConfig:
+    """Processes of one run: none of the first three where the launcher tells them (TPU pod, SLURM, Open MPI), or all.
+
+    coordinator is "address:port" of host 0, the same on every host; index counts from 0.
+    patience: seconds of silence after which a host counts as dead and others take over what it had leased.
+    together: hosts that hold one replica of the sampler between them, where one is too small for it.
+    """
+
+    coordinator: str = ""
+    count: int = 0
+    index: int = -1
+    patience: float = 30.0
+    together: int = 1
+
+
+def start(config: HostsConfig) -> Hosts:
+    """Joins the other hosts of the run, if there are any. Must come before anything asks JAX for a device.
+
+    Raises UserError where the three fields are given in part, or host 0 does not answer.
+    """
+    given = {"coordinator": bool(config.coordinator), "count": config.count > 0, "index": config.index >= 0}
+    by_hand = all(given.values())
+    if any(given.values()) and not by_hand:
+        lacking = ", ".join(f"hosts.{name}" for name, is_given in given.items() if not is_given)
+        raise UserError(
+            f"config.hosts: {lacking} not given; all of coordinator, count and index would be right, or none"
+        )
+    if by_hand and (config.index >= config.count or not re.fullmatch(r".+:\d+", config.coordinator)):
+        raise UserError(
+            f"config.hosts: found index {config.index} of {config.count} at {config.coordinator!r}; "
+            "an index below count and an address such as 10.0.0.1:1234 would be right"
+        )
+    if not by_hand and not _is_launched_with_others():
+        return _of_replicas(config, 0, 1, None)
+    # A host may die while others sample: they go on without it.
+    jax.config.update("jax_enable_recoverability", True)
+    jax.config.update("jax_enable_preemption_service", False)
+    explicit = {"coordinator_address": config.coordinator, "num_processes": config.count, "process_id": config.index}
+    if config.index > 0:
+        _reach(config.coordinator, config.index)
+    watchdog = _watchdog(config)
+    try:
+        jax.distributed.initialize(
+            **(explicit if by_hand else {}),
+            initialization_timeout=START_SECONDS,
+            heartbeat_timeout_seconds=max(1, round(config.patience)),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"config.hosts: cannot join the other hosts: {first_line(error)}") from error
+    finally:
+        watchdog.stdin.write(b"joined\n")
+        watchdog.stdin.flush()
+        atexit.register(watchdog.communicate, b"goodbye\n")
+    state = distributed.global_state
+    if state.num_processes == 1:
+        jax.distributed.shutdown()
+        return _of_replicas(config, 0, 1, None, watchdog)
+    return _of_replicas(config, state.process_id, state.num_processes, state.client, watchdog)
+
+
+def _of_replicas(config: HostsConfig, index: int, count: int, client: Any, watchdog: Any = None) -> Hosts:
+    if config.together < 1 or count % config.together:
+        raise UserError(f"config.hosts.together: found {config.together}, but a divisor of {count} hosts is right")
+    return Hosts(index, count, client, config.patience, config.together, watchdog)
+
+
+def _is_launched_with_others() -> bool:
+    """Whether this process is one of several by the environment's word: a TPU pod, a SLURM step, Open MPI."""
+    steps = (int(os.environ.get(name, "1")) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    return any(number > 1 for number in steps) or cloud_tpu_init.running_in_cloud_tpu_vm
+
+
+def _reach(address: str, index: int) -> None:
+    """UserError where nobody listens at host 0's address: JAX would abort the process, without a line."""
+    host, _, port = address.rpartition(":")
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"config.hosts.coordinator: host {index} found nobody at {address} within {START_SECONDS} s "
+                    f"({error}); the address of host 0, which must be running, would be right"
+                ) from error
+            time.sleep(0.5)
+
+
+def _watchdog(config: HostsConfig) -> subprocess.Popen:
+    """A shell that says why this process is gone where it ends without a goodbye: JAX aborts it, with a stack trace."""
+    who = f"host {config.index}" if config.index >= 0 else "this host"
+    lost = "" if config.index == 0 else ", or host 0 is gone, which keeps the leases and without which no host goes on"
+    lines = (
+        f"error: {who} could not join the others: all must come within {START_SECONDS} s of one another",
+        f"error: {who} was stopped from outside{lost}: what was drawn is kept; the same command on every host goes on",
+    )
+    script = 'if read joined; then read goodbye || echo "$2" >&2; else echo "$1" >&2; fi'
+    return subprocess.Popen(["sh", "-c", script, "sh", *lines], stdin=subprocess.PIPE, start_new_session=True)

@@ -1,0 +1,74 @@
+"""What an 8-bit cache does to what is sampled: answers of an arm as they were drawn, and without such a cache."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from rlvr_limit import records
+from rlvr_limit.evaluation.score import lacking, scored
+from rlvr_limit.models.decoder import Params
+from rlvr_limit.passk.entropy import token_entropy
+from rlvr_limit.report import Drift
+from rlvr_limit.study.prepared import Evaluated, Study
+
+ANSWERS = 256
+"""Answers of an arm that are scored as soon as it is sampled; the score stage scores the others."""
+
+EACH = 2
+"""Answers to a problem of those, at least: one of a problem says nothing of the error."""
+
+
+def measure(study: Study, entry: Evaluated, params: Params) -> None:
+    """Scores some answers of an arm under itself, into the records, and says in one line how far off they are."""
+    hosts, asked = study.hosts, study.settings.score.answers
+    each = min(asked, max(EACH, -(-ANSWERS // len(study.problems))))
+
+    def first() -> list[tuple[str, int]]:
+        drawn = records.existing(study.root, "samples", arm=entry.name)
+        return [(name, i) for name in sorted(drawn) for i in sorted(drawn[name]) if i < each][:ANSWERS]
+
+    # One replica does it, with the answers that are on record by then; its hosts take the same ones.
+    for _ in hosts.shares(f"drift/{entry.name}", 1):
+        chosen = {(name, i) for name, i in hosts.same(first)}
+        answers = lacking(study, entry, entry.name, each)
+        todo = [answer for answer in answers if (answer.problem_id, answer.index) in chosen]
+        with records.Writer(study.root, "scores") as scores:
+            for rows in scored(study, entry, entry.name, todo, params):
+                if hosts.leads:
+                    scores.append(rows)
+        found = of(study, entry)
+        if hosts.leads and found:
+            print(f"drift {entry.name}: {found.in_words()}", flush=True)
+
+
+def of(study: Study, entry: Evaluated) -> Drift | None:
+    """The drift over all answers of an arm that are scored under it; None where there are none, or no 8-bit cache.
+
+    The KL of a token is k3 (Schulman 2020), r - 1 - log r with r = P(model) / P(sampler), a mean over draws from the
+    sampler at temperature 1: where tokens were drawn otherwise, each counts as often as it would have been drawn so.
+    """
+    if not study.engine.cache_dtype:
+        return None
+    keys = ["problem_id", "index"]
+    where = {"arm": entry.name, "model": entry.name}
+    scores = records.read(study.root, "scores", [*keys, "logp"], where).to_pylist()
+    under_model = {(row["problem_id"], row["index"]): row["logp"] for row in scores if row["logp"]}
+    drawn = records.read(study.root, "samples", [*keys, "logp", "logp_model"], {"arm": entry.name})
+    is_scored = [(row["problem_id"], row["index"]) in under_model for row in drawn.select(keys).to_pylist()]
+    problems, deltas, kls = [], [], []
+    for row in drawn.filter(pa.array(is_scored, pa.bool_())).to_pylist():
+        model, own, sampled = (
+            np.asarray(logp, np.float64)
+            for logp in (under_model[row["problem_id"], row["index"]], row["logp_model"], row["logp"])
+        )
+        delta = model - own
+        problems.append(row["problem_id"])
+        deltas.append(np.abs(delta))
+        kls.append(np.sum(np.exp(own - sampled) * (np.expm1(delta) - delta)))
+    if not problems:
+        return None
+    # The error of a mean over tokens, whatever is summed over them.
+    kl = token_entropy(problems, np.array(kls), np.array([len(delta) for delta in deltas]))
+    every = np.concatenate(deltas)
+    return Drift(len(problems), len(every), float(every.mean()), float(every.max()), kl.mean, kl.error)

@@ -1,0 +1,251 @@
+"""The page from nothing but counts: a CSV with the columns problem, arm, n and correct. Needs no model.
+
+Shapes: M problems.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from rlvr_limit import passk, report
+from rlvr_limit.report.analysis import AgainstBase, Comparison, Findings, analyse
+from rlvr_limit.study.prepared import Report
+from rlvr_limit.study.schema import from_config
+from rlvr_limit.types import UserError
+
+COLUMNS = ("problem", "arm", "n", "correct")
+PAPERS_K = 256
+ROUNDING = 1e-10
+INTEGER = re.compile(r"[+-]?[0-9]+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the counts lie, and which arm is which ("": base is the first arm of the file, rl the last).
+
+    guess is the chance that one guess is right, the same for every problem; 0: not known.
+    """
+
+    path: str
+    base: str = ""
+    rl: str = ""
+    guess: float = 0.0
+
+
+@dataclass(frozen=True)
+class CountsSettings:
+    """A config of this job, frozen. workdir is where the page goes ("": runs/counts/<name of the file>)."""
+
+    job: str
+    workdir: str
+    title: str
+    purpose: str
+    caveat: str
+    counts: Source
+    report: Report
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the file, of which `line` is the number."""
+
+    line: int
+    problem: str
+    arm: str
+    n: int
+    correct: int
+
+
+def study_of(s: CountsSettings, path: Path) -> report.Results:
+    """The file as a study. UserError, one line with the file and the line in it, where it contradicts itself."""
+    counts: dict[tuple[str, str], Row] = {}
+    for row in read_rows(path):
+        first = counts.setdefault((row.problem, row.arm), row)
+        if first is not row:
+            raise UserError(
+                f"{path}, line {row.line}: problem {row.problem!r} of arm {row.arm!r} stands in line {first.line} "
+                "already; one line for each problem and arm is right"
+            )
+    problems, arms = (tuple(dict.fromkeys(names)) for names in zip(*counts, strict=True))
+    if len(arms) < 2:
+        raise UserError(f"{path}: found the one arm {arms[0]!r}, but a comparison needs at least two")
+    if len(problems) < 2:
+        raise UserError(f"{path}: found the one problem {problems[0]!r}, but bands over problems need at least two")
+    for problem in problems:
+        for arm in arms:
+            if (problem, arm) not in counts:
+                known = next(row for (name, _), row in counts.items() if name == problem)
+                raise UserError(
+                    f"{path}, line {known.line}: problem {problem!r} has arm {known.arm!r} but no line for arm "
+                    f"{arm!r}; every arm needs every problem"
+                )
+    base, rl = _named(s.counts, arms)
+    return report.Results(
+        title=s.title or path.stem,
+        purpose=s.purpose,
+        caveat=s.caveat,
+        command=" ".join(["python main.py --config=configs/counts.py", *_overrides(s)]),
+        problems=tuple((problem, "", s.counts.guess or None) for problem in problems),
+        arms=tuple(
+            report.Arm(
+                name=arm,
+                label=arm,
+                group="base" if arm == base else "rl" if rl in (arm, "") else "other",
+                n_M=np.array([counts[problem, arm].n for problem in problems]),
+                c_M=np.array([counts[problem, arm].correct for problem in problems]),
+            )
+            for arm in (base, *(arm for arm in arms if arm != base))
+        ),
+        base=base,
+        delta_se_k=s.report.k or PAPERS_K,
+    )
+
+
+def _overrides(s: CountsSettings) -> list[str]:
+    given = {"path": s.counts.path, "base": s.counts.base, "rl": s.counts.rl, "guess": s.counts.guess or ""}
+    said = [f"--config.counts.{name}={shlex.quote(str(value))}" for name, value in given.items() if value]
+    return said + ([f"--config.report.k={s.report.k}"] if s.report.k else [])
+
+
+def _named(source: Source, arms: tuple[str, ...]) -> tuple[str, str]:
+    """(base, rl); rl stays "" where none is named."""
+    for field, name in (("base", source.base), ("rl", source.rl)):
+        if name and name not in arms:
+            raise UserError(
+                f"config.counts.{field}: found {name!r}, but the arms of {source.path} are {', '.join(arms)}"
+            )
+    base = source.base or arms[0]
+    if source.rl == base:
+        raise UserError(f"config.counts.rl: found {base!r}, which is the base; name another arm")
+    return base, source.rl
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of the file, each checked by itself. UserError with one line that names the file and the line in it."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                found = ",".join(reader.fieldnames or ()) or "nothing"
+                raise UserError(
+                    f"{path}, line 1: found {found}, but column {missing[0]!r} is missing; the columns are "
+                    f"{','.join(COLUMNS)}"
+                )
+            empty = True
+            for cells in reader:
+                empty = False
+                yield _row(cells, f"{path}, line {reader.line_num}", reader.line_num)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read ({reason}); a CSV in UTF-8 is right") from error
+    if empty:
+        raise UserError(f"{path}: no line below the header; one for each problem and arm is right")
+
+
+def _row(cells: dict[str, str | None], where: str, line: int) -> Row:
+    for name in COLUMNS:
+        if not (cells[name] or "").strip():
+            raise UserError(f"{where}: {name} is empty; each line needs {','.join(COLUMNS)}")
+    problem, arm, *numbers = ((cells[name] or "").strip() for name in COLUMNS)
+    for name, text in zip(COLUMNS[2:], numbers, strict=True):
+        if not INTEGER.fullmatch(text):
+            raise UserError(f"{where}: {name} is {text!r}, but a whole number is right")
+    n, correct = map(int, numbers)
+    if n < 1:
+        raise UserError(f"{where}: n is {n}, but at least 1 is right")
+    if not 0 <= correct <= n:
+        raise UserError(f"{where}: correct is {correct}, but 0 to n = {n} is right")
+    return Row(line, problem, arm, n, correct)
+
+
+def lines(study: report.Results, found: Findings) -> list[str]:
+    """What is printed: curves at powers of two, differences, categories, crossovers, and what would resolve them."""
+    ks = _powers(max(len(curve.mean_K) for curve in found.curves.values()))
+    said = [f"{len(study.problems)} problems; base: {study.base}", "", "pass@k, percent, with 95 % bands over problems"]
+    said += _table(ks, found.curves, "")
+    said += ["", "paired differences, percentage points; ? where the 95 % band includes 0"]
+    said += _table(ks, {c.title(study): c.difference for c in found.comparisons}, "+")
+    for comparison in found.comparisons:
+        other = comparison.told_by
+        beside = found.against_base[other]
+        said += ["", f"{study.base} beside {other}", f"  {_categories(study, other, beside)}"]
+        said.append(f"  crossover: {beside.crossover.sentence}")
+        said += [f"  to resolve it: {line}" for line in _power(study, comparison, beside)]
+    return [*said, ""]
+
+
+def _powers(K: int) -> list[int]:
+    return sorted({2**i for i in range(K.bit_length())} | {K})
+
+
+def _table(ks: list[int], bands: dict[str, passk.Band], sign: str) -> list[str]:
+    columns = [["k", *map(str, ks)]]
+    for name, band in bands.items():
+        cells = [name]
+        for k in ks:
+            if k > len(band.mean_K):
+                cells.append("\u2013")
+                continue
+            mean, low, high = (100 * float(x_K[k - 1]) for x_K in (band.mean_K, band.low_K, band.high_K))
+            unclear = " ?" if sign and low <= ROUNDING and high >= -ROUNDING else ""
+            cells.append(f"{mean:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f}){unclear}")
+        columns.append(cells)
+    widths = [max(map(len, column)) for column in columns]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def _categories(study: report.Results, other: str, beside: AgainstBase) -> str:
+    """Problems by who solved them (P, S, E, O of arXiv 2507.14843), and the ratios; expected ones where n differs."""
+    if beside.support is None:
+        base, arm = study.arm(study.base), study.arm(other)
+        n = int(min(base.n_M.min(), arm.n_M.min()))
+        both, first, second, neither = passk.expected_support(base.n_M, base.c_M, arm.n_M, arm.c_M, n)
+        return (
+            f"solved by both {both:.1f}, only {study.base} {first:.1f}, only {other} {second:.1f}, "
+            f"neither {neither:.1f} (n differs: expected when every problem is cut to n = {n} at random)"
+        )
+    s = beside.support
+    both, first, second, neither = map(len, (s.both, s.base_only, s.rl_only, s.neither))
+    ratios = {"SRR": s.srr, "NDR": s.ndr, "SDS": s.sds, "NSCR": s.nscr}
+    told = ", ".join(f"{name} {'undefined' if x is None else f'{x:.4f}'}" for name, x in ratios.items())
+    return f"solved by both {both}, only {study.base} {first}, only {other} {second}, neither {neither}; {told}"
+
+
+def _power(study: report.Results, comparison: Comparison, beside: AgainstBase) -> list[str]:
+    """What would show the sign at the largest k, and the crossover, where the data do not."""
+    base, arm = study.arm(study.base), study.arm(comparison.told_by)
+    counts, names = (base.n_M, base.c_M, arm.n_M, arm.c_M), (base.label, arm.label)
+    K = len(comparison.difference.mean_K)
+    said = []
+    if comparison.leader(K) is None:
+        said.append(passk.power_at_k(*counts, K, names=names).sentence)
+    if beside.crossover.verdict == "not resolved":
+        said.append(passk.power_of_crossover(*counts, names=names).sentence)
+    return list(dict.fromkeys(said))
+
+
+def write_counts_report(config: ConfigDict) -> None:
+    """Prints curves, bands, categories and crossovers of config.counts.path, and writes the page."""
+    s = from_config(CountsSettings, config)
+    if not s.counts.path:
+        raise UserError("config.counts.path is empty: name a CSV with the columns problem,arm,n,correct")
+    if not 0 <= s.counts.guess <= 1:
+        raise UserError(f"config.counts.guess: found {s.counts.guess}, but a probability is right; 0: not known")
+    path = Path(s.counts.path).expanduser()
+    results = study_of(s, path)
+    folder = Path(s.workdir).expanduser() if s.workdir else Path("runs") / "counts" / path.stem
+    found = analyse(results)
+    print("\n".join(lines(results, found)))
+    print(f"report: {report.write(results, folder).absolute()}")

@@ -1,0 +1,194 @@
+"""What a person should look at in the verdicts of a run: CSV files in review/ of the run folder.
+
+changes.csv         samples that two versions of the grader judge differently
+disagreements.csv   distinct answers on which the grader and the strict string rules disagree (grading/strict.py)
+rare_wins.csv       every right sample of a problem that an arm solved 1 to 5 times, with its chain; a person writes
+                    right or wrong into its last column, which is kept when the file is written again
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rlvr_limit import records
+from rlvr_limit.grading.math import strict
+from rlvr_limit.records.storage import Place
+from rlvr_limit.study.prepared import Study
+from rlvr_limit.types import Problem, UserError
+
+RARE = 5
+"""Wins of an arm at a problem up to which each of them is worth a look."""
+
+LONGEST_CHAIN = 1 << 24
+JUDGED, JUDGMENTS = "chain_is", ("right", "wrong", "")
+
+Row = dict[str, Any]
+Judged = dict[tuple[str, str, int], str]
+
+
+def write_review(study: Study) -> list[str]:
+    """Writes the files and returns what they say in short, one line a finding. UserError on a judgment that is none."""
+    root, version = study.root, study.task.version
+    folder = root / "review"
+    folder.mkdir(exist_ok=True)
+    problems = {problem.id: problem for problem in study.problems}
+    judged = judgments(folder / "rare_wins.csv")
+    by_version: dict[str, Counter] = defaultdict(Counter)
+    agreed: Counter = Counter()
+    changed, differing, wins = [], [], []
+    for entry in study.evaluated:
+        rows = records.read(root, "verdicts", where={"arm": entry.name}).to_pylist()
+        for row in rows:
+            by_version[row["grader"]][_said(row)] += 1
+        now = [row for row in rows if row["grader"] == version]
+        changed += changes(rows, version)
+        if all(reference(problem) is not None for problem in problems.values()):
+            counts, answers = disagreements(now, problems)
+            agreed += counts
+            differing += [{"arm": entry.name} | answer for answer in answers]
+        wins += rare_wins(now, problems, judged)
+    _add_chains(root, wins)
+    lines = [f"{name}: {counts.total()} verdicts, {_listed(counts)}" for name, counts in sorted(by_version.items())]
+    kinds = Counter(f"{row['was']} to {row['is']}" for row in changed)
+    lines.append(f"changed by {version}: {_listed(kinds)} ({_write(folder / 'changes.csv', changed)})")
+    if agreed:
+        share = 100 * (agreed[True, True] + agreed[False, False]) / agreed.total()
+        lines.append(
+            f"strict string rules agree with {version} on {share:.1f} % of {agreed.total()} answers; right by "
+            f"{version} only: {agreed[True, False]}, by the strict rules only: {agreed[False, True]} "
+            f"({_write(folder / 'disagreements.csv', differing)})"
+        )
+    rare = len({(row["arm"], row["problem_id"]) for row in wins})
+    written = _write(folder / "rare_wins.csv", wins)
+    lines.append(f"solved at most {RARE} times: {rare} problems of all arms, {len(wins)} samples ({written})")
+    return lines
+
+
+def changes(rows: Iterable[Row], version: str) -> list[Row]:
+    """Samples whose verdict under `version` differs from one under another version in correct or status."""
+    rows = list(rows)
+    new = {(row["arm"], row["problem_id"], row["index"]): row for row in rows if row["grader"] == version}
+    found = []
+    for old in rows:
+        key = (old["arm"], old["problem_id"], old["index"])
+        if old["grader"] != version and key in new and _said(old) != _said(new[key]):
+            found.append(
+                dict(zip(("arm", "problem_id", "index"), key, strict=True))
+                | {"grader": old["grader"], "was": _said(old), "is": _said(new[key])}
+                | {"extracted_was": old["extracted"], "extracted": new[key]["extracted"], "detail": new[key]["detail"]}
+            )
+    return found
+
+
+def disagreements(rows: Iterable[Row], problems: Mapping[str, Problem]) -> tuple[Counter, list[Row]]:
+    """Counts of samples by (grader says right, strict rules say right), and the distinct answers where they differ.
+
+    Answers that the strict rules alone accept come first, then by how many samples they decide.
+    """
+    counts: Counter = Counter()
+    answers: Counter = Counter()
+    for row in rows:
+        if row["extracted"]:
+            strictly = strict.same(reference(problems[row["problem_id"]]) or "", row["extracted"])
+            counts[row["correct"], strictly] += 1
+            if row["correct"] != strictly:
+                answers[row["problem_id"], row["extracted"], row["status"], strictly] += 1
+    order = sorted(answers.items(), key=lambda item: (not item[0][3], -item[1], item[0]))
+    return counts, [
+        {"problem_id": name, "reference": reference(problems[name]), "extracted": extracted, "status": status}
+        | {"right_by": "strict rules" if strictly else "grader", "samples": count}
+        for (name, extracted, status, strictly), count in order
+    ]
+
+
+def rare_wins(rows: Iterable[Row], problems: Mapping[str, Problem], judged: Judged) -> list[Row]:
+    """The right samples of problems that an arm solved at most RARE times, fewest wins first, and any judged ones."""
+    rows = list(rows)
+    drawn = Counter((row["arm"], row["problem_id"]) for row in rows)
+    won = Counter((row["arm"], row["problem_id"]) for row in rows if row["correct"])
+    found = []
+    for row in rows:
+        name, key = row["problem_id"], (row["arm"], row["problem_id"], row["index"])
+        if row["correct"] and (won[key[:2]] <= RARE or key in judged):
+            found.append(
+                {"arm": row["arm"], "problem_id": name, "index": row["index"], "wins": won[key[:2]]}
+                | {"samples": drawn[key[:2]], "question": problems[name].question}
+                | {"reference": str(problems[name].answer), "extracted": row["extracted"], "chain": ""}
+                | {JUDGED: judged.get(key, "")}
+            )
+    return sorted(found, key=lambda row: (row["wins"], row["problem_id"], row["index"]))
+
+
+def judged_chains(study: Study) -> Judged:
+    """What a person has written into the run's rare_wins.csv. UserError naming what is no arm or problem of the run."""
+    path = study.root / "review" / "rare_wins.csv"
+    found = judgments(path)
+    arms, problems = {entry.name for entry in study.evaluated}, {problem.id for problem in study.problems}
+    for arm, name, index in found:
+        if arm not in arms or name not in problems:
+            raise UserError(f"{path}: arm {arm!r}, problem {name!r}, sample {index} is none of this run")
+    return found
+
+
+def judgments(path: Place) -> Judged:
+    """(arm, problem, sample index) -> right or wrong, as a person wrote it. UserError naming the line of anything else.
+
+    Empty without the file.
+    """
+    if not path.exists():
+        return {}
+    found: Judged = {}
+    csv.field_size_limit(LONGEST_CHAIN)
+    # A spreadsheet may have written a byte order mark.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            if JUDGED not in row:
+                raise UserError(f"{path}: no column {JUDGED!r}, commas between columns; there are {', '.join(row)}")
+            said = (row.get(JUDGED) or "").strip().lower()
+            if said not in JUDGMENTS:
+                raise UserError(f"{path}:{reader.line_num}: {JUDGED} is {said!r}, but right, wrong or nothing is right")
+            if not said:
+                continue
+            if not (row.get("arm") and row.get("problem_id") and (row.get("index") or "").isdecimal()):
+                raise UserError(f"{path}:{reader.line_num}: arm, problem_id and index name no sample")
+            found[row["arm"], row["problem_id"], int(row["index"])] = said
+    return found
+
+
+def reference(problem: Problem) -> str | None:
+    """The reference as text; None where it is no text, so that string rules say nothing."""
+    if isinstance(problem.answer, list | tuple):
+        return ", ".join(problem.answer)
+    return problem.answer if isinstance(problem.answer, str) else None
+
+
+def _add_chains(root: Place, wins: list[Row]) -> None:
+    for arm in {row["arm"] for row in wins}:
+        stored = records.read(root, "samples", ["problem_id", "index", "text"], {"arm": arm}).to_pylist()
+        texts = {(row["problem_id"], row["index"]): row["text"] for row in stored}
+        for row in wins:
+            if row["arm"] == arm:
+                row["chain"] = texts[row["problem_id"], row["index"]]
+
+
+def _said(row: Row) -> str:
+    return "right" if row["correct"] else "wrong" if row["status"] == "graded" else row["status"]
+
+
+def _listed(counts: Counter) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing"
+
+
+def _write(path: Place, rows: list[Row]) -> str:
+    """Writes the rows, or the mere fact that there are none, and returns the path."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0].keys() if rows else ["nothing to look at"])
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+    return str(path)

@@ -1,0 +1,85 @@
+"""Whose texts are scored, as the tokens of the model that scores them: an arm's, the exact solver's, a file's."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+from rlvr_limit import records
+from rlvr_limit.study.prepared import Evaluated, Setup, Study
+from rlvr_limit.tasks import references
+from rlvr_limit.types import Stop
+
+SOLVER = "solver"
+"""The name under which right answers of the exact solver are scored: the ground truth Y_GT of the paper's Fig. 6."""
+
+REFERENCES = "references"
+"""The name under which the texts of the file score.references are scored: an external Y_GT."""
+
+
+class Answer(NamedTuple):
+    """A text as tokens of a model, behind a prompt of its."""
+
+    problem_id: str
+    index: int
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+def given(study: Study) -> tuple[str, ...]:
+    """Whose texts there are beside those of the arms."""
+    solver = (SOLVER,) if study.task.demonstrate else ()
+    return solver + ((REFERENCES,) if study.settings.score.references else ())
+
+
+def of_model(study: Study, whose: str, model: Evaluated, n: int) -> list[Answer]:
+    """The first n texts to each problem, fewer where there are fewer, in a fixed order.
+
+    Where text and model have one vocabulary, tokens and prompt are those that the text was drawn with. Else it is
+    encoded again, and stands behind the model's own prompt. A text that was drawn ends in the model's end token where
+    it ended in one; a given text ends in none.
+    """
+    asked = study.setups[model.arm]
+    most = {problem.id: min(n, study.first(problem)) for problem in study.problems}
+    if whose == SOLVER:
+        return _solved(study, asked, most)
+    own = {problem.id: problem.prompt_ids for problem in asked.problems}
+    if whose == REFERENCES:
+        texts = references.load(study.settings.score.references, asked.problems)
+        return [
+            Answer(name, i, own[name], asked.tokenizer.encode(text))
+            for name, mine in texts.items()
+            for i, text in enumerate(mine[:n])
+        ]
+    drawn = study.setups[next(entry.arm for entry in study.evaluated if entry.name == whose)]
+    same = drawn.vocabulary == asked.vocabulary
+    prompts = {problem.id: problem.prompt_ids for problem in drawn.problems} if same else own
+    columns = ["problem_id", "index", "tokens", "stop"]
+    stored = records.read(study.root, "samples", columns=columns, where={"arm": whose})
+    return [
+        Answer(
+            row["problem_id"],
+            row["index"],
+            prompts[row["problem_id"]],
+            tuple(row["tokens"]) if same else encoded_again(row["tokens"], row["stop"] == Stop.EOS, drawn, asked),
+        )
+        for row in stored.to_pylist()
+        # A folder may hold more samples than this config asks for.
+        if row["index"] < most[row["problem_id"]]
+    ]
+
+
+def encoded_again(tokens: list[int], ended: bool, drawn: Setup, asked: Setup) -> tuple[int, ...]:
+    """An answer in another vocabulary; where it ended in an end token, in the other model's first one."""
+    body = tokens[:-1] if ended else tokens
+    end = asked.stop_tokens[:1] if ended else ()
+    return (*asked.tokenizer.encode(drawn.tokenizer.decode(body)), *end)
+
+
+def _solved(study: Study, asked: Setup, most: dict[str, int]) -> list[Answer]:
+    found = []
+    for problem in asked.problems:
+        rng = random.Random(f"{study.settings.seed}/solver/{problem.id}")
+        right = study.task.demonstrate([problem], 1.0, rng)
+        found += [Answer(problem.id, i, problem.prompt_ids, next(right)[1]) for i in range(most[problem.id])]
+    return found

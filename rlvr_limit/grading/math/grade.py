@@ -1,0 +1,122 @@
+"""The mathematics verifier: the final answer of a response against the reference, exactly.
+
+No numeric tolerance: a decimal is the rational that it writes. A percent sign and a unit may be left out, but they
+never rescale: 50\\% is 50 and not 1/2, and two different units do not agree. What cannot be read is an ERROR.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from fractions import Fraction
+
+from rlvr_limit.grading.math import sameness, units, values
+from rlvr_limit.grading.math.expression import Undefined, Unreadable
+from rlvr_limit.grading.math.extract import extract, last_box
+from rlvr_limit.grading.math.latex import normalise
+from rlvr_limit.types import Problem, Status, Verdict
+
+VERSION = "math-2"
+LONGEST_ANSWER = 4000
+
+_RATIONAL = re.compile(
+    r"(-?)(?:(\d{1,18})(?:\.(\d{1,18}))?|\.(\d{1,18})|\\frac\{(-?\d{1,18})\}\{(\d{1,18})\}|(\d{1,18})/(\d{1,18}))"
+)
+_IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z.]) | (?![0-9A-Za-z.])")
+_CHOICE = re.compile(r"\(([A-J])\)|([A-J])")
+# A choice with what it stands for: (C) 12 and C: 12, but neither (B) or (C) nor (C) + 1.
+_EXPLAINED = re.compile(r"(?:\(([A-J])\)|([A-J])[:.)])\s*(?![-+*/^_=!]|or |and |,)(?!.*\([A-J]\)).+", re.DOTALL)
+_ASKS_PERCENT = re.compile(r"percent|%", re.IGNORECASE)
+
+
+def grade(problem: Problem, text: str) -> Verdict:
+    """Verdict on a response; problem.answer is the reference, or a list or tuple of references that are all asked for.
+
+    NO_ANSWER where no final answer is found, ERROR where it (or the reference) cannot be read as mathematics.
+    """
+    found = shorten(problem, text)
+    return _compared(problem, extract(found).text) if isinstance(found, str) else found
+
+
+def shorten(problem: Problem, text: str) -> Verdict | str:
+    """The verdict where no algebra is needed, otherwise a short response that `grade` judges as it judges this one."""
+    answer = extract(text, problem.prompt)
+    if not answer.text:
+        return Verdict(False, Status.NO_ANSWER, detail=answer.why)
+    if len(answer.text) > LONGEST_ANSWER:
+        start = answer.text[:LONGEST_ANSWER]
+        return Verdict(False, Status.ERROR, start, f"an answer of {len(answer.text)} signs, more than {LONGEST_ANSWER}")
+    if isinstance(problem.answer, str):
+        given, wanted = _bare(answer.text), _bare(problem.answer)
+        if given == wanted:
+            return Verdict(True, Status.GRADED, answer.text)
+        a, b = _rational(given), _rational(wanted)
+        if a is not None and b is not None:
+            return Verdict(a == b, Status.GRADED, answer.text)
+    short = rf"\boxed{{{answer.text}}}"
+    if last_box(short) != answer.text:
+        return Verdict(False, Status.ERROR, answer.text, "braces that do not close each other")
+    return short
+
+
+def _compared(problem: Problem, answer: str) -> Verdict:
+    try:
+        reference = _reference(problem.answer)
+        given = values.parse(_choice(problem.answer, answer) or answer)
+        if isinstance(reference, values.Group) and isinstance(given, values.Scalar | values.Equation):
+            given = values.parse(answer, thousands=False)
+        if not isinstance(reference, values.Group) and isinstance(given, values.Group):
+            given = sameness.merged(given)
+        if _percent_out_of_place(reference, given, problem.question):
+            return Verdict(False, Status.GRADED, answer, "a percentage where none is asked for")
+        return Verdict(sameness.same(reference, given), Status.GRADED, answer)
+    except Undefined as error:
+        return Verdict(False, Status.GRADED, answer, f"no value: {error}")
+    except Unreadable as error:
+        return Verdict(False, Status.ERROR, answer, str(error))
+    except (RecursionError, NotImplementedError) as error:  # sympy gave up
+        return Verdict(False, Status.ERROR, answer, f"not evaluated: {type(error).__name__}")
+
+
+def _reference(answer: str | list[str] | tuple[str, ...]) -> values.Value:
+    if isinstance(answer, str):
+        return values.parse(answer)
+    return values.Group("list", tuple(values.parse(part) for part in answer))
+
+
+def _choice(reference: str | list[str] | tuple[str, ...], answer: str) -> str:
+    """The letter of an answer that names a choice and says what it stands for; empty where no choice is asked for."""
+    if not isinstance(reference, str) or not _CHOICE.fullmatch(_unwrapped(reference)):
+        return ""
+    match = _EXPLAINED.fullmatch(_unwrapped(answer))
+    return (match[1] or match[2]) if match else ""
+
+
+def _unwrapped(text: str) -> str:
+    return re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", normalise(text)).strip()
+
+
+def _percent_out_of_place(reference: values.Value, given: values.Value, question: str) -> bool:
+    if not (isinstance(reference, values.Scalar) and isinstance(given, values.Scalar)):
+        return False
+    return given.unit == units.PERCENT != reference.unit and not _ASKS_PERCENT.search(question)
+
+
+@functools.lru_cache(maxsize=4096)
+def _bare(text: str) -> str:
+    """Without spaces, but for those that keep two numbers or words apart: 4 2/3 is not 42/3."""
+    return _IDLE_SPACE.sub("", normalise(text))
+
+
+def _rational(text: str) -> Fraction | None:
+    match = _RATIONAL.fullmatch(text)
+    if not match:
+        return None
+    sign, whole, places, only, above, below, top, bottom = match.groups()
+    if below or bottom:
+        if not int(below or bottom):
+            return None
+        value = Fraction(int(above or top), int(below or bottom))
+    else:
+        value = Fraction(f"{whole or 0}.{places or only or 0}")
+    return -value if sign else value

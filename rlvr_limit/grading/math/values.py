@@ -1,0 +1,249 @@
+"""What an answer says: a number with its unit, words, a list, a tuple or interval, a matrix, an equation, a range.
+
+`parse` gives the structure by the brackets, separators and relations of the text; sameness.py compares two structures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sympy
+
+from rlvr_limit.grading.math import equality, expression, units
+from rlvr_limit.grading.math.expression import Unreadable
+from rlvr_limit.grading.math.latex import enclosed, normalise, split, tokens
+
+
+@dataclass(frozen=True)
+class Words:
+    """An answer in words, a choice or a name; without case, spaces, articles and signs."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One expression as text (read when it is compared) and its unit."""
+
+    text: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Based:
+    """A numeral in a stated base: digits and base as written."""
+
+    digits: str
+    base: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Items: kind is "list" (also a set; no order), "union" (no order), "matrix", "row", ":" or brackets as in "(]"."""
+
+    kind: str
+    items: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Equation:
+    """name = value where the left side is a name or f(x); argument is x of f(x), otherwise empty."""
+
+    name: str
+    argument: str
+    value: Value
+
+
+@dataclass(frozen=True)
+class Relation:
+    """a = b, a < b or a < b < c, not of the form name = value: sides as text, signs in between."""
+
+    sides: tuple[str, ...]
+    signs: tuple[str, ...]
+
+
+Value = Words | Scalar | Based | Group | Equation | Relation
+
+_SIGNS = ("=", "<", ">", r"\le", r"\ge", r"\ne")
+# 12,345 alone, or behind a name, words or a sign of money and before a unit: nothing else has a comma or brackets.
+_THOUSANDS = re.compile(
+    r"((?:[^,()\[\]{}]|\\text\s*\{[^{}]*\})*?)(?<![\d.])(\d{1,3}(?:,\d{3})+(?:\.\d+)?)((?:[^,\d.][^,]*)?)", re.DOTALL
+)
+_BASED = re.compile(r"(-?)\(?([0-9A-Za-z]+)\)?\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
+_MIXED = re.compile(r"(-?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)")
+NAME = re.compile(r"(?:[A-Za-z]+'*|\\[A-Za-z]+)(?:_(?:\{[^{}]*\}+|\w))?")
+FUNCTION = re.compile(r"([A-Za-z]'*|\\[A-Za-z]+)\s*\(\s*([A-Za-z])\s*\)")
+_HALF_OPEN = re.compile(r"^([A-Za-z])\s*(\([^()\[\]]*\]|\[[^()\[\]]*\))$")
+_MATRIX = re.compile(
+    r"\\begin\s*\{([bpvBV]?matrix|array|smallmatrix)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
+)
+_CONNECTED = re.compile(
+    r"\s*,?\s*(?:\\text\s*\{[\s,]*(?:and|or)[\s,]*\}|\\(?:lor|vee|land)(?![A-Za-z])|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*"
+)
+_SPACED = re.compile(r"(-?\d{1,3}(?: \d{3})+(?:\.\d+)?)")
+_REALS = (r"\mathbb{R}", r"\text{all real numbers}", "all real numbers", r"\R")
+_NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_ALL_TEXT = re.compile(r"(?:\s*\\text\s*\{[^{}]*\}\s*)+")
+_LABEL = re.compile(r"\\text\s*\{([^{}]*(?:\b(?:is|are|be)|:))\s*\}\s*(?=\S)")
+_COMMAND_WORDS = re.compile(r"\\[A-Za-z]+|\{|\}")
+
+
+def parse(text: str, thousands: bool = True) -> Value:
+    """The structure of one answer; thousands=False takes 100,200 as two numbers. Raises Unreadable on no content."""
+    name, equals, text = _LABEL.sub("", normalise(text)).rpartition("=")
+    if _ALL_TEXT.fullmatch(text):
+        text = normalise(_TEXT.sub(r"\1", text))
+    text = f"{name}{equals}{text}"
+    text = _CONNECTED.sub(", ", text).strip(", ")
+    if not text:
+        raise Unreadable("nothing is left of the answer")
+    if max(depth for _, depth in tokens(text)) > expression.MAX_DEPTH:
+        raise Unreadable(f"brackets more than {expression.MAX_DEPTH} deep")
+    return _parse(text, thousands)
+
+
+def _parse(text: str, thousands: bool) -> Value:
+    if thousands and (grouped := _THOUSANDS.fullmatch(text)):
+        text = f"{grouped[1]}{grouped[2].replace(',', '')}{grouped[3]}"
+    inside = text.removeprefix(r"\quad").strip()
+    union = split(inside, (r"\cup",))
+    if len(union) > 1:
+        return Group("union", tuple(_parse(part, False) for part in union))
+    brackets = enclosed(inside)
+    if brackets:
+        return _bracketed(*brackets, thousands)
+    without = split(inside, (r"\setminus", r"\backslash"))
+    if len(without) == 2 and without[0] in _REALS and (points := enclosed(without[1])):
+        return Relation(("x", *split(points[1], (",", ";"))), (r"\ne",) * len(split(points[1], (",", ";"))))
+    items = split(inside, (",", ";"))
+    if len(items) > 1:
+        return Group("list", tuple(found for item in items if item for found in _item(item, thousands)))
+    found = _item(inside, thousands)
+    return found[0] if len(found) == 1 else Group("list", tuple(found))
+
+
+def _bracketed(opening: str, inside: str, closing: str, thousands: bool) -> Value:
+    items = [item for item in split(inside, (",", ";")) if item]
+    if opening == r"\{" and closing == r"\}":
+        return Group("list", tuple(found for item in items for found in _item(item, False)))
+    if len(items) > 1 and opening != "{":
+        return Group(opening + closing, tuple(_parse(item, False) for item in items))
+    if not items:
+        if opening == r"\{":
+            return Group("list", ())
+        raise Unreadable("empty brackets")
+    matrix = _MATRIX.fullmatch(inside)
+    return _matrix(matrix[2]) if matrix else _parse(inside, thousands)
+
+
+def _item(text: str, thousands: bool) -> list[Value]:
+    """One item without separators outside brackets; two where it holds a plus-minus sign."""
+    matrix = _MATRIX.fullmatch(text)
+    if matrix:
+        return [_matrix(matrix[2])]
+    if _signs(text, (r"\pm", r"\mp")):
+        upper = text.replace(r"\pm", "+").replace(r"\mp", "-")
+        lower = text.replace(r"\pm", "-").replace(r"\mp", "+")
+        return [_single(upper.strip().removeprefix("+"), thousands), _single(lower, thousands)]
+    return [_single(text, thousands)]
+
+
+def _matrix(body: str) -> Group:
+    rows = [row.strip() for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![A-Za-z])", body) if row.strip()]
+    return Group("matrix", tuple(Group("row", tuple(_parse(e.strip(), True) for e in row.split("&"))) for row in rows))
+
+
+def _signs(text: str, wanted: Sequence[str]) -> list[str]:
+    return [token for token, depth in tokens(text) if token in wanted and depth == 0]
+
+
+def _single(text: str, thousands: bool) -> Value:
+    text = next(filter(None, split(text, (r"\approx",))), text)
+    if enclosed(text) and not (_signs(text, _SIGNS)):
+        return _parse(text, thousands)
+    member = split(_HALF_OPEN.sub(r"\1 \\in \2", text), (r"\in",))
+    if len(member) == 2:
+        return _named(member[0], member[1], thousands)
+    signs = _signs(text, _SIGNS)
+    if signs:
+        return _related(split(text, _SIGNS), signs, thousands)
+    if len(ratio := split(text, (":",))) > 1:
+        return Group(":", tuple(_single(part, thousands) for part in ratio))
+    return _plain(text)
+
+
+def _related(sides: list[str], signs: list[str], thousands: bool) -> Value:
+    if set(signs) == {"="}:
+        left, right = sides[0], sides[-1]
+        if all(re.fullmatch(r"[A-Z]{2,}", side) for side in sides):
+            return Group("=", tuple(Words(words(side)) for side in sides))
+        if NAME.fullmatch(left) or FUNCTION.fullmatch(left) or _is_label(left) or _same_amount(left, right):
+            return _named(left, right, thousands)
+        if len(sides) == 2 and NAME.fullmatch(right) and not NAME.fullmatch(left):
+            return _named(right, left, thousands)
+    return Relation(tuple(sides), tuple(signs))
+
+
+def _is_label(text: str) -> bool:
+    """\\angle BEA_1, AB, (x, y) or words: what is named is no expression."""
+    return bool(
+        re.fullmatch(r"\\(?:angle|triangle|overline|text)\s*.*|[A-Z]{2,}|\([A-Za-z](?:\s*,\s*[A-Za-z])+\)", text)
+    )
+
+
+def _same_amount(left: str, right: str) -> bool:
+    """Whether left is a sum worked out on the right, as in 2 + 3 = 5 or 0.56 = 56\\%."""
+    try:
+        a, b = (_amount(side) for side in (left, right))
+        return not a.free_symbols and not b.free_symbols and equality.equal(a, b)
+    except Unreadable:
+        return False
+
+
+def _amount(text: str) -> sympy.Expr:
+    number, unit = units.cut(text)
+    return expression.read(number) / (100 if unit == units.PERCENT else 1)
+
+
+def _named(left: str, right: str, thousands: bool) -> Value:
+    value = _parse(right, thousands)
+    if function := FUNCTION.fullmatch(left):
+        return Equation(function[1], function[2], value)
+    if NAME.fullmatch(left) or _is_label(left):
+        return Equation(re.sub(r"[\s{}]", "", left), "", value)
+    return value
+
+
+def _plain(text: str) -> Value:
+    if text in _REALS:
+        return Group("()", (Scalar(r"-\infty"), Scalar(r"\infty")))
+    if text == r"\emptyset":
+        return Group("list", ())
+    if based := _BASED.fullmatch(_TEXT.sub(r"\1", text)):
+        sign, digits, base = based[1], based[2].upper(), int(based[3] or based[4])
+        if digits[0].isdigit() or (len(digits) > 1 and base > 10):
+            return Based(sign + (digits.lstrip("0") or "0"), base)
+    number, unit = units.cut(text)
+    if _SPACED.fullmatch(number):
+        number = number.replace(" ", "")
+    if mixed := _MIXED.fullmatch(number):
+        number = rf"{mixed[1]}({mixed[2]} + \frac{{{mixed[3]}}}{{{mixed[4]}}})"
+    if r"\text" in number or _wordy(number):
+        plain = words(text)
+        return Scalar(str(_NUMERALS.index(plain))) if plain in _NUMERALS else Words(plain)
+    return Scalar(number, unit)
+
+
+def _wordy(text: str) -> bool:
+    """Three letters in a row outside commands, or foreign ones: no product of variables is written so."""
+    return bool(re.search(r"[A-Za-z]{3,}|[A-Za-z]{2,}\s+[A-Za-z]{2,}|[^\x00-\x7f]", _COMMAND_WORDS.sub(" ", text)))
+
+
+def words(text: str) -> str:
+    """Letters, digits and arithmetic signs, small, without a leading article; the text itself where none is left."""
+    plain = _TEXT.sub(r" \1 ", normalise(text)).lower()
+    plain = re.sub(r"^\s*(?:the|an|a)\s+(?=\S)", "", plain)
+    return re.sub(r"[^\w+\-*/=<>^]", "", plain) or text

@@ -1,0 +1,196 @@
+"""Grades responses beside whatever this process does: nothing hangs, nothing is lost, and next to nothing is done here.
+
+    with GradingPool(grade, workers=2, seconds=10.0) as pool:
+        pool.submit(tag, problem, response)         never waits
+        for tag, verdict in pool.finished(): ...    what is done by now; wait=True: all that is left
+    map_verdicts(grade, items, 2, 10.0)             the same as a stream in order
+
+A process of its own (grading/workers.py) reads the responses, tells equal ones and watches the worker processes; this
+one writes to a socket and reads from it, without a thread, so that a sampler which has one core keeps it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import logging
+import multiprocessing
+import select
+import socket
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+from typing import NamedTuple
+
+from rlvr_limit.grading.pool.workers import BREAKS, CHUNK, Shorten, packed, serve, unpacked
+from rlvr_limit.types import Grader, Problem, Verdict
+
+AHEAD, MEMORY_BYTES, GRACE_SECONDS = 64, 2 << 30, 10.0
+
+
+class _Out(NamedTuple):
+    tag: Hashable
+    problem: Problem
+    response: str
+
+
+class GradingPool:
+    """Worker processes that grade. For one thread; close it, or use it in a `with`, so that no process stays behind.
+
+    A verdict may take `seconds` of CPU time (then TIMEOUT) and memory_bytes of address space (then ERROR). If a worker
+    dies, or has not answered after WALL_FACTOR * seconds though its CPU time is not used up (the machine is busy), the
+    verdict is tried once more, then ERROR or TIMEOUT. An exception, or anything that is no Verdict, is ERROR.
+    shorten gives the verdict at once or a shorter response that grade judges alike; equal ones of a problem are graded
+    once. Both are functions that a fresh process can import; a problem's id stands for the problem.
+    """
+
+    def __init__(
+        self,
+        grade: Grader,
+        workers: int,
+        seconds: float,
+        shorten: Shorten | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        self._arguments = (grade, workers, seconds, shorten, memory_bytes)
+        self._out: dict[int, _Out] = {}
+        self._count = self._breaks = 0
+        self._start()
+        # Should nobody close it, the server must see its socket closed before this process waits for it to end.
+        atexit.register(self.close)
+
+    def __enter__(self) -> GradingPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def unfinished(self) -> int:
+        """Responses whose verdicts have not come out of `finished`."""
+        return len(self._out)
+
+    def submit(self, tag: Hashable, problem: Problem, response: str) -> None:
+        """Takes a response without waiting; its verdict comes out of `finished` with its tag."""
+        self._out[self._count] = _Out(tag, problem, response)
+        self._send(self._count)
+        self._count += 1
+        self._write()
+
+    def finished(self, wait: bool = False) -> Iterator[tuple[Hashable, Verdict]]:
+        """(tag, verdict) of what is done, in no particular order; with wait, until nothing is left.
+
+        Raises RuntimeError where workers, or the process that watches them, cannot be started at all.
+        """
+        while self._out:
+            self._write()
+            self._read()
+            if not self._ready and not wait:
+                return
+            if not self._ready:
+                self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+                self._poll.poll()
+            while self._ready:
+                self._breaks = 0
+                number, verdict = self._ready.popleft()
+                yield self._out.pop(number).tag, verdict
+
+    def close(self) -> None:
+        """Kills the workers; what is not finished is dropped."""
+        atexit.unregister(self.close)
+        self._out.clear()
+        self._stop()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([self._arguments[0].__module__, serve.__module__])
+        self._socket, theirs = socket.socketpair()
+        self._process = context.Process(target=serve, args=(theirs, *self._arguments), name="grading")
+        self._process.start()
+        theirs.close()
+        self._socket.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._socket)
+        self._unsent, self._unread = bytearray(), bytearray()
+        self._sent: set[str] = set()
+        self._ready: deque[tuple[int, Verdict]] = deque()
+
+    def _stop(self) -> None:
+        self._socket.close()
+        self._process.join(GRACE_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _restart(self) -> None:
+        """The server was ended from outside: what it had goes to a new one."""
+        self._breaks += 1
+        if self._breaks > BREAKS:
+            raise RuntimeError(f"the process that watches the graders ended {self._breaks} times before any verdict")
+        logging.warning("the process that watches the graders ended: %d verdicts tried again", len(self._out))
+        self._stop()
+        self._start()
+        for number in self._out:
+            self._send(number)
+
+    def _send(self, number: int) -> None:
+        _, problem, response = self._out[number]
+        # A grader judges text: token ids of the prompt would only be sent for nothing. A problem is sent once.
+        told = problem.id if problem.id in self._sent else dataclasses.replace(problem, prompt_ids=())
+        self._sent.add(problem.id)
+        self._unsent += packed((number, told, response))
+
+    def _write(self) -> None:
+        """As much as the socket takes now."""
+        while self._unsent:
+            try:
+                sent = self._socket.send(memoryview(self._unsent)[:CHUNK])
+            except BlockingIOError:
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                return self._restart()
+            del self._unsent[:sent]
+
+    def _read(self) -> None:
+        """The verdicts that are there now."""
+        while True:
+            try:
+                data = self._socket.recv(CHUNK)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return self._restart()
+            self._unread += data
+            if len(data) < CHUNK:
+                break
+        for number, verdict in unpacked(self._unread):
+            if number is None:
+                raise RuntimeError(verdict)
+            self._ready.append((number, verdict))
+
+
+def map_verdicts(
+    grade: Grader,
+    items: Iterable[tuple[Problem, str]],
+    workers: int,
+    seconds: float,
+    shorten: Shorten | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+) -> Iterator[Verdict]:
+    """The verdict of each (problem, response), in order, at most 64 items a worker ahead of the one that is yielded."""
+    with GradingPool(grade, workers, seconds, shorten, memory_bytes) as pool:
+        early: dict[Hashable, Verdict] = {}
+        taken = given = 0
+        for problem, response in items:
+            pool.submit(taken, problem, response)
+            taken += 1
+            early.update(pool.finished())
+            while given in early or taken - given >= AHEAD * workers:
+                while given not in early:
+                    early.update([next(pool.finished(wait=True))])
+                yield early.pop(given)
+                given += 1
+        early.update(pool.finished(wait=True))
+        for place in range(given, taken):
+            yield early[place]

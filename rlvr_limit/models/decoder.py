@@ -1,0 +1,400 @@
+"""One decoder for the Qwen2 / LLaMA family: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+
+What differs between members of the family is a field of ModelConfig. A parameter's shape, logical axes and scale are
+said once, in parameter_specs; init and shardings derive from it. Parameters are a plain tree of arrays.
+
+Shape legend, used in the whole project:
+  B batch rows or slots   T tokens of a row     D model width     F feed-forward width    V vocabulary
+  N query heads           K key/value heads     G = N / K         H head width            S keys attended to
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlvr_limit.distributed.mesh import constrain
+from rlvr_limit.types import UserError
+
+Params = Any
+Attend = Callable[[int, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+"""(layer, q_BTNH, k_BTKH, v_BTKH) -> (output_BTNH, whatever the caller wants back from that layer)."""
+
+Rotation = tuple[jax.Array, jax.Array]
+"""(cos, sin) of positions' angles, float32 [B, T, 1, H / 2]."""
+
+LONG_ROW, QUERY_BLOCK = 1024, 512
+
+REMAT = ("none", "products", "layers")
+"""What a backward pass finds kept of a layer: everything, its products with weights, or its input alone."""
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """LLaMA-3.1's stretching of slow rotations (Grattafiori et al. 2024, sec. 3.2, with the released models' ramp).
+
+    Wavelengths above original_positions / low_freq_factor become `factor` times longer, those below
+    original_positions / high_freq_factor stay, and in between the frequency is mixed linearly.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_positions: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that tells one decoder from another; hashable, so that it can be static under jit.
+
+    context is the number of positions the weights were made for, 0 where they know no bound.
+    """
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    ffn_width: int
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+    qkv_bias: bool = True
+    tied_embedding: bool = False
+    dtype: str = "float32"
+    qk_norm: bool = False
+    rope_scaling: RopeScaling | None = None
+    context: int = 0
+
+
+class Before(NamedTuple):
+    """Keys and values that stand before every token of a row; the first length_B of them count."""
+
+    k_BSKH: jax.Array
+    v_BSKH: jax.Array
+    length_B: jax.Array
+
+
+class ParameterSpec(NamedTuple):
+    """Shape, logical axes (see mesh.RULES) and the standard deviation of the initial values (None: ones, 0: zeros)."""
+
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    std: float | None
+
+
+def parameter_specs(config: ModelConfig) -> Params:
+    """The tree of ParameterSpec of a model: the only place that states a parameter's shape."""
+    c = config
+    d, n, k, h, f = c.width, c.heads, c.kv_heads, c.head_width, c.ffn_width
+    residual_std = (2 * c.layers * d) ** -0.5
+
+    def layer() -> dict[str, ParameterSpec]:
+        specs = {
+            "attention_norm": ParameterSpec((d,), (None,), None),
+            "q": ParameterSpec((d, n, h), ("embed", "heads", None), d**-0.5),
+            "k": ParameterSpec((d, k, h), ("embed", "kv_heads", None), d**-0.5),
+            "v": ParameterSpec((d, k, h), ("embed", "kv_heads", None), d**-0.5),
+            "o": ParameterSpec((n, h, d), ("heads", None, "embed"), residual_std),
+            "ffn_norm": ParameterSpec((d,), (None,), None),
+            "gate": ParameterSpec((d, f), ("embed", "ffn"), d**-0.5),
+            "up": ParameterSpec((d, f), ("embed", "ffn"), d**-0.5),
+            "down": ParameterSpec((f, d), ("ffn", "embed"), residual_std),
+        }
+        if c.qkv_bias:
+            specs["q_bias"] = ParameterSpec((n, h), ("heads", None), 0.0)
+            specs["k_bias"] = ParameterSpec((k, h), ("kv_heads", None), 0.0)
+            specs["v_bias"] = ParameterSpec((k, h), ("kv_heads", None), 0.0)
+        if c.qk_norm:
+            specs["q_norm"] = ParameterSpec((h,), (None,), None)
+            specs["k_norm"] = ParameterSpec((h,), (None,), None)
+        return specs
+
+    specs = {
+        "embedding": ParameterSpec((c.vocab_size, d), ("vocab", "embed"), d**-0.5 if c.tied_embedding else 1.0),
+        "layers": [layer() for _ in range(c.layers)],
+        "final_norm": ParameterSpec((d,), (None,), None),
+    }
+    if not c.tied_embedding:
+        specs["unembedding"] = ParameterSpec((d, c.vocab_size), ("embed", "vocab"), d**-0.5)
+    return specs
+
+
+def init_params(config: ModelConfig, key: jax.Array) -> Params:
+    """Freshly drawn parameters."""
+    return drawn(parameter_specs(config), key, config.dtype)
+
+
+def drawn(specs: Params, key: jax.Array, dtype: str) -> Params:
+    """An array for each spec; each leaf's key is folded from its place in the tree, so adding one moves no other."""
+
+    def leaf(path: Any, spec: ParameterSpec) -> jax.Array:
+        if spec.std is None:
+            return jnp.ones(spec.shape, dtype)
+        if spec.std == 0:
+            return jnp.zeros(spec.shape, dtype)
+        name = jax.tree_util.keystr(path)
+        salt = sum(ord(ch) * 31**i for i, ch in enumerate(name)) % 2**32
+        # Drawn flat and a little too long: the first numbers are the same, and few lengths are compiled.
+        size = math.prod(spec.shape)
+        flat = jax.random.normal(jax.random.fold_in(key, salt), (4 ** math.ceil(math.log(size, 4)),))
+        return (spec.std * flat[:size].reshape(spec.shape)).astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, specs, is_leaf=lambda x: isinstance(x, ParameterSpec))
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Number of parameters of a model."""
+    leaves = jax.tree.leaves(parameter_specs(config), is_leaf=lambda x: isinstance(x, ParameterSpec))
+    return sum(math.prod(spec.shape) for spec in leaves)
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """x / rms(x) * scale over the last axis, in float32 (Zhang and Sennrich 2019, eq. 4)."""
+    x32 = x.astype(jnp.float32)
+    normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
+    return (normed * scale).astype(x.dtype)
+
+
+def rope_frequencies(config: ModelConfig) -> np.ndarray:
+    """Radians a position turns each pair of a head: float32 [H / 2] (Su et al. 2021, eq. 15; RopeScaling's ramp).
+
+    Powers are made on the host in float64, since one float32 rounding of a power turns by 1e-3 at position 10,000.
+    Exponents and ramp are rounded to float32 as in the code that the released models were trained with.
+    """
+    half = config.head_width // 2
+    exponent = (np.arange(half) / half).astype(np.float32).astype(np.float64)
+    frequency = (config.rope_theta**-exponent).astype(np.float32)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequency
+    turns = scaling.original_positions / (np.float32(2 * np.pi) / frequency)
+    ramp = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    kept = np.clip(ramp, np.float32(0), np.float32(1))
+    return ((1 - kept) * frequency / scaling.factor + kept * frequency).astype(np.float32)
+
+
+def rotation(config: ModelConfig, positions_BT: jax.Array, rows: str | None = "rows") -> Rotation:
+    """The angles of every position; rows as in decode."""
+    angle = constrain(positions_BT, rows, None)[:, :, None, None].astype(jnp.float32) * rope_frequencies(config)
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x_BTNH: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Rotary position embedding on halves of the head width, in float32 (Su et al. 2021, eq. 34)."""
+    a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTNH.dtype)
+
+
+def matmul_precision(dtype: Any) -> AbstractContextManager:
+    """The context in which products of weights of this dtype are traced.
+
+    Left alone, GPUs round float32 factors to TF32 and TPUs to bfloat16, which is 1e-3 and not 1e-7 of a logit.
+    """
+    return jax.default_matmul_precision("highest") if jnp.dtype(dtype) == jnp.float32 else nullcontext()
+
+
+def grouped_attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
+    """Softmax attention with N / K query heads a key head; scores, softmax and sums in float32; output like q_BTNH."""
+    (b, t, n, h), k = q_BTNH.shape, k_BSKH.shape[2]
+    q_BTKGH = q_BTNH.reshape(b, t, k, n // k, h)
+    scores = jnp.einsum("btkgh,bskh->bkgts", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32) * h**-0.5
+    scores = jnp.where(mask_BTS[:, None, None], scores, -1e30)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v_BSKH.dtype)
+    out = jnp.einsum("bkgts,bskh->btkgh", weights, v_BSKH, preferred_element_type=jnp.float32)
+    return out.astype(q_BTNH.dtype).reshape(b, t, n, h)
+
+
+def causal_attention(
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    segment_BT: jax.Array | None = None,
+    behind_BT: jax.Array | None = None,
+    before: Before | None = None,
+) -> jax.Array:
+    """grouped_attention where each token sees itself and those before it, of its own segment and of the one it is
+    behind where there are segments.
+
+    Rows longer than LONG_ROW are attended QUERY_BLOCK tokens at a time, so that scores take memory in T and not in T^2;
+    a backward pass makes each block's scores again.
+    """
+    b, t = q_BTNH.shape[:2]
+    first_own = 0 if before is None else before.k_BSKH.shape[1]
+    if before is not None:
+        pairs = (before.k_BSKH, k_BTKH), (before.v_BSKH, v_BTKH)
+        k_BTKH, v_BTKH = (jnp.concatenate(pair, axis=1) for pair in pairs)
+
+    def seen(first: jax.Array | int, count: int) -> jax.Array:
+        mask = jnp.broadcast_to(jnp.arange(t)[None, :] <= first + jnp.arange(count)[:, None], (b, count, t))
+        if padded:
+            mine = (jax.lax.dynamic_slice_in_dim(x, first, count, axis=1)[:, :, None] for x in padded)
+            mask &= reduce(jnp.logical_or, (x == segment_BT[:, None, :] for x in mine))
+        if before is None:
+            return mask
+        there = jnp.arange(first_own) < before.length_B[:, None, None]
+        return jnp.concatenate([jnp.broadcast_to(there, (b, count, first_own)), mask], axis=2)
+
+    blocks = -(-t // QUERY_BLOCK)
+    rest = (0, blocks * QUERY_BLOCK - t)
+    padded = [jnp.pad(x, ((0, 0), rest)) for x in (segment_BT, behind_BT) if x is not None]
+    if first_own + t <= LONG_ROW:
+        return grouped_attention(q_BTNH, k_BTKH, v_BTKH, seen(0, t))
+    q = jnp.pad(q_BTNH, ((0, 0), rest, (0, 0), (0, 0)))
+    q = jnp.moveaxis(q.reshape(b, blocks, QUERY_BLOCK, *q.shape[2:]), 1, 0)
+
+    @jax.checkpoint
+    def one(args: tuple[jax.Array, jax.Array]) -> jax.Array:
+        block, first = args
+        return grouped_attention(block, k_BTKH, v_BTKH, seen(first, QUERY_BLOCK))
+
+    out = jax.lax.map(one, (q, QUERY_BLOCK * jnp.arange(blocks)))
+    return jnp.moveaxis(out, 0, 1).reshape(b, -1, *out.shape[3:])[:, :t]
+
+
+def project(x: jax.Array, w: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """x [B, T, *in] times w [*in, *out] plus bias [*out], summed in float32 and rounded once: [B, T, *out].
+
+    w is rounded to the dtype of x. One matrix product over all tokens: left in three dimensions, XLA:CPU computes the
+    weight's gradient about twice as slowly.
+    """
+    inputs = x.ndim - 2
+    size = math.prod(w.shape[:inputs])
+    y = jnp.matmul(x.reshape(-1, size), w.astype(x.dtype).reshape(size, -1), preferred_element_type=jnp.float32)
+    y = y.reshape(*x.shape[:2], *w.shape[inputs:])
+    return (y if bias is None else y + bias).astype(x.dtype)
+
+
+def decode(
+    params: Params,
+    config: ModelConfig,
+    tokens_BT: jax.Array,
+    turned: Rotation,
+    attend: Attend,
+    rows: str | None = "rows",
+    remat: str = "none",
+    sums: list[Params] | None = None,
+) -> tuple[jax.Array, list[Any]]:
+    """Runs all layers, queries and keys turned by their positions' angles; attention is the caller's, all else shared.
+
+    rows is the logical axis of B: "rows" spreads the batch over a mesh, None computes all of it everywhere. remat is
+    one of REMAT. Products are in config.dtype, whatever that of the parameters. sums, a tree for each layer, come out
+    added to their gradients. Returns the normed hidden states [B, T, D] and what attend returned for each layer.
+    """
+    c = config
+
+    def layer(i: int, p: Params, x: jax.Array) -> tuple[jax.Array, Any]:
+        y = rms_norm(x, p["attention_norm"], c.norm_eps)
+        q, k, v = (_mapped(y, p, name) for name in "qkv")
+        if c.qk_norm:
+            q, k = rms_norm(q, p["q_norm"], c.norm_eps), rms_norm(k, p["k_norm"], c.norm_eps)
+        q, k = rotate(q, *turned), rotate(k, *turned)
+        q = constrain(q, rows, None, "heads", None)
+        k, v = (constrain(part, rows, None, "kv_heads", None) for part in (k, v))
+        out, extra = attend(i, q, k, v)
+        x = x + _mapped(constrain(out, rows, None, "heads", None), p, "o")
+        x = constrain(x, rows, None, None)
+        y = rms_norm(x, p["ffn_norm"], c.norm_eps)
+        x = x + _mapped(constrain(_gated(_mapped(y, p, "gate"), _mapped(y, p, "up")), rows, None, "ffn"), p, "down")
+        return constrain(x, rows, None, None), extra
+
+    extras = []
+    with matmul_precision(c.dtype):
+        x = _embed(params["embedding"], tokens_BT, rows).astype(c.dtype)
+        for i, p in enumerate(params["layers"]):
+            if sums is not None:
+                x, p = _adding(x, p, sums[i])
+            x, extra = _rematerialised(partial(layer, i), remat)(p, x)
+            extras.append(extra)
+    return rms_norm(x, params["final_norm"], c.norm_eps), extras
+
+
+def _mapped(x: jax.Array, p: Params, name: str) -> jax.Array:
+    """project by a layer's matrix of this name, and by its low-rank adapter where the layer has one."""
+    y = project(x, p[name], p.get(f"{name}_bias"))
+    if name not in p.get("lora", ()):
+        return y
+    pair = p["lora"][name]
+    return y + project(project(x, pair["a"]), pair["b"])
+
+
+def _adding(x: jax.Array, p: Params, sums: Params) -> tuple[jax.Array, Params]:
+    """(x, p); the gradient of p comes out with sums added, and only then does the one of x.
+
+    Else the gradients of all layers may wait for a sum that takes no memory, since it replaces one of its terms.
+    """
+
+    def backward(sums: Params, cotangents: tuple[jax.Array, Params]) -> tuple[jax.Array, Params, None]:
+        x_bar, p_bar = cotangents
+        return *jax.lax.optimization_barrier((x_bar, jax.tree.map(jnp.add, sums, p_bar))), None
+
+    same = jax.custom_vjp(lambda x, p, sums: (x, p))
+    same.defvjp(lambda x, p, sums: ((x, p), sums), backward)
+    return same(x, p, sums)
+
+
+def _rematerialised(layer: Callable, remat: str) -> Callable:
+    match remat:
+        case "none":
+            return layer
+        case "products":
+            return jax.checkpoint(layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+        case "layers":
+            return jax.checkpoint(layer)
+    raise UserError(f"remat is {remat!r}, but one of {', '.join(REMAT)} is right")
+
+
+def _embed(embedding_VD: jax.Array, tokens_BT: jax.Array, rows: str | None) -> jax.Array:
+    # Whole in D before the look-up, as every other weight is for its product: XLA would else look up the rows of all
+    # devices on each of them.
+    return constrain(constrain(embedding_VD, "vocab", None)[tokens_BT], rows, None, None)
+
+
+def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """SiLU(gate) * up in float32 (Shazeer 2020, eq. 6)."""
+    return (jax.nn.silu(gate.astype(jnp.float32)) * up).astype(gate.dtype)
+
+
+def unembedding(params: Params) -> jax.Array:
+    """The matrix [D, V] from hidden states to logits, tied or not."""
+    return params["unembedding"] if "unembedding" in params else params["embedding"].T
+
+
+def logits(params: Params, hidden: jax.Array) -> jax.Array:
+    """Logits [..., V] in float32 from normed hidden states [..., D]."""
+    with matmul_precision(hidden.dtype):
+        weights = unembedding(params).astype(hidden.dtype)
+        out = jnp.einsum("...d,dv->...v", hidden, weights, preferred_element_type=jnp.float32)
+    return constrain(out, "rows", *[None] * (out.ndim - 2), "vocab")
+
+
+def causal(
+    params: Params,
+    config: ModelConfig,
+    tokens_BT: jax.Array,
+    rows: str | None = "rows",
+    positions_BT: jax.Array | None = None,
+    segment_BT: jax.Array | None = None,
+    behind_BT: jax.Array | None = None,
+    remat: str = "none",
+    sums: list[Params] | None = None,
+) -> tuple[jax.Array, list]:
+    """Whole rows at once with causal_attention: hidden [B, T, D] and each layer's (k, v). For others see decode.
+
+    Without segments padding must stand on the right, where no earlier token can see it.
+    """
+    if positions_BT is None:
+        positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+
+    def attend(_: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
+        return causal_attention(q, k, v, segment_BT, behind_BT), (k, v)
+
+    return decode(params, config, tokens_BT, rotation(config, positions_BT, rows), attend, rows, remat, sums)

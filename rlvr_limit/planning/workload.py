@@ -1,0 +1,50 @@
+"""The work that a plan is made for. Plain numbers, no jax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """`n` answers to each of `problems` problems, from every arm."""
+
+    name: str
+    problems: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The work to do. max_tokens bounds an answer; its mean length is an assumption, as is that of a prompt.
+
+    scored answers of each problem and arm are scored, score_tokens of padded answers at a time on each device.
+    """
+
+    benchmarks: tuple[Benchmark, ...]
+    arms: int
+    max_tokens: int
+    mean_tokens: int
+    prompt_tokens: int
+    scored: int = 16
+    score_tokens: int = 4_096
+
+    @property
+    def answers(self) -> int:
+        """Answers to draw, of all arms together."""
+        return self.arms * sum(b.problems * b.n for b in self.benchmarks)
+
+    @property
+    def per_problem(self) -> float:
+        """Answers of an arm to a problem, on average."""
+        return self.answers / (self.arms * sum(b.problems for b in self.benchmarks))
+
+    @property
+    def scoring_shares(self) -> int:
+        """Parts of the scoring that different hosts may take: whose answers, under whom."""
+        return 2 * self.arms - 1
+
+    @property
+    def scorings(self) -> int:
+        """Answers to score: each arm's under the base, and under the arm itself where it is not the base."""
+        return self.scoring_shares * self.scored * sum(b.problems for b in self.benchmarks)

@@ -1,0 +1,86 @@
+"""What hosts share of a training step's answers: who is asked for rewards, what is told, and what they refuse."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rlvr_limit.distributed.hosts import Hosts
+from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
+from rlvr_limit.distributed.work_queue import drawn_by_all, packed, unpacked
+from rlvr_limit.study.recipes import Reinforced, Supervised
+from rlvr_limit.training.loop import check_shares
+from rlvr_limit.training.rollouts import _earned_by_all
+from rlvr_limit.types import Problem, UserError
+from tests.distributed.test_hosts import on_each, several
+from tests.support.training_host import drawn
+
+PROBLEMS = [Problem(f"p{i}", "", "", (), None) for i in range(5)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_answers_are_the_same_after_they_were_sent(count: int) -> None:
+    answers = [drawn(PROBLEMS[i % 2], i) for i in range(count)]
+    assert list(unpacked(packed(answers))) == answers
+    for graded in unpacked(packed(answers)):
+        assert graded.verdict is None or type(graded.verdict.status) is type(drawn(PROBLEMS[0], 1).verdict.status)
+
+
+def test_one_host_is_given_answers_as_they_are_drawn() -> None:
+    asked = []
+
+    def draw(work):
+        for problem, indices in work:
+            for index in indices:
+                asked.append((problem.id, index))
+                yield drawn(problem, index)
+
+    stream = drawn_by_all(Hosts(), "x", PROBLEMS, 2, draw)
+    assert next(stream) == drawn(PROBLEMS[0], 0) and len(asked) == 1
+    assert len(list(stream)) == 2 * len(PROBLEMS) - 1
+
+
+def test_a_reward_that_never_says_the_same_twice_is_the_same_on_all_hosts() -> None:
+    rng, asked = np.random.default_rng(0), []
+
+    def reward(problem, texts):
+        asked.append(problem.id)
+        return rng.random(len(texts))
+
+    groups = [(problem, [drawn(problem, i) for i in range(3)]) for problem in PROBLEMS]
+
+    def earned(host: Hosts) -> list[list[float]]:
+        source = SimpleNamespace(study=SimpleNamespace(hosts=host), reward=reward, where="rl")
+        return _earned_by_all(source, groups)
+
+    first, second = on_each(several(2), earned)
+    assert first == second and sorted(asked) == [problem.id for problem in PROBLEMS]
+    assert len({value for values in first for value in values}) == 3 * len(PROBLEMS)
+
+
+def study(hosts: Hosts, rows: int, tokens: int = 0) -> SimpleNamespace:
+    training = SimpleNamespace(tokens=tokens)
+    mesh = make_mesh(MeshConfig(data=rows))
+    return SimpleNamespace(hosts=hosts, settings=SimpleNamespace(training=training), training_mesh=mesh)
+
+
+def reinforced(**changes) -> Reinforced:
+    given = {"start": "base", "steps": 1, "save_at": (1,), "prompts": 4, "answers": 4, "minibatches": 2, "clip": 0.2}
+    return Reinforced(**given | {"optimizer": None} | changes)
+
+
+def test_segments_are_refused_on_several_hosts_and_on_them_only() -> None:
+    with pytest.raises(UserError, match=r"config.arms.long.rl.segment: found 64 on 2 hosts, 0 is right, or one host"):
+        check_shares(study(several(2)[0], 2), "long", reinforced(segment=64))
+    check_shares(study(Hosts(), 2), "long", reinforced(segment=64))
+    check_shares(study(several(2)[0], 2), "long", reinforced())
+
+
+@pytest.mark.parametrize("recipe", [reinforced(prompts=3), Supervised(steps=1, batch=6, optimizer=None)])
+def test_rows_that_devices_cannot_share_are_refused_and_packed_ones_are_not(recipe: Reinforced | Supervised) -> None:
+    with pytest.raises(UserError, match=r"4 devices share rows along data and fsdp, but an update of arm a has 6 rows"):
+        check_shares(study(several(2)[0], 4), "a", recipe)
+    check_shares(study(several(2)[0], 4, tokens=64), "a", recipe)
+    check_shares(study(several(2)[0], 2), "a", recipe)

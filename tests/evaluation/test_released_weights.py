@@ -1,0 +1,209 @@
+"""A comparison of given weights on benchmarks, by the main command, from local folders only."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from rlvr_limit import checkpoint, records
+from rlvr_limit.evaluation import score_inputs
+from rlvr_limit.models.decoder import ModelConfig, init_params
+from rlvr_limit.study import schema
+from rlvr_limit.study.conditions import differences, of
+from rlvr_limit.study.prepare import prepare
+from rlvr_limit.study.prepared import Study
+from rlvr_limit.tokenizer import load_tokenizer
+from rlvr_limit.types import UserError
+from tests.support.smoke import REPOSITORY, environment
+from tests.support.tokenizer_files import write_qwen2
+
+ARMS = ("base", "rl")
+QUESTIONS = {
+    "math500": [{"problem": f"What is ${a} + {a}$?", "answer": str(2 * a), "unique_id": f"{a}"} for a in range(3)],
+    "aime24": [{"id": 60 + a, "problem": f"Find ${a} \\cdot 10$.", "answer": f"{10 * a:03d}"} for a in range(2)],
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two checkpoints of random weights and the files of two benchmarks."""
+    root = tmp_path_factory.mktemp("released")
+    size = load_tokenizer(write_qwen2(root / "tokenizer")).vocab_size
+    shape = ModelConfig(size, width=32, layers=2, heads=4, kv_heads=2, head_width=8, ffn_width=48, context=300)
+    for seed, name in enumerate(ARMS):
+        params = init_params(shape, jax.random.key(seed))
+        checkpoint.export_hf(root / name, params, shape, root / "tokenizer")
+    (root / "data").mkdir()
+    for name, rows in QUESTIONS.items():
+        (root / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def words(folders: Path, *overrides: str) -> list[str]:
+    """The command line of a comparison in which paths, n and lengths differ from the config."""
+    changed = [
+        f"data_dir={folders / 'data'}",
+        "benchmarks=('math500','aime24')",
+        *(f"arms.{name}.weights={folders / name}" for name in ARMS),
+        f"runs={folders / 'runs'}",
+        "sampling.n=3",
+        "sampling.n_of.aime24=4",
+        "sampling.max_tokens=12",
+        "score.tokens=1024",
+        "engine.slots=8",
+        "engine.window=6",
+        *overrides,
+    ]
+    return ["main.py", "--config=configs/qwen7b_math.py", *(f"--config.{word}" for word in changed)]
+
+
+def run(folders: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *words(folders)]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
+
+
+def prepared(folders: Path, *overrides: str) -> Study:
+    config = REPOSITORY / "configs" / "qwen7b_math.py"
+    line = [*words(folders, *overrides), f"--config={config}"]
+    return prepare(schema.parse_command_line(line, config))
+
+
+@pytest.fixture(scope="module")
+def finished(folders: Path) -> Path:
+    """The run folder of a whole comparison."""
+    done = run(folders)
+    assert done.returncode == 0, done.stderr
+    return Path(re.search(r"^report: (.+)/report/index.html$", done.stdout, re.MULTILINE)[1])
+
+
+def test_every_benchmark_has_its_own_n_and_its_own_page(finished: Path) -> None:
+    for table in ("samples", "verdicts"):
+        rows = records.read(finished, table, columns=["arm", "problem_id"]).to_pylist()
+        for arm in ARMS:
+            ids = [row["problem_id"] for row in rows if row["arm"] == arm]
+            assert len(ids) == 3 * 3 + 2 * 4
+            assert all(ids.count(name) == (4 if name.startswith("aime24/") else 3) for name in set(ids))
+    for page in ("index.html", "math500/index.html", "aime24/index.html", "aime24/curves.png"):
+        assert (finished / "report" / page).stat().st_size > 10_000
+
+
+def test_pages_name_no_revision_of_a_folder_and_take_guess_rates_from_the_answers(finished: Path) -> None:
+    page = (finished / "report" / "math500" / "index.html").read_text(encoding="utf-8")
+    assert "Conditions of every arm" in page and "Problem by problem" in page
+    assert "d149729398750b98c0af14eb82c78cfe92750796" not in page
+    # Mathematics has no guess rates of its own.
+    assert "own answers to other problems" in page and "guess rate</button>" not in page
+
+
+def test_prompts_are_rendered_once_for_arms_that_share_them(finished: Path) -> None:
+    prompts = records.read(finished, "prompts").to_pylist()
+    assert len(prompts) == 5
+    assert {row["benchmark"] for row in prompts} == set(QUESTIONS)
+    assert all("\\boxed{}" in row["prompt"] and row["question"] in row["prompt"] for row in prompts)
+
+
+def test_sampler_and_scorer_agree_on_given_weights(finished: Path) -> None:
+    for arm in ARMS:
+        drawn = records.read(finished, "samples", where={"arm": arm}).to_pylist()
+        by_key = {(row["problem_id"], row["index"]): row["logp_model"] for row in drawn}
+        for row in records.read(finished, "scores", where={"arm": arm, "model": arm}).to_pylist():
+            # bfloat16 weights and activations: rounding differs between prefill and decode.
+            np.testing.assert_allclose(row["logp"], by_key[row["problem_id"], row["index"]], atol=0.1)
+
+
+def test_arms_are_known_by_the_hash_of_their_weights(finished: Path) -> None:
+    facts = records.read_manifest(finished)["facts"]
+    assert len({facts[f"arms.{arm}.weights_sha256"] for arm in ARMS}) == 2
+
+
+def test_finished_run_draws_nothing_again(finished: Path, folders: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished / "records").rglob("*.parquet")}
+    assert run(folders).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in (finished / "records").rglob("*.parquet")} == before
+
+
+def test_fewer_samples_asked_for_than_stored_are_a_smaller_study(
+    finished: Path, folders: Path, compilation_cache: None
+) -> None:
+    fewer = prepared(folders, "sampling.n=2", "sampling.n_of.aime24=1")
+    assert fewer.root.resolve() == finished.resolve()
+    answers = [(a.problem_id, a.index) for a in score_inputs.of_model(fewer, "base", fewer.base, 16)]
+    wanted = [(p.id, i) for p in fewer.problems for i in range(1 if p.id.startswith("aime24/") else 2)]
+    assert sorted(answers) == sorted(wanted)
+
+
+@pytest.mark.parametrize(
+    ("field", "override"), [("template", "arms.rl.prompt=oat"), ("eos", "arms.rl.stop=('<|im_start|>',)")]
+)
+def test_arms_of_another_template_or_end_token_are_refused_before_sampling_unless_that_is_allowed(
+    folders: Path, tmp_path: Path, compilation_cache: None, field: str, override: str
+) -> None:
+    here = (f"runs={tmp_path}", override)
+    with pytest.raises(UserError) as refused:
+        prepared(folders, *here, "allow_differ=('temperature', 'lengths')")
+    assert f"arm rl: {field} is " in str(refused.value) and "that of base is " in str(refused.value)
+    assert not list(tmp_path.iterdir())
+    allowed = prepared(folders, *here, f"allow_differ=('{field}', 'lengths')")
+    (said,) = (line for line in differences(allowed, allowed.evaluated) if "lengths" not in line)
+    assert said.startswith(f"Allowed to differ: {field}. base: ")
+    own, other = (of(allowed, entry) for entry in allowed.evaluated)
+    assert own.question == other.question and own.benchmark == other.benchmark
+
+
+def test_context_caps_answers_and_says_so(
+    folders: Path, compilation_cache: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = prepared(folders, "sampling.max_tokens=4000")
+    setup = study.setups["base"]
+    for problem in setup.problems:
+        limit = study.sampling_params(setup, problem).max_tokens
+        assert limit == 300 - len(problem.prompt_ids)
+    asked = records.read_manifest(study.root)["conditions"]["asked"]["base"]
+    assert asked["shortest_limit"] == min(300 - len(problem.prompt_ids) for problem in setup.problems)
+    assert "a context of 300 tokens leaves 5 of 5 problems less than the 4000 new tokens asked for" in caplog.text
+    beyond = prepared(folders, "sampling.max_tokens=4000", "sampling.allow_beyond_context=True")
+    assert beyond.sampling_params(beyond.setups["base"], setup.problems[0]).max_tokens == 4000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["arms.rl.weights="], "config.arms.rl.weights"),
+        (["arms.rl.weights=/no/such/folder"], "/no/such/folder"),
+        (["arms.rl.prompt=qwen_boxd"], "qwen_boxed"),
+        (["arms.rl.stop=('<|nothing|>',)"], "<|nothing|>"),
+        (["benchmarks=('math500','aime42')"], "aime24"),
+        (["data_dir=/no/such/data"], "/no/such/data"),
+        (["limit=-1"], "limit"),
+    ],
+)
+def test_what_is_missing_is_named(folders: Path, compilation_cache: None, overrides: list[str], said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        prepared(folders, *overrides)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_prompt_beyond_the_context_is_refused_by_its_problem(folders: Path, compilation_cache: None) -> None:
+    config = json.loads((folders / "base" / "config.json").read_text())
+    short = shutil.copytree(folders / "base", folders / "short")
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 20}))
+    with pytest.raises(UserError, match="math500/0.*20"):
+        prepared(folders, f"arms.base.weights={short}")
+
+
+def test_two_problems_with_one_prompt_are_refused(folders: Path, compilation_cache: None) -> None:
+    data = folders / "twice"
+    data.mkdir()
+    question = QUESTIONS["math500"][0]["problem"]
+    (data / "math500.jsonl").write_text(json.dumps({"problem": question, "answer": "0"}))
+    (data / "aime24.jsonl").write_text(json.dumps({"id": 60, "problem": question, "answer": "0"}))
+    with pytest.raises(UserError, match="math500/0.*aime24/60"):
+        prepared(folders, f"data_dir={data}")

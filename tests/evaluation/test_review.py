@@ -1,0 +1,178 @@
+"""Grading again, what changed, the second opinion, rare wins and their judgments; guess rates and bounds on chains."""
+
+import csv
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rlvr_limit import records
+from rlvr_limit.distributed.hosts import Hosts
+from rlvr_limit.evaluation.grade import grade_missing
+from rlvr_limit.evaluation.review import JUDGED, changes, disagreements, judgments, rare_wins, write_review
+from rlvr_limit.grading.math import strict
+from rlvr_limit.passk.curve import pass_curve
+from rlvr_limit.passk.guessing import chain_bounds, guessable, marginal_rates
+from rlvr_limit.study.prepared import Evaluated, Grading, Task
+from rlvr_limit.types import Problem, Status, UserError, Verdict
+from tests.support.records_rows import rows_of, sample, verdict, write
+
+
+def problem(name="p", answer="4"):
+    return Problem(name, f"What is {name}?", "", (), answer)
+
+
+def grade(given, text):
+    return Verdict(text == given.answer, Status.GRADED, text)
+
+
+def study(root, version="new"):
+    return SimpleNamespace(
+        root=root,
+        problems=(problem("p", "p 0"), problem("q", "q 1")),
+        evaluated=[Evaluated("base", "Base", "base", "base")],
+        task=Task(grade, version, inline=True),
+        settings=SimpleNamespace(grading=Grading()),
+        hosts=Hosts(),
+        notice=False,
+    )
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """Three samples of two problems; an older grader took everything for right, and has not seen the last one."""
+    records.open_run(tmp_path, {}, {})
+    drawn = [(name, i) for name in "pq" for i in range(3)]
+    write(tmp_path, *(sample(name, i) for name, i in drawn))
+    write(tmp_path, *(verdict(name, i, grader="old") for name, i in drawn[:-1]), table="verdicts")
+    return tmp_path
+
+
+def test_old_verdicts_are_not_replaced_unasked(run_folder):
+    with pytest.raises(UserError, match="verdicts by old, this version grades as new: --config.job=grade"):
+        grade_missing(study(run_folder))
+    assert len(rows_of(run_folder, "verdicts")) == 5
+
+
+def test_grading_again_keeps_both_versions_side_by_side(run_folder):
+    grade_missing(study(run_folder), again=True)
+    rows = rows_of(run_folder, "verdicts")
+    assert sum(row["grader"] == "old" and row["correct"] for row in rows) == 5
+    new = {(row["problem_id"], row["index"]): row["correct"] for row in rows if row["grader"] == "new"}
+    assert new == {(name, i): (name, i) in (("p", 0), ("q", 1)) for name in "pq" for i in range(3)}
+    grade_missing(study(run_folder))
+    assert rows_of(run_folder, "verdicts") == rows
+
+
+def test_what_the_older_grader_left_out_is_graded_by_it_without_asking(run_folder):
+    grade_missing(study(run_folder, "old"))
+    assert len(rows_of(run_folder, "verdicts")) == 6
+
+
+def test_the_review_tells_what_changed_and_keeps_judgments(run_folder):
+    given = study(run_folder)
+    grade_missing(given, again=True)
+    said = "\n".join(write_review(given))
+    assert "old: 5 verdicts, 5 right" in said and "new: 6 verdicts, 2 right, 4 wrong" in said
+    assert "changed by new: 3 right to wrong" in said
+    assert "100.0 % of 6 answers" in said and "2 problems of all arms, 2 samples" in said
+
+    path = run_folder / "review" / "rare_wins.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["problem_id"], row["chain"], row["wins"]) for row in rows] == [("p", "p 0", "1"), ("q", "q 1", "1")]
+    rows[1][JUDGED] = "Wrong"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    write_review(given)
+    assert judgments(path) == {("base", "q", 1): "wrong"}
+    path.write_text(path.read_text().replace("wrong", "perhaps"))
+    with pytest.raises(UserError, match=r"rare_wins.csv:3: chain_is is 'perhaps'"):
+        write_review(given)
+
+
+def test_changes_are_those_of_correctness_and_status():
+    rows = [verdict(index=i, grader="old") for i in range(3)]
+    rows += [verdict(index=0, grader="new", extracted="4.0"), verdict(index=1, grader="new", correct=False)]
+    rows += [verdict(index=2, grader="new", correct=False, status="timeout")]
+    assert [(row["index"], row["was"], row["is"]) for row in changes(rows, "new")] == [
+        (1, "right", "wrong"),
+        (2, "right", "timeout"),
+    ]
+
+
+def test_disagreements_name_distinct_answers_and_put_those_of_the_strict_rules_first():
+    problems = {"p": problem(answer=r"\frac{1}{2}")}
+    rows = [verdict(index=i, extracted="2/4") for i in range(3)]
+    rows += [verdict(index=3, extracted="0.5"), verdict(index=4, extracted="7", correct=False)]
+    rows += [verdict(index=5, extracted="1/2", correct=False), verdict(index=6, extracted="", correct=False)]
+    counts, found = disagreements(rows, problems)
+    assert counts == {(True, False): 3, (True, True): 1, (False, False): 1, (False, True): 1}
+    assert [(row["extracted"], row["right_by"], row["samples"]) for row in found] == [
+        ("1/2", "strict rules", 1),
+        ("2/4", "grader", 3),
+    ]
+
+
+def test_rare_wins_are_all_right_samples_of_problems_solved_at_most_five_times():
+    rows = [verdict("p", i, correct=i < 5) for i in range(9)] + [verdict("q", i, correct=i < 6) for i in range(9)]
+    problems = {name: problem(name) for name in "pq"}
+    found = rare_wins(rows, problems, {("base", "q", 2): "right"})
+    assert [(row["problem_id"], row["index"]) for row in found] == [*(("p", i) for i in range(5)), ("q", 2)]
+    assert {(row["wins"], row["samples"]) for row in found if row["problem_id"] == "p"} == {(5, 9)}
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "same"),
+    [
+        (r"\frac{1}{2}", "0.5", True),
+        (r"\frac12", r"\dfrac{1}{2}", True),
+        (r"\frac{1}{2}", "1/2", True),
+        (r"\frac1{72}", r"\frac{1}{72}", True),
+        (r"90^\circ", "90", True),
+        (r"\$5", "5", True),
+        (r"5\text{ cm}", "5", True),
+        ("k = 5", "5", True),
+        (r"\sqrt3", r"\sqrt{3}", True),
+        (".5", "0.5", True),
+        (r"\left(1,2\right)", "(1, 2)", True),
+        ("10,000", "10000", False),
+        ("abc=5", "5", False),
+        ("0.25", r"\frac14", False),
+        ("1,2", "2,1", False),
+    ],
+)
+def test_strict_rules_compare_normal_forms_and_know_no_algebra(reference, answer, same):
+    assert strict.same(reference, answer) is strict.same(answer, reference) is same
+
+
+def test_guessable_means_sometimes_and_rarely():
+    assert guessable([100] * 5, [0, 1, 4, 5, 100]).tolist() == [False, True, True, False, False]
+
+
+def test_marginal_rates_are_frequencies_among_answers_to_other_problems():
+    rng = np.random.default_rng(0)
+    accepted, problem_R = [{"a"}, {"b", "d"}, ["c", "c"], {""}, ()], rng.integers(0, 5, 200).tolist()
+    answer_R = rng.choice(["a", "b", "c", "d", ""], 200).tolist()
+    slow = [
+        np.mean([a in right and a != "" for p, a in zip(problem_R, answer_R, strict=True) if p != i])
+        for i, right in enumerate(accepted)
+    ]
+    np.testing.assert_allclose(marginal_rates(accepted, problem_R, answer_R), slow, rtol=1e-12)
+    assert marginal_rates([{"a"}], [0, 0], ["a", "a"]).tolist() == [0]
+    with pytest.raises(UserError, match="none of the 1"):
+        marginal_rates([{"a"}], [1], ["a"])
+
+
+def test_chain_bounds_enclose_every_way_of_judging_the_rest():
+    n, c, right, wrong = np.array([8, 8, 8]), np.array([5, 2, 0]), np.array([1, 0, 0]), np.array([2, 2, 0])
+    low, high = chain_bounds(n, c, right, wrong)
+    for extra in range(3):
+        between = pass_curve(n, right + np.array([extra, 0, 0]))
+        assert (low <= between).all() and (between <= high).all()
+    np.testing.assert_array_equal(low, pass_curve(n, [1, 0, 0]))
+    np.testing.assert_array_equal(high, pass_curve(n, [3, 0, 0]))
+    with pytest.raises(UserError, match="problem 1"):
+        chain_bounds(n, c, right, wrong + 1)

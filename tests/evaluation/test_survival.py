@@ -1,0 +1,124 @@
+"""A run that is killed again and again ends where an uninterrupted one does; a larger n draws only what is new."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rlvr_limit import records
+from tests.support import smoke
+
+
+@dataclass(frozen=True)
+class Battered:
+    """A finished run folder and what was seen on the way."""
+
+    root: Path
+    resumed_at: list[tuple[int, int]]
+    half: dict[tuple, dict]
+    after_half: float
+
+
+def rows_of(root: Path, table: str) -> dict[tuple, dict]:
+    """Every row of a table by its key, without the time it was written; fails where a key stands twice."""
+    key = ["arm", "problem_id", "index"] + ["model"] * (table == "scores")
+    rows = records.read(root, table).to_pylist()
+    for row in rows:
+        row.pop("time", None)
+    keyed = {tuple(row[k] for k in key): row for row in rows}
+    assert len(keyed) == len(rows)
+    return keyed
+
+
+def stored(root: Path, table: str) -> int:
+    """Rows on record now."""
+    return records.read(root, table, columns=["index"]).num_rows if (root / "manifest.json").exists() else 0
+
+
+def trained(root: Path) -> int:
+    """Training steps on record now, in all runs."""
+    return sum(len(path.read_text().splitlines()) for path in root.glob("train/*/metrics.jsonl"))
+
+
+def finish(runs: Path, *overrides: str) -> str:
+    """Runs to the end and returns what it printed."""
+    done = smoke.run(runs, *overrides)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(5, marks=pytest.mark.slow)], ids="{}-kills".format)
+def battered(request: pytest.FixtureRequest, smoke_run: Path, smoke_runs: Path) -> Battered:
+    """The smoke config killed several times in training, in sampling (at half of n) and in grading, then done."""
+    rng, kills = random.Random(0), request.param
+    root = smoke_runs / f"battered-{kills}"
+    where = f"run_dir={root}"
+    resumed_at = []
+    for _ in range(kills):
+        goal = trained(root) + rng.randint(1, 25)
+        ready = lambda _, goal=goal: trained(root) >= goal  # noqa: E731
+        smoke.kill_when(smoke_runs, ready, rng.uniform(0, 0.2), where, "job=train")
+        steps = [int(path.name) for path in root.glob("train/*/states/*") if path.name.isdigit()]
+        resumed_at.append((trained(root), max(steps, default=0)))
+    finish(smoke_runs, where, "job=train")
+    for _ in range(kills):
+        goal = stored(root, "samples") + rng.randint(1, 250)
+        ready = lambda _, goal=goal: stored(root, "samples") >= goal  # noqa: E731
+        smoke.kill_when(smoke_runs, ready, rng.uniform(0, 0.05), where, "job=sample", "sampling.n=16")
+    finish(smoke_runs, where, "job=sample", "sampling.n=16")
+    half = rows_of(root, "samples")
+    shutil.rmtree(root / "records" / "verdicts")
+    for _ in range(kills):
+        goal = stored(root, "verdicts") + rng.randint(1, 250)
+        ready = lambda _, goal=goal: stored(root, "verdicts") >= goal  # noqa: E731
+        smoke.kill_when(smoke_runs, ready, rng.uniform(0, 0.02), where, "job=grade", "sampling.n=16")
+    finish(smoke_runs, where, "job=grade", "sampling.n=16")
+    after_half = max(records.read(root, "samples", columns=["time"])["time"].to_pylist())
+    finish(smoke_runs, where)
+    return Battered(root, resumed_at, half, after_half)
+
+
+@pytest.mark.parametrize("table", ["samples", "verdicts", "scores"])
+def test_killed_run_ends_with_the_same_rows_as_an_uninterrupted_one(
+    battered: Battered, smoke_run: Path, table: str
+) -> None:
+    assert rows_of(battered.root, table) == rows_of(smoke_run, table)
+
+
+def test_killed_training_ends_with_bitwise_the_same_weights(battered: Battered, smoke_run: Path) -> None:
+    facts = records.read_manifest(battered.root)["facts"]
+    assert len(facts) == 6
+    assert facts == records.read_manifest(smoke_run)["facts"]
+
+
+def test_killed_training_went_on_from_kept_states(battered: Battered) -> None:
+    assert max(step for _, step in battered.resumed_at) > 0
+    done = [steps for steps, _ in battered.resumed_at]
+    assert done == sorted(done) and done[-1] > done[0]
+
+
+def test_training_metrics_of_a_killed_run_have_each_step_once(battered: Battered, smoke_run: Path) -> None:
+    for path in smoke_run.glob("train/*/metrics.jsonl"):
+        other = battered.root / path.relative_to(smoke_run)
+        mine, theirs = ([json.loads(line) for line in p.read_text().splitlines()] for p in (other, path))
+        assert mine == theirs
+
+
+def test_larger_n_keeps_every_old_sample_and_draws_only_new_ones(battered: Battered) -> None:
+    final = records.read(battered.root, "samples", columns=["problem_id", "index", "time"]).to_pylist()
+    assert all(row["time"] > battered.after_half for row in final if row["index"] >= 16)
+    assert all(row["time"] <= battered.after_half for row in final if row["index"] < 16)
+    whole = rows_of(battered.root, "samples")
+    assert battered.half and all(whole[key] == row for key, row in battered.half.items())
+
+
+def test_finished_run_draws_nothing_again(battered: Battered, smoke_runs: Path) -> None:
+    before = sorted(path.name for path in (battered.root / "records").rglob("*.parquet"))
+    output = finish(smoke_runs, f"run_dir={battered.root}")
+    assert sorted(path.name for path in (battered.root / "records").rglob("*.parquet")) == before
+    assert "sample " not in output and "train " not in output

@@ -1,0 +1,273 @@
+"""The decoder against one written out in NumPy, a token and a head at a time, in float64."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlvr_limit.distributed.mesh import RULES
+from rlvr_limit.models import decoder
+from rlvr_limit.models.decoder import ModelConfig, ParameterSpec
+
+GROUPED = ModelConfig(vocab_size=23, width=12, layers=2, heads=4, kv_heads=2, head_width=6, ffn_width=20)
+TIED = ModelConfig(17, 8, 2, 2, 1, 4, 12, rope_theta=1e6, norm_eps=1e-5, qkv_bias=False, tied_embedding=True)
+PLAIN = ModelConfig(11, 8, 1, 2, 2, 8, 12, rope_theta=500.0, qkv_bias=False)
+FRESH = ModelConfig(vocab_size=96, width=64, layers=1, heads=4, kv_heads=4, head_width=16, ffn_width=96)
+NORMED = ModelConfig(13, 10, 2, 6, 1, 4, 14, qkv_bias=False, qk_norm=True)
+CONFIGS = pytest.mark.parametrize("config", [GROUPED, TIED, PLAIN, NORMED], ids=["grouped", "tied", "plain", "normed"])
+
+
+def random_params(config, seed=0):
+    """Parameters drawn in NumPy; norms are not 1 and biases not 0, as they are in a fresh model."""
+    rng = np.random.default_rng(seed)
+
+    def leaf(spec):
+        mean, std = (1, 0.3) if spec.std is None else (0, spec.std or 0.3)
+        return (mean + std * rng.normal(size=spec.shape)).astype(np.float32)
+
+    return jax.tree.map(leaf, decoder.parameter_specs(config), is_leaf=lambda x: isinstance(x, ParameterSpec))
+
+
+def in_float64(params):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+
+def numpy_hidden(params, config, tokens):
+    """Normed hidden states [T, D] of one row of tokens, from float64 parameters."""
+
+    def norm(x, scale):
+        return x / np.sqrt((x**2).mean() + config.norm_eps) * scale
+
+    def turned(x, position):
+        half = config.head_width // 2
+        angle = position / config.rope_theta ** (2 * np.arange(half) / config.head_width)
+        z = (x[:half] + 1j * x[half:]) * np.exp(1j * angle)
+        return np.concatenate([z.real, z.imag])
+
+    def projected(y, p, name, heads, position=None):
+        out = np.stack([y @ p[name][:, head] for head in range(heads)])
+        out = out + p[f"{name}_bias"] if config.qkv_bias else out
+        out = np.stack([norm(x, p[f"{name}_norm"]) for x in out]) if config.qk_norm and name != "v" else out
+        return out if position is None else np.stack([turned(x, position) for x in out])
+
+    xs = [params["embedding"][token] for token in tokens]
+    for p in params["layers"]:
+        keys, values, after = [], [], []
+        for position, x in enumerate(xs):
+            y = norm(x, p["attention_norm"])
+            q = projected(y, p, "q", config.heads, position)
+            keys.append(projected(y, p, "k", config.kv_heads, position))
+            values.append(projected(y, p, "v", config.kv_heads))
+            for head in range(config.heads):
+                shared = head // (config.heads // config.kv_heads)
+                scores = np.array([q[head] @ k[shared] for k in keys]) / np.sqrt(config.head_width)
+                weights = np.exp(scores - scores.max())
+                mixed = sum(w * v[shared] for w, v in zip(weights / weights.sum(), values, strict=True))
+                x = x + mixed @ p["o"][head]
+            y = norm(x, p["ffn_norm"])
+            gate = y @ p["gate"]
+            after.append(x + (gate / (1 + np.exp(-gate)) * (y @ p["up"])) @ p["down"])
+        xs = after
+    return np.stack([norm(x, params["final_norm"]) for x in xs])
+
+
+def numpy_log_softmax(params, config, tokens):
+    """log P(token | tokens[: t + 1]) [T, V] in float64."""
+    weights = params["embedding"].T if config.tied_embedding else params["unembedding"]
+    return log_softmax(numpy_hidden(params, config, tokens) @ weights)
+
+
+def log_softmax(logits):
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def tokens_of(config, rows, places, seed=0):
+    return np.random.default_rng(seed).integers(config.vocab_size, size=(rows, places)).astype(np.int32)
+
+
+@partial(jax.jit, static_argnums=1)
+def run(params, config, tokens):
+    """(hidden, logits, keys and values of each layer)."""
+    hidden, extras = decoder.causal(params, config, tokens)
+    return hidden, decoder.logits(params, hidden), extras
+
+
+@CONFIGS
+def test_hidden_states_and_log_probs_equal_the_written_out_decoder(config):
+    params, tokens = random_params(config), tokens_of(config, 3, 9)
+    hidden, logits, _ = run(params, config, tokens)
+    exact = in_float64(params)
+    for row in range(3):
+        np.testing.assert_allclose(hidden[row], numpy_hidden(exact, config, tokens[row]), rtol=0, atol=1e-5)
+        logp = log_softmax(np.asarray(logits[row], np.float64))
+        np.testing.assert_allclose(logp, numpy_log_softmax(exact, config, tokens[row]), rtol=0, atol=1e-5)
+
+
+@CONFIGS
+def test_a_token_changes_no_earlier_hidden_state_no_other_row_and_all_from_itself_on(config):
+    params, tokens = random_params(config), tokens_of(config, 3, 9)
+    before = np.asarray(run(params, config, tokens)[0])
+    for place in range(9):
+        changed = tokens.copy()
+        changed[1, place] = (changed[1, place] + 1) % config.vocab_size
+        after = np.asarray(run(params, config, changed)[0])
+        np.testing.assert_array_equal(after[:, :place], before[:, :place])
+        np.testing.assert_array_equal(after[::2], before[::2])
+        assert np.abs(after - before)[1, place:].max(axis=1).min() > 1e-4
+
+
+def test_only_the_distance_between_positions_matters():
+    params, tokens = random_params(GROUPED), tokens_of(GROUPED, 3, 9)
+    mask = np.broadcast_to(np.tril(np.ones((9, 9), bool)), (3, 9, 9))
+
+    @jax.jit
+    def hidden_at(positions):
+        def attend(_, q, k, v):
+            return decoder.grouped_attention(q, k, v, mask), None
+
+        turned = decoder.rotation(GROUPED, jnp.broadcast_to(positions, (3, 9)))
+        return decoder.decode(params, GROUPED, tokens, turned, attend)[0]
+
+    here = hidden_at(np.arange(9))
+    np.testing.assert_allclose(here, run(params, GROUPED, tokens)[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(here, hidden_at(np.arange(9) + 50), rtol=0, atol=1e-4)
+    assert np.abs(here - hidden_at(np.arange(9) * 2)).max() > 1e-2
+
+
+@pytest.mark.parametrize("places", [decoder.LONG_ROW + 1, decoder.LONG_ROW + decoder.QUERY_BLOCK])
+def test_long_rows_are_attended_in_blocks_as_at_once_and_so_are_their_gradients(places):
+    rng = np.random.default_rng(places)
+    q, k, v, weight = (rng.normal(size=(1, places, heads, 4)).astype(np.float32) for heads in (4, 2, 2, 4))
+    mask = np.tril(np.ones((1, places, places), bool))
+
+    def loss(attend, *qkv):
+        out = attend(*qkv)
+        return jnp.sum(out * weight), out
+
+    both = [lambda *qkv: decoder.grouped_attention(*qkv, mask), decoder.causal_attention]
+    (whole, gradients), (blocks, also) = (
+        jax.jit(jax.grad(partial(loss, attend), (0, 1, 2), has_aux=True))(q, k, v)[::-1] for attend in both
+    )
+    assert blocks.shape == q.shape
+    np.testing.assert_allclose(blocks, whole, rtol=0, atol=1e-5)
+    for mine, theirs in zip(also, gradients, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_scores_of_long_rows_take_memory_in_proportion_to_their_length():
+    def temporary_bytes(places):
+        q, k = (jax.ShapeDtypeStruct((1, places, heads, 8), jnp.float32) for heads in (4, 2))
+        return jax.jit(decoder.causal_attention).lower(q, k, k).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(8192) < 2.5 * temporary_bytes(4096)
+
+
+def test_keys_and_values_returned_are_those_attention_has_read():
+    params, tokens = random_params(GROUPED), tokens_of(GROUPED, 3, 9)
+    extras = run(params, GROUPED, tokens)[2]
+    p, x = in_float64(params)["layers"][0], in_float64(params)["embedding"][tokens[0]]
+    y = x / np.sqrt((x**2).mean(axis=1, keepdims=True) + GROUPED.norm_eps) * p["attention_norm"]
+    assert [[part.shape for part in layer] for layer in extras] == [[(3, 9, 2, 6)] * 2] * 2
+    np.testing.assert_allclose(extras[0][1][0], np.einsum("td,dkh->tkh", y, p["v"]) + p["v_bias"], atol=1e-5)
+    # Position 0 is not turned, and turning keeps lengths.
+    keys = np.einsum("td,dkh->tkh", y, p["k"]) + p["k_bias"]
+    np.testing.assert_allclose(extras[0][0][0, 0], keys[0], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(extras[0][0][0], axis=-1), np.linalg.norm(keys, axis=-1), rtol=1e-5)
+
+
+def test_bfloat16_weights_keep_norms_softmax_and_logits_in_float32():
+    config = replace(GROUPED, dtype="bfloat16")
+    params, tokens = jax.tree.map(jnp.bfloat16, random_params(GROUPED)), tokens_of(config, 3, 9)
+    fresh = jax.eval_shape(partial(decoder.init_params, config), jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("bfloat16")}
+    hidden, logits, _ = run(params, config, tokens)
+    assert hidden.dtype == jnp.bfloat16 and logits.dtype == jnp.float32
+    exact = np.stack([numpy_log_softmax(in_float64(params), config, row) for row in tokens])
+    np.testing.assert_allclose(log_softmax(np.asarray(logits)), exact, rtol=0, atol=0.1)
+
+
+def leaves_of(config, key):
+    return {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(decoder.init_params(config, key))[0]
+    }
+
+
+def specs_of(config):
+    specs = decoder.parameter_specs(config)
+    flat = jax.tree_util.tree_flatten_with_path(specs, is_leaf=lambda x: isinstance(x, ParameterSpec))[0]
+    return {jax.tree_util.keystr(path): spec for path, spec in flat}
+
+
+def test_a_leafs_initial_values_depend_on_its_name_and_not_on_the_leaves_beside_it():
+    more = replace(FRESH, layers=4, qkv_bias=False, tied_embedding=True)
+    few, many = leaves_of(FRESH, jax.random.key(3)), leaves_of(more, jax.random.key(3))
+    few_specs, many_specs = specs_of(FRESH), specs_of(more)
+    shared = [name for name in few if name in many and few_specs[name].std]
+    assert len(shared) == 1 + 7
+    for name in shared:
+        np.testing.assert_allclose(few[name] / few_specs[name].std, many[name] / many_specs[name].std, rtol=1e-5)
+
+
+def test_no_two_leaves_and_no_two_keys_share_their_initial_values():
+    config = replace(FRESH, layers=6)
+    specs = specs_of(config)
+    drawn = {
+        (seed, name): tuple(np.ravel(leaf)[:4] / specs[name].std)
+        for seed in (0, 1)
+        for name, leaf in leaves_of(config, jax.random.key(seed)).items()
+        if specs[name].std
+    }
+    assert len({tuple(np.round(values, 4)) for values in drawn.values()}) == len(drawn) == 2 * (2 + 6 * 7)
+
+
+def test_initial_values_have_the_shapes_and_spreads_their_specs_say():
+    specs, leaves = specs_of(FRESH), leaves_of(FRESH, jax.random.key(0))
+    assert specs.keys() == leaves.keys()
+    for name, leaf in leaves.items():
+        assert leaf.shape == specs[name].shape
+        if specs[name].std is None:
+            assert np.all(np.asarray(leaf) == 1)
+        else:
+            assert np.std(leaf) == pytest.approx(specs[name].std, rel=5 * leaf.size**-0.5)
+            assert abs(np.mean(leaf)) <= 5 * specs[name].std * leaf.size**-0.5
+
+
+def test_logits_of_a_fresh_model_have_a_spread_near_one_tied_or_not():
+    for tied in (False, True):
+        config = replace(FRESH, tied_embedding=tied)
+        logits = run(decoder.init_params(config, jax.random.key(0)), config, tokens_of(config, 4, 16))[1]
+        assert 0.7 < np.std(logits) < 1.4
+
+
+@CONFIGS
+def test_parameter_count_is_the_sum_of_all_sizes(config):
+    d, f, h = config.width, config.ffn_width, config.head_width
+    per_layer = 2 * d + 2 * d * h * (config.heads + config.kv_heads) + 3 * d * f
+    per_layer += h * (config.heads + 2 * config.kv_heads) if config.qkv_bias else 0
+    per_layer += 2 * h if config.qk_norm else 0
+    by_hand = config.vocab_size * d * (1 if config.tied_embedding else 2) + config.layers * per_layer + d
+    assert decoder.parameter_count(config) == by_hand
+    fresh = jax.eval_shape(partial(decoder.init_params, config), jax.random.key(0))
+    assert by_hand == sum(leaf.size for leaf in jax.tree.leaves(fresh))
+
+
+@CONFIGS
+def test_every_axis_has_a_known_name_one_size_and_a_place_of_its_own_on_the_mesh(config):
+    sizes = {
+        "vocab": config.vocab_size,
+        "embed": config.width,
+        "heads": config.heads,
+        "kv_heads": config.kv_heads,
+        "ffn": config.ffn_width,
+    }
+    assert sizes.keys() == RULES.keys() - {"rows", "draws"} and len(RULES) <= 12
+    for name, spec in specs_of(config).items():
+        assert len(spec.axes) == len(spec.shape), name
+        assert all(axis is None or sizes[axis] == size for axis, size in zip(spec.axes, spec.shape, strict=True)), name
+        places = [place for axis in spec.axes if axis for place in RULES[axis]]
+        assert len(places) == len(set(places)), name

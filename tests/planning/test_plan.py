@@ -1,0 +1,384 @@
+"""A plan's arithmetic against hand calculations, and its programs compiled for the CPU and lowered for the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlvr_limit import planning
+from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
+from rlvr_limit.engine import Engine, EngineConfig, Request
+from rlvr_limit.engine import programs as device
+from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
+from rlvr_limit.planning import compiling, estimate, fitting, programs, targets
+from rlvr_limit.planning import updates as job
+from rlvr_limit.study import schema
+from rlvr_limit.study.prepared import Settings
+from rlvr_limit.types import SamplingParams, UserError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+TINY = ModelConfig(vocab_size=64, width=32, layers=1, heads=4, kv_heads=2, head_width=8, ffn_width=64)
+SLOTS = EngineConfig(slots=16, window=4, page=4, prompt_places=8, prefill_rows=2, prefix_rows=3)
+STUDY = planning.Workload(
+    (planning.Benchmark("a", 10, 4), planning.Benchmark("b", 5, 8)), 2, 12, 6, 4, scored=2, score_tokens=80
+)
+SMALL_CPU = dataclasses.replace(planning.find("cpu"), memory=400_000)
+QWEN_7B = ModelConfig(152_064, 3584, 28, 28, 4, 128, 18_944, dtype="bfloat16")
+QWEN_32B = ModelConfig(152_064, 5120, 64, 40, 8, 128, 27_648, dtype="bfloat16")
+
+
+@pytest.fixture(scope="module")
+def cpu_plan() -> planning.Plan:
+    return planning.plan(TINY, SLOTS, STUDY, SMALL_CPU, MeshConfig(tensor=2))
+
+
+def case(model: ModelConfig, devices: int, memory: int, slots: int = 16) -> fitting.Case:
+    """A case on an abstract mesh: everything but compiling."""
+    mesh = programs.make_mesh(programs.mesh_for(model, devices, MeshConfig()), ())
+    shapes = EngineConfig(slots=slots, window=16, prompt_places=512, prefill_rows=8, prefix_rows=16)
+    return fitting.Case(
+        model, shapes, planning.Workload((planning.Benchmark("a", 10, 128),), 2, 16_384, 1024, 128), mesh, memory
+    )
+
+
+def given(case: fitting.Case, tokens: int) -> fitting.Case:
+    """The case with a cache of so many tokens."""
+    return case._replace(engine=dataclasses.replace(case.engine, cache_tokens=tokens))
+
+
+def growing(case: fitting.Case, share: float, refuse: bool = False) -> fitting.Compile:
+    """A compiler whose temporaries are `share` of the cache; with refuse it says nothing of what does not fit."""
+
+    def compiled(program: programs.Program, _: int) -> compiling.Compiled:
+        slots = int(program.name.split()[2])
+        alone = int(case.fixed_bytes + (1 + share) * slots * case.slot_bytes)
+        if refuse and alone > case.memory:
+            return compiling.Compiled(program.name, True, 1.0, 0, refused=True)
+        return compiling.Compiled(program.name, True, 1.0, 0, alone, int(share * slots * case.slot_bytes))
+
+    return compiled
+
+
+PREFILL = compiling.Compiled("prefill", True, 1.0, 0, 0, 0)
+
+
+def test_parameter_bytes_are_those_of_the_released_checkpoints() -> None:
+    """total_size in the checkpoints' index files: every tensor counted, nothing padded."""
+    for model, size in ((QWEN_7B, 15_231_233_024), (QWEN_32B, 65_527_752_704)):
+        assert case(model, 1, 0).weight_bytes == size
+
+
+def test_parameter_bytes_are_the_sum_of_the_specs(cpu_plan: planning.Plan) -> None:
+    specs = jax.tree.leaves(parameter_specs(TINY), is_leaf=lambda x: hasattr(x, "axes"))
+    assert cpu_plan.parameter_bytes == 4 * sum(math.prod(spec.shape) for spec in specs)
+    norms = 4 * TINY.width * (2 * TINY.layers + 1)
+    assert cpu_plan.device_parameter_bytes == (cpu_plan.parameter_bytes - norms) // 2 + norms
+
+
+def test_default_mesh_cuts_key_heads_evenly_and_repeats_nothing() -> None:
+    assert programs.mesh_for(QWEN_7B, 8, MeshConfig()) == MeshConfig(data=2, tensor=4)
+    assert programs.mesh_for(QWEN_32B, 64, MeshConfig()) == MeshConfig(data=8, tensor=8)
+    assert programs.mesh_for(QWEN_7B, 1, MeshConfig()) == MeshConfig()
+    split = case(QWEN_7B, 8, 0)
+    norms = (2 * 28 + 1) * 3584 * 2
+    assert split.weight_bytes == (15_231_233_024 - norms) // 4 + norms
+
+
+def test_mesh_of_the_config_wins_and_must_have_the_targets_devices() -> None:
+    assert programs.mesh_for(QWEN_7B, 8, MeshConfig(tensor=8)) == MeshConfig(tensor=8)
+    with pytest.raises(UserError, match="config.mesh"):
+        programs.mesh_for(QWEN_7B, 8, MeshConfig(data=3))
+
+
+def test_a_slot_of_qwen_7b_takes_57344_bytes_a_token() -> None:
+    """16,384 tokens are 1,024 windows, the last of which is not filed: 512 pages, and one for the window it is at."""
+    alone = case(QWEN_7B, 1, 0)
+    assert alone.slot_bytes == 57_344 * 32 * (512 + 1)
+    assert case(QWEN_7B, 8, 0).slot_bytes == alone.slot_bytes / 8
+
+
+def test_pages_for_prompts_are_taken_before_the_first_slot() -> None:
+    """17 prompts of 512 tokens, and the page that nobody reads; each of two shards has them all, cut over four."""
+    alone = case(QWEN_7B, 1, 0)
+    assert alone.fixed_bytes - alone.weight_bytes == 57_344 * 32 * (17 * 16 + 1)
+    split = case(QWEN_7B, 8, 0)
+    assert split.fixed_bytes - split.weight_bytes == 57_344 * 32 * (17 * 16 + 1) / 4
+
+
+def test_a_cache_of_given_tokens_takes_those_whatever_the_slots() -> None:
+    some = given(case(QWEN_7B, 1, 10**12), 1_000_000)
+    assert some.sizes.pages == 1_000_000 // 32 and some.slot_bytes == 0
+    assert some.fixed_bytes - some.weight_bytes == some.cache_bytes == 57_344 * 1_000_000
+
+
+def test_samples_that_pages_hold_are_counted_with_their_prompts() -> None:
+    """2 problems x 2 shards, 100 answers each: a shard's 1,000 pages hold samples of 10 pages, prompts of 4 pages."""
+    study = planning.Workload((planning.Benchmark("a", 4, 100),), 1, 16_384, 320, 128)
+    some = given(case(QWEN_7B, 8, 0)._replace(workload=study), 2 * 32 * 1001)
+    held = some.held(320)
+    taken = lambda samples: 10 * samples // 2 + 4 * math.ceil(samples / 100)  # noqa: E731
+    assert taken(held) <= 1000 < taken(held + 2)
+    assert given(some, 2 * 32 * 500).held(16_384) == 0
+
+
+def test_decoder_of_qwen_7b_by_hand() -> None:
+    """28 layers of q, k, v, o, three products of the ffn, norms and biases; then the last norm and the unembedding."""
+    d, f, n, k, h, v = 3584, 18_944, 28, 4, 128, 152_064
+    layer = 2 * d * n * h + 2 * d * k * h + 3 * d * f + 2 * d + (n + 2 * k) * h
+    matmul = 28 * layer + d + d * v
+    found = programs.decoder(QWEN_7B, case(QWEN_7B, 8, 0).sizes)
+    assert found == estimate.Decoder(matmul, 2 * matmul, 57_344, 4 * 28 * n * h)
+
+
+def test_step_time_equals_a_hand_calculation() -> None:
+    """4 devices: 2 replicas of 2. Each device: 3 rows x (2 x 500 + 10 x 7 FLOP); 1000 bytes of weights, and 2.5 for
+    each of 3 x 6 own tokens and 2 x 4 of the prompts."""
+    decoder = estimate.Decoder(matmul_params=1000, weight_bytes=2000, kv_bytes=5, attention_flops=14)
+    machine = estimate.Machine(replicas=2, weight_shards=2, kv_shards=2, bandwidth=50.0, flops=100.0)
+    batch = estimate.Batch(rows=6, prompts=2, shared=4, own=6)
+    seconds = (3 * (1000 + 70)) / 100 + (1000 + 2.5 * (18 + 8)) / 50
+    assert estimate.step_seconds(decoder, machine, batch) == pytest.approx(seconds, rel=1e-12)
+    assert estimate.tokens_per_second(decoder, machine, batch) == pytest.approx(6 / seconds, rel=1e-12)
+    assert estimate.scoring_seconds(decoder, machine, 4, 10) == pytest.approx(4 * 10 * (2000 + 140) / 400, rel=1e-12)
+
+
+def test_a_replica_reads_no_more_prompts_than_it_has_samples() -> None:
+    decoder, machine = estimate.Decoder(0, 0, 1, 0), estimate.Machine(2, 1, 1, 1.0, 1.0)
+    assert estimate.step_seconds(decoder, machine, estimate.Batch(6, 6, 10, 0)) == 3 * 10
+
+
+def test_roofline_of_qwen_7b_on_an_h200_is_the_published_one() -> None:
+    """17.9 us of products and 13.3 ns a token of context, at 4.3 TB/s and 790 TFLOP/s, with ever more samples."""
+    target = planning.find("h200")
+    machine = estimate.Machine(1, 1, 1, target.bandwidth, target.flops)
+    decoder = programs.decoder(QWEN_7B, case(QWEN_7B, 1, 0).sizes)
+    at_0 = 1 / estimate.tokens_per_second(decoder, machine, estimate.Batch(10**9, 0, 0, 0))
+    assert at_0 == pytest.approx(17.9e-6, rel=2e-3)
+    read = estimate.Decoder(0, 0, decoder.kv_bytes, 0)
+    assert estimate.step_seconds(read, machine, estimate.Batch(1, 0, 0, 1)) == pytest.approx(13.3e-9, rel=3e-3)
+    batch = estimate.Batch(1600, 0, 0, 2048)
+    assert estimate.tokens_per_second(decoder, machine, batch) == pytest.approx(21_500, rel=0.04)
+
+
+def test_answers_and_scorings_are_counted() -> None:
+    assert STUDY.answers == 2 * (10 * 4 + 5 * 8)
+    # The base's under the base, the other's under the base and under itself: 3 x 2 of each of 15 problems.
+    assert STUDY.scorings == 3 * 2 * 15
+
+
+def test_slots_of_a_compiled_plan_fit_and_more_would_not(cpu_plan: planning.Plan) -> None:
+    fit, memory = cpu_plan.fit, cpu_plan.target.memory
+    assert fit.verified and fit.most.total <= memory
+    assert cpu_plan.slots == SLOTS.slots and cpu_plan.advice == ()
+    per_slot = (fit.most.total - fit.wanted.total) / (fit.slots - SLOTS.slots)
+    assert fit.most.total + per_slot * 2 * fitting.SLOTS_STEP > memory / (1 + fitting.CLOSE)
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_search_finds_nearly_the_most_slots(share: float, refuse: bool) -> None:
+    for slots in (16, 80, 256):
+        some = case(QWEN_7B, 1, 140 * 10**9, slots)
+        fit = fitting.fit_slots(some, growing(some, share, refuse), PREFILL)
+        most = (some.memory - some.fixed_bytes) / (some.slot_bytes * (1 + share))
+        assert fit.slots <= most
+        assert fit.slots >= most / (1 + fitting.CLOSE) - some.step
+
+
+def test_no_slot_fits_a_device_smaller_than_the_weights() -> None:
+    some = case(QWEN_32B, 1, 16 * 10**9)
+    fit = fitting.fit_slots(some, growing(some, 0.1), PREFILL)
+    assert (fit.slots, fit.most, fit.wanted) == (0, None, None)
+
+
+def test_what_does_not_fit_says_what_would() -> None:
+    some = case(QWEN_32B, 1, 80 * 10**9, 64)
+    lines = fitting.advice(some, fitting.fit_slots(some, growing(some, 0.0), PREFILL), ())
+    assert "no 8 slots fit at 16,384 new tokens" in lines[0]
+    # 262,144 bytes a token; what is left of 80 GB, in pages of 32.
+    tokens = int((80e9 - some.weight_bytes) / (262_144 * 32)) * 32
+    mean = given(some, tokens).held(1024)
+    assert lines[1] == (
+        f"64 slots would fit with config.engine.cache_tokens = {tokens:,}, which holds {mean} samples of 1,024 tokens "
+        "(arithmetic)"
+    )
+    found = int(lines[2].split("fit ")[1].split()[0])
+    larger = case(QWEN_32B, found, some.memory, 64)
+    smaller = case(QWEN_32B, found // 2, some.memory, 64)
+    assert larger.weight_bytes + larger.cache_bytes <= some.memory
+    assert smaller.weight_bytes + smaller.cache_bytes > some.memory
+    shorter = int(lines[3].removesuffix(" new tokens (arithmetic)").split()[-1].replace(",", ""))
+    assert lines[3].startswith("64 slots would fit here at")
+    fits, not_quite = (
+        some._replace(workload=dataclasses.replace(some.workload, max_tokens=n)) for n in (shorter, shorter + 1)
+    )
+    assert fits.weight_bytes + fits.cache_bytes <= some.memory < not_quite.weight_bytes + not_quite.cache_bytes
+
+
+def test_a_given_cache_limits_nothing_else_and_says_what_it_is_too_small_for() -> None:
+    some = given(case(QWEN_7B, 1, 140 * 10**9, 64), 100_000)
+    wide = compiling.Compiled("decode_window", True, 1.0, 0, int(some.fixed_bytes) + 10**9, 10**9)
+    fit = fitting.fit_slots(some, lambda *_: wide, PREFILL)
+    assert (fit.slots, fit.most) == (64, wide) and fitting.advice(some, fit, ()) == []
+    large = given(some, 10**7)
+    lines = fitting.advice(large, fitting.fit_slots(large, growing(large, 0.0), PREFILL), ())
+    assert lines[0] == "no 8 slots fit with config.engine.cache_tokens = 10,000,000"
+    tokens = int((140e9 - some.weight_bytes) / (57_344 * 32)) * 32
+    assert f"cache_tokens = {tokens:,}" in lines[1]
+    small = given(some, 3200)
+    (line,) = fitting.advice(small, fit, ())
+    assert line.startswith("config.engine.cache_tokens = 3,200 holds no sample of 16,384 tokens")
+    least = int(line.split(": ")[1].split()[0].replace(",", ""))
+    assert given(some, least).held(16_384) == 1 and given(some, least - 1).held(16_384) == 0
+
+
+@pytest.mark.parametrize("shape", [pytest.param((1, 1), marks=pytest.mark.slow), (2, 2)])
+def test_windows_are_planned_with_the_shapes_and_places_that_the_engine_sends(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Window, prefill, and what moves pages; one sample is set back for want of pages."""
+    config = dataclasses.replace(SLOTS, slots=4, cache_tokens=shape[0] * 16 * 5, buckets=(2,))
+    mesh = make_mesh(MeshConfig(data=shape[0], tensor=shape[1]))
+    params = jax.device_put(init_params(TINY, jax.random.key(0)), parameter_shardings(parameter_specs(TINY), mesh))
+    sent: dict[str, list] = {}
+
+    def recorded(name: str) -> Any:
+        real = getattr(device, name)
+
+        def call(*args: Any) -> Any:
+            sent.setdefault(name, []).append(jax.tree.map(described, args))
+            return real(*args)
+
+        call.lower = real.lower
+        return call
+
+    for name in ("decode_window", "prefill", "read_pages", "write_pages"):
+        monkeypatch.setattr(device, name, recorded(name))
+    made = Engine(params, TINY, config, 40)
+    requests = [Request("a", (1, 2, 3, 4, 5, 6), (1, 2), tuple(range(4)), SamplingParams(1.0, 1.0, 40, ()))]
+    assert len(list(made.generate(requests))) == 4
+    planned = {
+        "decode_window": [programs.decode_window(TINY, made.shapes, mesh, rows) for rows in made.shapes.buckets],
+        "prefill": [programs.prefill(TINY, config, made.shapes, mesh, n) for n in made.shapes.prefills],
+    }
+    planned["read_pages"], planned["write_pages"] = ([p] for p in programs.moved_pages(TINY, made.shapes, mesh))
+    for name, found in planned.items():
+        monkeypatch.setattr(device, name, Shown())
+        known = [jax.tree.map(described, program.trace()) for program in found]
+        assert sent[name] and all(args in known for args in sent[name]), name
+
+
+class Shown:
+    """Stands where a jitted program does, and shows what it would be traced with."""
+
+    def trace(self, *args: Any) -> Any:
+        return args
+
+
+def described(x: Any) -> Any:
+    """An array's shape, dtype and place (None where that is left to the program); anything else as it is."""
+    return (x.shape, x.dtype, getattr(x, "sharding", None)) if hasattr(x, "shape") else x
+
+
+def test_pages_are_not_copied_by_prefill_or_by_what_moves_them() -> None:
+    """Twice the pages, the same temporaries."""
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    target = planning.find("cpu")
+
+    def needs(tokens: int) -> list[int]:
+        config = dataclasses.replace(SLOTS, page=8, cache_tokens=tokens, prompt_places=256)
+        some = fitting.Case(TINY, config, STUDY, mesh, 10**9)
+        assert len(some.sizes.prefills) == 2
+        return [p.temporaries for p in some.helpers(lambda p, big: compiling.compile_program(p, target, True, big))]
+
+    assert needs(8_000) == needs(16_000)
+
+
+def test_windows_of_data_parallel_shards_send_nothing_in_their_token_loop() -> None:
+    mesh = programs.make_mesh(MeshConfig(data=2), jax.devices()[:2])
+    some = fitting.Case(TINY, SLOTS, STUDY, mesh, 10**9)
+    found = some.window(16, lambda p, big: compiling.compile_program(p, planning.find("cpu"), True, big))
+    assert (found.loop.turns, found.loop.collectives, found.loop.sent) == (SLOTS.window, (), 0)
+    assert found.loop.big_writes_step == 0
+
+
+def test_token_loop_of_a_real_program_sends_sums_over_tensor(cpu_plan: planning.Plan) -> None:
+    """Over 2 devices, a sum after each layer's attention and after each ffn, and more to draw the tokens."""
+    loop = cpu_plan.window.loop
+    assert dict(loop.collectives)["all-reduce"] >= 2 * TINY.layers
+    assert loop.sent >= 2 * TINY.layers * SLOTS.slots * TINY.width * 4
+    assert cpu_plan.window.temporaries > 0
+
+
+@pytest.mark.parametrize("name", ["h200-8", "h200-128", "v5e-8", "v5p-128"])
+def test_every_target_at_least_lowers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "missing_extra", lambda target: "none")
+    target = planning.find(name)
+    found = planning.plan(TINY, SLOTS, STUDY, target)
+    assert not any(program.real for program in (*found.others, found.fit.wanted))
+    assert found.fit.slots > 0 and not found.fit.verified
+    text = planning.render(found)
+    assert "lowered only: pip install -e '.[none]' compiles them" in text and "unknown" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["v5e-8", "h200-8"])
+def test_real_compilers_say_what_a_target_needs(name: str) -> None:
+    target = planning.find(name)
+    missing = compiling.missing_extra(target)
+    if missing:
+        pytest.skip(f"needs the compiler of the {missing} extra, no device: pip install -e '.[{missing}]'")
+    found = planning.plan(TINY, SLOTS, STUDY, target)
+    assert found.extra is None and all(program.temporaries is not None for program in found.others)
+    assert found.window.total <= target.memory
+
+
+def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.Plan) -> None:
+    text = planning.render(cpu_plan)
+    for words in (
+        "20 GB/s and 0.1 TFLOP/s",
+        "compiled for real",
+        "slots that fit at 12 new tokens",
+        "hours",
+        "prefill",
+    ):
+        assert words in text
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_unknown_target_names_the_known() -> None:
+    with pytest.raises(UserError, match="one of cpu, h200, h200-8, h200-128, v5e-8, .*did you mean v5e-8"):
+        planning.find("v5e8")
+    assert [(t.hosts, t.host_devices) for t in targets.TARGETS] == [
+        (1, 1), (1, 1), (1, 8), (16, 8), (1, 8), (1, 4), (16, 4), (4, 4)
+    ]  # fmt: skip
+
+
+def settings_of(name: str) -> Settings:
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return schema.from_config(Settings, module.get_config())
+
+
+def test_answers_of_a_plan_are_capped_by_the_context() -> None:
+    s = settings_of("oat_zero_math")
+    study = job.workload_of(s, job.model_of(s))
+    assert s.model.context == 4096 and study.max_tokens == 4096 - job.PROMPT_TOKENS
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*_math.py")), ids=lambda path: path.stem)
+def test_every_math_config_has_a_study(path: Path) -> None:
+    s = settings_of(path.stem)
+    model = job.model_of(s)
+    study = job.workload_of(s, model)
+    assert study.answers > 0 and np.dtype(jnp.dtype(model.dtype)).itemsize == 2
+    assert {b.name for b in study.benchmarks} == set(s.benchmarks)

@@ -1,0 +1,86 @@
+"""What a plan says of machines of several hosts: replicas of the sampler, and the hosts that one may need."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from rlvr_limit import planning
+from rlvr_limit.distributed.mesh import MeshConfig
+from rlvr_limit.engine import EngineConfig
+from rlvr_limit.models.decoder import ModelConfig
+from rlvr_limit.planning import compiling, estimate, fitting, hlo, programs
+from rlvr_limit.planning.plan import Trained, _together
+from rlvr_limit.types import UserError
+from tests.planning.test_plan import SLOTS, STUDY, TINY
+
+LARGE = ModelConfig(152_064, 5120, 64, 48, 16, 128, 27_648, dtype="bfloat16")
+"""Of about Qwen2.5-32B's shape, and cut evenly by 16 devices."""
+
+
+@pytest.fixture(scope="module")
+def plans() -> list[planning.Plan]:
+    """Lowered only: one machine of eight devices, and sixteen of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiling, "missing_extra", lambda target: "none")
+        return [planning.plan(TINY, SLOTS, STUDY, planning.find(name)) for name in ("h200-8", "h200-128")]
+
+
+def test_each_host_has_a_replica_which_is_planned_as_that_of_one_host_is(plans: list[planning.Plan]) -> None:
+    one, many = plans
+    assert (many.together, many.replicas, many.mesh) == (1, 16, one.mesh)
+    assert [(p.name, p.resident) for p in many.others] == [(p.name, p.resident) for p in one.others]
+    assert (many.machine, many.sizes, many.slots) == (one.machine, one.sizes, one.slots)
+
+
+def test_replicas_draw_beside_one_another_and_share_the_hours(plans: list[planning.Plan]) -> None:
+    one, many = plans
+    text = planning.render(many)
+    speed = estimate.tokens_per_second(one.decoder, one.machine, one.batch)
+    hours = STUDY.answers * STUDY.mean_tokens / (16 * speed) / 3600
+    assert f"{speed:,.0f} tokens/s a replica, {16 * speed:,.0f} by 16, {hours:,.1f} hours" in text
+    assert "16 hosts of 8 x H200" in text and "send each other nothing: 16" in text
+    assert f"slots of all 16 replicas: 16 x {one.slots} = {16 * one.slots}" in text
+    # Two arms: the base's answers under the base, the other's under both.
+    assert "hours by 3 replicas" in text
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_what_training_holds_and_sends_is_told_beside_what_the_sampler_needs(plans: list[planning.Plan]) -> None:
+    sends = hlo.Sends((("all-gather", 3.0),), 2e9, ("fsdp",))
+    gradient = compiling.Compiled("gradient", True, 1.0, 10**9, 2 * 10**9, 10**9, sends=sends)
+    window = compiling.Compiled("decode_window", True, 1.0, 0, 130 * 10**9, 10**9)
+    many = dataclasses.replace(plans[1], fit=dataclasses.replace(plans[1].fit, wanted=window))
+    for beside, verdict in ((10 * 10**9, "fits"), (11 * 10**9, "does not fit")):
+        update = planning.Update("grpo", 6 * 10**9, 5 * 10**9, 0, beside, ())
+        text = planning.render(dataclasses.replace(many, trained=(Trained(update, (gradient,)),)))
+        assert "training mesh: data 4, fsdp 16, tensor 2 over all 16 hosts" in text
+        assert "grpo: each device holds parameters 6.00 GB, optimizer 5.00 GB\n" in text
+        assert "gradient: 3 all-gather; 2.00 GB a device, over fsdp, nothing over data or tensor" in text
+        together = f"together {(130 * 10**9 + beside) / 1e9:.2f} GB of 140.00 GB: {verdict}\n"
+        assert together in text and max(map(len, text.splitlines())) < 200
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_a_replica_spans_the_fewest_hosts_that_hold_it(hosts: int) -> None:
+    """4 x 4 devices, and of their memory the least that holds the decoder on so many hosts, or a byte less."""
+    target = planning.find("v6e-16")
+    shapes = EngineConfig(slots=16, window=16, prompt_places=512, prefill_rows=8, prefix_rows=16)
+    study = planning.Workload((planning.Benchmark("a", 10, 128),), 2, 1024, 1024, 128)
+    own = programs.mesh_for(LARGE, 4, MeshConfig())
+
+    def needs(hosts: int) -> int:
+        some = fitting.Case(LARGE, shapes, study, programs.make_mesh(own, (), hosts), 0)
+        return math.ceil(some.fixed_bytes + some.step * some.slot_bytes)
+
+    def together(memory: int, least: int = 1) -> int:
+        some = fitting.Case(LARGE, shapes, study, programs.make_mesh(own, ()), memory)
+        return _together(some, own, dataclasses.replace(target, memory=memory), least)
+
+    assert needs(1) > needs(2) > needs(4)
+    assert together(needs(hosts)) == hosts and together(needs(hosts) - 1) == min(4, 2 * hosts)
+    assert together(needs(1), hosts) == hosts
+    with pytest.raises(UserError, match="config.hosts.together: found 3, but a divisor of 4 hosts is right"):
+        together(needs(1), 3)

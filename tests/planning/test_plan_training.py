@@ -1,0 +1,137 @@
+"""What a plan says of training: the state that training has, and every program that an update runs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from rlvr_limit import planning, rl
+from rlvr_limit.distributed.mesh import TRAINING_AXIS, MeshConfig, sharding
+from rlvr_limit.engine.shapes import shapes_of
+from rlvr_limit.models.decoder import init_params, parameter_count
+from rlvr_limit.models.log_probs import Rows, answer_logprobs
+from rlvr_limit.planning import compiling, hlo, programs
+from rlvr_limit.planning import updates as job
+from rlvr_limit.training import learner, segments
+from tests.planning.test_plan import TINY, settings_of
+
+
+def test_updates_of_recipes_have_the_state_that_training_has() -> None:
+    s = settings_of("countdown_smoke")
+    model, shapes = job.model_of(s), job.engine_of(s)
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    assert [p.name for update in job.updates(s, model, shapes, mesh, 1) for p in update.programs] == [
+        "supervised update of 32 x 14 tokens",
+        "policy update of 8 x 14 tokens",
+    ]
+    tx = rl.optimizer(s.arms["grpo"].rl.optimizer, 10)
+    for lora in (None, rl.Lora(2, 4.0)):
+        params, compute = init_params(model, jax.random.key(0)), rl.Compute()
+        _, real = learner.begin(params, model, tx, compute, False, "", lora, seed=0)
+        planned = job._state(model, mesh, tx, "", lora)
+        assert jax.tree.structure(real) == jax.tree.structure(planned)
+        for x, y in zip(jax.tree.leaves(real), jax.tree.leaves(planned), strict=True):
+            assert (x.shape, x.dtype) == (y.shape, y.dtype)
+
+
+def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once() -> None:
+    s = settings_of("countdown_smoke")
+    model, engine = job.model_of(s), job.engine_of(s)
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    found = {}
+    for rank in (0, 2):
+        recipe = dataclasses.replace(s.arms["grpo"].rl, lora_rank=rank)
+        training = dataclasses.replace(s.training, tokens=64)
+        places = engine.prompt_places, s.sampling.max_tokens
+        program, step = job._reinforced(model, mesh, training, recipe, places)
+        compiled = compiling.compile_program(program, planning.find("cpu"), True, 0)
+        assert all(("adapters of rank 2" in each.name) == bool(rank) for each in (program, step))
+        found[rank] = program.resident, compiled.alone - compiled.temporaries
+    weights = programs.device_bytes(programs.abstract_params(model, mesh))
+    assert found[2][0] < 0.2 * found[0][0] and found[0][0] >= 2 * weights
+    # Without adapters weights and their gradient; with them weights, few adapters and their gradient.
+    assert weights < found[2][1] < 1.5 * weights and found[0][1] > 1.9 * weights
+
+
+def test_a_value_head_has_a_program_of_its_own_beside_the_policys_optimizer() -> None:
+    s = settings_of("countdown_smoke")
+    model, engine = job.model_of(s), job.engine_of(s)
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    recipe = s.arms["grpo"].rl
+    ppo = dataclasses.replace(recipe, algorithm="ppo", value_optimizer=recipe.optimizer)
+    places = engine.prompt_places, s.sampling.max_tokens
+    policy, _, value = job._reinforced(model, mesh, dataclasses.replace(s.training, tokens=64), ppo, places)
+    assert value.name == f"value head's gradient of {64 // sum(places)} x {sum(places)} tokens"
+    assert policy.resident == value.resident > 1.9 * programs.device_bytes(programs.abstract_params(model, mesh))
+    compiled = compiling.compile_program(value, planning.find("cpu"), True, 0)
+    # A forward pass: it is given all weights, and gives a gradient of the head alone.
+    assert compiled.alone > programs.device_bytes(programs.abstract_params(model, mesh))
+
+
+def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> None:
+    s = settings_of("countdown_smoke")
+    model, engine = job.model_of(s), dataclasses.replace(job.engine_of(s), prefix_rows=2)
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    recipe = dataclasses.replace(s.arms["grpo"].rl, segment=4, importance_cap=2.0)
+    arms = {"grpo": dataclasses.replace(s.arms["grpo"], rl=recipe)}
+    (update,) = job.updates(dataclasses.replace(s, arms=arms), model, engine, mesh, 1)
+    _, *drawing = update.programs
+    longest = engine.prompt_places + s.sampling.max_tokens
+    # The cache that the job itself asks for, at its own longest segment.
+    sizes = shapes_of(segments.engine_config(engine, longest), mesh, recipe.segment)
+    assert sizes.prefills[-1] >= longest
+    assert [p.name for p in drawing] == [
+        f"prefill of {engine.prefill_rows} x {sizes.prefills[-1]} tokens, segments of 4 tokens",
+        f"decode_window of {engine.slots} rows, segments of 4 tokens",
+    ]
+    asked, usual = (programs.device_bytes(programs.pool(model, x, mesh)) for x in (sizes, shapes_of(engine, mesh, 4)))
+    assert asked > usual
+    weights = programs.device_bytes(programs.abstract_params(model, mesh))
+    for program in drawing:
+        compiled = compiling.compile_program(program, planning.find("cpu"), True, 0)
+        held = compiled.alone - compiled.temporaries
+        # A prefill makes no logits, and so is not given all weights.
+        assert asked + weights * (program is not drawing[0]) <= held and 2 * weights <= program.resident < 2.1 * weights
+        assert compiled.fits(asked + program.resident) is False
+
+
+def test_training_over_hosts_cuts_the_state_over_all_their_devices_and_samples_beside_a_copy() -> None:
+    s = settings_of("countdown_smoke")
+    model, engine = job.model_of(s), job.engine_of(s)
+    own = MeshConfig(tensor=2)
+    seen: list[tuple] = []
+    for hosts in (1, 4):
+        mesh = programs.make_mesh(own, jax.devices()[: 2 * hosts], hosts, TRAINING_AXIS)
+        assert dict(mesh.shape) == {"data": 1, "fsdp": hosts, "tensor": 2}
+        seen.append((job.updates(s, model, engine, mesh, hosts), mesh))
+    (one, _), (four, mesh) = seen
+    whole = 4 * parameter_count(model)
+    for update, alone in zip(four, one, strict=True):
+        assert whole / 8 <= update.parameters < 1.1 * whole / 8 and whole / 2 <= alone.parameters < 1.1 * whole / 2
+        assert abs(update.optimizer - 2 * update.parameters) < 100
+    assert four[0].beside_sampler is None
+    # On one host the sampler takes the state's own arrays.
+    assert one[1].beside_sampler == one[1].optimizer
+    assert four[1].beside_sampler == four[1].optimizer + four[1].parameters
+    compiled = compiling.compile_program(four[1].programs[0], planning.find("cpu"), True, 0)
+    assert set(compiled.sends.axes) == {"fsdp", "tensor"}
+
+
+def test_the_unembedding_is_fetched_once_however_many_chunks_of_logits_there_are() -> None:
+    """64 positions a device, in one chunk or eight; without the pass that would take a fetch out of a loop for XLA:CPU,
+    and does not for XLA:TPU and XLA:GPU."""
+    mesh = programs.make_mesh(MeshConfig(fsdp=4, tensor=2), jax.devices()[:8])
+    config = dataclasses.replace(TINY, vocab_size=4096)
+    params = programs.abstract_params(config, mesh)
+    lie = sharding(mesh, (8,), ("rows",))
+    rows = Rows(*(jax.ShapeDtypeStruct((8, 32), dtype, sharding=lie) for dtype in (jnp.int32, bool)))
+
+    def gathered(chunk: int) -> float:
+        scores = jax.jit(lambda params, rows: answer_logprobs(params, config, rows, chunk))
+        as_it_stands = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
+        text = scores.trace(params, rows).lower().compile(compiler_options=as_it_stands).as_text()
+        return dict(hlo.sends(text, mesh.shape).collectives)["all-gather"]
+
+    assert gathered(64) == gathered(8)

@@ -1,0 +1,67 @@
+"""Runs the smoke config as a user would, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def command(runs: Path, *overrides: str) -> list[str]:
+    """The command line of the smoke config with its run folders under `runs`."""
+    config = "--config=configs/countdown_smoke.py"
+    return [sys.executable, "main.py", config, f"--config.runs={runs}", *(f"--config.{o}" for o in overrides)]
+
+
+def environment() -> dict[str, str]:
+    """Without the tests' virtual devices, as at a user's desk."""
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+
+
+def run(runs: Path, *overrides: str, largest_file: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs to the end; the caller looks at the exit code. largest_file bounds every file, in units of 512 bytes."""
+    words = command(runs, *overrides)
+    if largest_file is not None:
+        words = ["sh", "-c", f'ulimit -f {largest_file}; exec "$@"', "sh", *words]
+    return subprocess.run(words, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
+
+
+def free_address() -> str:
+    """An address of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def run_folder(output: str) -> Path:
+    """The run folder that a compare job named."""
+    return Path(re.search(r"^run folder: (.+)$", output, re.MULTILINE)[1])
+
+
+def kill_when(runs: Path, ready: Callable[[str], bool], delay: float, *overrides: str) -> str:
+    """Starts a run, waits until ready(output so far), then `delay` seconds, then kill -9; returns the output.
+
+    Returns "" for a run that ended before it could be killed.
+    """
+    log = runs / f"killed-{time.monotonic_ns()}.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command(runs, *overrides), cwd=REPOSITORY, env=environment(), stdout=file, stderr=file
+        )
+    while process.poll() is None and not ready(log.read_text()):
+        time.sleep(0.005)
+    time.sleep(delay)
+    if process.poll() is not None:
+        assert process.returncode == 0, log.read_text()
+        return ""
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return log.read_text()

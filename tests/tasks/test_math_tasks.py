@@ -1,0 +1,331 @@
+"""Loading mathematics benchmarks: what each official layout becomes, what is refused, and the way to the hub."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from rlvr_limit.grading.math.grade import grade
+from rlvr_limit.tasks.math import BENCHMARKS, Question, load, load_file, split_omni_math
+from rlvr_limit.types import Problem, UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# One row in the official layout of each benchmark, with the file it comes in and what is to be made of it.
+OFFICIAL = {
+    "gsm8k": ("gsm8k_test.jsonl", {"question": "How many?", "answer": "2 + 3 = <<2+3=5>>5\n#### 1,005"}, "0", "1,005"),
+    "math500": (
+        "math500.jsonl",
+        {"problem": "Polar?", "solution": "...", "answer": r"\left( 3, \frac{\pi}{2} \right)", "unique_id": "a/1.json"},
+        "0",
+        r"\left( 3, \frac{\pi}{2} \right)",
+    ),
+    "minerva_math": (
+        "minerva_math.jsonl",
+        {"problem": "Image?", "solution": r"\[ s=\frac{\boxed{2}}{1} \] so $\boxed{1.6} \mathrm{~cm}$", "idx": 0},
+        "0",
+        "1.6",
+    ),
+    "olympiadbench": (
+        "olympiadbench.jsonl",
+        {
+            "id": 1664,
+            "question": "Find all.",
+            "context": None,
+            "final_answer": ["$69$,$84$"],
+            "is_multiple_answer": True,
+        },
+        "1664",
+        ("69", "84"),
+    ),
+    "aime24": ("aime24.jsonl", {"id": 60, "problem": "Aya?", "answer": "025"}, "60", "025"),
+    "amc23": ("amc23.jsonl", {"id": 7, "question": "Miles?", "answer": 27.0}, "7", "27"),
+    "omni_math": ("omni_math_rule.jsonl", {"problem": "Sum?", "solution": "", "answer": "64"}, "0", "64"),
+    "gsm8k_train": ("gsm8k_train.jsonl", {"question": "How many?", "answer": "2 + 3 = 5\n#### 5"}, "0", "5"),
+    "math_train": (
+        "math_train.json",
+        {"problem": "Solve.", "solution": r"Thus $\boxed{\frac{1}{2}}$."},
+        "0",
+        r"\frac{1}{2}",
+    ),
+}
+
+
+def write(folder, name, rows):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def questions(count):
+    return tuple(Question(f"omni_math/{i}", f"Question {i}?", str(i)) for i in range(count))
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_official_layout_is_read_from_every_kind_of_file(tmp_path, name, suffix):
+    file, row, identity, answer = OFFICIAL[name]
+    (found,) = load(name, write(tmp_path, Path(file).stem + suffix, [row]))
+    question = row.get("problem") or row["question"]
+    assert found == Question(f"{name}/{identity}", question, answer)
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_reference_of_every_benchmark_grades_itself_right(tmp_path, name):
+    file, row, _, answer = OFFICIAL[name]
+    (found,) = load(name, write(tmp_path, file, [row]))
+    given = Problem(found.id, found.question, "", (), found.answer)
+    text = answer if isinstance(answer, str) else " and ".join(answer)
+    assert grade(given, rf"so $\boxed{{{text}}}$").correct
+    assert not grade(given, r"so $\boxed{-17}$").correct
+
+
+def test_every_benchmark_of_the_table_is_tested():
+    assert {entry.name for entry in BENCHMARKS} == set(OFFICIAL)
+
+
+def test_ids_and_order_do_not_depend_on_the_limit(tmp_path):
+    write(tmp_path, "math500.jsonl", [{"problem": f"{i}?", "answer": str(i)} for i in range(20)])
+    everything = load("math500", tmp_path)
+    assert [entry.id for entry in everything] == [f"math500/{i}" for i in range(20)]
+    assert load("math500", tmp_path, limit=7) == everything[:7]
+    assert load("math500", str(tmp_path), limit=99) == everything
+
+
+def test_shards_and_folders_are_found(tmp_path):
+    for part in range(2):
+        rows = [{"problem": f"{part}-{i}?", "answer": str(i)} for i in range(3)]
+        write(tmp_path, f"math500/test-0000{part}-of-00002.parquet", rows)
+    assert [entry.question for entry in load("math500", tmp_path)][2:4] == ["0-2?", "1-0?"]
+
+
+def test_gsm8k_test_is_taken_though_its_training_set_lies_beside_it(tmp_path):
+    write(tmp_path, "gsm8k_train.jsonl", [{"question": "train", "answer": "#### 1"}])
+    write(tmp_path, "gsm8k_test.jsonl", [{"question": "test", "answer": "#### 2"}])
+    assert [entry.question for entry in load("gsm8k", tmp_path)] == ["test"]
+
+
+def test_context_goes_before_the_question(tmp_path):
+    row = {**OFFICIAL["olympiadbench"][1], "context": "Let $x>0$."}
+    assert load("olympiadbench", write(tmp_path, "olympiadbench.jsonl", [row]))[0].question == "Let $x>0$.\nFind all."
+
+
+def test_separators_inside_a_string_do_not_end_a_line(tmp_path):
+    write(tmp_path, "math500.jsonl", [{"problem": "a\u2028b\x85c", "answer": "1"}, {"problem": "d", "answer": "2"}])
+    assert load("math500", tmp_path)[0].question == "a\u2028b\x85c"
+
+
+def test_another_number_of_rows_than_the_official_file_is_said(tmp_path, caplog):
+    load("math500", write(tmp_path, "math500.jsonl", [{"problem": "?", "answer": "1"}]))
+    assert "math500: 1 rows" in caplog.text and "not 500" in caplog.text
+
+
+def test_a_training_set_leaves_out_what_has_no_reference_or_comes_twice_and_says_so(tmp_path, caplog):
+    rows = [{"problem": f"{i}?", "answer": a} for i, a in enumerate(["1", "", None, "4"])]
+    found = load("math_train", write(tmp_path, "math_train.json", [*rows, {"problem": "0?", "answer": "1"}]))
+    assert [(entry.id, entry.answer) for entry in found] == [("math_train/0", "1"), ("math_train/3", "4")]
+    assert "3 rows without a reference" in caplog.text and "row 1" in caplog.text
+    with pytest.raises(UserError, match="'answer' or 'solution' is missing"):
+        load("math_train", write(tmp_path, "math_train.json", [{"problem": "?"}]))
+
+
+def test_a_file_of_ones_own_is_problems_and_answers(tmp_path):
+    rows = [{"problem": f"{i}?", "answer": a} for i, a in enumerate(["x", 5, 0.5, ["1", 2], ["3"]])]
+    found = load_file(write(tmp_path, "mine.jsonl", rows) / "mine.jsonl")
+    assert [entry.answer for entry in found] == ["x", "5", "0.5", ("1", "2"), "3"]
+    assert [entry.id for entry in found] == [f"mine/{i}" for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"problem": "q"}, "'answer' is missing"),
+        ({"problem": "q", "answer": []}, "empty list"),
+        ({"problem": "q", "answer": ["1", ""]}, "not empty"),
+        ({"problem": "q", "answer": True}, "True"),
+        ({"question": "q", "answer": "1"}, "'problem' is missing"),
+    ],
+)
+def test_a_bad_row_of_ones_own_is_named(tmp_path, row, said):
+    path = write(tmp_path, "mine.jsonl", [{"problem": "a", "answer": "1"}, row]) / "mine.jsonl"
+    with pytest.raises(UserError, match=rf"mine.jsonl:2: .*{said}"):
+        load_file(path)
+    with pytest.raises(UserError, match="found no"):
+        load_file(tmp_path / "other.jsonl")
+
+
+GOOD = '{"problem": "p", "answer": "1"}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([GOOD, "{broken"], ["math500.jsonl:2", "no JSON", "column 2"]),
+        ([GOOD, "", "[1, 2]"], ["math500.jsonl:3", "list", "object"]),
+        ([GOOD, '{"problem": "q"}'], ["math500.jsonl:2", "'answer'", "missing", "problem"]),
+        ([GOOD, '{"answer": "q"}'], ["math500.jsonl:2", "'problem'", "missing"]),
+        ([GOOD, '{"problem": "q", "answer": null}'], ["math500.jsonl:2", "'answer'", "missing"]),
+        ([GOOD, '{"problem": " ", "answer": "1"}'], ["math500.jsonl:2", "'problem'", "not empty"]),
+        ([GOOD, '{"problem": "q", "answer": 5}'], ["math500.jsonl:2", "'answer'", "5", "text"]),
+        ([GOOD, '{"problem": "q", "answer": "1"}', GOOD], ["math500.jsonl:3", "'problem'", "math500.jsonl:1"]),
+        ([], ["math500.jsonl", "no rows"]),
+    ],
+)
+def test_a_bad_row_is_named_by_file_line_and_field(tmp_path, lines, said):
+    (tmp_path / "math500.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UserError) as caught:
+        load("math500", tmp_path)
+    assert all(word in str(caught.value) for word in said), caught.value
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "said"),
+    [
+        ("gsm8k", {"question": "q", "answer": "no marks"}, "#### answer"),
+        ("minerva_math", {"problem": "q", "solution": r"no \boxed{"}, "no \\boxed"),
+        ("olympiadbench", {"id": 1, "question": "q", "final_answer": "5"}, "a list of answers"),
+        ("aime24", {"problem": "q", "answer": "5"}, "'id' is missing"),
+    ],
+)
+def test_a_reference_that_is_not_where_it_should_be_is_refused(tmp_path, name, row, said):
+    with pytest.raises(UserError, match=said.replace("\\", r"\\")):
+        load(name, write(tmp_path, OFFICIAL[name][0], [row]))
+
+
+def test_the_same_row_name_twice_is_refused(tmp_path):
+    rows = [{"id": 60, "problem": "a", "answer": "1"}, {"id": 60, "problem": "b", "answer": "2"}]
+    with pytest.raises(UserError, match="aime24.jsonl:2: row name is the same as in .*aime24.jsonl:1: 'aime24/60'"):
+        load("aime24", write(tmp_path, "aime24.jsonl", rows))
+
+
+def test_what_cannot_be_found_is_said(tmp_path):
+    with pytest.raises(UserError, match="one of gsm8k, math500, minerva_math, olympiadbench, aime24, amc23, omni_math"):
+        load("math5000", tmp_path)
+    with pytest.raises(UserError, match="has no file math500"):
+        load("math500", tmp_path)
+    with pytest.raises(UserError, match="is no folder"):
+        load("math500", tmp_path / "nowhere")
+    with pytest.raises(UserError, match="at least 1"):
+        load("math500", tmp_path, limit=0)
+    for suffix in (".jsonl", ".parquet"):
+        write(tmp_path, f"amc23{suffix}", [OFFICIAL["amc23"][1]])
+    with pytest.raises(UserError, match="exactly one of them"):
+        load("amc23", tmp_path)
+    (tmp_path / "aime24.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(UserError, match="no readable Parquet file"):
+        load("aime24", tmp_path)
+
+
+def test_seeded_split_is_disjoint_complete_stable_and_says_what_it_is():
+    everything = questions(2821)
+    split = split_omni_math(everything, None, seed=3)
+    assert (len(split.train), len(split.test)) == (2000, 821)
+    assert {*split.train, *split.test} == set(everything)
+    assert "not the paper's" in split.label
+    assert split == split_omni_math(everything, None, seed=3) != split_omni_math(everything, None, seed=4)
+
+
+def test_split_of_the_folder_decides(tmp_path):
+    (tmp_path / "omni_math_split.json").write_text('{"train": [2, 0], "test": [1]}')
+    split = split_omni_math(questions(4), tmp_path, seed=0)
+    assert [q.id for q in split.train] == ["omni_math/2", "omni_math/0"] and split.test[0].id == "omni_math/1"
+    assert split.label == "from omni_math_split.json"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"train": [0]}', "is right"),
+        ("{", "is right"),
+        ("[1]", "is right"),
+        ('{"train": [0, 4], "test": []}', "row 4"),
+        ('{"train": [0, 1], "test": [1]}', "1 rows stand there twice"),
+    ],
+)
+def test_a_bad_split_file_is_refused(tmp_path, text, said):
+    (tmp_path / "omni_math_split.json").write_text(text)
+    with pytest.raises(UserError, match=said):
+        split_omni_math(questions(4), tmp_path, seed=0)
+
+
+HUB_FILES = {"README.md": b"not data", "data/train-00000-of-00001.parquet": b""}
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub's interface as downloading one data set needs."""
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body):
+        commit, path = "c" * 40, self.path.partition("?")[0]
+        if "/api/datasets/HuggingFaceH4/aime_2024/tree/" in path:
+            listed = [{"type": "file", "path": n, "size": len(c), "oid": "0" * 40} for n, c in HUB_FILES.items()]
+            content, kind = json.dumps(listed).encode(), "application/json"
+        elif "/api/datasets/HuggingFaceH4/aime_2024" in path:
+            siblings = [{"rfilename": name} for name in HUB_FILES]
+            info = {"id": "HuggingFaceH4/aime_2024", "sha": commit, "siblings": siblings, "private": False}
+            content, kind = json.dumps(info).encode(), "application/json"
+        elif "/resolve/" in path:
+            content, kind = HUB_FILES[path.split(f"/resolve/{commit}/")[1]], "application/octet-stream"
+        else:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{len(content):040x}"')
+        self.send_header("X-Repo-Commit", commit)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+def load_from(endpoint, home):
+    code = (
+        "from rlvr_limit.tasks.math import load\nfrom rlvr_limit.types import UserError\n"
+        "try:\n    print(load('aime24'))\nexcept UserError as error:\n    print('error:', error)"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_hub_files_are_downloaded_kept_and_found_again_without_the_hub(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([OFFICIAL["aime24"][1]]), tmp_path / "rows.parquet")
+    HUB_FILES["data/train-00000-of-00001.parquet"] = (tmp_path / "rows.parquet").read_bytes()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    try:
+        out = load_from(endpoint, tmp_path / "home")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert out == "(Question(id='aime24/60', question='Aya?', answer='025'),)\n"
+    assert load_from(endpoint, tmp_path / "home") == out
+    refused = load_from(endpoint, tmp_path / "empty")
+    assert refused.startswith("error: hub data set HuggingFaceH4/aime_2024 cannot be had")
+    assert "--config.data_dir=FOLDER" in refused and refused.count("\n") == 1
