@@ -12,6 +12,14 @@ class UserError(Exception):
     """Bad input: one clear line for the user; the job's door prints it and exits with a code that is not 0."""
 
 
+def not_allowed(where: str, value: object, allowed: str) -> UserError:
+    """The error of a value that cannot be, to be raised: `sampling.top_p: 1.5 is not in (0, 1]`.
+
+    where names the field, the file and line, or the problem; allowed reads on from "is not".
+    """
+    return UserError(f"{where}: {value!r} is not {allowed}")
+
+
 class Stop(enum.StrEnum):
     """Why a sample ended. LENGTH means truncated, which is not the same as wrong."""
 

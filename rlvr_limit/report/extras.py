@@ -197,8 +197,8 @@ def _budget(results: Results) -> Extra | None:
         rows.append([arm.label, f"{tokens[0] / len(arm.n_M):.1f}", *cells])
     return Extra(
         "Problems solved for equal numbers of tokens",
-        f"Expected problems solved, of {len(results.problems)}, when all samples together take so many tokens: those of "
-        f"{base.label} at k = {join(_ks(base))}. A dash: outside what was sampled.",
+        f"Expected problems solved, of {len(results.problems)}, when all samples together take so many tokens: those "
+        f"of {base.label} at k = {join(_ks(base))}. A dash: outside what was sampled.",
         ["arm", "tokens an answer", *(f"{x:,.0f} tokens" for x in budgets)],
         rows,
     )

@@ -102,8 +102,8 @@ def _differences(results: Results, found: Findings, images: Images) -> list[str]
 def _histograms(results: Results, found: Findings, images: Images) -> list[str]:
     caption = (
         f"Problems by the share of their samples that are right: none, (0, .1], (.1, .2] \u2026 (.9, 1]; "
-        f"plain: {results.label(results.base)}, hatched: the other arm; {words.size(results)}. These are counts of these "
-        "problems, drawn without a band. None right does not mean that the problem cannot be solved."
+        f"plain: {results.label(results.base)}, hatched: the other arm; {words.size(results)}. These are counts of "
+        "these problems, drawn without a band. None right does not mean that the problem cannot be solved."
     )
     return [_picture(images, "histograms", "problems by share of right answers", caption)]
 
@@ -198,8 +198,9 @@ def _chains(results: Results, found: Findings, images: Images) -> list[str]:
         return [
             html.paragraph(
                 "Not known: no person has judged a chain of thought in this study. --config.job=grade writes "
-                "review/rare_wins.csv in the run folder, the right samples of problems that an arm solved at most 5 times; "
-                "write right or wrong into its last column, then --config.job=report shows bounds of CoT-Pass@k here."
+                "review/rare_wins.csv in the run folder, the right samples of problems that an arm solved at most 5 "
+                "times; write right or wrong into its last column, then --config.job=report shows bounds of "
+                "CoT-Pass@k here."
             )
         ]
     without = [arm.label for arm in results.arms if arm.name not in found.chains]
@@ -226,8 +227,8 @@ def _perplexity(results: Results, found: Findings, images: Images) -> list[str]:
     caption = (
         f"Perplexity per token of an arm's answers (text by) under a model (read by), the end token included; "
         "log scale. Box: quartiles and median, which is printed; whiskers: 5th to 95th percentile of "
-        f"{words.join(f'{count:,}' for count in counts)} answers; M = {len(results.problems)} problems. No band: answers "
-        "to one problem are alike. Text that the base finds likely is text that the base could have written."
+        f"{words.join(f'{count:,}' for count in counts)} answers; M = {len(results.problems)} problems. No band: "
+        "answers to one problem are alike. Text that the base finds likely is text that the base could have written."
     )
     parts = [_picture(images, "perplexity", "distributions of perplexity", caption)]
     if missing:
@@ -239,8 +240,9 @@ def _efficiency(results: Results, found: Findings, images: Images) -> list[str]:
     head, rows = tables.delta_se_rows(results, found)
     k = next(iter(found.against_base.values())).delta_se_k
     caption = (
-        f"pass@1 of every arm with its 95 % population band; line and shade: pass@{k} of {results.label(results.base)} and "
-        f"its band; {words.size(results)}. Between them, in points: \u0394SE, whose own paired band is in the table."
+        f"pass@1 of every arm with its 95 % population band; line and shade: pass@{k} of {results.label(results.base)} "
+        f"and its band; {words.size(results)}. Between them, in points: \u0394SE, whose own "
+        "paired band is in the table."
     )
     note = "" if k == 256 else f" The paper takes k = 256; here it is k = {k}, so the numbers are not comparable."
     return [

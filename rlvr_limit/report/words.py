@@ -231,8 +231,8 @@ def _cut_or_ungraded(results: Results) -> list[str]:
     for name, share in shares(results).items():
         if share.truncated is not None and share.truncated > MANY_TRUNCATED:
             lines.append(
-                f"{percent(share.truncated)} of {results.label(name)}'s answers were cut at the length limit before they "
-                "could end; its curve is a lower bound."
+                f"{percent(share.truncated)} of {results.label(name)}'s answers were cut at the length limit before "
+                "they could end; its curve is a lower bound."
             )
         if share.ungraded:
             lines.append(

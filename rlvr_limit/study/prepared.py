@@ -167,8 +167,8 @@ class Settings:
 
     data_dir holds the benchmarks' files ("": the hub's); limit takes the first problems of each (0: all).
     wandb names a Weights & Biases project that training reports to ("": none). allow_differ names the conditions in
-    which compared arms may differ (study/comparability.py). share_weights: what recipes make is kept in runs/trained besides,
-    where another config with an equal recipe finds it (training/weight_cache.py).
+    which compared arms may differ (study/comparability.py). share_weights: what recipes make is kept in
+    runs/trained besides, where another config with an equal recipe finds it (training/weight_cache.py).
     """
 
     name: str

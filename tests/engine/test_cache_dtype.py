@@ -240,7 +240,7 @@ def test_a_run_tells_its_drift_in_the_log_in_the_records_and_on_the_page(smoke_r
 
 @pytest.mark.usefixtures("compilation_cache")
 def test_the_cache_s_dtype_is_a_condition_of_samples_and_leaves_older_folders_their_names(tmp_path):
-    plain, int8 = prepared(tmp_path), study(tmp_path, "engine.cache_dtype=int8")
+    plain, int8 = prepared(tmp_path), prepared(tmp_path, "engine.cache_dtype=int8")
     assert plain.root != int8.root
     known = [records.read_manifest(found.root)["conditions"]["engine"] for found in (plain, int8)]
     assert known[1] == known[0] | {"cache_dtype": "int8"} and "cache_dtype" not in known[0]
