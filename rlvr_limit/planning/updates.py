@@ -49,7 +49,7 @@ def model_of(s: Settings) -> ModelConfig:
         raise UserError("config.model: a plan reads no weights, so the shape of the decoder must be given here")
     shape = schema.to_jsonable(s.model)
     if s.task:
-        shape["vocab_size"] = len(countdown.tokenizer(s.task).vocabulary)
+        shape["vocab_size"] = countdown.tokenizer(s.task).vocab_size
     if not shape["vocab_size"]:
         raise UserError("config.model.vocab_size: found 0, but the size of the vocabulary is right")
     return ModelConfig(**shape, dtype=s.dtype)

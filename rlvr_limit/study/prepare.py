@@ -106,11 +106,11 @@ def prompt_sha256(problem: Problem) -> str:
 
 
 def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
-    rules = countdown.Rules(s.task)
-    problems, training = countdown.problems(s.task, rules, s.seed)
+    game = countdown.Game(s.task)
+    problems, training = countdown.problems(game, s.seed)
     words = countdown.tokenizer(s.task)
-    shape = schema.to_jsonable(s.model) | {"vocab_size": len(words.vocabulary)}
-    vocabulary = schema.digest(words.vocabulary)
+    shape = schema.to_jsonable(s.model) | {"vocab_size": words.vocab_size}
+    vocabulary = schema.digest(words.backend.to_str())
     setup = Setup(
         ModelConfig(**shape, dtype=s.dtype),
         words,
@@ -127,7 +127,7 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
         countdown_grading.grade,
         countdown_grading.VERSION,
         inline=True,
-        demonstrate=partial(countdown.demonstrations, rules),
+        demonstrate=partial(countdown.demonstrations, game),
     )
     return task, {
         name: dataclasses.replace(setup, sampling=sampling_of(s.sampling, arm)) for name, arm in s.arms.items()

@@ -19,7 +19,7 @@ from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.storage import Place
 from rlvr_limit.study.recipes import Reinforced, Supervised
 from rlvr_limit.tasks.countdown import CountdownConfig
-from rlvr_limit.tokenizer import TextTokenizer, WordTokenizer
+from rlvr_limit.tokenizer import TextTokenizer
 from rlvr_limit.types import Grader, Problem, SamplingParams, UserError, Verdict
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
@@ -247,7 +247,7 @@ class Setup:
     """
 
     model: ModelConfig
-    tokenizer: WordTokenizer | TextTokenizer
+    tokenizer: TextTokenizer
     vocabulary: str
     benchmark: str
     variant: str

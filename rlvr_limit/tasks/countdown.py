@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rlvr_limit.grading.countdown import OPERATORS, CountdownAnswer
-from rlvr_limit.tokenizer import WordTokenizer
+from rlvr_limit.tokenizer import TextTokenizer, word_tokenizer
 from rlvr_limit.types import Problem, UserError
 
 State = tuple[int, ...]
@@ -56,7 +56,7 @@ class Move:
 
 
 @dataclass
-class Rules:
+class Game:
     """Legal moves and exact outcome chances under one config, remembered as they are computed."""
 
     config: CountdownConfig
@@ -66,15 +66,15 @@ class Rules:
     def moves(self, state: State) -> tuple[Move, ...]:
         """All legal moves from a sorted tuple of numbers; equal numbers in different places count separately."""
         if state not in self._moves:
-            found = []
+            moves = []
             for i, j in itertools.combinations(range(len(state)), 2):
                 small, large = state[i], state[j]
                 rest = state[:i] + state[i + 1 : j] + state[j + 1 :]
                 for op, apply in OPERATORS.items():
                     result = apply(large, small)
                     if 1 <= result <= self.config.max_value:
-                        found.append(Move(large, op, small, result, tuple(sorted((*rest, result)))))
-            self._moves[state] = tuple(found)
+                        moves.append(Move(large, op, small, result, tuple(sorted((*rest, result)))))
+            self._moves[state] = tuple(moves)
         return self._moves[state]
 
     def outcomes(self, state: State) -> dict[int, float]:
@@ -92,10 +92,7 @@ class Rules:
     def play(self, state: State, target: int | None, rng: random.Random) -> list[Move]:
         """One way to play: by the random legal policy, or by that policy given that it ends on target."""
         played = []
-        while len(state) > 1:
-            moves = self.moves(state)
-            if not moves:
-                break
+        while len(state) > 1 and (moves := self.moves(state)):
             chances = None if target is None else [self.outcomes(m.after).get(target, 0.0) for m in moves]
             move = rng.choices(moves, chances)[0]
             played.append(move)
@@ -103,50 +100,50 @@ class Rules:
         return played
 
 
-def tokenizer(config: CountdownConfig) -> WordTokenizer:
+def tokenizer(config: CountdownConfig) -> TextTokenizer:
     """One token per number and sign."""
-    return WordTokenizer((*OPERATORS, "=", ",", "->", ":", *map(str, range(config.max_value + 1))))
+    return word_tokenizer((*OPERATORS, "=", ",", "->", ":", *map(str, range(config.max_value + 1))), "countdown")
 
 
-def problems(config: CountdownConfig, rules: Rules, seed: int) -> tuple[list[Problem], list[Problem]]:
+def problems(game: Game, seed: int) -> tuple[list[Problem], list[Problem]]:
     """(evaluation problems, training problems), disjoint by hash, chosen by seed. UserError if there are too few."""
+    config, words = game.config, tokenizer(game.config)
     rng = random.Random(f"countdown/{seed}")
     sets = list(itertools.combinations_with_replacement(range(config.low, config.high + 1), config.numbers))
     rng.shuffle(sets)
     held_out: list[Problem] = []
     training: list[Problem] = []
     for numbers in sets:
-        outcomes = rules.outcomes(numbers)
+        outcomes = game.outcomes(numbers)
         for target in config.targets:
             chance = outcomes.get(target, 0.0)
             name = f"{'-'.join(map(str, numbers))}={target}"
             held = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % config.one_in == 0
             if 0 < chance <= (config.guess_max if held else config.train_guess_max):
-                (held_out if held else training).append(_problem(config, name, numbers, target, chance))
-    for field_name, found, wanted, limit in (
-        ("eval_problems", held_out, config.eval_problems, "guess_max"),
-        ("train_problems", training, config.train_problems, "train_guess_max"),
+                (held_out if held else training).append(_problem(name, numbers, target, chance, words))
+    for name, wanted, there, limit in (
+        ("eval_problems", config.eval_problems, held_out, "guess_max"),
+        ("train_problems", config.train_problems, training, "train_guess_max"),
     ):
-        if len(found) < wanted:
-            raise UserError(f"task.{field_name} is {wanted}, but only {len(found)} problems pass task.{limit}")
+        if len(there) < wanted:
+            raise UserError(f"task.{name} is {wanted}, but only {len(there)} problems pass task.{limit}")
     return rng.sample(held_out, config.eval_problems), rng.sample(training, config.train_problems)
 
 
-def _problem(config: CountdownConfig, name: str, numbers: State, target: int, chance: float) -> Problem:
+def _problem(name: str, numbers: State, target: int, chance: float, words: TextTokenizer) -> Problem:
     prompt = f"{' '.join(map(str, numbers))} -> {target} :"
     question = f"Use {', '.join(map(str, numbers))} once each to make {target}"
-    ids = tokenizer(config).encode(prompt)
-    return Problem(name, question, prompt, ids, CountdownAnswer(numbers, target), chance)
+    return Problem(name, question, prompt, words.encode(prompt), CountdownAnswer(numbers, target), chance)
 
 
 def demonstrations(
-    rules: Rules, training: list[Problem], right: float, rng: random.Random
+    game: Game, training: list[Problem], right: float, rng: random.Random
 ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Endless (prompt ids, answer ids): a share `right` plays to the target, the rest by the random legal policy."""
-    words = tokenizer(rules.config)
+    words = tokenizer(game.config)
     while True:
         problem = rng.choice(training)
         answer: CountdownAnswer = problem.answer
         target = answer.target if rng.random() < right else None
-        text = " , ".join(move.text() for move in rules.play(answer.numbers, target, rng))
+        text = " , ".join(move.text() for move in game.play(answer.numbers, target, rng))
         yield problem.prompt_ids, (*words.encode(text), words.eos_id)

@@ -1,7 +1,7 @@
-"""Text to token ids and back: whole words for small tasks, the tokenizers library for real models."""
+"""Text to token ids and back, by the tokenizers library: of released models, and of whole words for small tasks."""
 
 from rlvr_limit.tokenizer.load import load_tokenizer
 from rlvr_limit.tokenizer.text import TextTokenizer
-from rlvr_limit.tokenizer.words import EOS, PAD, WordTokenizer
+from rlvr_limit.tokenizer.words import word_tokenizer
 
-__all__ = ["EOS", "PAD", "TextTokenizer", "WordTokenizer", "load_tokenizer"]
+__all__ = ["TextTokenizer", "load_tokenizer", "word_tokenizer"]

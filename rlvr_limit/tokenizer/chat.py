@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -32,14 +32,9 @@ def render_chat(
 
     Raises UserError, naming source, where the template is broken or refuses the conversation.
     """
+    variables = {"messages": messages, "tools": None, "documents": None, **special_tokens}
     try:
-        return _compiled(template).render(
-            messages=messages,
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **special_tokens,
-        )
+        return _compiled(template).render(**variables, add_generation_prompt=add_generation_prompt)
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"{source}: the chat template is broken in line {error.lineno}: {error.message}") from error
     except (jinja2.TemplateError, TypeError) as error:
@@ -48,22 +43,14 @@ def render_chat(
 
 @functools.lru_cache(maxsize=8)
 def _compiled(template: str) -> jinja2.Template:
-    def raise_exception(message: str) -> NoReturn:
-        raise jinja2.TemplateError(message)
-
-    def tojson(
-        value: Any,
-        ensure_ascii: bool = False,
-        indent: int | None = None,
-        separators: tuple[str, str] | None = None,
-        sort_keys: bool = False,
-    ) -> str:
-        # Jinja's own filter escapes <, > and &, which a prompt must keep.
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
     sandbox = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
-    sandbox.filters["tojson"] = tojson
-    sandbox.globals["raise_exception"] = raise_exception
+    # Jinja's own filter escapes <, > and &, which a prompt must keep.
+    sandbox.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
+    sandbox.globals["raise_exception"] = _raise_exception
     return sandbox.from_string(template)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)

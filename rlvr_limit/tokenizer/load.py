@@ -34,19 +34,20 @@ def load_tokenizer(folder: str | Path) -> TextTokenizer:
     Qwen2.5 name <|endoftext|>, but end a ChatML turn with <|im_end|>): dataclasses.replace stop_ids with all of them.
     """
     folder = Path(folder)
+    path = folder / "tokenizer_config.json"
     if not folder.is_dir():
         raise UserError(f"tokenizer: {folder} is not a folder")
-    if not (folder / "tokenizer_config.json").is_file():
-        raise UserError(f"tokenizer: {folder} has no tokenizer_config.json")
-    config = _read_json(folder / "tokenizer_config.json")
+    if not path.is_file():
+        raise UserError(f"tokenizer: {folder} has no {path.name}")
+    config = _read_json(path)
     if config.get("split_special_tokens"):
-        raise UserError(f"{folder}/tokenizer_config.json: split_special_tokens is not supported; it must be false")
+        raise UserError(f"{path}: split_special_tokens is not supported; it must be false")
     if (folder / "tokenizer.json").is_file():
         backend = _from_tokenizer_json(folder / "tokenizer.json")
     else:
-        backend = _from_vocabulary_and_merges(folder, config)
-    _add_tokens(backend, config, folder)
-    named = _named_tokens(backend, config, folder)
+        backend = _from_vocabulary_and_merges(folder, config, path)
+    _add_tokens(backend, config, path)
+    named = _named_tokens(backend, config, path)
     eos_id = backend.token_to_id(named["eos_token"])
     return TextTokenizer(
         folder=str(folder),
@@ -57,7 +58,7 @@ def load_tokenizer(folder: str | Path) -> TextTokenizer:
         stop_ids=(eos_id,),
         lead=_lead(backend, config, named),
         special_tokens=named,
-        chat_template=_chat_template(folder, config),
+        chat_template=_chat_template(config, path),
     )
 
 
@@ -86,20 +87,20 @@ def _from_tokenizer_json(path: Path) -> Tokenizer:
         raise UserError(f"{path}: the tokenizers library refuses it: {error}") from error
 
 
-def _from_vocabulary_and_merges(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
+def _from_vocabulary_and_merges(folder: Path, config: Mapping[str, Any], path: Path) -> Tokenizer:
     missing = [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
     if missing:
         raise UserError(f"tokenizer: {folder} has neither tokenizer.json nor {' and '.join(missing)}")
     if config.get("tokenizer_class") not in QWEN2_CLASSES:
         raise UserError(
-            f"{folder}/tokenizer_config.json: tokenizer_class is {config.get('tokenizer_class')!r}; from vocab.json "
-            f"and merges.txt only {QWEN2_CLASSES[0]} can be built, others need tokenizer.json"
+            f"{path}: tokenizer_class is {config.get('tokenizer_class')!r}; from vocab.json and merges.txt only "
+            f"{QWEN2_CLASSES[0]} can be built, others need tokenizer.json"
         )
     if config.get("add_prefix_space"):
-        raise UserError(f"{folder}/tokenizer_config.json: add_prefix_space is not supported for {QWEN2_CLASSES[0]}")
+        raise UserError(f"{path}: add_prefix_space is not supported for {QWEN2_CLASSES[0]}")
     vocabulary = _read_json(folder / "vocab.json")
-    ids = vocabulary.values()
-    if not all(type(i) is int and i >= 0 for i in ids) or len(set(ids)) < len(vocabulary):
+    ids = set(vocabulary.values())
+    if not all(type(i) is int and i >= 0 for i in ids) or len(ids) < len(vocabulary):
         raise UserError(f"{folder}/vocab.json: every token needs an id of its own, a whole number of 0 or more")
     backend = Tokenizer(BPE(vocab=vocabulary, merges=_merges(folder / "merges.txt", vocabulary)))
     backend.normalizer = normalizers.NFC()
@@ -128,9 +129,8 @@ def _merges(path: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
     return merges
 
 
-def _add_tokens(backend: Tokenizer, config: Mapping[str, Any], folder: Path) -> None:
+def _add_tokens(backend: Tokenizer, config: Mapping[str, Any], path: Path) -> None:
     """Adds the tokens of added_tokens_decoder with their flags; each must get the id that is written there."""
-    path = folder / "tokenizer_config.json"
     declared = config.get("added_tokens_decoder") or {}
     try:
         tokens = {
@@ -141,14 +141,15 @@ def _add_tokens(backend: Tokenizer, config: Mapping[str, Any], folder: Path) -> 
         raise UserError(f"{path}: added_tokens_decoder must be {{id: {{'content': text, ...}}}}: {error!r}") from error
     backend.add_tokens([tokens[i] for i in sorted(tokens)])
     for i, token in sorted(tokens.items()):
-        if backend.token_to_id(token.content) != i:
+        given = backend.token_to_id(token.content)
+        if given != i:
             raise UserError(
                 f"{path}: added_tokens_decoder gives {token.content!r} the id {i}, but with the vocabulary of this "
-                f"folder it gets {backend.token_to_id(token.content)}"
+                f"folder it gets {given}"
             )
 
 
-def _named_tokens(backend: Tokenizer, config: Mapping[str, Any], folder: Path) -> dict[str, str]:
+def _named_tokens(backend: Tokenizer, config: Mapping[str, Any], path: Path) -> dict[str, str]:
     """{"eos_token": text, ...} of the special tokens that the config names; each must be in the vocabulary."""
     named = {}
     for name in NAMED_TOKENS:
@@ -157,12 +158,10 @@ def _named_tokens(backend: Tokenizer, config: Mapping[str, Any], folder: Path) -
         if text is None:
             continue
         if not isinstance(text, str) or backend.token_to_id(text) is None:
-            raise UserError(f"{folder}/tokenizer_config.json: {name} {text!r} is not in the vocabulary")
+            raise UserError(f"{path}: {name} {text!r} is not in the vocabulary")
         named[name] = text
     if "eos_token" not in named:
-        raise UserError(
-            f"{folder}/tokenizer_config.json: eos_token is missing; it must name the token that ends a text"
-        )
+        raise UserError(f"{path}: eos_token is missing; it must name the token that ends a text")
     return named
 
 
@@ -175,14 +174,14 @@ def _lead(backend: Tokenizer, config: Mapping[str, Any], named: Mapping[str, str
     return "".join(token for token, _ in itertools.takewhile(lambda pair: pair[1], special))
 
 
-def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
+def _chat_template(config: Mapping[str, Any], path: Path) -> str | None:
     """chat_template.jinja before the config's chat_template; of several named ones, `default`."""
-    if (folder / "chat_template.jinja").is_file():
-        return _read(folder / "chat_template.jinja")
+    file = path.with_name("chat_template.jinja")
+    if file.is_file():
+        return _read(file)
     template = config.get("chat_template")
     if template is None or isinstance(template, str):
         return template
-    path = folder / "tokenizer_config.json"
     try:
         templates = {entry["name"]: entry["template"] for entry in template}
     except (KeyError, TypeError) as error:

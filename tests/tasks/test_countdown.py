@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import chisquare
 
 from rlvr_limit.grading.countdown import CountdownAnswer, grade
-from rlvr_limit.tasks.countdown import CountdownConfig, Rules, demonstrations, problems, tokenizer
+from rlvr_limit.tasks.countdown import CountdownConfig, Game, demonstrations, problems, tokenizer
 from rlvr_limit.types import Problem, Status, UserError, Verdict
 
 SMALL = CountdownConfig(
@@ -162,19 +162,19 @@ def test_guess_rates_equal_exact_fractions_over_all_plays(count):
             exact[last] += chance
         assert sum(exact.values()) == 1
         dead_end = exact.pop(None, 0)
-        outcomes = Rules(CountdownConfig(max_value=max_value)).outcomes(hand)
+        outcomes = Game(CountdownConfig(max_value=max_value)).outcomes(hand)
         assert outcomes == pytest.approx({last: float(chance) for last, chance in exact.items()}, rel=1e-12)
         assert sum(outcomes.values()) == pytest.approx(float(1 - dead_end), abs=1e-12)
 
 
 @pytest.mark.parametrize(("hand", "target"), [((1, 2, 3), 6), ((1, 1, 2, 6), 12), ((1, 2, 2, 3), None)])
 def test_plays_follow_the_policy_and_given_a_target_the_policy_given_that_it_gets_there(hand, target):
-    rng, rules, exact = random.Random(7), Rules(CountdownConfig(max_value=30)), Counter()
+    rng, game, exact = random.Random(7), Game(CountdownConfig(max_value=30)), Counter()
     for chance, steps, last in all_plays(hand, 30):
         if target in (None, last):
             exact[steps] += chance
     total, draws = sum(exact.values()), 6000
-    drawn = Counter(tuple(move.text() for move in rules.play(hand, target, rng)) for _ in range(draws))
+    drawn = Counter(tuple(move.text() for move in game.play(hand, target, rng)) for _ in range(draws))
     assert set(drawn) <= set(exact)
     expected = np.array([float(exact[steps] / total) * draws for steps in exact])
     observed = np.array([drawn[steps] for steps in exact])
@@ -201,25 +201,25 @@ def test_the_problems_are_all_eligible_ones_split_by_their_hash_with_their_guess
     assert 5 < held < len(found) / 2
     config = replace(SMALL, eval_problems=held, train_problems=len(found) - held)
     for seed in (0, 1):
-        sides = problems(config, Rules(config), seed)
+        sides = problems(Game(config), seed)
         assert sum(map(len, sides)) == len(found)
         tight = replace(config, guess_max=max(p.guess_rate for p in sides[0]))
-        assert problems(tight, Rules(tight), seed) == sides
+        assert problems(Game(tight), seed) == sides
         listed = {p.id: (side == 0, p.guess_rate) for side in (0, 1) for p in sides[side]}
         assert listed == {name: (is_held, pytest.approx(rate, rel=1e-12)) for name, (is_held, rate) in found.items()}
 
 
 def test_seeds_choose_among_the_problems_but_move_none_across_the_split():
-    chosen = [problems(SMALL, Rules(SMALL), seed) for seed in range(6)]
+    chosen = [problems(Game(SMALL), seed) for seed in range(6)]
     ids = [[{p.id for p in side} for side in pair] for pair in chosen]
     assert not set.union(*(pair[0] for pair in ids)) & set.union(*(pair[1] for pair in ids))
     assert all((len(held), len(trained)) == (5, 20) for held, trained in ids)
     assert len({frozenset(held) for held, _ in ids}) > 1 and len({frozenset(trained) for _, trained in ids}) > 1
-    assert problems(SMALL, Rules(SMALL), 3) == chosen[3]
+    assert problems(Game(SMALL), 3) == chosen[3]
 
 
 def test_a_problem_says_in_its_prompt_what_its_verifier_holds():
-    for problem in itertools.chain(*problems(SMALL, Rules(SMALL), 0)):
+    for problem in itertools.chain(*problems(Game(SMALL), 0)):
         *numbers, arrow, target, colon = problem.prompt.split()
         assert (arrow, colon) == ("->", ":")
         assert problem.answer == CountdownAnswer(tuple(map(int, numbers)), int(target))
@@ -232,16 +232,16 @@ def test_one_problem_more_than_there_are_is_refused_by_the_fields_name(side, fie
     counts = held[True] + (side == 0), held[False] + (side == 1)
     config = replace(SMALL, eval_problems=counts[0], train_problems=counts[1])
     with pytest.raises(UserError, match=f"{field} is {counts[side]}, but only {counts[side] - 1} "):
-        problems(config, Rules(config), 0)
+        problems(Game(config), 0)
 
 
 @pytest.mark.parametrize("right", [0.0, 0.4, 1.0])
 def test_demonstrations_hold_the_share_of_right_answers_asked_for(right):
-    rules, words, draws = Rules(SMALL), tokenizer(SMALL), 2000
-    training = problems(SMALL, rules, 0)[1]
+    game, words, draws = Game(SMALL), tokenizer(SMALL), 2000
+    training = problems(game, 0)[1]
     by_prompt = {p.prompt_ids: p for p in training}
-    drawn = list(itertools.islice(demonstrations(rules, training, right, random.Random(3)), draws))
-    assert drawn == list(itertools.islice(demonstrations(rules, training, right, random.Random(3)), draws))
+    drawn = list(itertools.islice(demonstrations(game, training, right, random.Random(3)), draws))
+    assert drawn == list(itertools.islice(demonstrations(game, training, right, random.Random(3)), draws))
     assert {prompt for prompt, _ in drawn} == set(by_prompt)
     assert all(answer[-1] == words.eos_id and words.eos_id not in answer[:-1] for _, answer in drawn)
     verdicts = [grade(by_prompt[prompt], words.decode(answer)) for prompt, answer in drawn]
