@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.evaluation.test_host_runs import start_hosts
 from tests.support import smoke
+from tests.support.host_runs import start_hosts
 
 CYCLE = 0.25
 """Seconds from stop to stop: short beside the heartbeat's patience."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from rlvr_limit.evaluation.results import EXAMPLES
 from rlvr_limit.report import Arm, Example, Results, write
-from tests.benchmarks import browser
+from tests.support import browser
 
 M, N, WORDS = 500, 1024, 500
 

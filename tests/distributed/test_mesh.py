@@ -23,7 +23,7 @@ from rlvr_limit.engine import Engine, EngineConfig, Request, programs, prompt_ke
 from rlvr_limit.models import decoder, log_probs
 from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
 from rlvr_limit.types import Sample, SamplingParams, UserError
-from tests.models.test_model import in_float64, numpy_log_softmax
+from tests.support.numpy_decoder import in_float64, numpy_log_softmax
 
 MODEL = ModelConfig(vocab_size=24, width=16, layers=2, heads=4, kv_heads=2, head_width=8, ffn_width=32)
 PAIRS = [((2, 3, 4), (5, 6, 7, 1)), ((8, 9), (10, 11, 1)), ((2,), (3, 4, 5, 6, 1)), ((7, 7, 7, 7), (8,))] * 2

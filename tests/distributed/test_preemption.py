@@ -11,7 +11,7 @@ from rlvr_limit.distributed.preemption import Preempted
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.training import loop
 from rlvr_limit.training.logging import training_rows
-from tests.rl.test_algorithms import config_of
+from tests.support.studies import algorithms_config
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 
@@ -32,7 +32,7 @@ class Late:
 
 
 def test_training_stops_with_the_last_step_kept_whenever_the_notice_comes(tmp_path: Path) -> None:
-    config = config_of(tmp_path, {})
+    config = algorithms_config(tmp_path, {})
     config.checkpoint_seconds = 1000.0
     for later in range(3):
         study = replace(prepare(config), notice=Late(later))

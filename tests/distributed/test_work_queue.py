@@ -14,7 +14,7 @@ from rlvr_limit.study.recipes import Reinforced, Supervised
 from rlvr_limit.training.loop import check_shares
 from rlvr_limit.training.rollouts import _earned_by_all
 from rlvr_limit.types import Problem, UserError
-from tests.distributed.test_hosts import on_each, several
+from tests.support.store_hosts import on_each, several
 from tests.support.training_host import drawn
 
 PROBLEMS = [Problem(f"p{i}", "", "", (), None) for i in range(5)]

@@ -21,11 +21,11 @@ from rlvr_limit.models.decoder import Params, parameter_specs
 from rlvr_limit.planning import programs
 from rlvr_limit.study import conditions
 from rlvr_limit.types import Sample
-from tests.engine.test_engine_pages import CONFIG, LONGEST, MODEL, asked, draw
-from tests.evaluation.test_adaptive import prepared
-from tests.models.test_model import random_params
-from tests.planning.test_plan import QWEN_7B, case
 from tests.support import smoke
+from tests.support.engine_requests import CONFIG, LONGEST, MODEL, asked, draw
+from tests.support.numpy_decoder import random_params
+from tests.support.plans import QWEN_7B, case
+from tests.support.studies import smoke_study
 
 INT8 = replace(CONFIG, cache_dtype="int8")
 Drawn = dict[tuple[str, int], Sample]
@@ -240,7 +240,7 @@ def test_a_run_tells_its_drift_in_the_log_in_the_records_and_on_the_page(smoke_r
 
 @pytest.mark.usefixtures("compilation_cache")
 def test_the_cache_s_dtype_is_a_condition_of_samples_and_leaves_older_folders_their_names(tmp_path):
-    plain, int8 = prepared(tmp_path), prepared(tmp_path, "engine.cache_dtype=int8")
+    plain, int8 = smoke_study(tmp_path), smoke_study(tmp_path, "engine.cache_dtype=int8")
     assert plain.root != int8.root
     known = [records.read_manifest(found.root)["conditions"]["engine"] for found in (plain, int8)]
     assert known[1] == known[0] | {"cache_dtype": "int8"} and "cache_dtype" not in known[0]

@@ -19,7 +19,7 @@ from rlvr_limit.engine.shapes import AHEAD
 from rlvr_limit.models import decoder, log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError, Verdict
-from tests.models.test_model import in_float64, numpy_log_softmax, random_params
+from tests.support.numpy_decoder import in_float64, numpy_log_softmax, random_params
 
 MODEL = ModelConfig(vocab_size=20, width=32, layers=2, heads=4, kv_heads=2, head_width=8, ffn_width=64)
 LONGEST = 24

@@ -16,7 +16,7 @@ from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardin
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import init_params, parameter_specs
 from rlvr_limit.rl import update as program
-from tests.models.test_model import GROUPED, random_params
+from tests.support.numpy_decoder import GROUPED, random_params
 
 GROUPS = {3: (5, 1, 4, 0, 6), 1: (3, 6), 6: (1, 1, 6, 5), 2: (4,)}
 """Tokens of a prompt: tokens of its answers."""

@@ -17,7 +17,7 @@ from scipy import stats
 from rlvr_limit.engine import Engine, EngineConfig, Request, prompt_key
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.types import Sample, SamplingParams
-from tests.models.test_model import in_float64, numpy_log_softmax, random_params
+from tests.support.numpy_decoder import in_float64, numpy_log_softmax, random_params
 
 MODEL = ModelConfig(vocab_size=20, width=32, layers=2, heads=4, kv_heads=2, head_width=8, ffn_width=64)
 PROMPT = (7, 2, 15)

@@ -20,7 +20,7 @@ from rlvr_limit.engine.scheduler import Seat
 from rlvr_limit.engine.speculation import AT_ONCE, KEPT, LONG, SHORT, Pace, Siblings
 from rlvr_limit.models.decoder import Params, parameter_specs
 from rlvr_limit.types import Stop
-from tests.engine.test_engine_pages import (
+from tests.support.engine_requests import (
     CONFIG,
     LONGEST,
     MODEL,
@@ -29,7 +29,7 @@ from tests.engine.test_engine_pages import (
     draw,
     hold_within_rounding,
 )
-from tests.models.test_model import random_params
+from tests.support.numpy_decoder import random_params
 from tests.support.reference_engine import Reference, reference_samples
 
 # Too few pages for all slots, so that samples are set back within windows.

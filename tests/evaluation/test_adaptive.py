@@ -13,26 +13,17 @@ from rlvr_limit.report.analysis import analyse
 from rlvr_limit.report.results import check
 from rlvr_limit.report.tables import chain_rows, guessable_rows
 from rlvr_limit.report.words import not_resolved, size
-from rlvr_limit.study import schema
-from rlvr_limit.study.prepare import prepare
 from rlvr_limit.types import UserError
 from tests.support import smoke
 from tests.support.records_rows import verdict, write
-from tests.support.smoke import REPOSITORY
+from tests.support.studies import smoke_study
 
 FIRST, N = 4, 10
 
 
-def prepared(tmp_path, *overrides):
-    config = REPOSITORY / "configs" / "countdown_smoke.py"
-    words = ["main.py", f"--config={config}", f"--config.runs={tmp_path}", "--config.report.k=0"]
-    words += [f"--config.{o}" for o in (f"sampling.n={N}", *overrides)]
-    return prepare(schema.parse_command_line(words, config))
-
-
 @pytest.mark.usefixtures("compilation_cache")
 def test_a_second_stage_is_for_problems_whose_graded_first_one_has_no_right_sample(tmp_path):
-    found = prepared(tmp_path, f"sampling.adaptive={FIRST}")
+    found = smoke_study(tmp_path, f"sampling.adaptive={FIRST}")
     problems, base = found.problems, found.base
     unsolved, solved, half_graded, by_another, untouched = (problem.id for problem in problems[:5])
 
@@ -53,7 +44,7 @@ def test_a_second_stage_is_for_problems_whose_graded_first_one_has_no_right_samp
     assert [limit(problem) for problem in problems[:5]] == [N, FIRST, FIRST, FIRST, FIRST]
     second = adaptive.second_stage(found, base, problems)
     assert (second.n, second.n_M[:5].tolist(), second.c_M[:5].tolist()) == (N, [5, 0, 0, 0, 0], [1, 0, 0, 0, 0])
-    plain = prepared(tmp_path)
+    plain = smoke_study(tmp_path)
     assert plain.root == found.root  # a condition of no sample: the same folder
     assert {adaptive.wanted(plain, base)(problem) for problem in problems} == {N}
     assert adaptive.second_stage(plain, base, problems) is None
@@ -63,7 +54,7 @@ def test_a_second_stage_is_for_problems_whose_graded_first_one_has_no_right_samp
 @pytest.mark.parametrize("adaptive", [-1, N])
 def test_a_first_stage_that_is_none_is_refused(tmp_path, adaptive):
     with pytest.raises(UserError, match=f"config.sampling.adaptive: found {adaptive}, but fewer samples than n = {N}"):
-        prepared(tmp_path, f"sampling.adaptive={adaptive}")
+        smoke_study(tmp_path, f"sampling.adaptive={adaptive}")
 
 
 @pytest.mark.slow

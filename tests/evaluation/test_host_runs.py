@@ -3,76 +3,34 @@
 from __future__ import annotations
 
 import random
-import shutil
-import signal
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 from rlvr_limit import records
-from tests.evaluation.test_survival import rows_of
-from tests.support import smoke
+from tests.support.host_runs import copy_of_trained, ended, killed, log, start_hosts
+from tests.support.records_rows import keyed_rows
 
 KILLS = 5
 
 
-def start_hosts(runs: Path, count: int, *overrides: str) -> list[subprocess.Popen]:
-    """The processes of a run, host 0 first; each writes to host-<index>.log."""
-    common = (f"hosts.coordinator={smoke.free_address()}", f"hosts.count={count}", "hosts.patience=6", *overrides)
-    processes = []
-    for index in range(count):
-        with (runs / f"host-{index}.log").open("w") as log:
-            words = smoke.command(runs, *common, f"hosts.index={index}")
-            processes.append(
-                subprocess.Popen(words, cwd=smoke.REPOSITORY, env=smoke.environment(), stdout=log, stderr=log)
-            )
-    return processes
-
-
-def ended(processes: list[subprocess.Popen], seconds: float = 300) -> list[int]:
-    return [process.wait(timeout=seconds) for process in processes]
-
-
-def log(runs: Path, index: int) -> str:
-    return (runs / f"host-{index}.log").read_text()
-
-
-def trained(smoke_run: Path, runs: Path) -> Path:
-    """A copy of a run folder with its weights and without its records."""
-    root = runs / smoke_run.parent.name / smoke_run.name
-    for part in ("weights", "train"):
-        shutil.copytree(smoke_run / part, root / part)
-    shutil.copytree(smoke_run.parents[1] / ".compiled", runs / ".compiled")
-    return root
-
-
-def killed(processes: list[subprocess.Popen], runs: Path, who: int, delay: float) -> None:
-    """kill -9 of one host, `delay` seconds after the first samples."""
-    while processes[0].poll() is None and "sample base" not in log(runs, 0):
-        time.sleep(0.02)
-    time.sleep(delay)
-    processes[who].send_signal(signal.SIGKILL)
-
-
 def test_two_hosts_and_the_loss_of_one_leave_the_records_of_one_process(smoke_run, smoke_runs, tmp_path):
-    root = trained(smoke_run, tmp_path)
+    root = copy_of_trained(smoke_run, tmp_path)
     processes = start_hosts(tmp_path, 2)
     killed(processes, tmp_path, 1, 0.0)
     assert ended(processes) == [0, -9], log(tmp_path, 0)
     for table in ("samples", "verdicts", "scores"):
-        assert rows_of(root, table) == rows_of(smoke_run, table)
+        assert keyed_rows(root, table) == keyed_rows(smoke_run, table)
     assert (root / "report" / "curves.csv").read_bytes() == (smoke_run / "report" / "curves.csv").read_bytes()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_hosts_leave_the_records_of_one_process(smoke_run, smoke_runs, tmp_path, count):
-    root = trained(smoke_run, tmp_path)
+    root = copy_of_trained(smoke_run, tmp_path)
     assert ended(start_hosts(tmp_path, count)) == [0] * count
     for table in ("samples", "verdicts", "scores"):
-        assert rows_of(root, table) == rows_of(smoke_run, table)
+        assert keyed_rows(root, table) == keyed_rows(smoke_run, table)
 
 
 @pytest.mark.slow
@@ -82,12 +40,12 @@ def test_three_hosts_go_on_without_one_that_is_killed_whenever_it_is(smoke_run, 
     for kill in range(KILLS):
         runs = tmp_path / str(kill)
         runs.mkdir()
-        root = trained(smoke_run, runs)
+        root = copy_of_trained(smoke_run, runs)
         processes = start_hosts(runs, 4, "job=sample", "sampling.n=2048")
         who = rng.randint(1, 3)
         killed(processes, runs, who, rng.uniform(0, 4))
         assert ended(processes) == [-9 if index == who else 0 for index in range(4)]
-        found = {table: rows_of(root, table) for table in ("samples", "verdicts")}
+        found = {table: keyed_rows(root, table) for table in ("samples", "verdicts")}
         assert len(found["samples"]) == 6 * 8 * 2048
         wanted = wanted or found
         assert found == wanted
@@ -95,7 +53,7 @@ def test_three_hosts_go_on_without_one_that_is_killed_whenever_it_is(smoke_run, 
 
 @pytest.mark.slow
 def test_all_hosts_end_with_host_0_within_a_minute_and_the_same_command_goes_on(smoke_run, smoke_runs, tmp_path):
-    root = trained(smoke_run, tmp_path)
+    root = copy_of_trained(smoke_run, tmp_path)
     processes = start_hosts(tmp_path, 3, "job=sample", "sampling.n=2048")
     killed(processes, tmp_path, 0, 1.0)
     began = time.monotonic()
@@ -112,7 +70,7 @@ def test_all_hosts_end_with_host_0_within_a_minute_and_the_same_command_goes_on(
 
 @pytest.mark.slow
 def test_a_host_that_is_told_to_go_saves_and_ends_with_0(smoke_run, smoke_runs, tmp_path):
-    root = trained(smoke_run, tmp_path)
+    root = copy_of_trained(smoke_run, tmp_path)
     processes = start_hosts(tmp_path, 2, "job=sample", "sampling.n=2048")
     while "sample base" not in log(tmp_path, 0):
         time.sleep(0.02)

@@ -16,9 +16,14 @@ import pytest
 from rlvr_limit import checkpoint
 from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
 from rlvr_limit.models.decoder import init_params
-from tests.evaluation.test_released_weights import folders, words  # noqa: F401
-from tests.evaluation.test_survival import rows_of
+from tests.support.records_rows import keyed_rows
+from tests.support.released import words, write_released
 from tests.support.smoke import REPOSITORY, environment
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_released(tmp_path_factory.mktemp("released"))
 
 
 def start(runs: Path, where: list[Path], *line: str) -> list[subprocess.Popen]:
@@ -44,7 +49,7 @@ def ended(processes: list[subprocess.Popen], runs: Path) -> tuple[list[int], lis
 
 
 @pytest.mark.slow
-def test_a_host_with_other_weights_is_refused_by_a_line_that_names_both_hosts_and_hashes(folders, tmp_path):  # noqa: F811
+def test_a_host_with_other_weights_is_refused_by_a_line_that_names_both_hosts_and_hashes(folders, tmp_path):
     """One command on both hosts; its path leads each of them to another folder."""
     where = [tmp_path / "first", tmp_path / "second"]
     model = checkpoint.read_model_config(folders / "base", "bfloat16")
@@ -67,7 +72,7 @@ def test_a_host_with_other_weights_is_refused_by_a_line_that_names_both_hosts_an
 
 
 @pytest.mark.slow
-def test_a_replica_on_two_hosts_draws_and_scores_what_one_host_does(folders, tmp_path):  # noqa: F811
+def test_a_replica_on_two_hosts_draws_and_scores_what_one_host_does(folders, tmp_path):
     """Tensor parallel over two processes: the same tokens, log-probs within rounding, written once."""
     line = words(folders, "dtype=float32", f"runs={tmp_path}")
     codes, logs = ended(start(tmp_path, [REPOSITORY] * 2, *line, "--config.hosts.together=2"), tmp_path)
@@ -77,7 +82,7 @@ def test_a_replica_on_two_hosts_draws_and_scores_what_one_host_does(folders, tmp
     spread, whole = (Path(said.partition("run folder: ")[2].splitlines()[0]) for said in (logs[0], alone.stdout))
     assert spread != whole
     for table, numbers in {"samples": ("logp", "logp_model"), "scores": ("logp", "entropy"), "verdicts": ()}.items():
-        found, wanted = rows_of(spread, table), rows_of(whole, table)
+        found, wanted = keyed_rows(spread, table), keyed_rows(whole, table)
         assert found.keys() == wanted.keys() and found
         for key, row in found.items():
             for name, value in wanted[key].items():
@@ -89,7 +94,7 @@ def test_a_replica_on_two_hosts_draws_and_scores_what_one_host_does(folders, tmp
 
 
 @pytest.mark.slow
-def test_other_replicas_go_on_without_one_that_lost_a_host(folders, tmp_path):  # noqa: F811
+def test_other_replicas_go_on_without_one_that_lost_a_host(folders, tmp_path):
     """Two replicas of two hosts each, and kill -9 of the host that only computes."""
     line = words(folders, "job=sample", f"runs={tmp_path}", "sampling.n=256", "sampling.n_of.aime24=256")
     processes = start(tmp_path, [REPOSITORY] * 4, *line, "--config.hosts.together=2")
@@ -100,4 +105,4 @@ def test_other_replicas_go_on_without_one_that_lost_a_host(folders, tmp_path):  
     assert (codes[0], codes[1], codes[3]) == (0, 0, -9) and codes[2] not in (0, -9), logs
     assert logs[2].splitlines()[-1].startswith("error: host ") and "Traceback" not in logs[2]
     (root,) = (tmp_path / "qwen7b_math").iterdir()
-    assert len(rows_of(root, "samples")) == 2 * 5 * 256
+    assert len(keyed_rows(root, "samples")) == 2 * 5 * 256

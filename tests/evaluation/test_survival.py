@@ -12,6 +12,7 @@ import pytest
 
 from rlvr_limit import records
 from tests.support import smoke
+from tests.support.records_rows import keyed_rows
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,6 @@ class Battered:
     resumed_at: list[tuple[int, int]]
     half: dict[tuple, dict]
     after_half: float
-
-
-def rows_of(root: Path, table: str) -> dict[tuple, dict]:
-    """Every row of a table by its key, without the time it was written; fails where a key stands twice."""
-    key = ["arm", "problem_id", "index"] + ["model"] * (table == "scores")
-    rows = records.read(root, table).to_pylist()
-    for row in rows:
-        row.pop("time", None)
-    keyed = {tuple(row[k] for k in key): row for row in rows}
-    assert len(keyed) == len(rows)
-    return keyed
 
 
 def stored(root: Path, table: str) -> int:
@@ -71,7 +61,7 @@ def battered(request: pytest.FixtureRequest, smoke_run: Path, smoke_runs: Path) 
         ready = lambda _, goal=goal: stored(root, "samples") >= goal  # noqa: E731
         smoke.kill_when(smoke_runs, ready, rng.uniform(0, 0.05), where, "job=sample", "sampling.n=16")
     finish(smoke_runs, where, "job=sample", "sampling.n=16")
-    half = rows_of(root, "samples")
+    half = keyed_rows(root, "samples")
     shutil.rmtree(root / "records" / "verdicts")
     for _ in range(kills):
         goal = stored(root, "verdicts") + rng.randint(1, 250)
@@ -87,7 +77,7 @@ def battered(request: pytest.FixtureRequest, smoke_run: Path, smoke_runs: Path) 
 def test_killed_run_ends_with_the_same_rows_as_an_uninterrupted_one(
     battered: Battered, smoke_run: Path, table: str
 ) -> None:
-    assert rows_of(battered.root, table) == rows_of(smoke_run, table)
+    assert keyed_rows(battered.root, table) == keyed_rows(smoke_run, table)
 
 
 def test_killed_training_ends_with_bitwise_the_same_weights(battered: Battered, smoke_run: Path) -> None:
@@ -113,7 +103,7 @@ def test_larger_n_keeps_every_old_sample_and_draws_only_new_ones(battered: Batte
     final = records.read(battered.root, "samples", columns=["problem_id", "index", "time"]).to_pylist()
     assert all(row["time"] > battered.after_half for row in final if row["index"] >= 16)
     assert all(row["time"] <= battered.after_half for row in final if row["index"] < 16)
-    whole = rows_of(battered.root, "samples")
+    whole = keyed_rows(battered.root, "samples")
     assert battered.half and all(whole[key] == row for key, row in battered.half.items())
 
 

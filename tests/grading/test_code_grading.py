@@ -17,6 +17,7 @@ from rlvr_limit.grading.code import evalplus, evalplus_rows, livecodebench
 from rlvr_limit.grading.code.extract import definitions, extract
 from rlvr_limit.grading.code.grade import check, grade, shorten
 from rlvr_limit.types import Problem, Status, UserError
+from tests.support.code_rows import evalplus_row, livecodebench_row
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are run on Linux only")
 
@@ -170,19 +171,10 @@ def test_row_without_a_field_is_refused_by_place_and_name(field):
         evalplus_rows.from_row(row, "data:3")
 
 
-def live(name="q", function="", public=(), private=(), day="2024-09-01T00:00:00", packed=True):
-    cases = json.dumps([{"input": a, "output": b, "testtype": "stdin"} for a, b in private])
-    if packed:
-        cases = base64.b64encode(zlib.compress(pickle.dumps(cases))).decode()
-    public = json.dumps([{"input": a, "output": b, "testtype": "stdin"} for a, b in public])
-    return {"question_id": name, "question_content": "Q?", "starter_code": "class Solution: ..." if function else "",
-            "contest_date": day, "public_test_cases": public, "private_test_cases": cases,
-            "metadata": json.dumps({"func_name": function} if function else {})}  # fmt: skip
-
-
 @pytest.mark.parametrize("packed", [True, False])
 def test_livecodebench_script_is_judged_on_public_and_private_tests(packed):
-    tests = livecodebench.from_row(live(public=[("1\n", "2")], private=[("5", "6\n")], packed=packed), "here").tests
+    row = livecodebench_row(public=[("1\n", "2")], private=[("5", "6\n")], packed=packed)
+    tests = livecodebench.from_row(row, "here").tests
     assert livecodebench.check(tests, "print(int(input()) + 1)").correct
     found = livecodebench.check(tests, "print(2)", all_tests=True)
     assert (found.correct, found.failed) == (False, ("test 1",))
@@ -191,7 +183,7 @@ def test_livecodebench_script_is_judged_on_public_and_private_tests(packed):
 
 
 def test_livecodebench_function_gets_json_lines_and_a_tuple_counts_as_a_list():
-    tests = livecodebench.from_row(live(function="add", public=[("[1, 2]\n3", "[4, 5]")]), "here").tests
+    tests = livecodebench.from_row(livecodebench_row(function="add", public=[("[1, 2]\n3", "[4, 5]")]), "here").tests
     solution = "class Solution:\n    def add(self, a: List[int], b):\n        return {}"
     for body, accepted in (("[x + b for x in a]", True), ("tuple(x + b for x in a)", True), ("a", False)):
         assert livecodebench.check(tests, solution.format(body)).correct is accepted
@@ -220,7 +212,7 @@ def test_output_is_compared_line_by_line(written, wanted, same):
 
 
 def test_pickled_tests_may_hold_a_text_only():
-    row = live(public=[("1", "1")])
+    row = livecodebench_row(public=[("1", "1")])
     row["private_test_cases"] = base64.b64encode(zlib.compress(pickle.dumps(print))).decode()
     with pytest.raises(UserError, match=r"here.*builtins\.print"):
         livecodebench.from_row(row, "here")
@@ -228,7 +220,7 @@ def test_pickled_tests_may_hold_a_text_only():
 
 def test_problem_without_tests_is_refused():
     with pytest.raises(UserError, match="no tests"):
-        livecodebench.from_row(live(), "here")
+        livecodebench.from_row(livecodebench_row(), "here")
 
 
 OPENED = "Below is a script:\n```python\n"
@@ -277,17 +269,12 @@ def test_shortened_response_is_judged_alike(prompt):
         assert verdict == (short if status == Status.NO_ANSWER else grade(problem, short))
 
 
-def row_of(name, reference, base, more):
-    return {"task_id": name, "prompt": "def f(x):\n", "entry_point": "f", "canonical_solution": reference,
-            "base_input": base, "plus_input": more, "atol": 0}  # fmt: skip
-
-
 @pytest.fixture
 def data(tmp_path):
     path = tmp_path / "HumanEvalPlus.jsonl.gz"
     with gzip.open(path, "wt") as file:
         for i in range(3):
-            file.write(json.dumps(row_of(f"HumanEval/{i}", f"    return x + {i}\n", [[1]], [[2], [3]])) + "\n")
+            file.write(json.dumps(evalplus_row(f"HumanEval/{i}", f"    return x + {i}\n", [[1]], [[2], [3]])) + "\n")
     return path
 
 

@@ -11,7 +11,7 @@ import pytest
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import init_params
 from rlvr_limit.types import UserError
-from tests.models.test_model import GROUPED, TIED, in_float64, numpy_log_softmax, random_params
+from tests.support.numpy_decoder import GROUPED, TIED, in_float64, numpy_log_softmax, random_params
 
 answer_logprobs = jax.jit(log_probs.answer_logprobs, static_argnums=(1, 3, 4))
 

@@ -5,7 +5,7 @@ import pytest
 
 from rlvr_limit.models import log_probs
 from tests.goldens import families
-from tests.models.test_parity import NAMES, model_config, our_params
+from tests.support.golden_models import NAMES, model_config, our_params
 
 
 @pytest.mark.parity

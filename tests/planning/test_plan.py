@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -15,38 +14,22 @@ import pytest
 
 from rlvr_limit import planning
 from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
-from rlvr_limit.engine import Engine, EngineConfig, Request
+from rlvr_limit.engine import Engine, Request
 from rlvr_limit.engine import programs as device
-from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
+from rlvr_limit.models.decoder import init_params, parameter_specs
 from rlvr_limit.planning import compiling, estimate, fitting, programs, targets
 from rlvr_limit.planning import updates as job
-from rlvr_limit.study import schema
-from rlvr_limit.study.prepared import Settings
 from rlvr_limit.types import SamplingParams, UserError
+from tests.support.plans import QWEN_7B, QWEN_32B, SLOTS, STUDY, TINY, case
+from tests.support.studies import settings_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-TINY = ModelConfig(vocab_size=64, width=32, layers=1, heads=4, kv_heads=2, head_width=8, ffn_width=64)
-SLOTS = EngineConfig(slots=16, window=4, page=4, prompt_places=8, prefill_rows=2, prefix_rows=3)
-STUDY = planning.Workload(
-    (planning.Benchmark("a", 10, 4), planning.Benchmark("b", 5, 8)), 2, 12, 6, 4, scored=2, score_tokens=80
-)
 SMALL_CPU = dataclasses.replace(planning.find("cpu"), memory=400_000)
-QWEN_7B = ModelConfig(152_064, 3584, 28, 28, 4, 128, 18_944, dtype="bfloat16")
-QWEN_32B = ModelConfig(152_064, 5120, 64, 40, 8, 128, 27_648, dtype="bfloat16")
 
 
 @pytest.fixture(scope="module")
 def cpu_plan() -> planning.Plan:
     return planning.plan(TINY, SLOTS, STUDY, SMALL_CPU, MeshConfig(tensor=2))
-
-
-def case(model: ModelConfig, devices: int, memory: int, slots: int = 16) -> fitting.Case:
-    """A case on an abstract mesh: everything but compiling."""
-    mesh = programs.make_mesh(programs.mesh_for(model, devices, MeshConfig()), ())
-    shapes = EngineConfig(slots=slots, window=16, prompt_places=512, prefill_rows=8, prefix_rows=16)
-    return fitting.Case(
-        model, shapes, planning.Workload((planning.Benchmark("a", 10, 128),), 2, 16_384, 1024, 128), mesh, memory
-    )
 
 
 def given(case: fitting.Case, tokens: int) -> fitting.Case:
@@ -360,13 +343,6 @@ def test_unknown_target_names_the_known() -> None:
     assert [(t.hosts, t.host_devices) for t in targets.TARGETS] == [
         (1, 1), (1, 1), (1, 8), (16, 8), (1, 8), (1, 4), (16, 4), (4, 4)
     ]  # fmt: skip
-
-
-def settings_of(name: str) -> Settings:
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return schema.from_config(Settings, module.get_config())
 
 
 def test_answers_of_a_plan_are_capped_by_the_context() -> None:

@@ -14,7 +14,7 @@ from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import compiling, estimate, fitting, hlo, programs
 from rlvr_limit.planning.plan import Trained, _together
 from rlvr_limit.types import UserError
-from tests.planning.test_plan import SLOTS, STUDY, TINY
+from tests.support.plans import SLOTS, STUDY, TINY
 
 LARGE = ModelConfig(152_064, 5120, 64, 48, 16, 128, 27_648, dtype="bfloat16")
 """Of about Qwen2.5-32B's shape, and cut evenly by 16 devices."""

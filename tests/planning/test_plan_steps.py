@@ -14,7 +14,7 @@ from jax.extend import core
 from rlvr_limit import planning
 from rlvr_limit.distributed.mesh import MeshConfig
 from rlvr_limit.planning import compiling, estimate, fitting, hlo, programs
-from tests.planning.test_plan import SLOTS, STUDY, TINY
+from tests.support.plans import SLOTS, STUDY, TINY
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from rlvr_limit.models.log_probs import Rows, answer_logprobs
 from rlvr_limit.planning import compiling, hlo, programs
 from rlvr_limit.planning import updates as job
 from rlvr_limit.training import learner, segments
-from tests.planning.test_plan import TINY, settings_of
+from tests.support.plans import TINY
+from tests.support.studies import settings_of
 
 
 def test_updates_of_recipes_have_the_state_that_training_has() -> None:

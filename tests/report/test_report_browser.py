@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rlvr_limit.report import write
-from tests.benchmarks import browser
-from tests.report.test_report_viewer import HOSTILE, M, N, example, study
+from tests.support import browser
+from tests.support.result_pages import HOSTILE, M, N, example, study
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(browser.find() is None, reason="no Chromium is installed")]
 SHOWN = "[...document.querySelectorAll('#problem-table tbody tr')].filter(row => !row.hidden).map(row => row.id).join()"

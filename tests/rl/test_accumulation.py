@@ -11,53 +11,22 @@ import optax
 import pytest
 
 from rlvr_limit import rl
-from rlvr_limit.distributed import mesh
-from rlvr_limit.distributed.mesh import MeshConfig, fetched, make_mesh, mesh_of, parameter_shardings, rows_sharding
-from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
+from rlvr_limit.models.decoder import init_params
 from rlvr_limit.models.log_probs import packed_positions
 from rlvr_limit.rl import update as program
-from tests.rl.test_packing import batch_of
+from tests.support.policy_batches import (
+    OBJECTIVE,
+    STEPS,
+    TOLERANCE,
+    WIDE,
+    gradient,
+    placed,
+    relative_errors,
+    trained,
+    whole_step,
+)
 
-WIDE = ModelConfig(vocab_size=64, width=32, layers=1, heads=16, kv_heads=8, head_width=8, ffn_width=64)
-"""Eight devices divide every axis of it, whichever mesh they form."""
 MESHES = [(2, 2, 2), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((1, 8, 1), (1, 1, 8)))]
-OBJECTIVE = rl.Objective(0.2, 0.28)
-LENGTHS = [(3, 5), (1, 7), (6, 1), (4, 0), (2, 6), (1, 1), (2, 2), (4, 4), (3, 3), (5, 2), (2, 5), (1, 4)]
-SGD = optax.sgd(0.3)
-STEPS = 3
-TOLERANCE = 1e-4
-
-
-def placed(shape: tuple[int, int, int]) -> dict:
-    params = init_params(WIDE, jax.random.key(0))
-    return jax.device_put(params, parameter_shardings(parameter_specs(WIDE), make_mesh(MeshConfig(*shape))))
-
-
-def whole_step(seed: int = 0) -> rl.PolicyBatch:
-    """A step whose behaviour is near the policy's log-probs, and whose weights add up to about 1."""
-    _, batch = batch_of(LENGTHS, 8, WIDE.vocab_size, seed)
-    answer = batch.rows.answer_BT
-    behaviour = np.where(answer, batch.behaviour_BT - np.log(WIDE.vocab_size), 0).astype(np.float32)
-    weight = np.where(answer, np.abs(batch.weight_BT) + 0.1, 0).astype(np.float32)
-    return batch.replace(behaviour_BT=behaviour, weight_BT=weight / weight.sum())
-
-
-def sent(batch: rl.PolicyBatch, params: dict) -> rl.PolicyBatch:
-    return mesh.placed(batch, rows_sharding(mesh_of(params)))
-
-
-def gradient(params: dict, parts: list[rl.PolicyBatch]) -> dict:
-    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), rl.no_sums(params, OBJECTIVE))
-    for part in parts:
-        sums = program.accumulate(params, WIDE, OBJECTIVE, rl.Compute(), sent(part, params), sums)
-    return jax.tree.map(fetched, sums.gradient)
-
-
-def relative_errors(found: dict, expected: dict) -> list[float]:
-    """Per tensor, in float64."""
-    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
-    wide = [(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in pairs]
-    return [float(np.linalg.norm(x - y) / np.linalg.norm(y)) for x, y in wide]
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +40,6 @@ def parts() -> list[rl.PolicyBatch]:
 @pytest.fixture(scope="module")
 def on_one(parts: list[rl.PolicyBatch]) -> dict:
     return gradient(placed((1, 1, 1)), parts)
-
-
-def trained(params: dict, parts: list[rl.PolicyBatch]) -> list[np.ndarray]:
-    """The change of each parameter in STEPS large steps."""
-    state = rl.init_state(params, SGD)
-    before = [fetched(x) for x in jax.tree.leaves(state.params)]
-    for _ in range(STEPS):
-        batches = [sent(part, params) for part in parts]
-        state, _ = rl.accumulated_update(state, WIDE, SGD, OBJECTIVE, batches)
-    return [fetched(x) - old for x, old in zip(jax.tree.leaves(state.params), before, strict=True)]
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,14 @@ import pytest
 
 from rlvr_limit import rl
 from rlvr_limit.models import decoder
-from rlvr_limit.study import schema
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.training import logging, loop, rl_step
 from rlvr_limit.types import UserError
-from tests.support.smoke import REPOSITORY
+from tests.support.studies import ANSWERS, MINIBATCHES, PROMPTS, STEPS, algorithms_config
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 
-PROMPTS, ANSWERS, MINIBATCHES, STEPS = 4, 8, 2, 2
 ARMS: dict[str, dict[str, Any]] = {
     "grpo": {},
     "dr_grpo": {},
@@ -41,30 +39,11 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-def config_of(runs: Path, arms: dict[str, dict[str, Any]]) -> Any:
-    """The smoke config with these reinforced arms from its base."""
-    path = REPOSITORY / "configs" / "countdown_smoke.py"
-    config = schema.parse_command_line(["main.py", f"--config={path}", f"--config.runs={runs}"], path)
-    config.unlock()
-    usual = {"prompts": PROMPTS, "answers": ANSWERS, "minibatches": MINIBATCHES, "steps": STEPS, "save_at": (1, STEPS)}
-    # A base that is right often enough for groups of eight to be mixed.
-    config.arms.base.pretrain.update({"right": 1.0, "steps": 100})
-    recipe = {k: v for k, v in config.arms.grpo.rl.to_dict().items() if k != "algorithm"} | usual
-    optimizer = config.arms.grpo.rl.optimizer.to_dict() | {"warmup": 0}
-    for name in ("grpo", "distilled", "control"):
-        del config.arms[name]
-    for name, changes in arms.items():
-        row = {"algorithm": changes.get("algorithm", name), "optimizer": optimizer}
-        row |= {"value_optimizer": optimizer} if row["algorithm"] == "ppo" else {}
-        config.arms[name] = {"label": name, "group": "rl", "weights": "", "rl": recipe | row | changes}
-    return config
-
-
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """All arms trained in one run folder."""
     before = jax.config.jax_compilation_cache_dir
-    study = prepare(config_of(tmp_path_factory.mktemp("runs"), ARMS))
+    study = prepare(algorithms_config(tmp_path_factory.mktemp("runs"), ARMS))
     loop.train_missing(study)
     jax.config.update("jax_compilation_cache_dir", before)
     return study
@@ -93,7 +72,7 @@ def refused(config: Any, rows: int = 0) -> str:
 
 def from_base(trained: Study, reward: str = "verdict", **changes: Any) -> Any:
     """A config of one reinforced arm, "arm", that starts from the trained base; its programs are compiled already."""
-    config = config_of(Path(trained.settings.runs), {"arm": {"algorithm": "grpo", "reward": reward, **changes}})
+    config = algorithms_config(Path(trained.settings.runs), {"arm": {"algorithm": "grpo", "reward": reward, **changes}})
     config.arms.base.weights = str(weights(trained, "base"))
     return config
 
@@ -322,7 +301,7 @@ def test_too_few_problems_and_too_long_prompts_are_refused_before_anything_is_dr
 
 
 def test_no_demonstrations_without_training_problems(tmp_path: Path) -> None:
-    config = config_of(tmp_path, {})
+    config = algorithms_config(tmp_path, {})
     config.task.train_problems = 0
     config.arms.other = {"label": "x", "group": "rl", "weights": "nowhere"}
     assert "arm base: there is nothing to learn from" in refused(config)
@@ -395,7 +374,7 @@ def test_loss_that_is_no_number_stops_a_run_and_the_last_good_state_is_kept(
 )
 def test_what_cannot_be_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError) as error:
-        prepare(config_of(tmp_path, {"arm": {"algorithm": "grpo", **changes}}))
+        prepare(algorithms_config(tmp_path, {"arm": {"algorithm": "grpo", **changes}}))
     assert f"config.arms.arm.rl.{named}" in str(error.value) or f"config.arms.arm.rl: {named}" in str(
         error.value
     ).replace("pass_at_k takes", "takes")

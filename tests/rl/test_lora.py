@@ -11,8 +11,8 @@ from rlvr_limit import rl
 from rlvr_limit.models.log_probs import to_rows
 from rlvr_limit.rl.lora import adapter_specs, attached
 from rlvr_limit.types import UserError
-from tests.models.test_model import GROUPED, random_params
-from tests.rl.test_packing import batch_of, scored
+from tests.support.numpy_decoder import GROUPED, random_params
+from tests.support.policy_batches import batch_of, scored
 
 LORA = rl.Lora(rank=3, alpha=6.0)
 OBJECTIVE = rl.Objective(0.2, 0.2)

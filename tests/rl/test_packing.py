@@ -1,7 +1,6 @@
 """Packed rows: every token once, no sequence split or seen by another, and the same log-probs and gradients."""
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_limit.models import decoder, log_probs
-from rlvr_limit.rl import PolicyBatch, microbatch_shape, microbatches
+from rlvr_limit.models import decoder
+from rlvr_limit.rl import microbatch_shape, microbatches
 from rlvr_limit.rl.packing import first_fit
 from rlvr_limit.types import UserError
-from tests.models.test_model import GROUPED, random_params
-
-
-def batch_of(lengths, places, vocab=23, seed=0, alike=False):
-    """(pairs, PolicyBatch) of random tokens; every number is drawn, and marks its token. alike: prompts of one length
-    are equal."""
-    rng = np.random.default_rng(seed)
-    draw = partial(rng.integers, vocab)
-    pairs = [(tuple(draw(size=p).tolist()), tuple(draw(size=a).tolist())) for p, a in lengths]
-    pairs = [((len(p),) * len(p) if alike else p, a) for p, a in pairs]
-    rows = log_probs.to_rows(pairs, places)
-    behaviour, advantage, weight = (np.where(rows.answer_BT, rng.normal(size=(len(pairs), places)), 0) for _ in "abc")
-    return pairs, PolicyBatch(rows, *(x.astype(np.float32) for x in (behaviour, advantage, weight)))
+from tests.support.numpy_decoder import GROUPED, random_params
+from tests.support.policy_batches import batch_of, scored
 
 
 @given(st.lists(st.integers(1, 16), max_size=40))
@@ -95,11 +83,6 @@ def test_what_does_not_fit_is_named_and_the_shape_follows_from_the_budget():
         microbatch_shape(512, 511, 1)
     with pytest.raises(UserError, match="sequence 1 has 9 tokens, a row holds 8"):
         first_fit([1, 4], [2, 5], [0, 1], 8)
-
-
-@partial(jax.jit, static_argnums=(1, 3))
-def scored(params, config, rows, remat="none"):
-    return log_probs.answer_logprobs(params, config, rows, remat=remat)
 
 
 def mixed(params, config, batch, remat="none"):

@@ -12,7 +12,7 @@ import pytest
 from rlvr_limit import rl
 from rlvr_limit.models import decoder, log_probs
 from rlvr_limit.types import UserError
-from tests.models.test_model import GROUPED, TIED, in_float64, numpy_log_softmax, random_params
+from tests.support.numpy_decoder import GROUPED, TIED, in_float64, numpy_log_softmax, random_params
 
 # A transformation that passes the gradient on and keeps it where it can be read.
 KEEP = optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), lambda g, *_: (g, g))

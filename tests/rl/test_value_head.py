@@ -13,7 +13,7 @@ from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardin
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import parameter_specs
 from rlvr_limit.rl import value as program
-from tests.models.test_model import GROUPED, random_params
+from tests.support.numpy_decoder import GROUPED, random_params
 
 CONFIG = replace(GROUPED, layers=1)
 LENGTHS = (3, 5, 2, 6, 4, 1, 5, 3)

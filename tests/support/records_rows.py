@@ -69,3 +69,14 @@ def fail_writes(monkeypatch, module_call, error, partly=b""):
         raise error
 
     monkeypatch.setattr(os, module_call, failing)
+
+
+def keyed_rows(root: Path | str, table: str) -> dict[tuple, dict]:
+    """Every row of a table by its key, without the time it was written; fails where a key stands twice."""
+    key = ["arm", "problem_id", "index"] + ["model"] * (table == "scores")
+    rows = read(root, table).to_pylist()
+    for row in rows:
+        row.pop("time", None)
+    keyed = {tuple(row[k] for k in key): row for row in rows}
+    assert len(keyed) == len(rows)
+    return keyed

@@ -26,7 +26,7 @@ from rlvr_limit.engine.rollout import Graded
 from rlvr_limit.models.decoder import init_params, parameter_specs
 from rlvr_limit.training import learner
 from rlvr_limit.types import Problem, Sample, Status, Stop, Verdict
-from tests.rl import test_accumulation as step
+from tests.support import policy_batches as step
 
 TX = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=0), 10)
 KEPT = 2

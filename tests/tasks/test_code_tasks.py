@@ -7,7 +7,7 @@ import pytest
 
 from rlvr_limit.tasks import code
 from rlvr_limit.types import UserError
-from tests.grading.test_code_grading import live, row_of
+from tests.support.code_rows import evalplus_row, livecodebench_row
 
 
 def write(path, rows):
@@ -19,7 +19,7 @@ def write(path, rows):
 
 @pytest.mark.parametrize("name", ["HumanEvalPlus.jsonl.gz", "humanevalplus-v0.1.10.jsonl"])
 def test_problem_is_named_by_benchmark_and_number(tmp_path, name):
-    write(tmp_path / name, [row_of("HumanEval/7", "    return x\n", [[1]], [])])
+    write(tmp_path / name, [evalplus_row("HumanEval/7", "    return x\n", [[1]], [])])
     (question,) = code.load("humanevalplus", tmp_path)
     assert (question.id, question.question, question.starter_code) == ("humanevalplus/7", "def f(x):\n", "")
     assert question.answer.reference == "def f(x):\n    return x\n"
@@ -27,7 +27,7 @@ def test_problem_is_named_by_benchmark_and_number(tmp_path, name):
 
 def test_window_takes_the_days_from_first_to_last_of_all_files(tmp_path):
     days = ["2023-05-07", "2024-07-31", "2024-08-01", "2025-01-31", "2025-02-01"]
-    rows = [live(f"q{i}", public=[("1", "1")], day=f"{day}T00:00:00") for i, day in enumerate(days)]
+    rows = [livecodebench_row(f"q{i}", public=[("1", "1")], day=f"{day}T00:00:00") for i, day in enumerate(days)]
     write(tmp_path / "livecodebench" / "test.jsonl", rows[:3])
     write(tmp_path / "livecodebench" / "test2.jsonl", rows[3:])
     assert [q.id for q in code.load("livecodebench_v5", tmp_path)] == ["livecodebench_v5/q2", "livecodebench_v5/q3"]
@@ -35,13 +35,13 @@ def test_window_takes_the_days_from_first_to_last_of_all_files(tmp_path):
 
 
 def test_starter_code_of_a_function_comes_with_its_question(tmp_path):
-    row = live(function="add", public=[("1", "1")])
+    row = livecodebench_row(function="add", public=[("1", "1")])
     (question,) = code.load("livecodebench_v5", write(tmp_path / "livecodebench.jsonl", [row]))
     assert question.starter_code == row["starter_code"] != ""
 
 
 def test_bad_data_are_refused_in_one_line(tmp_path):
-    row = row_of("HumanEval/7", "    return x\n", [[1]], [])
+    row = evalplus_row("HumanEval/7", "    return x\n", [[1]], [])
     with pytest.raises(UserError, match=r"humanevalplus\.jsonl:2: problem humanevalplus/7 is there twice"):
         code.load("humanevalplus", write(tmp_path / "humanevalplus.jsonl", [row, row]))
     with pytest.raises(UserError, match="has no file mbppplus"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlvr_limit import records
-from tests.evaluation.test_host_runs import ended, log, start_hosts
+from tests.support.host_runs import ended, log, start_hosts
 
 SHORTER = ("job=train", "hosts.patience=15", "arms.distilled.sft.steps=5", "arms.control.sft.steps=5")
 SECONDS = 60

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rlvr_limit.distributed.mesh import make_mesh
-from tests.rl import test_accumulation as step
+from tests.support import policy_batches as step
 from tests.support import smoke, training_host
 
 

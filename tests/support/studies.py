@@ -1,0 +1,50 @@
+"""Small studies, prepared in this process as a job prepares them, and the settings of the configs."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from rlvr_limit.study import schema
+from rlvr_limit.study.prepare import prepare
+from rlvr_limit.study.prepared import Settings, Study
+from tests.support.smoke import REPOSITORY
+
+
+def smoke_study(runs: Path, *overrides: str) -> Study:
+    """The smoke config with its run folder under `runs`, and 10 samples of a problem."""
+    config = REPOSITORY / "configs" / "countdown_smoke.py"
+    words = ["main.py", f"--config={config}", f"--config.runs={runs}", "--config.report.k=0"]
+    words += [f"--config.{o}" for o in ("sampling.n=10", *overrides)]
+    return prepare(schema.parse_command_line(words, config))
+
+
+PROMPTS, ANSWERS, MINIBATCHES, STEPS = 4, 8, 2, 2
+
+
+def algorithms_config(runs: Path, arms: dict[str, dict[str, Any]]) -> Any:
+    """The smoke config with these reinforced arms from its base."""
+    path = REPOSITORY / "configs" / "countdown_smoke.py"
+    config = schema.parse_command_line(["main.py", f"--config={path}", f"--config.runs={runs}"], path)
+    config.unlock()
+    usual = {"prompts": PROMPTS, "answers": ANSWERS, "minibatches": MINIBATCHES, "steps": STEPS, "save_at": (1, STEPS)}
+    # A base that is right often enough for groups of eight to be mixed.
+    config.arms.base.pretrain.update({"right": 1.0, "steps": 100})
+    recipe = {k: v for k, v in config.arms.grpo.rl.to_dict().items() if k != "algorithm"} | usual
+    optimizer = config.arms.grpo.rl.optimizer.to_dict() | {"warmup": 0}
+    for name in ("grpo", "distilled", "control"):
+        del config.arms[name]
+    for name, changes in arms.items():
+        row = {"algorithm": changes.get("algorithm", name), "optimizer": optimizer}
+        row |= {"value_optimizer": optimizer} if row["algorithm"] == "ppo" else {}
+        config.arms[name] = {"label": name, "group": "rl", "weights": "", "rl": recipe | row | changes}
+    return config
+
+
+def settings_of(name: str) -> Settings:
+    """What a config of configs/ says."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return schema.from_config(Settings, module.get_config())
