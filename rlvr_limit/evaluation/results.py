@@ -16,7 +16,7 @@ from rlvr_limit.evaluation import cache_error, entropy_matching
 from rlvr_limit.evaluation.adaptive import second_stage
 from rlvr_limit.evaluation.review import Judged, judged_chains, reference
 from rlvr_limit.evaluation.score_inputs import REFERENCES, SOLVER
-from rlvr_limit.grading.math import strict
+from rlvr_limit.grading.math import string_rules
 from rlvr_limit.models.log_probs import perplexity
 from rlvr_limit.records.folders import written
 from rlvr_limit.records.storage import Place
@@ -168,7 +168,7 @@ def _marginal(problems: list[Problem], row: np.ndarray, verdicts: pa.Table) -> n
     """
     if all(p.guess_rate is not None for p in problems) or any(reference(p) is None for p in problems):
         return None
-    normal_form = functools.cache(strict.normal_form)
+    normal_form = functools.cache(string_rules.normal_form)
     answers = [normal_form(text) for text in verdicts["extracted"].to_pylist()]
     accepted = [{normal_form(reference(problem) or "")} for problem in problems]
     for i in np.flatnonzero(verdicts["correct"].to_numpy()):
@@ -180,7 +180,7 @@ def _votes(problems: list[Problem], row: np.ndarray, verdicts: pa.Table) -> tupl
     """Samples by answer, equal where their normal forms are; None where answers are programs, which have none."""
     if any(reference(p) is None for p in problems):
         return None
-    normal_form = functools.cache(strict.normal_form)
+    normal_form = functools.cache(string_rules.normal_form)
     answers = [normal_form(text) if text else "" for text in verdicts["extracted"].to_pylist()]
     return tuple(passk.count_votes(len(problems), row.tolist(), answers, verdicts["correct"].to_pylist()))
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlvr_limit import records
-from rlvr_limit.grading.math import strict
+from rlvr_limit.grading.math import string_rules
 from rlvr_limit.records.storage import Place
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.types import Problem, UserError
@@ -93,7 +93,7 @@ def disagreements(rows: Iterable[Row], problems: Mapping[str, Problem]) -> tuple
     answers: Counter = Counter()
     for row in rows:
         if row["extracted"]:
-            strictly = strict.same(reference(problems[row["problem_id"]]) or "", row["extracted"])
+            strictly = string_rules.strings_match(reference(problems[row["problem_id"]]) or "", row["extracted"])
             counts[row["correct"], strictly] += 1
             if row["correct"] != strictly:
                 answers[row["problem_id"], row["extracted"], row["status"], strictly] += 1

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rlvr_limit.grading import exact
-from rlvr_limit.grading.math.grade import grade as mathematics
+from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.types import Grader, Problem, UserError, Verdict
 
 

@@ -28,7 +28,7 @@ from rlvr_limit.grading.code import evalplus
 from rlvr_limit.grading.code.command import load_tests
 from rlvr_limit.grading.code.evalplus import EvalPlusTests
 from rlvr_limit.grading.code.grade import check
-from rlvr_limit.grading.code.verdicts import Outcome
+from rlvr_limit.grading.code.outcome import ProgramOutcome
 from rlvr_limit.grading.sandbox.run import missing_protection
 from rlvr_limit.types import Status
 from tests.support.code_programs import HOSTILE, RETURN
@@ -84,7 +84,7 @@ def _change(kind: str, function: ast.FunctionDef) -> bool:
     return False
 
 
-def judge_all(items: Iterable[tuple[EvalPlusTests, str]], workers: int) -> list[Outcome]:
+def judge_all(items: Iterable[tuple[EvalPlusTests, str]], workers: int) -> list[ProgramOutcome]:
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(lambda item: check(*item), items))
 
@@ -136,7 +136,7 @@ def quick(tests: list[EvalPlusTests]) -> list[EvalPlusTests]:
 def cheapest(tests: list[EvalPlusTests]) -> list[EvalPlusTests]:
     """60 problems whose references take next to no CPU time; few inputs do not mean that (Mbpp/271: 3 s)."""
     few = sorted(quick(tests), key=lambda t: len(t.packed))
-    cheap = (t for t in few if sum(evalplus.expected(t).cpu_seconds) < CHEAP_SECONDS)
+    cheap = (t for t in few if sum(evalplus.reference_results(t).cpu_seconds) < CHEAP_SECONDS)
     return list(itertools.islice(cheap, SAMPLE))
 
 
@@ -215,7 +215,7 @@ def cpu_seconds() -> float:
 
 def left_over() -> int:
     folders = len(list(Path("/tmp").glob("program-*")))
-    return folders + sum(b"sandbox.inside" in _command(p) for p in Path("/proc").glob("[0-9]*/cmdline"))
+    return folders + sum(b"sandbox.supervisor" in _command(p) for p in Path("/proc").glob("[0-9]*/cmdline"))
 
 
 def _command(path: Path) -> bytes:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rlvr_limit.grading.code.grade import check
 from rlvr_limit.grading.code.livecodebench import LiveCodeTests, pack
-from rlvr_limit.grading.code.verdicts import Outcome
+from rlvr_limit.grading.code.outcome import ProgramOutcome
 from rlvr_limit.grading.sandbox.run import missing_protection
 from rlvr_limit.types import UserError
 
@@ -67,7 +67,7 @@ def digest(statement: str) -> str:
     return hashlib.sha256(statement.strip().encode()).hexdigest()[:12]
 
 
-def judge(items: Iterable[tuple[LiveCodeTests, str]], workers: int) -> list[Outcome]:
+def judge(items: Iterable[tuple[LiveCodeTests, str]], workers: int) -> list[ProgramOutcome]:
     """Outcomes of (tests, program) in order, on all tests."""
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(lambda item: check(*item, all_tests=True), items))

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rlvr_limit.grading.math.grade import grade as mathematics
+from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.grading.pool.pool import GradingPool, map_verdicts
 from rlvr_limit.types import Problem, Status
 

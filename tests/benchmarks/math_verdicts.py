@@ -15,7 +15,7 @@ import random
 import sys
 from collections.abc import Iterator
 
-from rlvr_limit.grading.math.grade import grade as mathematics
+from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.grading.pool.pool import map_verdicts
 from rlvr_limit.tasks.math import BENCHMARKS, Question, load
 from rlvr_limit.types import Problem, UserError, Verdict

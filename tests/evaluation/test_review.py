@@ -10,7 +10,7 @@ from rlvr_limit import records
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.evaluation.grade import grade_missing
 from rlvr_limit.evaluation.review import JUDGED, changes, disagreements, judgments, rare_wins, write_review
-from rlvr_limit.grading.math import strict
+from rlvr_limit.grading.math import string_rules
 from rlvr_limit.passk.curve import pass_curve
 from rlvr_limit.passk.guessing import chain_bounds, guessable, marginal_rates
 from rlvr_limit.study.prepared import Evaluated, Grading, Task
@@ -145,7 +145,7 @@ def test_rare_wins_are_all_right_samples_of_problems_solved_at_most_five_times()
     ],
 )
 def test_strict_rules_compare_normal_forms_and_know_no_algebra(reference, answer, same):
-    assert strict.same(reference, answer) is strict.same(answer, reference) is same
+    assert string_rules.strings_match(reference, answer) is string_rules.strings_match(answer, reference) is same
 
 
 def test_guessable_means_sometimes_and_rarely():

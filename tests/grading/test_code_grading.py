@@ -159,7 +159,7 @@ def test_rows_of_the_hub_hold_their_inputs_in_a_text():
     question, tests = evalplus_rows.from_row(row | {"test": test + "    assertion(g(*inp), exp, 0.5)\n"}, "here")
     assert question == '"""\nAdd.\nassert g((1,), 2) == 3\n"""\n'
     assert (tests.task_id, tests.entry, tests.atol) == ("Mbpp/2", "g", 0.5)
-    assert [json.loads(text.decode()) for text in evalplus.expected(tests).results] == [float("inf"), 1.5]
+    assert [json.loads(text.decode()) for text in evalplus.reference_results(tests).results] == [float("inf"), 1.5]
 
 
 @pytest.mark.parametrize("field", ["task_id", "prompt", "entry_point", "canonical_solution", "plus_input", "atol"])
@@ -208,7 +208,7 @@ def test_livecodebench_function_gets_json_lines_and_a_tuple_counts_as_a_list():
     ],
 )
 def test_output_is_compared_line_by_line(written, wanted, same):
-    assert livecodebench.same_output(written, wanted) is same
+    assert livecodebench.outputs_match(written, wanted) is same
 
 
 def test_pickled_tests_may_hold_a_text_only():

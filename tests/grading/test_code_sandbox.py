@@ -15,15 +15,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_limit.grading.code import evalplus
-from rlvr_limit.grading.code.verdicts import outcome
-from rlvr_limit.grading.sandbox import plain, reading
-from rlvr_limit.grading.sandbox.run import PROTECTIONS, Job, Kind, Limits, SandboxError, execute, missing_protection
+from rlvr_limit.grading.code.outcome import run_tests
+from rlvr_limit.grading.sandbox import decode, encode
+from rlvr_limit.grading.sandbox.run import (
+    PROTECTIONS,
+    ResultKind,
+    SandboxError,
+    SandboxJob,
+    SandboxLimits,
+    execute,
+    missing_protection,
+)
 from rlvr_limit.types import Status
 from tests.support.code_programs import HOSTILE, RETURN
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are run on Linux only")
 
-LIMITS = Limits(
+LIMITS = SandboxLimits(
     total_cpu_seconds=2, idle_seconds=0.5, memory_bytes=512 << 20, output_bytes=1 << 20, disk_bytes=1 << 20, files=500
 )
 # What is left of protection in a container that allows no namespaces.
@@ -32,22 +40,22 @@ BARE = ("namespaces", "own user")
 
 def job(program, *inputs, entry="f", cpu=1.0):
     given = inputs or (1,)
-    return Job(program, entry, tuple(marshal.dumps([x]) for x in given), (cpu,) * len(given))
+    return SandboxJob(program, entry, tuple(marshal.dumps([x]) for x in given), (cpu,) * len(given))
 
 
 def script(program, *inputs, cpu=1.0):
-    return Job(program, "", tuple(text.encode() for text in inputs), (cpu,) * len(inputs))
+    return SandboxJob(program, "", tuple(text.encode() for text in inputs), (cpu,) * len(inputs))
 
 
 def values(program, *inputs, **more):
-    return [reading.loads(result.data) for result in execute(job(program, *inputs), LIMITS, **more)]
+    return [decode.loads(result.data) for result in execute(job(program, *inputs), LIMITS, **more)]
 
 
 def judged(given, **more):
     def right(index, data):
-        return "" if reading.loads(data) == 2 else "another value"
+        return "" if decode.loads(data) == 2 else "another value"
 
-    return outcome(given, LIMITS, ["test 0"], right, **more)
+    return run_tests(given, LIMITS, ["test 0"], right, **more)
 
 
 def processes():
@@ -59,7 +67,7 @@ def processes():
                 line = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"sandbox.inside" in line and _descends_from_here(entry):
+            if b"sandbox.supervisor" in line and _descends_from_here(entry):
                 found.append(line)
     return found
 
@@ -105,7 +113,9 @@ def test_hostile_program_fails(name):
 )
 def test_hostile_program_fails_without_namespaces(name):
     results = list(execute(job(HOSTILE[name][0]), LIMITS, without=BARE))
-    assert [result.kind for result in results if result.index == 0][-1] in (Kind.RAISED, Kind.TIMEOUT), results
+    assert [result.kind for result in results if result.index == 0][-1] in (ResultKind.RAISED, ResultKind.TIMEOUT), (
+        results
+    )
 
 
 def test_nothing_runs_as_root_without_any_wall():
@@ -146,22 +156,22 @@ def test_one_process_serves_all_inputs_of_a_function():
 def test_scripts_start_afresh_for_every_test():
     program = "import sys, builtins\nn = int(input())\nbuiltins.seen = getattr(builtins, 'seen', 0) + n\nprint(seen)"
     results = list(execute(script(program, "1\n", "2\n"), LIMITS))
-    assert [(r.kind, r.data) for r in results] == [(Kind.OUTPUT, b"1\n"), (Kind.OUTPUT, b"2\n")]
+    assert [(r.kind, r.data) for r in results] == [(ResultKind.OUTPUT, b"1\n"), (ResultKind.OUTPUT, b"2\n")]
 
 
 @pytest.mark.parametrize(
     ("program", "kind", "written"),
     [
-        ("print('a', end='')\nimport sys\nsys.exit(3)", Kind.OUTPUT, b"a"),
-        ("import os\nprint('a')\nexit()", Kind.OUTPUT, b"a\n"),
-        ("import os\nos.write(1, b'a')\nos._exit(0)", Kind.OUTPUT, b"a"),
-        ("import os\nos._exit(3)", Kind.RAISED, b""),
-        ("print('a')\nraise ValueError('no')", Kind.RAISED, b""),
-        ("import atexit, os\natexit.register(lambda: os.write(1, b'late'))", Kind.OUTPUT, b"late"),
-        ("import threading\nt = threading.Thread(target=lambda: print('b'))\nt.start()", Kind.OUTPUT, b"b\n"),
-        ("if __name__ == '__main__':\n    print(open(0).read().upper())", Kind.OUTPUT, b"XY\n"),
-        ("import sys\nsys.stdout.buffer.write(sys.stdin.buffer.readline())", Kind.OUTPUT, b"xy"),
-        ("while True: print('x' * 10000)", Kind.RAISED, b""),
+        ("print('a', end='')\nimport sys\nsys.exit(3)", ResultKind.OUTPUT, b"a"),
+        ("import os\nprint('a')\nexit()", ResultKind.OUTPUT, b"a\n"),
+        ("import os\nos.write(1, b'a')\nos._exit(0)", ResultKind.OUTPUT, b"a"),
+        ("import os\nos._exit(3)", ResultKind.RAISED, b""),
+        ("print('a')\nraise ValueError('no')", ResultKind.RAISED, b""),
+        ("import atexit, os\natexit.register(lambda: os.write(1, b'late'))", ResultKind.OUTPUT, b"late"),
+        ("import threading\nt = threading.Thread(target=lambda: print('b'))\nt.start()", ResultKind.OUTPUT, b"b\n"),
+        ("if __name__ == '__main__':\n    print(open(0).read().upper())", ResultKind.OUTPUT, b"XY\n"),
+        ("import sys\nsys.stdout.buffer.write(sys.stdin.buffer.readline())", ResultKind.OUTPUT, b"xy"),
+        ("while True: print('x' * 10000)", ResultKind.RAISED, b""),
     ],
 )
 def test_script_ends_as_scripts_do(program, kind, written):
@@ -172,13 +182,13 @@ def test_script_ends_as_scripts_do(program, kind, written):
 def test_limit_counts_the_cpu_time_of_each_input_alone():
     clock = "time.process_time()"
     program = f"import time\ndef f(x):\n    t = {clock}\n    while {clock} < t + 0.6: pass\n    return x"
-    given = Job(program, "f", tuple(marshal.dumps([x]) for x in range(4)), (1.0,) * 4)
-    limits = Limits(total_cpu_seconds=20, idle_seconds=5)
-    assert [reading.loads(r.data) for r in execute(given, limits)] == [0, 1, 2, 3]
+    given = SandboxJob(program, "f", tuple(marshal.dumps([x]) for x in range(4)), (1.0,) * 4)
+    limits = SandboxLimits(total_cpu_seconds=20, idle_seconds=5)
+    assert [decode.loads(r.data) for r in execute(given, limits)] == [0, 1, 2, 3]
 
 
 def test_tests_after_a_timeout_are_not_run_and_so_said():
-    found = outcome(
+    found = run_tests(
         job("def f(x):\n    while x: pass\n    return 2", 0, 1, 0), LIMITS, ["a", "b", "c"],
         lambda index, data: "", all_tests=True,
     )  # fmt: skip
@@ -192,14 +202,14 @@ def test_first_failure_ends_the_run_unless_all_are_asked_for():
     def right(index, data):
         return "" if data == b"2" else "another value"
 
-    assert outcome(given, LIMITS, names, right, all_tests=True).failed == ("b", "d")
-    found = outcome(given, LIMITS, names, right)
+    assert run_tests(given, LIMITS, names, right, all_tests=True).failed == ("b", "d")
+    found = run_tests(given, LIMITS, names, right)
     assert (found.failed, found.not_run) == (("b",), 2)
 
 
 def test_closing_the_stream_ends_the_program():
-    results = execute(job("import time\ndef f(x): return time.sleep(x)", 0, 1000), Limits())
-    assert next(results).kind == Kind.VALUE
+    results = execute(job("import time\ndef f(x): return time.sleep(x)", 0, 1000), SandboxLimits())
+    assert next(results).kind == ResultKind.VALUE
     began = time.monotonic()
     results.close()
     assert time.monotonic() - began < 5 and not processes()
@@ -207,8 +217,8 @@ def test_closing_the_stream_ends_the_program():
 
 @pytest.mark.skipif("namespaces" in missing_protection(), reason="programs are run in a folder of this file system")
 def test_a_process_that_is_killed_while_a_program_runs_leaves_no_folder(tmp_path):
-    results = execute(job("import time\ndef f(x): return time.sleep(x)", 0, 1000), Limits())
-    assert next(results).kind == Kind.VALUE and processes()
+    results = execute(job("import time\ndef f(x): return time.sleep(x)", 0, 1000), SandboxLimits())
+    assert next(results).kind == ResultKind.VALUE and processes()
     # Nobody would clean up after a process that were killed here.
     assert not list(tmp_path.iterdir())
     results.close()
@@ -216,7 +226,7 @@ def test_a_process_that_is_killed_while_a_program_runs_leaves_no_folder(tmp_path
 
 def test_stopped_run_raises():
     with pytest.raises(InterruptedError):
-        list(execute(job("import time\ndef f(x): time.sleep(x)", 1000), Limits(), stopped=lambda: True))
+        list(execute(job("import time\ndef f(x): time.sleep(x)", 1000), SandboxLimits(), stopped=lambda: True))
 
 
 def test_set_order_is_the_same_in_every_run():
@@ -246,7 +256,7 @@ def typed(value):
 
 @given(PLAIN)
 def test_plain_values_come_back_with_their_types(value):
-    assert typed(reading.loads(plain.dumps(value))) == typed(value)
+    assert typed(decode.loads(encode.dumps(value))) == typed(value)
 
 
 def test_subclasses_count_as_their_base():
@@ -256,8 +266,8 @@ def test_subclasses_count_as_their_base():
 
         __hash__ = int.__hash__
 
-    found = reading.loads(
-        plain.dumps([Evil(7), Counter("aab"), OrderedDict(a=1), True, Fraction(1, 3), Decimal("1.50")])
+    found = decode.loads(
+        encode.dumps([Evil(7), Counter("aab"), OrderedDict(a=1), True, Fraction(1, 3), Decimal("1.50")])
     )
     assert typed(found) == typed([7, {"a": 2, "b": 1}, {"a": 1}, True, Fraction(1, 3), Decimal("1.50")])
 
@@ -272,11 +282,11 @@ REFUSED = (
 @pytest.mark.parametrize("text", REFUSED, ids=range(len(REFUSED)))
 def test_what_is_no_plain_value_is_refused_quickly(text):
     began = time.monotonic()
-    with pytest.raises(plain.Unreadable):
-        reading.loads(text)
+    with pytest.raises(encode.MalformedValue):
+        decode.loads(text)
     assert time.monotonic() - began < 5
 
 
 def test_opaque_values_equal_nothing_else():
-    a, b = (reading.loads(plain.dumps(object())) for _ in range(2))
+    a, b = (decode.loads(encode.dumps(object())) for _ in range(2))
     assert a != b and a != 1 and a.type_name == "object"

@@ -10,8 +10,8 @@ import pytest
 from rlvr_limit.grading import exact
 from rlvr_limit.grading.__main__ import main
 from rlvr_limit.grading.math import command as math_command
+from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.grading.math.extract import as_response
-from rlvr_limit.grading.math.grade import grade as mathematics
 from rlvr_limit.grading.named import grader_named
 from rlvr_limit.types import Problem, Status, UserError, Verdict
 

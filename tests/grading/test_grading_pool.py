@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rlvr_limit.grading.math.grade import grade as mathematics
+from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.grading.pool.pool import AHEAD, GradingPool, map_verdicts
 from rlvr_limit.types import Problem, Status, Verdict
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr_limit.grading.math import sameness, values
-from rlvr_limit.grading.math.expression import Undefined
+from rlvr_limit.grading.math import answers, equivalence
+from rlvr_limit.grading.math.expression import UndefinedMath
 from rlvr_limit.grading.math.extract import extract, last_box
 from rlvr_limit.grading.math.grade import LONGEST_ANSWER, grade, shorten
 from rlvr_limit.types import Problem, Status, Verdict
@@ -63,10 +63,10 @@ def test_verdict_is_the_one_reasoned_by_hand(reference, answer, right):
 
 def test_sameness_is_symmetric():
     for reference, answer, right in TABLE:
-        a, b = values.parse(reference), values.parse(answer)
+        a, b = answers.parse(reference), answers.parse(answer)
         try:
-            assert sameness.same(a, b) == sameness.same(b, a), (reference, answer)
-        except Undefined:
+            assert equivalence.equivalent(a, b) == equivalence.equivalent(b, a), (reference, answer)
+        except UndefinedMath:
             assert not right
 
 

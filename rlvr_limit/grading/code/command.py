@@ -16,7 +16,7 @@ from typing import Any
 
 from rlvr_limit.grading.code import evalplus_rows, livecodebench
 from rlvr_limit.grading.code.grade import VERSION, Tests, check
-from rlvr_limit.grading.code.verdicts import Outcome
+from rlvr_limit.grading.code.outcome import ProgramOutcome
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
 from rlvr_limit.types import UserError
 
@@ -112,7 +112,7 @@ def read_programs(path: Path, tests: dict[str, Tests]) -> Iterator[dict[str, Any
         yield row
 
 
-def verdict_fields(found: Outcome) -> dict[str, Any]:
+def verdict_fields(found: ProgramOutcome) -> dict[str, Any]:
     """An outcome as fields of a line."""
     return {
         "correct": found.correct,
@@ -125,13 +125,13 @@ def verdict_fields(found: Outcome) -> dict[str, Any]:
 
 def _outcomes(
     tests: dict[str, Tests], programs: list[dict[str, Any]], options: argparse.Namespace, stop: threading.Event
-) -> Iterator[Outcome]:
+) -> Iterator[ProgramOutcome]:
     """Outcomes in order. Threads wait for the programs' own processes."""
 
-    def judge(row: dict[str, Any]) -> Outcome:
+    def judge(row: dict[str, Any]) -> ProgramOutcome:
         return check(tests[row["task_id"]], row["program"], not options.first, stop.is_set)
 
-    waiting: deque[Future[Outcome]] = deque()
+    waiting: deque[Future[ProgramOutcome]] = deque()
     with ThreadPoolExecutor(options.workers) as workers:
         try:
             for row in programs:

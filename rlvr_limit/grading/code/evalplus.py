@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlvr_limit.grading.code.verdicts import Outcome, outcome
-from rlvr_limit.grading.sandbox import reading
-from rlvr_limit.grading.sandbox.run import Job, Kind, Limits, SandboxError, execute
+from rlvr_limit.grading.code.outcome import ProgramOutcome, run_tests
+from rlvr_limit.grading.sandbox import decode
+from rlvr_limit.grading.sandbox.run import ResultKind, SandboxError, SandboxJob, SandboxLimits, execute
 
 CPU_SECONDS, TIMES_REFERENCE = 4.0, 4.0
 REFERENCE_CPU_SECONDS = 300.0
@@ -48,8 +48,8 @@ class EvalPlusTests:
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What the reference returns for every input, base first (plain.dumps), in which CPU time, and the tolerances."""
+class ReferenceResults:
+    """What the reference returns for every input, base first (encode.dumps), in which CPU time, and the tolerances."""
 
     results: tuple[bytes, ...]
     cpu_seconds: tuple[float, ...]
@@ -65,18 +65,18 @@ def pack(base: Sequence[Any], plus: Sequence[Any]) -> bytes:
 
 def check(
     tests: EvalPlusTests, program: str, all_tests: bool = False, stopped: Callable[[], bool] = lambda: False
-) -> Outcome:
+) -> ProgramOutcome:
     """Runs a program on all inputs. Failed ones are called "base i" and "plus i", counted from 0 in the data's order.
 
     Raises SandboxError where the sandbox or the reference solution fails.
     """
     base, plus = marshal.loads(zlib.decompress(tests.packed))
     inputs = (*base, *plus)
-    known = expected(tests)
+    known = reference_results(tests)
     cpu = tuple(max(CPU_SECONDS, TIMES_REFERENCE * used) for used in known.cpu_seconds)
-    limits = Limits(
-        total_cpu_seconds=Limits.total_cpu_seconds + TIMES_REFERENCE * sum(known.cpu_seconds),
-        output_bytes=Limits.output_bytes + 2 * sum(map(len, known.results)),
+    limits = SandboxLimits(
+        total_cpu_seconds=SandboxLimits.total_cpu_seconds + TIMES_REFERENCE * sum(known.cpu_seconds),
+        output_bytes=SandboxLimits.output_bytes + 2 * sum(map(len, known.results)),
     )
     names = [f"base {i}" for i in range(len(base))] + [f"plus {i}" for i in range(len(plus))]
 
@@ -85,21 +85,21 @@ def check(
         # Equal texts stand for equal values, but for NaN, which equals nothing.
         if data == wanted and b"NaN" not in data:
             return ""
-        value, reference, arguments = reading.loads(data), reading.loads(wanted), marshal.loads(inputs[index])
+        value, reference, arguments = decode.loads(data), decode.loads(wanted), marshal.loads(inputs[index])
         return "" if _right(tests, value, reference, arguments, known.atol[index]) else "another value"
 
-    return outcome(Job(program, tests.entry, inputs, cpu), limits, names, right, all_tests, stopped)
+    return run_tests(SandboxJob(program, tests.entry, inputs, cpu), limits, names, right, all_tests, stopped)
 
 
 @functools.lru_cache(maxsize=64)
-def expected(tests: EvalPlusTests) -> Expected:
+def reference_results(tests: EvalPlusTests) -> ReferenceResults:
     """Runs the reference solution. Raises SandboxError naming the input on which it fails."""
     base, plus = marshal.loads(zlib.decompress(tests.packed))
     inputs = (*base, *plus)
-    job = Job(tests.reference, tests.entry, inputs, (REFERENCE_CPU_SECONDS,) * len(inputs))
-    results = list(execute(job, Limits(total_cpu_seconds=REFERENCE_CPU_SECONDS, output_bytes=256 << 20)))
+    job = SandboxJob(tests.reference, tests.entry, inputs, (REFERENCE_CPU_SECONDS,) * len(inputs))
+    results = list(execute(job, SandboxLimits(total_cpu_seconds=REFERENCE_CPU_SECONDS, output_bytes=256 << 20)))
     for result in results:
-        if result.kind != Kind.VALUE:
+        if result.kind != ResultKind.VALUE:
             raise SandboxError(
                 f"{tests.task_id}: the reference solution fails on input {result.index} ({result.detail})"
             )
@@ -107,7 +107,7 @@ def expected(tests: EvalPlusTests) -> Expected:
         raise SandboxError(f"{tests.task_id}: the reference solution ends after {len(results)} of {len(inputs)} inputs")
     texts = tuple(result.data for result in results)
     atol = _tolerances(texts[: len(base)], tests.atol) + _tolerances(texts[len(base) :], tests.atol)
-    return Expected(texts, tuple(result.cpu_seconds for result in results), atol)
+    return ReferenceResults(texts, tuple(result.cpu_seconds for result in results), atol)
 
 
 def _right(tests: EvalPlusTests, value: Any, wanted: Any, arguments: list[Any], atol: float) -> bool:
@@ -124,7 +124,7 @@ def _right(tests: EvalPlusTests, value: Any, wanted: Any, arguments: list[Any], 
 def _agrees(tests: EvalPlusTests, value: Any, wanted: Any, arguments: list[Any]) -> bool:
     """MBPP+: equal, or right by a rule of its own where the problem has more than one reading."""
     if tests.entry in SET_EQUAL:
-        return reading.as_set(value) == reading.as_set(wanted)
+        return decode.as_set(value) == decode.as_set(wanted)
     if tests.entry in NOT_NONE:
         return value == wanted if isinstance(value, bool) else wanted == (value is not None)
     if value == wanted:

@@ -8,7 +8,7 @@ from rlvr_limit.grading.code import evalplus, livecodebench
 from rlvr_limit.grading.code.evalplus import EvalPlusTests
 from rlvr_limit.grading.code.extract import definitions, extract
 from rlvr_limit.grading.code.livecodebench import LiveCodeTests
-from rlvr_limit.grading.code.verdicts import Outcome
+from rlvr_limit.grading.code.outcome import ProgramOutcome
 from rlvr_limit.grading.sandbox.run import SandboxError
 from rlvr_limit.types import Problem, Status, Verdict
 
@@ -43,7 +43,9 @@ def shorten(problem: Problem, text: str) -> Verdict | str:
     return f"```python\n{program}\n```"
 
 
-def check(tests: Tests, program: str, all_tests: bool = False, stopped: Callable[[], bool] = lambda: False) -> Outcome:
+def check(
+    tests: Tests, program: str, all_tests: bool = False, stopped: Callable[[], bool] = lambda: False
+) -> ProgramOutcome:
     """Runs a program as it is; ERROR where the sandbox fails. Raises InterruptedError when stopped() becomes true."""
     module = evalplus if isinstance(tests, EvalPlusTests) else livecodebench
     try:
@@ -51,4 +53,4 @@ def check(tests: Tests, program: str, all_tests: bool = False, stopped: Callable
     except (SandboxError, OSError) as error:
         if isinstance(error, InterruptedError):
             raise
-        return Outcome(False, Status.ERROR, detail=str(error))
+        return ProgramOutcome(False, Status.ERROR, detail=str(error))

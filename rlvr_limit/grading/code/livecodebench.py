@@ -18,9 +18,9 @@ from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from rlvr_limit.grading.code.verdicts import Outcome, outcome
-from rlvr_limit.grading.sandbox import reading
-from rlvr_limit.grading.sandbox.run import Job, Limits
+from rlvr_limit.grading.code.outcome import ProgramOutcome, run_tests
+from rlvr_limit.grading.sandbox import decode
+from rlvr_limit.grading.sandbox.run import SandboxJob, SandboxLimits
 from rlvr_limit.types import UserError
 
 CPU_SECONDS = 6.0
@@ -55,7 +55,7 @@ def pack(tests: Sequence[tuple[str, str]]) -> bytes:
 
 def check(
     tests: LiveCodeTests, program: str, all_tests: bool = False, stopped: Callable[[], bool] = lambda: False
-) -> Outcome:
+) -> ProgramOutcome:
     """Runs a program on all tests. Failed ones are called "test i", counted from 0, the public ones first.
 
     Raises SandboxError where the sandbox fails.
@@ -69,15 +69,15 @@ def check(
 
     def right(index: int, data: bytes) -> str:
         wanted = pairs[index][1]
-        agrees = _same_value(data, wanted) if entry else same_output(data.decode(errors="replace"), wanted)
+        agrees = _same_value(data, wanted) if entry else outputs_match(data.decode(errors="replace"), wanted)
         return "" if agrees else ("another value" if entry else "other output")
 
-    job = Job(program, entry, inputs, (CPU_SECONDS,) * len(inputs), PRELUDE, STARRED)
-    limits = Limits(total_cpu_seconds=CPU_SECONDS * (1 + len(inputs)))
-    return outcome(job, limits, [f"test {i}" for i in range(len(pairs))], right, all_tests, stopped)
+    job = SandboxJob(program, entry, inputs, (CPU_SECONDS,) * len(inputs), PRELUDE, STARRED)
+    limits = SandboxLimits(total_cpu_seconds=CPU_SECONDS * (1 + len(inputs)))
+    return run_tests(job, limits, [f"test {i}" for i in range(len(pairs))], right, all_tests, stopped)
 
 
-def same_output(written: str, wanted: str) -> bool:
+def outputs_match(written: str, wanted: str) -> bool:
     """Line by line, white space at the ends of lines and of the whole aside; numbers may be written in any way."""
     lines, references = ([line.strip() for line in text.strip().split("\n")] for text in (written, wanted))
     return len(lines) == len(references) and all(map(_same_line, lines, references))
@@ -94,12 +94,12 @@ def _same_line(line: str, reference: str) -> bool:
 
 
 def _same_value(data: bytes, wanted: str) -> bool:
-    value = reading.loads(data)
+    value = decode.loads(data)
     return (list(value) if isinstance(value, tuple) else value) == json.loads(wanted)
 
 
 @dataclass(frozen=True)
-class Row:
+class LiveCodeRow:
     """One problem: its question, the starter code of a function ("" for scripts), its day, and its tests."""
 
     question: str
@@ -108,7 +108,7 @@ class Row:
     tests: LiveCodeTests
 
 
-def from_row(row: dict[str, Any], place: str) -> Row:
+def from_row(row: dict[str, Any], place: str) -> LiveCodeRow:
     """A row of livecodebench/code_generation or code_generation_lite. Raises UserError naming place and field."""
     for name in ("question_id", "question_content", "contest_date", "public_test_cases", "private_test_cases"):
         if not isinstance(row.get(name), str):
@@ -125,7 +125,7 @@ def from_row(row: dict[str, Any], place: str) -> Row:
     if not pairs:
         raise UserError(f"{place}: no tests; a program that does nothing would pass")
     tests = LiveCodeTests(row["question_id"], entry, pack(pairs))
-    return Row(row["question_content"], row.get("starter_code") or "", day, tests)
+    return LiveCodeRow(row["question_content"], row.get("starter_code") or "", day, tests)
 
 
 def _private(text: str) -> list[dict[str, str]]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.grading.math.extract import as_response, last_box
-from rlvr_limit.grading.math.grade import grade as mathematics
 from rlvr_limit.grading.pool.pool import map_verdicts
 from rlvr_limit.types import Problem, UserError
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sympy
 
-from rlvr_limit.grading.math.expression import Undefined, Unreadable
+from rlvr_limit.grading.math.expression import UndefinedMath, UnreadableMath
 
 DIGITS, PROOF_DIGITS, FEWEST_POINTS = 50, 300, 3
 
 
 def equal(a: sympy.Expr, b: sympy.Expr) -> bool:
-    """Whether two expressions are the same function of their symbols. Raises Unreadable where that cannot be decided.
+    """Whether two expressions are the same function of their symbols. Raises UnreadableMath where it cannot tell.
 
     Rationals are compared exactly, other numbers to 300 digits, functions at fixed rational points: positive ones, and
     negative ones where both are real there; at natural numbers if floors, factorials or binomials stand in them.
@@ -24,7 +24,7 @@ def equal(a: sympy.Expr, b: sympy.Expr) -> bool:
     if False in verdicts:
         return False
     if verdicts.count(True) < FEWEST_POINTS:
-        raise Unreadable("both expressions have a value at too few points to compare them")
+        raise UnreadableMath("both expressions have a value at too few points to compare them")
     return all(_equal_where_real(a.xreplace(point), b.xreplace(point)) for point in _negative_points(names, a, b))
 
 
@@ -69,7 +69,7 @@ def _equal_numbers(a: sympy.Expr, b: sympy.Expr) -> bool:
     for digits in (DIGITS, PROOF_DIGITS):
         x, y = _value(a, digits), _value(b, digits)
         if sympy.nan in (x, y):
-            raise Undefined("no value at all")
+            raise UndefinedMath("no value at all")
         if not (x.is_finite and y.is_finite):
             return x == y
         if sympy.Abs(x - y) > sympy.Float(10) ** (10 - digits) * max(1, sympy.Abs(x), sympy.Abs(y)):
@@ -97,5 +97,5 @@ def _value(expression: sympy.Expr, digits: int) -> sympy.Expr:
         return sympy.nan
     real, imaginary = value.as_real_imag()
     if not (real.is_number and imaginary.is_number) or real.atoms(sympy.Symbol, sympy.Function):
-        raise Unreadable(f"no numeric value for {str(expression)[:80]}")
+        raise UnreadableMath(f"no numeric value for {str(expression)[:80]}")
     return real if imaginary.is_zero or sympy.Abs(imaginary) < sympy.Float(10) ** (10 - digits) else value

@@ -38,51 +38,51 @@ _GREEK = frozenset(
 _FENCES = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", "|": "|", r"\lvert": r"\rvert"}
 
 
-class Unreadable(Exception):
+class UnreadableMath(Exception):
     """An expression outside what is read or safely evaluated; the message says why."""
 
 
-class Undefined(Unreadable):
+class UndefinedMath(UnreadableMath):
     """An expression that is read and has no value."""
 
 
 def read(text: str) -> sympy.Expr:
-    """The expression that the text stands for, e the base of logarithms and i the imaginary unit. Raises Unreadable."""
+    """The expression of a text, with e the base of logarithms and i the imaginary unit. Raises UnreadableMath."""
     if len(text) > MAX_LENGTH:
-        raise Unreadable(f"{len(text)} signs, more than {MAX_LENGTH}")
+        raise UnreadableMath(f"{len(text)} signs, more than {MAX_LENGTH}")
     if _BEYOND.search(text):
         return _read_by_math_verify(text)
-    reader = _Reader(text)
+    reader = _ExpressionReader(text)
     try:
         value = reader.sum()
     except RecursionError as error:
-        raise Unreadable("signs or commands nested too deep") from error
+        raise UnreadableMath("signs or commands nested too deep") from error
     if reader.token:
-        raise Unreadable(f"{reader.token!r} has no place in {text!r}")
+        raise UnreadableMath(f"{reader.token!r} has no place in {text!r}")
     return value
 
 
 def _read_by_math_verify(text: str) -> sympy.Expr:
     """What has no rule of ours. Degrees, primes and accents are read otherwise there, so that they are refused."""
     if "'" in text or r"\circ" in text or r"\text" in text or "%" in text:
-        raise Unreadable(f"a sum, integral or the like with primes, degrees or words in {text!r}")
+        raise UnreadableMath(f"a sum, integral or the like with primes, degrees or words in {text!r}")
     try:
         value = latex2sympy(text, is_real=True, conversion_config=ConversionConfig(lowercase_symbols=False))
     except Exception as error:  # the grammar raises plain Exception on any syntax that it does not know
-        raise Unreadable(f"not read by math-verify: {text!r}") from error
+        raise UnreadableMath(f"not read by math-verify: {text!r}") from error
     if not isinstance(value, sympy.Expr):
-        raise Unreadable(f"{text!r} is a {type(value).__name__}, not one expression")
+        raise UnreadableMath(f"{text!r} is a {type(value).__name__}, not one expression")
     for sum_ in value.atoms(sympy.Sum, sympy.Product):
         for _, first, last in sum_.limits:
             if (last - first).is_Integer and last - first > MAX_TERMS:
-                raise Unreadable(f"a sum or product of more than {MAX_TERMS} terms")
+                raise UnreadableMath(f"a sum or product of more than {MAX_TERMS} terms")
     plain = {symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name) for symbol in value.free_symbols}
     # The variable of a sum or integral must not be taken for a free one of the same name.
     value = value.as_dummy()
     return value.xreplace({**plain, **{number: sympy.Rational(str(number)) for number in value.atoms(sympy.Float)}})
 
 
-class _Reader:
+class _ExpressionReader:
     """Recursive descent over the tokens of one expression; every method leaves `token` at the first unread one."""
 
     def __init__(self, text: str) -> None:
@@ -92,7 +92,7 @@ class _Reader:
         while at < len(text):
             match = _TOKEN.match(text, at)
             if not match:
-                raise Unreadable(f"{text[at]!r} has no meaning in {text!r}")
+                raise UnreadableMath(f"{text[at]!r} has no meaning in {text!r}")
             self.tokens.append(match[1])
             at = match.end()
 
@@ -106,14 +106,14 @@ class _Reader:
     def take(self, wanted: str = "") -> str:
         token = self.token
         if not token or (wanted and token != wanted):
-            raise Unreadable(f"{wanted or 'more'} is missing in {self.text!r}")
+            raise UnreadableMath(f"{wanted or 'more'} is missing in {self.text!r}")
         self.place += 1
         return token
 
     def sum(self) -> sympy.Expr:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise Unreadable(f"brackets more than {MAX_DEPTH} deep")
+            raise UnreadableMath(f"brackets more than {MAX_DEPTH} deep")
         value = self.product()
         while self.token in ("+", "-"):
             value = value + self.product() if self.take() == "+" else value - self.product()
@@ -144,7 +144,7 @@ class _Reader:
         if _NUMBER.fullmatch(self.token):
             if self.tokens[self.place - 1] in (")", "]", "}"):
                 return True
-            raise Unreadable(f"a number right behind another factor in {self.text!r}")
+            raise UnreadableMath(f"a number right behind another factor in {self.text!r}")
         opens = self.token in _FENCES and not (self.token == "|" and "|" in self.tokens[: self.place])
         return opens or self.token[0].isalpha() or self.token in _GREEK or self.token in _FUNCTIONS or self.is_command()
 
@@ -156,7 +156,7 @@ class _Reader:
         while self.token in ("!", "^"):
             sign = self.take()
             if self.token == sign:
-                raise Unreadable(f"{sign}{sign} in {self.text!r} can mean two things")
+                raise UnreadableMath(f"{sign}{sign} in {self.text!r} can mean two things")
             if sign == "!":
                 value = _factorial(value)
             elif self.token == r"\circ":
@@ -165,7 +165,7 @@ class _Reader:
             else:
                 value = _power(value, self.argument())
                 if self.token == "^":
-                    raise Unreadable(f"two exponents of one base in {self.text!r} can mean two things")
+                    raise UnreadableMath(f"two exponents of one base in {self.text!r} can mean two things")
         return value
 
     def argument(self) -> sympy.Expr:
@@ -224,7 +224,7 @@ class _Reader:
                 return sympy.pi
             case r"\infty":
                 return sympy.oo
-        raise Unreadable(f"{token!r} is not known in {self.text!r}")
+        raise UnreadableMath(f"{token!r} is not known in {self.text!r}")
 
     def number(self) -> sympy.Expr:
         token = self.take()
@@ -233,7 +233,7 @@ class _Reader:
             self.take()
             period = self.raw_group()
             if not period.isdigit():
-                raise Unreadable(f"{period!r} is no period of a decimal")
+                raise UnreadableMath(f"{period!r} is no period of a decimal")
             places = len(token.partition(".")[2])
             value += sympy.Rational(int(period), (10 ** len(period) - 1) * 10**places)
         elif token.isdigit() and self.token == r"\frac" and (mixed := self.mixed()) is not None:
@@ -250,7 +250,7 @@ class _Reader:
             above, below = self.raw_group(), self.raw_group()
         if above.isdigit() and below.isdigit():
             if int(above) >= int(below):
-                raise Unreadable(f"a whole number before an improper fraction in {self.text!r} can mean two things")
+                raise UnreadableMath(f"a whole number before an improper fraction in {self.text!r} can mean two things")
             return sympy.Rational(int(above), int(below))
         self.place = start
         return None
@@ -280,7 +280,7 @@ class _Reader:
         if power == -1 and name in _INVERSE:
             return _INVERSE[name](argument)
         if base is not None and name not in (r"\log", r"\lg"):
-            raise Unreadable(f"{name} with an index")
+            raise UnreadableMath(f"{name} with an index")
         value = sympy.log(argument) / sympy.log(base) if base is not None else _FUNCTIONS[name](argument)
         return value if power is None else _power(value, power)
 
@@ -309,10 +309,10 @@ class _Reader:
 
 
 def exact(number: str) -> sympy.Rational:
-    """A decimal, with or without exponent, as an exact rational. Raises Unreadable beyond 10^(+-5000)."""
+    """A decimal, with or without exponent, as an exact rational. Raises UnreadableMath beyond 10^(+-5000)."""
     digits, _, exponent = number.lower().partition("e")
     if len(exponent) > 5 or abs(int(exponent or 0)) > 5000:
-        raise Unreadable(f"exponent of {number[:40]} too large")
+        raise UnreadableMath(f"exponent of {number[:40]} too large")
     whole, _, places = digits.partition(".")
     shift = int(exponent or 0) - len(places)
     value = sympy.Integer(int(whole + places or "0"))
@@ -321,7 +321,7 @@ def exact(number: str) -> sympy.Rational:
 
 def _quotient(a: sympy.Expr, b: sympy.Expr) -> sympy.Expr:
     if b == 0:
-        raise Undefined("a division by zero")
+        raise UndefinedMath("a division by zero")
     return a / b
 
 
@@ -333,28 +333,28 @@ def _power(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
     if base.is_Rational and base not in (0, 1, -1):
         bits = max(int(abs(base.p)).bit_length(), int(base.q).bit_length())
         if exponent_size * bits > MAX_BITS:
-            raise Unreadable(f"a power of more than {MAX_BITS} bits")
+            raise UnreadableMath(f"a power of more than {MAX_BITS} bits")
     elif exponent_size > MAX_FACTORIAL:
-        raise Unreadable(f"an exponent beyond {MAX_FACTORIAL}")
+        raise UnreadableMath(f"an exponent beyond {MAX_FACTORIAL}")
     _bounded(exponent, MAX_EXPONENT)
     if base == 0 and exponent.is_negative:
-        raise Undefined("a division by zero")
+        raise UndefinedMath("a division by zero")
     return base**exponent
 
 
 def _bounded(value: sympy.Expr, limit: sympy.Integer) -> None:
     """Refuses a number whose size alone makes functions of it impossible to evaluate."""
     if value.is_number and value.is_finite and sympy.Abs(value.evalf(5)) > limit:
-        raise Unreadable(f"an exponent or an angle beyond {limit.evalf(1)}")
+        raise UnreadableMath(f"an exponent or an angle beyond {limit.evalf(1)}")
 
 
 def _factorial(value: sympy.Expr) -> sympy.Expr:
     if value.is_number and not (value.is_Integer and 0 <= value <= MAX_FACTORIAL):
-        raise Unreadable(f"a factorial of something that is no whole number up to {MAX_FACTORIAL}")
+        raise UnreadableMath(f"a factorial of something that is no whole number up to {MAX_FACTORIAL}")
     return sympy.factorial(value)
 
 
 def _binomial(n: sympy.Expr, k: sympy.Expr) -> sympy.Expr:
     if any(value.is_number and not (value.is_Integer and 0 <= value <= MAX_FACTORIAL) for value in (n, k)):
-        raise Unreadable(f"a binomial of something that is no whole number up to {MAX_FACTORIAL}")
+        raise UnreadableMath(f"a binomial of something that is no whole number up to {MAX_FACTORIAL}")
     return sympy.binomial(n, k)

@@ -22,25 +22,25 @@ _MARKS = {"boxed": "\\boxed", "tag": "<answer>", "line": "Answer:", "hashes": "#
 
 
 @dataclass(frozen=True)
-class Extracted:
+class ExtractedAnswer:
     """The answer's text as it stands in the response; empty where there is none, and then `why` says why."""
 
     text: str
     why: str = ""
 
 
-def extract(response: str, prompt: str = "") -> Extracted:
+def extract(response: str, prompt: str = "") -> ExtractedAnswer:
     """The final answer of a response. The form that the prompt asks for goes first, the other forms follow."""
     asked = [form for form, mark in _MARKS.items() if mark in prompt]
     for form in sorted(_MARKS, key=lambda form: form not in asked):
         text = _FORMS[form](response)
         if text:
-            return Extracted(text)
+            return ExtractedAnswer(text)
     if re.search(r"\\boxed\b", response):
-        return Extracted("", "a \\boxed that is empty or never closed")
+        return ExtractedAnswer("", "a \\boxed that is empty or never closed")
     if re.search(r"<answer>", response, re.IGNORECASE):
-        return Extracted("", "an <answer> that is empty or never closed")
-    return Extracted("", "no \\boxed{}, <answer>, `Answer:` or ####")
+        return ExtractedAnswer("", "an <answer> that is empty or never closed")
+    return ExtractedAnswer("", "no \\boxed{}, <answer>, `Answer:` or ####")
 
 
 def as_response(text: str) -> str:

@@ -10,8 +10,8 @@ import functools
 import re
 from fractions import Fraction
 
-from rlvr_limit.grading.math import sameness, units, values
-from rlvr_limit.grading.math.expression import Undefined, Unreadable
+from rlvr_limit.grading.math import answers, equivalence, units
+from rlvr_limit.grading.math.expression import UndefinedMath, UnreadableMath
 from rlvr_limit.grading.math.extract import extract, last_box
 from rlvr_limit.grading.math.latex import normalise
 from rlvr_limit.types import Problem, Status, Verdict
@@ -62,26 +62,26 @@ def shorten(problem: Problem, text: str) -> Verdict | str:
 def _compared(problem: Problem, answer: str) -> Verdict:
     try:
         reference = _reference(problem.answer)
-        given = values.parse(_choice(problem.answer, answer) or answer)
-        if isinstance(reference, values.Group) and isinstance(given, values.Scalar | values.Equation):
-            given = values.parse(answer, thousands=False)
-        if not isinstance(reference, values.Group) and isinstance(given, values.Group):
-            given = sameness.merged(given)
+        given = answers.parse(_choice(problem.answer, answer) or answer)
+        if isinstance(reference, answers.ValueGroup) and isinstance(given, answers.ScalarValue | answers.NamedValue):
+            given = answers.parse(answer, thousands=False)
+        if not isinstance(reference, answers.ValueGroup) and isinstance(given, answers.ValueGroup):
+            given = equivalence.merged(given)
         if _percent_out_of_place(reference, given, problem.question):
             return Verdict(False, Status.GRADED, answer, "a percentage where none is asked for")
-        return Verdict(sameness.same(reference, given), Status.GRADED, answer)
-    except Undefined as error:
+        return Verdict(equivalence.equivalent(reference, given), Status.GRADED, answer)
+    except UndefinedMath as error:
         return Verdict(False, Status.GRADED, answer, f"no value: {error}")
-    except Unreadable as error:
+    except UnreadableMath as error:
         return Verdict(False, Status.ERROR, answer, str(error))
     except (RecursionError, NotImplementedError) as error:  # sympy gave up
         return Verdict(False, Status.ERROR, answer, f"not evaluated: {type(error).__name__}")
 
 
-def _reference(answer: str | list[str] | tuple[str, ...]) -> values.Value:
+def _reference(answer: str | list[str] | tuple[str, ...]) -> answers.AnswerValue:
     if isinstance(answer, str):
-        return values.parse(answer)
-    return values.Group("list", tuple(values.parse(part) for part in answer))
+        return answers.parse(answer)
+    return answers.ValueGroup("list", tuple(answers.parse(part) for part in answer))
 
 
 def _choice(reference: str | list[str] | tuple[str, ...], answer: str) -> str:
@@ -96,8 +96,8 @@ def _unwrapped(text: str) -> str:
     return re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", normalise(text)).strip()
 
 
-def _percent_out_of_place(reference: values.Value, given: values.Value, question: str) -> bool:
-    if not (isinstance(reference, values.Scalar) and isinstance(given, values.Scalar)):
+def _percent_out_of_place(reference: answers.AnswerValue, given: answers.AnswerValue, question: str) -> bool:
+    if not (isinstance(reference, answers.ScalarValue) and isinstance(given, answers.ScalarValue)):
         return False
     return given.unit == units.PERCENT != reference.unit and not _ASKS_PERCENT.search(question)
 

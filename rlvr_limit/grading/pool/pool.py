@@ -27,7 +27,7 @@ from rlvr_limit.types import Grader, Problem, Verdict
 AHEAD, MEMORY_BYTES, GRACE_SECONDS = 64, 2 << 30, 10.0
 
 
-class _Out(NamedTuple):
+class _Submission(NamedTuple):
     tag: Hashable
     problem: Problem
     response: str
@@ -52,7 +52,7 @@ class GradingPool:
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self._arguments = (grade, workers, seconds, shorten, memory_bytes)
-        self._out: dict[int, _Out] = {}
+        self._out: dict[int, _Submission] = {}
         self._count = self._breaks = 0
         self._start()
         # Should nobody close it, the server must see its socket closed before this process waits for it to end.
@@ -71,7 +71,7 @@ class GradingPool:
 
     def submit(self, tag: Hashable, problem: Problem, response: str) -> None:
         """Takes a response without waiting; its verdict comes out of `finished` with its tag."""
-        self._out[self._count] = _Out(tag, problem, response)
+        self._out[self._count] = _Submission(tag, problem, response)
         self._send(self._count)
         self._count += 1
         self._write()

@@ -37,7 +37,7 @@ Shorten = Callable[[Problem, str], Verdict | str]
 
 
 @dataclass
-class _Task:
+class _GradingTask:
     """One distinct (problem, shortened response) that is out for grading, and whom its verdict is for."""
 
     key: tuple[str, str]
@@ -48,7 +48,7 @@ class _Task:
     future: Future[Any] | None = None
 
 
-class Workers:
+class GradingWorkers:
     """The worker processes of a GradingPool, whose promises are kept here. For one thread; closing it kills them."""
 
     def __init__(
@@ -66,12 +66,12 @@ class Workers:
         self._shorten = shorten
         self._ready: deque[tuple[Hashable, Verdict]] = deque()
         self._known: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
-        self._out: dict[tuple[str, str], _Task] = {}
-        self._done: queue.SimpleQueue[tuple[_Task, Future[Any]]] = queue.SimpleQueue()
+        self._out: dict[tuple[str, str], _GradingTask] = {}
+        self._done: queue.SimpleQueue[tuple[_GradingTask, Future[Any]]] = queue.SimpleQueue()
         self._breaks = 0
         self._pool = self._new_pool()
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> GradingWorkers:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,7 +90,7 @@ class Workers:
         elif key in self._out:
             self._out[key].tags.append(tag)
         else:
-            task = _Task(key, problem, found, [tag])
+            task = _GradingTask(key, problem, found, [tag])
             self._out[key] = task
             self._schedule(task)
 
@@ -125,7 +125,7 @@ class Workers:
         context.set_forkserver_preload([self._grade.__module__, __name__])
         return ProcessPool(self._workers, initializer=_confine, initargs=(self._memory, self._grade), context=context)
 
-    def _schedule(self, task: _Task) -> None:
+    def _schedule(self, task: _GradingTask) -> None:
         arguments = (self._seconds, self._grade, task.problem, task.response)
         task.attempts += 1
         try:
@@ -135,7 +135,7 @@ class Workers:
             return
         task.future.add_done_callback(lambda future: self._put(task, future))
 
-    def _put(self, task: _Task, future: Future[Any]) -> None:
+    def _put(self, task: _GradingTask, future: Future[Any]) -> None:
         self._done.put((task, future))
         self._tell()
 
@@ -149,7 +149,7 @@ class Workers:
         for task in tuple(self._out.values()):
             self._schedule(task)
 
-    def _settle(self, task: _Task, future: Future[Any]) -> None:
+    def _settle(self, task: _GradingTask, future: Future[Any]) -> None:
         """Turns what became of a try into a verdict, or tries again where the machine may be to blame."""
         if task.future is not future:
             return
@@ -174,14 +174,14 @@ class Workers:
         self._breaks = 0
         self._finish(task, verdict)
 
-    def _again(self, task: _Task, verdict: Verdict) -> None:
+    def _again(self, task: _GradingTask, verdict: Verdict) -> None:
         if task.attempts < ATTEMPTS:
             self._schedule(task)
         else:
             # An equal response that comes later, when the machine may be well again, is tried anew.
             self._finish(task, dataclasses.replace(verdict, detail=f"{verdict.detail}, twice"), remember=False)
 
-    def _finish(self, task: _Task, verdict: Verdict, remember: bool = True) -> None:
+    def _finish(self, task: _GradingTask, verdict: Verdict, remember: bool = True) -> None:
         del self._out[task.key]
         self._ready.extend((tag, verdict) for tag in task.tags)
         if remember:
@@ -194,7 +194,7 @@ def serve(link: socket.socket, *arguments: Any) -> None:
     """Grades what comes from a GradingPool's socket and writes back (number, verdict), or (None, why there is none).
 
     What comes is (number, the problem or the id of one sent before, response). Ends when the socket is closed.
-    arguments are those of Workers but for tell.
+    arguments are those of GradingWorkers but for tell.
     """
     # Ctrl-C and a scheduler's notice reach all processes; the one that samples alone decides, by closing the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -207,14 +207,14 @@ def serve(link: socket.socket, *arguments: Any) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(telling, b".")
 
-    with contextlib.suppress(ConnectionError), Workers(*arguments, tell) as workers:
+    with contextlib.suppress(ConnectionError), GradingWorkers(*arguments, tell) as workers:
         try:
             _serve(link, listening, workers)
         except RuntimeError as error:
             link.sendall(packed((None, str(error))))
 
 
-def _serve(link: socket.socket, listening: int, workers: Workers) -> None:
+def _serve(link: socket.socket, listening: int, workers: GradingWorkers) -> None:
     problems: dict[str, Problem] = {}
     unread = bytearray()
     poll = select.poll()

@@ -15,7 +15,7 @@ import os
 import resource
 import sys
 
-from rlvr_limit.grading.sandbox import plain
+from rlvr_limit.grading.sandbox import encode
 
 DETAIL_LENGTH = 200
 FAILED = 1
@@ -49,7 +49,7 @@ def call_function(prelude: str, program: str, entry: str, inputs: list[bytes], r
         arguments = marshal.loads(line)
         began = _start_clock(cpu[index])
         try:
-            text = plain.dumps_or_digest(function(*arguments))
+            text = encode.dumps_or_digest(function(*arguments))
         except BaseException as error:
             send(index, began, "x", _describe(error))
         else:
@@ -109,4 +109,4 @@ def _describe(error: BaseException) -> str:
         text = f"{type(error).__name__}: {error}"
     except BaseException:  # the program's own exception, whose text it has made to fail
         text = type(error).__name__
-    return plain.dumps(text[:DETAIL_LENGTH])
+    return encode.dumps(text[:DETAIL_LENGTH])

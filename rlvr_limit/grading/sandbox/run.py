@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-START = "import sys; sys.path.insert(0, sys.argv[1]); from rlvr_limit.grading.sandbox.inside import main; main()"
+START = "import sys; sys.path.insert(0, sys.argv[1]); from rlvr_limit.grading.sandbox.supervisor import main; main()"
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 FIRST_UID = 2_000_000_000
 LOOK_SECONDS, GRACE_SECONDS = 0.2, 5.0
@@ -35,7 +35,7 @@ class SandboxError(Exception):
 
 
 @dataclass(frozen=True)
-class Limits:
+class SandboxLimits:
     """What one program may use. CPU time decides; wall time only ends what uses none.
 
     idle_seconds: of waiting without using a processor. wall_seconds: of everything. memory_bytes: address space.
@@ -53,7 +53,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Job:
+class SandboxJob:
     """A program and its inputs. cpu_seconds[i] is the limit of input i.
 
     entry is the function to call ("f", or "Class.f" of a fresh object), and an input is marshal's form of the list of
@@ -69,10 +69,10 @@ class Job:
     modules: tuple[str, ...] = ()
 
 
-EMPTY = Job("", "", (), ())
+EMPTY = SandboxJob("", "", (), ())
 
 
-class Kind(StrEnum):
+class ResultKind(StrEnum):
     """VALUE: returned. OUTPUT: written by a script that ended by itself. RAISED: an exception, an exit or a signal."""
 
     VALUE = "value"
@@ -82,22 +82,22 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Result:
+class SandboxResult:
     """What became of one input; index -1: of loading the program. cpu_seconds as the program's own process saw it.
 
-    data is what a script wrote, or what a function returned in the form of plain.dumps, not checked (reading.loads).
+    data is what a script wrote, or what a function returned in the form of encode.dumps, not checked (decode.loads).
     """
 
     index: int
-    kind: Kind
+    kind: ResultKind
     data: bytes = b""
     detail: str = ""
     cpu_seconds: float = 0.0
 
 
 def execute(
-    job: Job, limits: Limits, stopped: Callable[[], bool] = lambda: False, without: Sequence[str] = ()
-) -> Iterator[Result]:
+    job: SandboxJob, limits: SandboxLimits, stopped: Callable[[], bool] = lambda: False, without: Sequence[str] = ()
+) -> Iterator[SandboxResult]:
     """The results of a program's inputs, in order, as they come; ends early after a timeout or the program's end.
 
     No process and no file is left when the iterator is exhausted or closed. without leaves out protections by name.
@@ -130,7 +130,7 @@ def missing_protection() -> tuple[str, ...]:
         with tempfile.TemporaryDirectory(prefix="program-") as folder:
             os.chmod(folder, 0o711)
             try:
-                return _names(next(_frames(EMPTY, Limits(), lambda: False, folder, without))[1])
+                return _names(next(_frames(EMPTY, SandboxLimits(), lambda: False, folder, without))[1])
             except SandboxError as error:
                 failure = failure or error
     raise SandboxError(f"programs cannot be run here: {failure}")
@@ -149,7 +149,7 @@ def warn_of_missing_protection() -> None:
         logging.warning("running programs without %s: %s", name, effects[name])
 
 
-def _results(job: Job, frames: Iterator[tuple[str, bytes]]) -> Iterator[Result]:
+def _results(job: SandboxJob, frames: Iterator[tuple[str, bytes]]) -> Iterator[SandboxResult]:
     unfinished: list[bytes] = []
     done, output = 0, b""
     for kind, content in frames:
@@ -171,7 +171,7 @@ def _results(job: Job, frames: Iterator[tuple[str, bytes]]) -> Iterator[Result]:
             result = _ended(job, content.decode(errors="replace").split("\t", 5), output, done)
             if result:
                 yield result
-            if result and result.kind == Kind.TIMEOUT:
+            if result and result.kind == ResultKind.TIMEOUT:
                 return
 
 
@@ -186,31 +186,33 @@ LINE = re.compile(rb"(-1|[0-9]{1,9}) ([0-9]{1,9}\.[0-9]{4}) ([vx]) (.*)", re.DOT
 FORGED = "results that are not the sandbox's"
 
 
-def _returned(line: bytes, done: int) -> Result:
+def _returned(line: bytes, done: int) -> SandboxResult:
     """A line of call_function, or of a program that pretends to be it."""
     match = LINE.fullmatch(line)
     if not match or int(match[1]) not in (done, -1):
-        return Result(done, Kind.RAISED, detail=FORGED)
+        return SandboxResult(done, ResultKind.RAISED, detail=FORGED)
     index, cpu = int(match[1]), float(match[2])
     if match[3] == b"v":
-        return Result(index, Kind.VALUE, match[4], cpu_seconds=cpu)
-    return Result(index, Kind.RAISED, detail=match[4][:400].decode(errors="replace").strip('"'), cpu_seconds=cpu)
+        return SandboxResult(index, ResultKind.VALUE, match[4], cpu_seconds=cpu)
+    return SandboxResult(
+        index, ResultKind.RAISED, detail=match[4][:400].decode(errors="replace").strip('"'), cpu_seconds=cpu
+    )
 
 
-def _ended(job: Job, fields: list[str], output: bytes, done: int) -> Result | None:
+def _ended(job: SandboxJob, fields: list[str], output: bytes, done: int) -> SandboxResult | None:
     """What an end means for the input that was running; None where every input of a function has its result."""
     code, number, cpu, cause, detail = int(fields[1]), int(fields[2]), float(fields[3]), fields[4], fields[5]
     if job.entry and done == len(job.inputs) and not cause:
         return None
     index = min(done, len(job.inputs) - 1) if job.entry else int(fields[0])
     if cause:
-        kind = Kind.RAISED if cause in ("output", "disk") else Kind.TIMEOUT
-        return Result(index, kind, detail=f"{CAUSES[cause]} ({cpu:g} CPU seconds used)", cpu_seconds=cpu)
+        kind = ResultKind.RAISED if cause in ("output", "disk") else ResultKind.TIMEOUT
+        return SandboxResult(index, kind, detail=f"{CAUSES[cause]} ({cpu:g} CPU seconds used)", cpu_seconds=cpu)
     if number:
-        return Result(index, Kind.RAISED, detail=f"killed by signal {number}", cpu_seconds=cpu)
+        return SandboxResult(index, ResultKind.RAISED, detail=f"killed by signal {number}", cpu_seconds=cpu)
     if job.entry or code:
-        return Result(index, Kind.RAISED, detail=detail or f"exit with code {code}", cpu_seconds=cpu)
-    return Result(index, Kind.OUTPUT, output, cpu_seconds=cpu)
+        return SandboxResult(index, ResultKind.RAISED, detail=detail or f"exit with code {code}", cpu_seconds=cpu)
+    return SandboxResult(index, ResultKind.OUTPUT, output, cpu_seconds=cpu)
 
 
 def _names(content: bytes) -> tuple[str, ...]:
@@ -218,7 +220,7 @@ def _names(content: bytes) -> tuple[str, ...]:
 
 
 def _frames(
-    job: Job, limits: Limits, stopped: Callable[[], bool], folder: str, without: Sequence[str]
+    job: SandboxJob, limits: SandboxLimits, stopped: Callable[[], bool], folder: str, without: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
     """Starts the clean interpreter, sends the job, and yields its frames; closing ends all of its processes."""
     path = _python_path()

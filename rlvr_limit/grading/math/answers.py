@@ -1,6 +1,6 @@
 """What an answer says: a number with its unit, words, a list, a tuple or interval, a matrix, an equation, a range.
 
-`parse` gives the structure by the brackets, separators and relations of the text; sameness.py compares two structures.
+`parse` gives the structure by the brackets, separators and relations of the text; equivalence.py compares two of them.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 import sympy
 
 from rlvr_limit.grading.math import equality, expression, units
-from rlvr_limit.grading.math.expression import Unreadable
+from rlvr_limit.grading.math.expression import UnreadableMath
 from rlvr_limit.grading.math.latex import enclosed, normalise, split, tokens
 
 
 @dataclass(frozen=True)
-class Words:
+class TextValue:
     """An answer in words, a choice or a name; without case, spaces, articles and signs."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Scalar:
+class ScalarValue:
     """One expression as text (read when it is compared) and its unit."""
 
     text: str
@@ -32,7 +32,7 @@ class Scalar:
 
 
 @dataclass(frozen=True)
-class Based:
+class BaseNumeral:
     """A numeral in a stated base: digits and base as written."""
 
     digits: str
@@ -40,31 +40,31 @@ class Based:
 
 
 @dataclass(frozen=True)
-class Group:
+class ValueGroup:
     """Items: kind is "list" (also a set; no order), "union" (no order), "matrix", "row", ":" or brackets as in "(]"."""
 
     kind: str
-    items: tuple[Value, ...]
+    items: tuple[AnswerValue, ...]
 
 
 @dataclass(frozen=True)
-class Equation:
+class NamedValue:
     """name = value where the left side is a name or f(x); argument is x of f(x), otherwise empty."""
 
     name: str
     argument: str
-    value: Value
+    value: AnswerValue
 
 
 @dataclass(frozen=True)
-class Relation:
+class RelationValue:
     """a = b, a < b or a < b < c, not of the form name = value: sides as text, signs in between."""
 
     sides: tuple[str, ...]
     signs: tuple[str, ...]
 
 
-Value = Words | Scalar | Based | Group | Equation | Relation
+AnswerValue = TextValue | ScalarValue | BaseNumeral | ValueGroup | NamedValue | RelationValue
 
 _SIGNS = ("=", "<", ">", r"\le", r"\ge", r"\ne")
 # 12,345 alone, or behind a name, words or a sign of money and before a unit: nothing else has a comma or brackets.
@@ -91,55 +91,55 @@ _LABEL = re.compile(r"\\text\s*\{([^{}]*(?:\b(?:is|are|be)|:))\s*\}\s*(?=\S)")
 _COMMAND_WORDS = re.compile(r"\\[A-Za-z]+|\{|\}")
 
 
-def parse(text: str, thousands: bool = True) -> Value:
-    """The structure of one answer; thousands=False takes 100,200 as two numbers. Raises Unreadable on no content."""
+def parse(text: str, thousands: bool = True) -> AnswerValue:
+    """The structure of one answer; thousands=False takes 100,200 as two numbers. Raises UnreadableMath if empty."""
     name, equals, text = _LABEL.sub("", normalise(text)).rpartition("=")
     if _ALL_TEXT.fullmatch(text):
         text = normalise(_TEXT.sub(r"\1", text))
     text = f"{name}{equals}{text}"
     text = _CONNECTED.sub(", ", text).strip(", ")
     if not text:
-        raise Unreadable("nothing is left of the answer")
+        raise UnreadableMath("nothing is left of the answer")
     if max(depth for _, depth in tokens(text)) > expression.MAX_DEPTH:
-        raise Unreadable(f"brackets more than {expression.MAX_DEPTH} deep")
+        raise UnreadableMath(f"brackets more than {expression.MAX_DEPTH} deep")
     return _parse(text, thousands)
 
 
-def _parse(text: str, thousands: bool) -> Value:
+def _parse(text: str, thousands: bool) -> AnswerValue:
     if thousands and (grouped := _THOUSANDS.fullmatch(text)):
         text = f"{grouped[1]}{grouped[2].replace(',', '')}{grouped[3]}"
     inside = text.removeprefix(r"\quad").strip()
     union = split(inside, (r"\cup",))
     if len(union) > 1:
-        return Group("union", tuple(_parse(part, False) for part in union))
+        return ValueGroup("union", tuple(_parse(part, False) for part in union))
     brackets = enclosed(inside)
     if brackets:
         return _bracketed(*brackets, thousands)
     without = split(inside, (r"\setminus", r"\backslash"))
     if len(without) == 2 and without[0] in _REALS and (points := enclosed(without[1])):
-        return Relation(("x", *split(points[1], (",", ";"))), (r"\ne",) * len(split(points[1], (",", ";"))))
+        return RelationValue(("x", *split(points[1], (",", ";"))), (r"\ne",) * len(split(points[1], (",", ";"))))
     items = split(inside, (",", ";"))
     if len(items) > 1:
-        return Group("list", tuple(found for item in items if item for found in _item(item, thousands)))
+        return ValueGroup("list", tuple(found for item in items if item for found in _item(item, thousands)))
     found = _item(inside, thousands)
-    return found[0] if len(found) == 1 else Group("list", tuple(found))
+    return found[0] if len(found) == 1 else ValueGroup("list", tuple(found))
 
 
-def _bracketed(opening: str, inside: str, closing: str, thousands: bool) -> Value:
+def _bracketed(opening: str, inside: str, closing: str, thousands: bool) -> AnswerValue:
     items = [item for item in split(inside, (",", ";")) if item]
     if opening == r"\{" and closing == r"\}":
-        return Group("list", tuple(found for item in items for found in _item(item, False)))
+        return ValueGroup("list", tuple(found for item in items for found in _item(item, False)))
     if len(items) > 1 and opening != "{":
-        return Group(opening + closing, tuple(_parse(item, False) for item in items))
+        return ValueGroup(opening + closing, tuple(_parse(item, False) for item in items))
     if not items:
         if opening == r"\{":
-            return Group("list", ())
-        raise Unreadable("empty brackets")
+            return ValueGroup("list", ())
+        raise UnreadableMath("empty brackets")
     matrix = _MATRIX.fullmatch(inside)
     return _matrix(matrix[2]) if matrix else _parse(inside, thousands)
 
 
-def _item(text: str, thousands: bool) -> list[Value]:
+def _item(text: str, thousands: bool) -> list[AnswerValue]:
     """One item without separators outside brackets; two where it holds a plus-minus sign."""
     matrix = _MATRIX.fullmatch(text)
     if matrix:
@@ -151,16 +151,18 @@ def _item(text: str, thousands: bool) -> list[Value]:
     return [_single(text, thousands)]
 
 
-def _matrix(body: str) -> Group:
+def _matrix(body: str) -> ValueGroup:
     rows = [row.strip() for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![A-Za-z])", body) if row.strip()]
-    return Group("matrix", tuple(Group("row", tuple(_parse(e.strip(), True) for e in row.split("&"))) for row in rows))
+    return ValueGroup(
+        "matrix", tuple(ValueGroup("row", tuple(_parse(e.strip(), True) for e in row.split("&"))) for row in rows)
+    )
 
 
 def _signs(text: str, wanted: Sequence[str]) -> list[str]:
     return [token for token, depth in tokens(text) if token in wanted and depth == 0]
 
 
-def _single(text: str, thousands: bool) -> Value:
+def _single(text: str, thousands: bool) -> AnswerValue:
     text = next(filter(None, split(text, (r"\approx",))), text)
     if enclosed(text) and not (_signs(text, _SIGNS)):
         return _parse(text, thousands)
@@ -171,20 +173,20 @@ def _single(text: str, thousands: bool) -> Value:
     if signs:
         return _related(split(text, _SIGNS), signs, thousands)
     if len(ratio := split(text, (":",))) > 1:
-        return Group(":", tuple(_single(part, thousands) for part in ratio))
+        return ValueGroup(":", tuple(_single(part, thousands) for part in ratio))
     return _plain(text)
 
 
-def _related(sides: list[str], signs: list[str], thousands: bool) -> Value:
+def _related(sides: list[str], signs: list[str], thousands: bool) -> AnswerValue:
     if set(signs) == {"="}:
         left, right = sides[0], sides[-1]
         if all(re.fullmatch(r"[A-Z]{2,}", side) for side in sides):
-            return Group("=", tuple(Words(words(side)) for side in sides))
+            return ValueGroup("=", tuple(TextValue(words(side)) for side in sides))
         if NAME.fullmatch(left) or FUNCTION.fullmatch(left) or _is_label(left) or _same_amount(left, right):
             return _named(left, right, thousands)
         if len(sides) == 2 and NAME.fullmatch(right) and not NAME.fullmatch(left):
             return _named(right, left, thousands)
-    return Relation(tuple(sides), tuple(signs))
+    return RelationValue(tuple(sides), tuple(signs))
 
 
 def _is_label(text: str) -> bool:
@@ -199,7 +201,7 @@ def _same_amount(left: str, right: str) -> bool:
     try:
         a, b = (_amount(side) for side in (left, right))
         return not a.free_symbols and not b.free_symbols and equality.equal(a, b)
-    except Unreadable:
+    except UnreadableMath:
         return False
 
 
@@ -208,24 +210,24 @@ def _amount(text: str) -> sympy.Expr:
     return expression.read(number) / (100 if unit == units.PERCENT else 1)
 
 
-def _named(left: str, right: str, thousands: bool) -> Value:
+def _named(left: str, right: str, thousands: bool) -> AnswerValue:
     value = _parse(right, thousands)
     if function := FUNCTION.fullmatch(left):
-        return Equation(function[1], function[2], value)
+        return NamedValue(function[1], function[2], value)
     if NAME.fullmatch(left) or _is_label(left):
-        return Equation(re.sub(r"[\s{}]", "", left), "", value)
+        return NamedValue(re.sub(r"[\s{}]", "", left), "", value)
     return value
 
 
-def _plain(text: str) -> Value:
+def _plain(text: str) -> AnswerValue:
     if text in _REALS:
-        return Group("()", (Scalar(r"-\infty"), Scalar(r"\infty")))
+        return ValueGroup("()", (ScalarValue(r"-\infty"), ScalarValue(r"\infty")))
     if text == r"\emptyset":
-        return Group("list", ())
+        return ValueGroup("list", ())
     if based := _BASED.fullmatch(_TEXT.sub(r"\1", text)):
         sign, digits, base = based[1], based[2].upper(), int(based[3] or based[4])
         if digits[0].isdigit() or (len(digits) > 1 and base > 10):
-            return Based(sign + (digits.lstrip("0") or "0"), base)
+            return BaseNumeral(sign + (digits.lstrip("0") or "0"), base)
     number, unit = units.cut(text)
     if _SPACED.fullmatch(number):
         number = number.replace(" ", "")
@@ -233,8 +235,8 @@ def _plain(text: str) -> Value:
         number = rf"{mixed[1]}({mixed[2]} + \frac{{{mixed[3]}}}{{{mixed[4]}}})"
     if r"\text" in number or _wordy(number):
         plain = words(text)
-        return Scalar(str(_NUMERALS.index(plain))) if plain in _NUMERALS else Words(plain)
-    return Scalar(number, unit)
+        return ScalarValue(str(_NUMERALS.index(plain))) if plain in _NUMERALS else TextValue(plain)
+    return ScalarValue(number, unit)
 
 
 def _wordy(text: str) -> bool:

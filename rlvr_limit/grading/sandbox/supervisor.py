@@ -23,7 +23,7 @@ import struct
 import sys
 import time
 
-from rlvr_limit.grading.sandbox import kernel, program
+from rlvr_limit.grading.sandbox import linux, program
 
 TICK_SECONDS, BUSY_SECONDS, SLACK_SECONDS = 0.1, 0.01, 2.0
 STACK_BYTES, DESCRIPTORS = 120 << 20, 64
@@ -34,7 +34,7 @@ SIGKILL, SIGXCPU = 9, 24
 def main() -> None:
     """Reads the job, runs it and exits."""
     try:
-        kernel.die_with_parent()
+        linux.die_with_parent()
         job = marshal.loads(_read_exactly(0, *struct.unpack("!Q", _read_exactly(0, 8))))
         if os.getppid() == job["parent"]:
             _launch(job)
@@ -58,8 +58,8 @@ def _launch(job: dict) -> None:
     if child:
         os.waitpid(child, 0)
         return
-    kernel.die_with_parent()
-    kernel.hide_memory()
+    linux.die_with_parent()
+    linux.hide_memory()
     _send("h", ",".join(missing).encode())
     gc.freeze()
     if job["entry"]:
@@ -72,28 +72,28 @@ def _confine(job: dict) -> list[str]:
     """Enters the namespaces; what cannot be had is returned by name. Sets the job's folder and uid."""
     missing, without = [], job["without"]
     job["uid"] = job["first_uid"] + os.getpid()
-    alone = "own user" not in without and kernel.has_user(job["uid"])
+    alone = "own user" not in without and linux.has_user(job["uid"])
     try:
         if "namespaces" in without:
             raise OSError("not asked for")
-        kernel.enter_namespaces()
+        linux.enter_namespaces()
     except OSError:
         missing.append("namespaces")
         os.chdir(job["folder"])
         # Another user may not be able to read the interpreter's own modules where they lie.
-        alone = alone and all(map(kernel.is_readable_by_all, job["readable"]))
+        alone = alone and all(map(linux.is_readable_by_all, job["readable"]))
     else:
-        job["folder"] = kernel.private_root(job["readable"], job["disk_bytes"], job["files"])
+        job["folder"] = linux.private_root(job["readable"], job["disk_bytes"], job["files"])
     if not alone:
         job["uid"] = None
         # Without root a user namespace, in which nothing of the user's can be reached, does as well.
         missing += ["own user"] if "namespaces" in missing else []
-    job["file_rules"] = "namespaces" in missing and "file rules" not in without and kernel.has_file_rules()
+    job["file_rules"] = "namespaces" in missing and "file rules" not in without and linux.has_file_rules()
     if "namespaces" in missing and not job["file_rules"]:
         missing.append("file rules")
         if "own user" in missing and os.geteuid() == 0:
             raise OSError("refused: nothing here would keep a program from changing any file as root")
-    if "filter" in without or not kernel.has_filter():
+    if "filter" in without or not linux.has_filter():
         missing.append("filter")
     job["filter"] = "filter" not in missing
     return missing
@@ -212,20 +212,20 @@ def _become_program(job: dict, run: object, kept: tuple[int, ...], cpu: float) -
         os.closerange(3, last)
         os.closerange(last + 1, 4 * DESCRIPTORS)
         total = int(cpu) + 1
-        kernel.limit(resource.RLIMIT_CPU, total, total)
-        kernel.limit(resource.RLIMIT_AS, job["memory_bytes"], job["memory_bytes"])
-        kernel.limit(resource.RLIMIT_FSIZE, job["output_bytes"], job["output_bytes"])
-        kernel.limit(resource.RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS)
-        kernel.limit(resource.RLIMIT_STACK, STACK_BYTES, STACK_BYTES)
-        kernel.limit(resource.RLIMIT_CORE, 0, 0)
+        linux.limit(resource.RLIMIT_CPU, total, total)
+        linux.limit(resource.RLIMIT_AS, job["memory_bytes"], job["memory_bytes"])
+        linux.limit(resource.RLIMIT_FSIZE, job["output_bytes"], job["output_bytes"])
+        linux.limit(resource.RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS)
+        linux.limit(resource.RLIMIT_STACK, STACK_BYTES, STACK_BYTES)
+        linux.limit(resource.RLIMIT_CORE, 0, 0)
         if job["uid"] is not None:
-            kernel.become(job["uid"], job["folder"], job["threads"])
-            kernel.die_with_parent()
-        kernel.drop_capabilities()
+            linux.become(job["uid"], job["folder"], job["threads"])
+            linux.die_with_parent()
+        linux.drop_capabilities()
         if job["file_rules"]:
-            kernel.allow_files_only(job["readable"], job["folder"])
+            linux.allow_files_only(job["readable"], job["folder"])
         if job["filter"]:
-            kernel.filter_system_calls()
+            linux.filter_system_calls()
         code = 1
         code = run()
     finally:

@@ -25,7 +25,7 @@ _RULES = (
 )
 
 
-def same(reference: str, answer: str) -> bool:
+def strings_match(reference: str, answer: str) -> bool:
     """Whether both have the same normal form."""
     return normal_form(reference) == normal_form(answer)
 

@@ -1,6 +1,6 @@
 """What the Linux kernel offers to confine a program: namespaces, a private root folder, a system call filter, limits.
 
-Imported by the clean interpreter that runs programs (inside.py), never by the parent. Standard library only.
+Imported by the clean interpreter that runs programs (supervisor.py), never by the parent. Standard library only.
 """
 
 from __future__ import annotations

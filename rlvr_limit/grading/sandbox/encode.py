@@ -1,8 +1,8 @@
 """Python values as JSON and back, with types kept apart; nothing of the reader's is called, nothing is executed.
 
 None, bool, int, float and str are JSON's own (NaN and Infinity included), a list is an array; all else is an object
-with one key that names its type. A huge value becomes the digest of its bytes. A value of any other type becomes Opaque
-and keeps its type's name only.
+with one key that names its type. A huge value becomes the digest of its bytes. A value of any other type becomes an
+OpaqueObject, which keeps its type's name only.
 Written inside the sandbox (so with few imports, which cost every program its start), read outside.
 """
 
@@ -15,14 +15,14 @@ MAX_DEPTH, MAX_CLASHES, HUGE_BYTES = 100, 1000, 16 << 20
 _SMALL = 1 << 63
 
 
-class Opaque:
+class OpaqueObject:
     """A value that is no plain data, such as a match object or a generator. Equal to itself only."""
 
     def __init__(self, type_name: str) -> None:
         self.type_name = type_name
 
 
-class Unreadable(ValueError):
+class MalformedValue(ValueError):
     """What was sent is not the JSON of a plain value, or is made to be slow to read."""
 
 

@@ -1,4 +1,4 @@
-"""Reads what plain.dumps has written, or what a hostile program sends in its place, in time linear in its length."""
+"""Reads what encode.dumps has written, or what a hostile program sends in its place, in time linear in its length."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from rlvr_limit.grading.sandbox.plain import MAX_CLASHES, Opaque, Unreadable
+from rlvr_limit.grading.sandbox.encode import MAX_CLASHES, MalformedValue, OpaqueObject
 
 
 def loads(text: str | bytes) -> Any:
-    """The value of a line of JSON made by plain.dumps; raises Unreadable for any other text."""
+    """The value of a line of JSON made by encode.dumps; raises MalformedValue for any other text."""
     try:
         return _decode(json.loads(text))
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
-        raise Unreadable(f"{type(error).__name__}: {error}"[:200]) from error
+        raise MalformedValue(f"{type(error).__name__}: {error}"[:200]) from error
 
 
 def as_set(items: Iterable[Any]) -> set[Any]:
-    """set(items); raises Unreadable where so many differ but hash alike that a set would take quadratic time."""
+    """set(items); raises MalformedValue where so many differ but hash alike that a set would take quadratic time."""
     kept = list(items)
     first: dict[int, Any] = {}
     clashes = 0
@@ -28,7 +28,7 @@ def as_set(items: Iterable[Any]) -> set[Any]:
         known = first.setdefault(hash(item), item)
         clashes += known is not item and known != item
         if clashes > MAX_CLASHES:
-            raise Unreadable("values made to hash alike")
+            raise MalformedValue("values made to hash alike")
     return set(kept)
 
 
@@ -64,5 +64,5 @@ def _decode(data: Any) -> Any:
         case "decimal":
             return Decimal(content)
         case "opaque":
-            return Opaque(str(content))
-    raise Unreadable(f"no type {name!r:.40}")
+            return OpaqueObject(str(content))
+    raise MalformedValue(f"no type {name!r:.40}")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rlvr_limit.grading.sandbox.run import Job, Kind, Limits, Result, execute
+from rlvr_limit.grading.sandbox.run import ResultKind, SandboxJob, SandboxLimits, SandboxResult, execute
 from rlvr_limit.types import Status
 
 Right = Callable[[int, bytes], str]
-"""(test, Result.data) -> "" where it is right, else what is wrong."""
+"""(test, SandboxResult.data) -> "" where it is right, else what is wrong."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProgramOutcome:
     """Whether a program passed all of its tests. failed names those that it failed, in order.
 
     not_run counts tests after one that timed out, after the program's end, or after the first failure where that was
@@ -27,14 +27,14 @@ class Outcome:
     detail: str = ""
 
 
-def outcome(
-    job: Job,
-    limits: Limits,
+def run_tests(
+    job: SandboxJob,
+    limits: SandboxLimits,
     names: Sequence[str],
     right: Right,
     all_tests: bool = False,
     stopped: Callable[[], bool] = lambda: False,
-) -> Outcome:
+) -> ProgramOutcome:
     """Runs the job and judges each result; names[i] is the name of test i. Without all_tests the first failure ends it.
 
     Raises SandboxError where the sandbox fails, InterruptedError when stopped() becomes true.
@@ -49,7 +49,7 @@ def outcome(
             if wrong:
                 failed.append(names[result.index] if result.index >= 0 else "loading")
                 detail = detail or f"{failed[-1]}: {wrong}"
-                status = Status.TIMEOUT if result.kind == Kind.TIMEOUT else status
+                status = Status.TIMEOUT if result.kind == ResultKind.TIMEOUT else status
                 if not all_tests:
                     break
     finally:
@@ -57,11 +57,11 @@ def outcome(
     missing = len(names) - seen
     if missing and not failed:
         detail = f"{names[seen]}: no result"
-    return Outcome(not failed and not missing, status, tuple(failed), missing, detail)
+    return ProgramOutcome(not failed and not missing, status, tuple(failed), missing, detail)
 
 
-def _wrong(result: Result, right: Right) -> str:
-    if result.kind in (Kind.RAISED, Kind.TIMEOUT):
+def _wrong(result: SandboxResult, right: Right) -> str:
+    if result.kind in (ResultKind.RAISED, ResultKind.TIMEOUT):
         return result.detail or "failed"
     try:
         return right(result.index, result.data)
