@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rlvr_limit import records, report
+from rlvr_limit import passk, records
 from rlvr_limit.study.prepared import Evaluated, Study
 from rlvr_limit.types import Problem
 
@@ -39,7 +39,7 @@ def wanted(study: Study, entry: Evaluated) -> Callable[[Problem], int]:
     return of
 
 
-def second_stage(study: Study, entry: Evaluated, problems: Sequence[Problem]) -> report.SecondStage | None:
+def second_stage(study: Study, entry: Evaluated, problems: Sequence[Problem]) -> passk.SecondStageCounts | None:
     """What the second stage of an arm drew for problems of one benchmark; None without sampling.adaptive.
 
     0 of 0 where the first stage has a right sample, whatever an earlier run may have drawn there.
@@ -55,7 +55,7 @@ def second_stage(study: Study, entry: Evaluated, problems: Sequence[Problem]) ->
             drawn[name] += 1
             right[name] += correct
     n_M, c_M = (np.array([count[problem.id] for problem in problems]) for count in (drawn, right))
-    return report.SecondStage(study.n(problems[0]), n_M, c_M)
+    return passk.SecondStageCounts(study.n(problems[0]), n_M, c_M)
 
 
 def _verdicts(study: Study, entry: Evaluated) -> Sequence[tuple[str, int, bool]]:

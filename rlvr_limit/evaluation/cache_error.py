@@ -9,8 +9,8 @@ from rlvr_limit import records
 from rlvr_limit.evaluation.score import lacking, scored
 from rlvr_limit.models.decoder import Params
 from rlvr_limit.passk.entropy import token_entropy
-from rlvr_limit.report import Drift
 from rlvr_limit.study.prepared import Evaluated, Study
+from rlvr_limit.types import CacheError
 
 ANSWERS = 256
 """Answers of an arm that are scored as soon as it is sampled; the score stage scores the others."""
@@ -42,7 +42,7 @@ def measure(study: Study, entry: Evaluated, params: Params) -> None:
             print(f"drift {entry.name}: {found.in_words()}", flush=True)
 
 
-def of(study: Study, entry: Evaluated) -> Drift | None:
+def of(study: Study, entry: Evaluated) -> CacheError | None:
     """The drift over all answers of an arm that are scored under it; None where there are none, or no 8-bit cache.
 
     The KL of a token is k3 (Schulman 2020), r - 1 - log r with r = P(model) / P(sampler), a mean over draws from the
@@ -71,4 +71,4 @@ def of(study: Study, entry: Evaluated) -> Drift | None:
     # The error of a mean over tokens, whatever is summed over them.
     kl = token_entropy(problems, np.array(kls), np.array([len(delta) for delta in deltas]))
     every = np.concatenate(deltas)
-    return Drift(len(problems), len(every), float(every.mean()), float(every.max()), kl.mean, kl.error)
+    return CacheError(len(problems), len(every), float(every.mean()), float(every.max()), kl.mean, kl.error)

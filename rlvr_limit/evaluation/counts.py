@@ -95,7 +95,7 @@ def study_of(s: CountsSettings, path: Path) -> report.Results:
         command=" ".join(["python main.py --config=configs/counts.py", *_overrides(s)]),
         problems=tuple((problem, "", s.counts.guess or None) for problem in problems),
         arms=tuple(
-            report.Arm(
+            report.ArmResults(
                 name=arm,
                 label=arm,
                 group="base" if arm == base else "rl" if rl in (arm, "") else "other",

@@ -107,7 +107,7 @@ def _trained(study: Study, entries: list[Evaluated]) -> dict[str, None]:
 
 def _arm(
     study: Study, entry: Evaluated, problems: list[Problem], judged: Judged
-) -> tuple[report.Arm, list[report.Example]]:
+) -> tuple[report.ArmResults, list[report.Example]]:
     n, place = study.first(problems[0]), {problem.id: i for i, problem in enumerate(problems)}
     wanted = ["problem_id", "index", "stop", "text", "logp_model", "logp"]
     samples = records.read(study.root, "samples", columns=wanted, where={"arm": entry.name})
@@ -133,7 +133,7 @@ def _arm(
     entropy = entropy_matching.entropy_of(samples)
     chains_right_M, chains_wrong_M = _chains(entry.name, verdicts, judged, place)
     distinct = len(set(zip(row.tolist(), texts, strict=True)))
-    arm = report.Arm(
+    arm = report.ArmResults(
         name=entry.name,
         label=entry.label,
         group=entry.group,
@@ -155,7 +155,7 @@ def _arm(
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
         second=second_stage(study, entry, problems),
-        drift=cache_error.of(study, entry),
+        cache_error=cache_error.of(study, entry),
     )
     return arm, _examples(entry.name, row, samples, verdicts)
 

@@ -3,7 +3,7 @@
 The metrics that need more than counts say so: votes.py takes answers, budget.py lengths, guessing.py judged chains.
 """
 
-from rlvr_limit.passk.adaptive import two_stage_curves
+from rlvr_limit.passk.adaptive import SecondStageCounts, two_stage_curves
 from rlvr_limit.passk.bands import Band, fixed_band, paired_band, population_band
 from rlvr_limit.passk.budget import BudgetCurve, auc_log_k, budget_curve
 from rlvr_limit.passk.caveats import coverage_caveats
@@ -36,6 +36,7 @@ __all__ = [
     "BudgetCurve",
     "Crossover",
     "Power",
+    "SecondStageCounts",
     "Support",
     "Votes",
     "at_least",

@@ -5,11 +5,22 @@ Shapes: M problems; K the largest k of the curve.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rlvr_limit.passk.curve import checked_counts, pass_curves
 from rlvr_limit.types import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class SecondStageCounts:
+    """Further samples of the problems of which the first stage holds no right one; 0 of 0 for the others."""
+
+    n: int  # samples that such a problem is to have in both stages together, set before sampling
+    n_M: np.ndarray  # drawn in the second stage
+    c_M: np.ndarray  # right ones of these
 
 
 def two_stage_curves(

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlvr_limit import passk
 from rlvr_limit.report.analysis import Findings, powers_of_four
-from rlvr_limit.report.results import Arm, Results
+from rlvr_limit.report.results import ArmResults, Results
 from rlvr_limit.report.words import join, percent
 
 RELIABLE = (0.25, 0.5, 0.75, 1.0)
@@ -39,7 +39,7 @@ def extras(results: Results, found: Findings) -> list[Extra]:
     return [extra for extra in made if extra is not None]
 
 
-def _ks(*arms: Arm) -> list[int]:
+def _ks(*arms: ArmResults) -> list[int]:
     """The k of interest that the first stage of all these arms has."""
     return powers_of_four(min(int(arm.n_M.min()) for arm in arms))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlvr_limit import passk
-from rlvr_limit.report.results import Arm, Results
+from rlvr_limit.report.results import ArmResults, Results
 
 RULES = "the rules of the task"
 MARGINAL = "own answers to other problems"
@@ -85,7 +85,7 @@ def guessable(results: Results) -> Guessable | None:
     return Guessable(asked.name, tuple(np.flatnonzero(dropped_M).tolist()), curves, bands)
 
 
-def chains(arm: Arm) -> Chains | None:
+def chains(arm: ArmResults) -> Chains | None:
     """The bounds that a person's judgments leave; None where no chain of the arm was judged."""
     if arm.chains_right_M is None or arm.chains_wrong_M is None:
         return None

@@ -32,7 +32,7 @@ def summary(results: Results, found: Findings, files: dict[str, str]) -> str:
         _plain(" ".join([*words.summary(results, found), *words.other_arms(results, found)])),
         *([f"**{_plain(results.caveat)}**"] if results.caveat else []),
         *(part for title, (head, rows) in tables_of.items() for part in (f"## {title}", _table(head, rows))),
-        _items(words.drifts(results)),
+        _items(words.cache_errors(results)),
         "## Figures",
         *figures,
         "## How to reproduce this",

@@ -13,50 +13,13 @@ from typing import Any
 import numpy as np
 
 from rlvr_limit import passk
-from rlvr_limit.types import UserError
+from rlvr_limit.types import CacheError, UserError
 
 Answers = tuple[tuple[tuple[str, int, int], ...], tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Drift:
-    """What an 8-bit cache does to an arm: its own log-probs of tokens that it drew against those without such a cache.
-
-    Over `tokens` tokens of `answers` answers: mean and largest |difference|, kl the KL(sampler || model) of a token at
-    temperature 1 and kl_error its standard error (None where no problem has two of the answers); nats.
-    """
-
-    answers: int
-    tokens: int
-    mean: float
-    largest: float
-    kl: float
-    kl_error: float | None
-
-    def in_words(self) -> str:
-        """One sentence for the console and the page."""
-        error = "unknown" if self.kl_error is None else f"{self.kl_error:.1e}"
-        return (
-            f"8-bit cache against none, {self.tokens:,} tokens of {self.answers:,} answers: |difference of log-probs| "
-            f"{self.mean:.1e} on average, {self.largest:.1e} at most; KL(sampler \u2016 model) {self.kl:.1e} nats a "
-            f"token (standard error {error})"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class SecondStage:
-    """More samples of the problems of which an arm's n_M samples hold no right one: n_M drawn, c_M right, else 0.
-
-    n is how many a problem of an arm is to have in both stages together, set before sampling.
-    """
-
-    n: int
-    n_M: np.ndarray
-    c_M: np.ndarray
-
-
-@dataclass(frozen=True)
-class Arm:
+class ArmResults:
     """One model under one set of sampling conditions, reduced to counts per problem.
 
     group is "base", "rl", "distilled", "control" or a name of the caller's own; it chooses colour and comparisons.
@@ -71,7 +34,7 @@ class Arm:
     chains_right_M and chains_wrong_M: right answers whose chain a person judged right or wrong; None: nobody did.
     second: where sampling was adaptive, the rest of it. It lengthens pass@k and tells which problems are solved; all
     else, and every other field, is of the first stage alone.
-    drift: where the sampler's cache was in 8 bits, and answers have been scored.
+    cache_error: where the sampler's cache was in 8 bits, and answers have been scored.
     """
 
     name: str
@@ -94,8 +57,8 @@ class Arm:
     tokens_M: np.ndarray | None = None
     chains_right_M: np.ndarray | None = None
     chains_wrong_M: np.ndarray | None = None
-    second: SecondStage | None = None
-    drift: Drift | None = None
+    second: passk.SecondStageCounts | None = None
+    cache_error: CacheError | None = None
 
     @property
     def pass_MK(self) -> np.ndarray:
@@ -148,7 +111,7 @@ class Results:
     caveat: str
     command: str
     problems: tuple[tuple[str, str, float | None], ...]
-    arms: tuple[Arm, ...]
+    arms: tuple[ArmResults, ...]
     base: str
     control_of: dict[str, str] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
@@ -161,7 +124,7 @@ class Results:
     notes: tuple[str, ...] = ()
     answer_only: str = ""
 
-    def arm(self, name: str) -> Arm:
+    def arm(self, name: str) -> ArmResults:
         """The arm of that name; raises KeyError if there is none."""
         return {arm.name: arm for arm in self.arms}[name]
 
@@ -217,7 +180,7 @@ def _no_doubles(what: str, names: Sequence[str]) -> None:
         raise UserError(f"study: {what} {doubles[0]!r} occurs more than once; names must be unique")
 
 
-def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
+def _check_counts(arm: ArmResults, ids: Sequence[str]) -> None:
     counted = [name for name in ("truncated_M", "no_answer_M", "ungraded_M") if getattr(arm, name) is not None]
     for column in ("n_M", "c_M", *counted):
         values = np.asarray(getattr(arm, column))
@@ -244,7 +207,7 @@ def _check_counts(arm: Arm, ids: Sequence[str]) -> None:
             raise UserError(f"arm {arm.name}: {name} is {value}, should be finite, or None where it is not known")
 
 
-def _check_second(arm: Arm, second: SecondStage, ids: Sequence[str]) -> None:
+def _check_second(arm: ArmResults, second: passk.SecondStageCounts, ids: Sequence[str]) -> None:
     if len(set(np.asarray(arm.n_M).tolist())) > 1:
         raise UserError(f"arm {arm.name}: n_M differs between problems, but a second stage follows one of equal n")
     for i, problem_id in enumerate(ids):

@@ -11,7 +11,7 @@ from rlvr_limit.report.analysis import Findings, shares
 from rlvr_limit.report.extras import extras
 from rlvr_limit.report.figures import METRICS, training_panels
 from rlvr_limit.report.guessing import ANSWER_ONLY, MARGINAL, RULES
-from rlvr_limit.report.results import Arm, Results, is_of_run
+from rlvr_limit.report.results import ArmResults, Results, is_of_run
 from rlvr_limit.report.sweeps import common_k, same_weights, saved_steps
 
 Images = dict[str, dict[tuple[bool, bool], str]]
@@ -315,7 +315,7 @@ def _training(results: Results, found: Findings, images: Images) -> list[str]:
     return [*parts, html.items(lines)]
 
 
-def _no_run(results: Results, arm: Arm) -> bool:
+def _no_run(results: Results, arm: ArmResults) -> bool:
     """Whether no run is the arm's; the base may go by its stage's name instead."""
     return arm.name != results.base and not any(
         is_of_run(arm.name, run) for run, rows in results.training.items() if rows
@@ -341,7 +341,7 @@ def _conditions(results: Results, found: Findings, images: Images) -> list[str]:
     return [
         html.paragraph("Marked, with \u2260: what is not the same in every arm."),
         html.table(head, rows, numbers=False, differs=differs),
-        html.items(drifts) if (drifts := words.drifts(results)) else "",
+        html.items(errors) if (errors := words.cache_errors(results)) else "",
     ]
 
 

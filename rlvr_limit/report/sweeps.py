@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from rlvr_limit.passk import Band
 from rlvr_limit.report.analysis import Findings
-from rlvr_limit.report.results import Arm, Results
+from rlvr_limit.report.results import ArmResults, Results
 from rlvr_limit.report.style import TEXT_PT, arm_styles, log2_axis, panels, percent_axis
 from rlvr_limit.report.words import points
 
@@ -23,9 +23,9 @@ WHOLE = (1, 2, 5, 10)
 """Steps between ticks that read well in whole per cent."""
 
 
-def saved_steps(results: Results) -> dict[str, list[tuple[int, Arm]]]:
+def saved_steps(results: Results) -> dict[str, list[tuple[int, ArmResults]]]:
     """(step, arm) in order of steps, by training run: "grpo-40" is step 40 of "grpo". Only runs of two or more."""
-    runs: dict[str, list[tuple[int, Arm]]] = {}
+    runs: dict[str, list[tuple[int, ArmResults]]] = {}
     for arm in results.arms:
         run, _, step = arm.name.rpartition("-")
         if run and step.isascii() and step.isdigit() and arm.name != results.base:
@@ -33,9 +33,9 @@ def saved_steps(results: Results) -> dict[str, list[tuple[int, Arm]]]:
     return {run: sorted(found, key=lambda pair: pair[0]) for run, found in runs.items() if len(found) > 1}
 
 
-def same_weights(results: Results) -> list[list[Arm]]:
+def same_weights(results: Results) -> list[list[ArmResults]]:
     """Arms that are alike but for the temperature, weights included, and whose entropy is known; by entropy."""
-    groups: dict[tuple[object, ...], list[Arm]] = {}
+    groups: dict[tuple[object, ...], list[ArmResults]] = {}
     for arm in results.arms:
         if arm.weights_sha256 and arm.entropy is not None:
             rest = sorted(pair for pair in arm.conditions.items() if pair[0] != "temperature")

@@ -171,7 +171,7 @@ def _summary(results: Results, found: Findings) -> dict[str, Any]:
             "entropy_error": arm.entropy_error,
             "conditions": arm.conditions,
             "weights_sha256": arm.weights_sha256 or None,
-            **({"drift": dataclasses.asdict(arm.drift)} if arm.drift else {}),
+            **({"drift": dataclasses.asdict(arm.cache_error)} if arm.cache_error else {}),
         }
         guess = found.guess(arm.name)
         if guess:

@@ -17,7 +17,7 @@ from typing import Any
 
 from rlvr_limit.report import html
 from rlvr_limit.report.analysis import Findings
-from rlvr_limit.report.results import Arm, Example, Results
+from rlvr_limit.report.results import ArmResults, Example, Results
 
 SAMPLES_BYTES = 24_000_000
 TEXT_CHARACTERS = 8_000
@@ -156,7 +156,7 @@ def section(results: Results, found: Findings, kept: Kept | None) -> list[str]:
     return [*parts, html.paragraph(_said(kept), "note"), _viewer()]
 
 
-def _score(arm: Arm, i: int) -> str:
+def _score(arm: ArmResults, i: int) -> str:
     """Right samples of all of a problem; those of the second stage behind a plus."""
     score = f"{arm.c_M[i]}/{arm.n_M[i]}"
     return f"{score} + {arm.second.c_M[i]}/{arm.second.n_M[i]}" if arm.second and arm.second.n_M[i] else score

@@ -9,7 +9,7 @@ import numpy as np
 
 from rlvr_limit import passk
 from rlvr_limit.report.analysis import Comparison, Findings, shares
-from rlvr_limit.report.results import Arm, Results
+from rlvr_limit.report.results import ArmResults, Results
 
 MANY_TRUNCATED = 0.05
 
@@ -93,7 +93,7 @@ def other_arms(results: Results, found: Findings) -> list[str]:
     return [sentence(text) for text in said]
 
 
-def _pattern(results: Results, found: Findings, arm: Arm, k: int) -> str:
+def _pattern(results: Results, found: Findings, arm: ArmResults, k: int) -> str:
     """Who leads at either end, and what that means for the question; None of the four outcomes is the default."""
     base = results.label(results.base)
     matching = [c for c in found.comparisons if {c.first, c.second} == {results.base, arm.name}]
@@ -242,9 +242,9 @@ def _cut_or_ungraded(results: Results) -> list[str]:
     return lines
 
 
-def drifts(results: Results) -> list[str]:
+def cache_errors(results: Results) -> list[str]:
     """What an 8-bit cache did to each arm that was sampled with one."""
-    return [f"{sentence(arm.label)}: {arm.drift.in_words()}." for arm in results.arms if arm.drift]
+    return [f"{sentence(arm.label)}: {arm.cache_error.in_words()}." for arm in results.arms if arm.cache_error]
 
 
 def condition_fields(results: Results) -> list[str]:

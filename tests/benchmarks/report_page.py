@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rlvr_limit.evaluation.results import EXAMPLES
-from rlvr_limit.report import Arm, Example, Results, write
+from rlvr_limit.report import ArmResults, Example, Results, write
 from tests.support import browser
 
 M, N, WORDS = 500, 1024, 500
@@ -34,7 +34,7 @@ def study(seed: int = 0) -> Results:
         c_M = rng.binomial(N, sharpened)
         zeros = np.zeros(M, int)
         answers = tuple((tuple((f"{a}", 60, 0) for a in range(12)), (30, 304)) for _ in range(M))
-        arms.append(Arm(name, name, name, np.full(M, N), c_M, zeros, zeros, zeros, 500.0, 0.01, 0.5,
+        arms.append(ArmResults(name, name, name, np.full(M, N), c_M, zeros, zeros, zeros, 500.0, 0.01, 0.5,
                         {"temperature": "0.6"}, tokens_M=np.full(M, 500.0), answers_M=answers))  # fmt: skip
         for i in range(M):
             drawn = rng.zipf(1.2, (EXAMPLES, WORDS)) % len(words)

@@ -8,7 +8,8 @@ import pytest
 
 from rlvr_limit import passk, records
 from rlvr_limit.evaluation import adaptive
-from rlvr_limit.report import Arm, Results, SecondStage
+from rlvr_limit.passk import SecondStageCounts
+from rlvr_limit.report import ArmResults, Results
 from rlvr_limit.report.analysis import analyse
 from rlvr_limit.report.results import check
 from rlvr_limit.report.tables import chain_rows, guessable_rows
@@ -80,7 +81,7 @@ RL_C, RL_SECOND = np.array([4, 4, 0, 0, 0, 0]), np.array([0, 0, 0, 2, 0, 0])
 
 def arm(name, c_M, second_c_M, group):
     second_n_M = np.where(c_M == 0, N - FIRST, 0)
-    return Arm(name, name, group, np.full(6, FIRST), c_M, second=SecondStage(N, second_n_M, second_c_M))
+    return ArmResults(name, name, group, np.full(6, FIRST), c_M, second=SecondStageCounts(N, second_n_M, second_c_M))
 
 
 def study(*arms):
@@ -119,7 +120,7 @@ def test_guessable_problems_and_judged_chains_reach_as_far_as_their_stage():
 
 
 def test_arms_with_and_without_stages_are_held_against_each_other_at_the_same_n():
-    plain = Arm("rl", "rl", "rl", np.full(6, N), np.array([9, 0, 0, 1, 0, 0]))
+    plain = ArmResults("rl", "rl", "rl", np.full(6, N), np.array([9, 0, 0, 1, 0, 0]))
     found = analyse(study(arm("base", BASE_C, BASE_SECOND, "base"), plain))
     assert found.against_base["rl"].support.base_only == (1, 4)
     assert len(found.comparisons[0].difference.mean_K) == N
@@ -129,8 +130,8 @@ def test_arms_with_and_without_stages_are_held_against_each_other_at_the_same_n(
     ("fields", "words"),
     [
         ({"n_M": np.array([4, 4, 4, 4, 4, 5])}, "n_M differs between problems"),
-        ({"second": SecondStage(N, np.full(6, N - FIRST), BASE_SECOND)}, "problem p0: 0 of 6 in the second stage"),
-        ({"second": SecondStage(N, np.where(BASE_C == 0, 5, 0), BASE_SECOND)}, "problem p1: 3 of 5 .* of 6"),
+        ({"second": SecondStageCounts(N, np.full(6, N - FIRST), BASE_SECOND)}, "problem p0: 0 of 6 in the second"),
+        ({"second": SecondStageCounts(N, np.where(BASE_C == 0, 5, 0), BASE_SECOND)}, "problem p1: 3 of 5 .* of 6"),
     ],
 )
 def test_stages_that_contradict_each_other_are_one_clear_line(fields, words):

@@ -23,7 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from rlvr_limit import passk
-from rlvr_limit.report import Arm, Example, Results, figures, write
+from rlvr_limit.report import ArmResults, Example, Results, figures, write
 from rlvr_limit.report.analysis import BINS, Findings, analyse, histogram
 from rlvr_limit.report.page import SECTIONS, build
 from rlvr_limit.report.results import check
@@ -38,13 +38,13 @@ DRAWN = ("curves", "differences", "histograms", "perplexity", "efficiency", "ste
 VARIANTS = [(dark, narrow) for dark in (False, True) for narrow in (False, True)]
 
 
-def arm(name: str, c_M: np.ndarray, group: str = "rl", n: int = N, **fields) -> Arm:
+def arm(name: str, c_M: np.ndarray, group: str = "rl", n: int = N, **fields) -> ArmResults:
     zeros = np.zeros(len(c_M), dtype=int)
     counts = {"truncated_M": zeros, "no_answer_M": zeros, "ungraded_M": zeros, **fields}
-    return Arm(name, f"{name} arm", group, np.full(len(c_M), n), np.asarray(c_M), **counts)
+    return ArmResults(name, f"{name} arm", group, np.full(len(c_M), n), np.asarray(c_M), **counts)
 
 
-def study(arms: list[Arm], **fields) -> Results:
+def study(arms: list[ArmResults], **fields) -> Results:
     problems = tuple((f"p{i}", f"question {i}", 0.01) for i in range(len(arms[0].c_M)))
     return Results(
         "A title",

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from rlvr_limit import passk
-from rlvr_limit.report import Arm, Results, figures, write_all
+from rlvr_limit.report import ArmResults, Results, figures, write_all
 from rlvr_limit.report.analysis import Findings, analyse
 from rlvr_limit.report.extras import Extra, extras
 from rlvr_limit.report.markdown import summary
@@ -35,12 +35,12 @@ COUNTS = {
 }
 
 
-def arm(name: str, **fields) -> Arm:
+def arm(name: str, **fields) -> ArmResults:
     group = "base" if name == "base" else "other" if name == "direct" else "rl"
-    return Arm(name, f"{name} arm", group, np.full(M, N), np.array(COUNTS[name]), **fields)
+    return ArmResults(name, f"{name} arm", group, np.full(M, N), np.array(COUNTS[name]), **fields)
 
 
-def study(*arms: Arm, **fields) -> Results:
+def study(*arms: ArmResults, **fields) -> Results:
     problems = tuple((f"p{i}", "", None) for i in range(M))
     return Results("A *title* | more", "", "", "python main.py", problems, arms, "base", **fields)
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from rlvr_limit import passk
-from rlvr_limit.report import Arm, Results, figures
+from rlvr_limit.report import ArmResults, Results, figures
 from rlvr_limit.report.analysis import Findings, analyse
 from rlvr_limit.report.page import build
 from rlvr_limit.report.results import check, is_of_run
@@ -43,9 +43,9 @@ def study() -> Results:
     for run, label in RUNS.items():
         steps = (5, 20, 40) if run == "grpo" else (40,)
         names |= {f"{run}-{s}": f"{label}, step {s}" if len(steps) > 1 else label for s in steps}
-    zeros = np.zeros(M, int)
+    groups = {"base": "base"}
     arms = tuple(
-        Arm(name, label, "base" if name == "base" else "rl", np.full(M, N), rng.integers(0, 5, M), zeros, zeros, zeros)
+        ArmResults(name, label, groups.get(name, "rl"), np.full(M, N), rng.integers(0, 5, M), *np.zeros((3, M), int))
         for name, label in names.items()
     )
     problems = tuple((f"p{i}", f"question {i}", 0.01) for i in range(M))

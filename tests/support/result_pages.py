@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlvr_limit.report import Arm, Example, Results
+from rlvr_limit.report import ArmResults, Example, Results
 
 M, N = 4, 8
 
@@ -22,7 +22,7 @@ def study(examples: list[Example], **fields) -> Results:
     zeros = np.zeros(M, int)
     answers = ((("7", 5, 0), (HOSTILE, 3, 1)), (0, 0))
     arms = tuple(
-        Arm(name, f"{name} arm", name, np.full(M, N), c_M, zeros, zeros, zeros, answers_M=(answers,) * M)
+        ArmResults(name, f"{name} arm", name, np.full(M, N), c_M, zeros, zeros, zeros, answers_M=(answers,) * M)
         for name in ("base", "rl")
     )
     problems = tuple((f"p{i}", f"question {i} {HOSTILE}", None) for i in range(M))
