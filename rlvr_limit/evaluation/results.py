@@ -20,10 +20,10 @@ from rlvr_limit.grading.math import string_rules
 from rlvr_limit.models.log_probs import perplexity
 from rlvr_limit.records.folders import written
 from rlvr_limit.records.storage import Place
+from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.study import conditions
 from rlvr_limit.study.prepared import Evaluated, Study, benchmark_of
 from rlvr_limit.tasks.prompts import ANSWER_ONLY
-from rlvr_limit.training.logging import training_rows
 from rlvr_limit.types import Problem, Status, Stop, UserError
 
 PAPERS_K = 256

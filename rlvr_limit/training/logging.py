@@ -14,19 +14,14 @@ from tensorboardX import SummaryWriter
 from rlvr_limit.records.files import publish
 from rlvr_limit.records.folders import Growing
 from rlvr_limit.records.storage import Place
+from rlvr_limit.records.training_log import METRICS_FILE, training_rows
 from rlvr_limit.types import UserError
 
 SAMPLES_EVERY = 10
 """Steps between those of which a few answers are kept as text."""
 
-PUT, PUT_SECONDS = ("metrics.jsonl", "tensorboard/*"), 30.0
+PUT, PUT_SECONDS = (METRICS_FILE, "tensorboard/*"), 30.0
 """In an object store these files are put again so often, since nothing can be appended to them there."""
-
-
-def training_rows(root: Place, arm: str) -> list[dict[str, Any]]:
-    """The metrics of an arm's training run, one row a step; empty where there was none."""
-    path = root / "train" / arm / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 class Metrics:
@@ -42,10 +37,10 @@ class Metrics:
         self._folder, self._put = Growing(folder), time.monotonic()
         here = self._folder.here
         lines = "".join(json.dumps(row) + "\n" for row in training_rows(root, arm) if row["step"] <= done)
-        publish(here / "metrics.jsonl", lambda file: file.write(lines.encode()))
+        publish(here / METRICS_FILE, lambda file: file.write(lines.encode()))
         self._run = _wandb_run(project, folder, here) if project else None
         self._board = SummaryWriter(str(here / "tensorboard"), purge_step=done + 1, write_to_disk=True)
-        self._file = (here / "metrics.jsonl").open("a")
+        self._file = (here / METRICS_FILE).open("a")
 
     def __enter__(self) -> Metrics:
         return self

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from rlvr_limit.distributed.work_queue import drawn_by_all
 from rlvr_limit.engine import Engine
 from rlvr_limit.engine.rollout import Graded, graded_beside, rollout
 from rlvr_limit.grading.pool.pool import GradingPool
@@ -15,6 +14,7 @@ from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
 from rlvr_limit.study.prepared import Pair, Study
 from rlvr_limit.study.recipes import Supervised
+from rlvr_limit.training.exchange import drawn_by_all
 from rlvr_limit.types import Problem, SamplingParams, UserError
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rlvr_limit.distributed.work_queue import drawn_by_all
 from rlvr_limit.engine import Engine
 from rlvr_limit.engine.rollout import Graded, graded_beside, rollout
 from rlvr_limit.grading.pool.pool import GradingPool
@@ -22,6 +21,7 @@ from rlvr_limit.rl import overlong_penalty
 from rlvr_limit.rl.reward_functions import Reward, called
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.recipes import Reinforced
+from rlvr_limit.training.exchange import drawn_by_all
 from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError
 
 UNJUDGED = {Status.TIMEOUT: "timeouts", Status.ERROR: "errors"}

@@ -11,12 +11,11 @@ from rlvr_limit.records import storage
 from rlvr_limit.records.files import publish
 from rlvr_limit.records.folders import brought, is_whole, put_whole
 from rlvr_limit.records.storage import ObjectPath, Place
+from rlvr_limit.records.training_log import METRICS_FILE
 from rlvr_limit.rl.reward_functions import reward_named, source_digest
 from rlvr_limit.study import conditions, schema
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.recipes import Reinforced
-
-METRICS = "metrics.jsonl"
 
 
 def take(study: Study, arm: str, save: Mapping[int, str]) -> bool:
@@ -26,7 +25,7 @@ def take(study: Study, arm: str, save: Mapping[int, str]) -> bool:
         return False
     for step, name in save.items():
         _copy(there / str(step), study.root / "weights" / name)
-    _copy(there / METRICS, study.root / "train" / arm / METRICS)
+    _copy(there / METRICS_FILE, study.root / "train" / arm / METRICS_FILE)
     print(f"arm {arm}: not trained again, an equal recipe's weights are in {there}", flush=True)
     return True
 
@@ -35,7 +34,7 @@ def give(study: Study, arm: str, save: Mapping[int, str]) -> None:
     """Copies what take looks for to runs/trained."""
     there = place(study, arm)
     if there is not None:
-        _copy(study.root / "train" / arm / METRICS, there / METRICS)
+        _copy(study.root / "train" / arm / METRICS_FILE, there / METRICS_FILE)
         for step, name in save.items():
             _copy(study.root / "weights" / name, there / str(step))
 

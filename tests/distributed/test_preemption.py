@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from rlvr_limit.distributed.preemption import Preempted
+from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.training import loop
-from rlvr_limit.training.logging import training_rows
 from tests.support.studies import algorithms_config
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")

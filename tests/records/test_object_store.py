@@ -27,7 +27,8 @@ from rlvr_limit.records.files import publish
 from rlvr_limit.records.folders import append_line, brought, is_whole, made
 from rlvr_limit.records.parts import list_parts
 from rlvr_limit.records.storage import ObjectPath, place
-from rlvr_limit.training import logging as training_log
+from rlvr_limit.records.training_log import training_rows
+from rlvr_limit.training import logging as training_logging
 from rlvr_limit.types import UserError
 from tests.support.records_rows import abandon, files, rows_of, sample, write
 
@@ -335,20 +336,20 @@ def test_files_that_grow_are_put_whole_and_go_on_after_the_last_state(root: Obje
     append_line(root / "timings.jsonl", "2")
     assert (root / "timings.jsonl").read_text() == "1\n2\n"
     row = {"loss": 1.0}
-    killed = training_log.Metrics(root, "grpo", 0)
+    killed = training_logging.Metrics(root, "grpo", 0)
     for step in (1, 2):
         killed.append(step, row, seconds=1.0)
     killed.put()  # as before a state is saved
     killed.append(3, row, seconds=1.0)
-    assert [r["step"] for r in training_log.training_rows(root, "grpo")] == [1, 2]
-    monkeypatch.setattr(training_log, "PUT_SECONDS", 0.0)
+    assert [r["step"] for r in training_rows(root, "grpo")] == [1, 2]
+    monkeypatch.setattr(training_logging, "PUT_SECONDS", 0.0)
     killed.append(4, row, seconds=1.0)
-    assert [r["step"] for r in training_log.training_rows(root, "grpo")] == [1, 2, 3, 4]
-    with training_log.Metrics(root, "grpo", 2) as resumed:
+    assert [r["step"] for r in training_rows(root, "grpo")] == [1, 2, 3, 4]
+    with training_logging.Metrics(root, "grpo", 2) as resumed:
         resumed.append(3, row, seconds=1.0)
-    assert [r["step"] for r in training_log.training_rows(root, "grpo")] == [1, 2, 3]
+    assert [r["step"] for r in training_rows(root, "grpo")] == [1, 2, 3]
     assert all(path.name.startswith("events") for path in (root / "train/grpo/tensorboard").iterdir())
-    training_log.write_samples(root, "grpo", 3, [{"text": "x"}])
+    training_logging.write_samples(root, "grpo", 3, [{"text": "x"}])
     assert json.loads((root / "train/grpo/samples/000003.jsonl").read_text()) == {"text": "x"}
 
 

@@ -18,9 +18,10 @@ import pytest
 
 from rlvr_limit import rl
 from rlvr_limit.models import decoder
+from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
-from rlvr_limit.training import logging, loop, rl_step
+from rlvr_limit.training import loop, rl_step
 from rlvr_limit.types import UserError
 from tests.support.studies import ANSWERS, MINIBATCHES, PROMPTS, STEPS, algorithms_config
 
@@ -66,7 +67,7 @@ def refused(config: Any, rows: int = 0) -> str:
     with pytest.raises(UserError) as error:
         loop.train_missing(study)
     assert "\n" not in str(error.value)
-    assert len(logging.training_rows(study.root, "arm")) == rows
+    assert len(training_rows(study.root, "arm")) == rows
     return str(error.value)
 
 
@@ -79,7 +80,7 @@ def from_base(trained: Study, reward: str = "verdict", **changes: Any) -> Any:
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_algorithm_trains_logs_each_step_and_begins_it_on_policy(trained: Study, arm: str) -> None:
-    rows = logging.training_rows(trained.root, arm)
+    rows = training_rows(trained.root, arm)
     assert [row["step"] for row in rows] == [1, STEPS]
     for row in rows:
         assert all(math.isfinite(value) for value in row.values())
@@ -91,16 +92,16 @@ def test_every_algorithm_trains_logs_each_step_and_begins_it_on_policy(trained: 
 
 
 def test_what_only_some_algorithms_do_is_logged_by_these_alone(trained: Study) -> None:
-    rows = {arm: logging.training_rows(trained.root, arm)[0] for arm in ARMS}
+    rows = {arm: training_rows(trained.root, arm)[0] for arm in ARMS}
     assert {arm for arm, row in rows.items() if "value_loss" in row} == {"ppo"}
     assert {arm for arm, row in rows.items() if "greedy" in row} == {"remax"}
     assert {arm for arm, row in rows.items() if "kl_reference" in row} == {"reinforcepp", "grpo_kl"}
     # Before the first update the policy is its own reference.
     assert rows["grpo_kl"]["kl_reference"] == pytest.approx(0, abs=1e-6)
-    assert logging.training_rows(trained.root, "grpo_kl")[1]["kl_reference"] > 1e-6
+    assert training_rows(trained.root, "grpo_kl")[1]["kl_reference"] > 1e-6
     drawn = {arm: row["samples"] for arm, row in rows.items()}
     assert drawn["remax"] == PROMPTS * ANSWERS + PROMPTS
-    for row in logging.training_rows(trained.root, "dapo"):
+    for row in training_rows(trained.root, "dapo"):
         assert row["samples"] == row["rounds"] * PROMPTS * ANSWERS and row["groups"] <= PROMPTS
     assert {drawn[arm] for arm in ARMS if arm not in ("remax", "dapo")} == {PROMPTS * ANSWERS}
 
@@ -118,7 +119,7 @@ def test_run_that_lost_its_last_step_ends_with_bitwise_the_same_weights(
     assert all(folder.is_dir() for folder in lost)
     # The manifest remembers the hash of the weights and refuses others.
     loop.load(again, next(entry for entry in again.evaluated if entry.name == f"{arm}-{STEPS}"))
-    assert logging.training_rows(root, arm) == logging.training_rows(trained.root, arm)
+    assert training_rows(root, arm) == training_rows(trained.root, arm)
 
 
 Caught = list[tuple[rl.PolicyBatch, rl.Objective]]
@@ -278,7 +279,7 @@ def test_a_reward_function_that_goes_wrong_is_named_with_the_problem(trained: St
 def test_a_reward_of_ones_own_is_what_is_learnt_from_and_part_of_the_conditions(trained: Study) -> None:
     study = prepare(from_base(trained, "tests.support.reward_functions:words", steps=1, save_at=(1,)))
     loop.train_missing(study)
-    (row,) = logging.training_rows(study.root, "arm")
+    (row,) = training_rows(study.root, "arm")
     assert row["reward"] == pytest.approx(row["length"], abs=1.0) and row["mixed_groups"] > 0.9
     conditions = json.loads((study.root / "manifest.json").read_text())["conditions"]
     assert len(conditions["rewards"]["arm"]) == 8
@@ -344,7 +345,7 @@ def test_loss_that_is_no_number_stops_a_run_and_the_last_good_state_is_kept(
     assert not (root / "weights" / "arm-3").exists()
     monkeypatch.undo()
     loop.train_missing(prepare(config))
-    assert [row["step"] for row in logging.training_rows(root, "arm")] == [1, 2, 3]
+    assert [row["step"] for row in training_rows(root, "arm")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ from rlvr_limit import checkpoint, rl
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.distributed.joining import HostsConfig, start
 from rlvr_limit.distributed.mesh import MeshConfig, fetched, make_mesh, of_all_hosts, parameter_shardings
-from rlvr_limit.distributed.work_queue import drawn_by_all
 from rlvr_limit.engine.rollout import Graded
 from rlvr_limit.models.decoder import init_params, parameter_specs
 from rlvr_limit.training import learner
+from rlvr_limit.training.exchange import drawn_by_all
 from rlvr_limit.types import Problem, Sample, Status, Stop, Verdict
 from tests.support import policy_batches as step
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlvr_limit.training.logging import Metrics, training_rows
+from rlvr_limit.records.training_log import training_rows
+from rlvr_limit.training.logging import Metrics
 from rlvr_limit.types import UserError
 
 

@@ -14,6 +14,7 @@ import pytest
 from rlvr_limit import checkpoint, rl
 from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.models.log_probs import answer_logprobs, to_rows
+from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.study import schema
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
@@ -85,7 +86,7 @@ def trained(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_verdicts_of_the_pool_are_the_rewards_and_the_first_update_is_on_policy(trained: Study) -> None:
-    rows = logging.training_rows(trained.root, "grpo")
+    rows = training_rows(trained.root, "grpo")
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert any(0 < row["reward"] < 1 and row["grad_norm"] > 0 for row in rows)
     for row in rows:
@@ -131,7 +132,7 @@ def test_a_run_stopped_between_steps_ends_with_the_same_bits(
     study = prepared(folders, tmp_path, "checkpoint_seconds=0.0")
     trained_but_the_last_step(study, monkeypatch)
     loop.train_missing(prepared(folders, tmp_path, "checkpoint_seconds=0.0"))
-    assert logging.training_rows(study.root, "grpo") == logging.training_rows(trained.root, "grpo")
+    assert training_rows(study.root, "grpo") == training_rows(trained.root, "grpo")
     names = ("model.safetensors",)
     for name in names:
         here, there = ((e.root / "weights" / f"grpo-{STEPS}" / name).read_bytes() for e in (study, trained))
@@ -146,14 +147,14 @@ def test_adapters_alone_are_trained_from_answers_in_segments_and_exports_hold_th
     options = (*adapters, *segments, "training.tokens=150")
     whole, broken = (prepared(folders, tmp_path / name, "checkpoint_seconds=0.0", *options) for name in "ab")
     loop.train_missing(whole)
-    rows = logging.training_rows(whole.root, "grpo")
+    rows = training_rows(whole.root, "grpo")
     # In the first step all three segments of an answer are drawn under the weights of the start.
     assert abs(rows[0]["ratio"] - 1) < 1e-5 and abs(rows[0]["kl_sampler"]) < 1e-6
     assert [row["rounds"] for row in rows] == [3, 1, 1] and rows[2]["age"] > 0 and rows[2]["max_delta_logp"] > 1e-3
     assert any(row["grad_norm"] > 0 for row in rows)
     trained_but_the_last_step(broken, monkeypatch)
     loop.train_missing(broken)
-    assert logging.training_rows(broken.root, "grpo") == rows
+    assert training_rows(broken.root, "grpo") == rows
     names = [f"weights/grpo-{STEPS}/model.safetensors", "weights/grpo-2/model.safetensors"]
     assert all((broken.root / name).read_bytes() == (whole.root / name).read_bytes() for name in names)
 
@@ -176,12 +177,12 @@ def test_adapters_alone_are_trained_from_answers_in_segments_and_exports_hold_th
 
 
 def test_packed_microbatches_change_a_step_by_rounding_only(trained: Study, folders: Path, tmp_path: Path) -> None:
-    whole = logging.training_rows(trained.root, "grpo")[0]
+    whole = training_rows(trained.root, "grpo")[0]
     study = prepared(folders, tmp_path, "training.tokens=150", "training.remat=layers")
     rows, places = study.microbatch
     assert rows * places < 8 * places
     loop.train_missing(study)
-    packed = logging.training_rows(study.root, "grpo")[0]
+    packed = training_rows(study.root, "grpo")[0]
     for name, value in whole.items():
         assert packed[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
 
@@ -193,7 +194,7 @@ def test_weights_kept_in_float32_are_sampled_from_and_exported_in_the_models_dty
     loop.train_missing(study)
     fields = json.loads((study.root / f"weights/grpo-{STEPS}/config.json").read_text())
     assert fields.get("dtype", fields.get("torch_dtype")) == "bfloat16"
-    rows = logging.training_rows(study.root, "grpo")
+    rows = training_rows(study.root, "grpo")
     assert all(0 < row["max_delta_logp"] < 0.05 for row in rows)
 
 
@@ -263,7 +264,7 @@ def test_demonstrations_of_a_file_are_learnt_with_an_end_token_behind(folders: P
     assert setup.tokenizer.decode(prompt) == "What is 2?" and answer[-1] in setup.stop_tokens
     assert setup.tokenizer.decode(answer[:-1]) == "\\boxed{2}"
     loop.train_missing(study)
-    rows = logging.training_rows(study.root, "copied")
+    rows = training_rows(study.root, "copied")
     assert rows[-1]["loss"] < rows[0]["loss"]
     # Adapters leave what is no product of a layer as it was.
     paths = folders / "base", study.root / "weights" / "copied"
@@ -284,7 +285,7 @@ def test_right_answers_of_a_teacher_are_learnt_once_each_and_drawn_once(folders:
     asked = {problem.id: problem for problem in setup.training}
     assert all(pair[0] == asked[row["problem_id"]].prompt_ids for pair, row in zip(pairs, kept, strict=True))
     assert all(pair[1][-1] == setup.stop_tokens[0] for pair in pairs)
-    rows = logging.training_rows(study.root, "copied")
+    rows = training_rows(study.root, "copied")
     assert rows[-1]["loss"] < rows[0]["loss"]
     before = path.stat().st_mtime_ns
     shutil.rmtree(study.root / "weights")

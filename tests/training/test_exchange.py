@@ -9,8 +9,8 @@ import pytest
 
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
-from rlvr_limit.distributed.work_queue import drawn_by_all, packed, unpacked
 from rlvr_limit.study.recipes import Reinforced, Supervised
+from rlvr_limit.training.exchange import drawn_by_all, from_bytes, to_bytes
 from rlvr_limit.training.loop import check_shares
 from rlvr_limit.training.rollouts import _earned_by_all
 from rlvr_limit.types import Problem, UserError
@@ -23,8 +23,8 @@ PROBLEMS = [Problem(f"p{i}", "", "", (), None) for i in range(5)]
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_answers_are_the_same_after_they_were_sent(count: int) -> None:
     answers = [drawn(PROBLEMS[i % 2], i) for i in range(count)]
-    assert list(unpacked(packed(answers))) == answers
-    for graded in unpacked(packed(answers)):
+    assert list(from_bytes(to_bytes(answers))) == answers
+    for graded in from_bytes(to_bytes(answers)):
         assert graded.verdict is None or type(graded.verdict.status) is type(drawn(PROBLEMS[0], 1).verdict.status)
 
 
