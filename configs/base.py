@@ -25,22 +25,22 @@ def defaults() -> ConfigDict:
             "share_weights": False,
             "dtype": "float32",
             "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
-            "hosts": {"coordinator": "", "count": 0, "index": -1, "patience": 30.0, "together": 1},
+            "hosts": {"coordinator": "", "count": 0, "index": -1, "patience": 30.0, "hosts_per_replica": 1},
             "engine": {
-                "slots": 512,
-                "window": 9,
-                "page": 18,
+                "max_num_seqs": 512,
+                "steps_per_call": 9,
+                "page_size": 18,
                 "cache_tokens": 0,
                 "cache_dtype": "",
                 "buckets": (),
-                "group_from": 64,
-                "draft": 0,
-                "prompt_places": 7,
+                "min_shared_prefix": 64,
+                "speculative_tokens": 0,
+                "max_prompt_len": 7,
                 "prefill_rows": 16,
                 "prefix_rows": 64,
                 "reference": False,
             },
-            "training": {"tokens": 0, "remat": "none", "masters": ""},
+            "training": {"tokens": 0, "remat": "none", "param_dtype": ""},
             "grading": {"workers": 2, "seconds": 10.0, "grader": "math"},
             "score": {"answers": 16, "tokens": 12_800},
         }
@@ -66,7 +66,9 @@ def released(name: str, title: str, shape: dict, benchmarks: dict[str, int]) -> 
     config.benchmarks = tuple(benchmarks)
     config.data_dir = ""
     config.limit = 0
-    config.engine.update({"slots": 256, "window": 32, "page": 128, "prompt_places": 0, "prefill_rows": 8})
+    config.engine.update(
+        {"max_num_seqs": 256, "steps_per_call": 32, "page_size": 128, "max_prompt_len": 0, "prefill_rows": 8}
+    )
     least = min(benchmarks.values())
     config.sampling = {
         "n": least,

@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.arms.base = base.arm("Qwen2.5-0.5B", "base", "Qwen/Qwen2.5-0.5B", "qwen_boxed")
     sizes = {"prompts": 64, "answers": 8, "minibatches": 4, "data": ("gsm8k_train",)}
     sizes["limits"] = base.limits(config.sampling.max_tokens)
-    config.training.update({"tokens": 16_384, "remat": "products", "masters": "float32"})
+    config.training.update({"tokens": 16_384, "remat": "products", "param_dtype": "float32"})
     recipe = base.reinforced("base", 200, (50, 200), base.adam(1e-6, 10), **sizes)
     config.arms.grpo = base.trained("GRPO", "qwen_boxed", recipe)
     return config

@@ -24,7 +24,7 @@ def study(algorithm: str, label: str, save_at: tuple = (150,), **changes) -> Con
     config.arms.base = base.arm("Qwen2.5-7B", "base", "Qwen/Qwen2.5-7B", "verl_r1")
     sizes = {"prompts": 128, "answers": 8, "minibatches": 8, "data": ("omni_train",)}
     sizes["limits"] = base.limits(config.sampling.max_tokens)
-    config.training.update({"tokens": 16_384, "remat": "layers", "masters": "float32"})
+    config.training.update({"tokens": 16_384, "remat": "layers", "param_dtype": "float32"})
     optimizer = base.adam(1e-6, 10) | {"kind": "adamw_bf16"}
     recipe = base.reinforced("base", max(save_at), save_at, optimizer, algorithm=algorithm, **{**sizes, **changes})
     config.arms[algorithm] = base.trained(label, "verl_r1", recipe)

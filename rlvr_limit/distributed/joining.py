@@ -24,14 +24,14 @@ class HostsConfig:
 
     coordinator is "address:port" of host 0, the same on every host; index counts from 0.
     patience: seconds of silence after which a host counts as dead and others take over what it had leased.
-    together: hosts that hold one replica of the sampler between them, where one is too small for it.
+    hosts_per_replica: hosts that hold one replica of the sampler between them, where one is too small for it.
     """
 
     coordinator: str = ""
     count: int = 0
     index: int = -1
     patience: float = 30.0
-    together: int = 1
+    hosts_per_replica: int = 1
 
 
 def start(config: HostsConfig) -> Hosts:
@@ -80,9 +80,11 @@ def start(config: HostsConfig) -> Hosts:
 
 
 def _of_replicas(config: HostsConfig, index: int, count: int, client: Any, watchdog: Any = None) -> Hosts:
-    if config.together < 1 or count % config.together:
-        raise UserError(f"config.hosts.together: found {config.together}, but a divisor of {count} hosts is right")
-    return Hosts(index, count, client, config.patience, config.together, watchdog)
+    if config.hosts_per_replica < 1 or count % config.hosts_per_replica:
+        raise UserError(
+            f"config.hosts.hosts_per_replica: found {config.hosts_per_replica}, but a divisor of {count} hosts is right"
+        )
+    return Hosts(index, count, client, config.patience, config.hosts_per_replica, watchdog)
 
 
 def _is_launched_with_others() -> bool:

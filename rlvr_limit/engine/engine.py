@@ -13,7 +13,8 @@ import numpy as np
 from kernels.decode_attention import Plan
 from rlvr_limit.distributed.mesh import mesh_of, placed
 from rlvr_limit.engine import plans, programs
-from rlvr_limit.engine.requests import EngineConfig, Request, check
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.requests import Request, check
 from rlvr_limit.engine.rows import Live, table
 from rlvr_limit.engine.scheduler import TRASH, Job, Round, Scheduler, Seat
 from rlvr_limit.engine.shapes import Shapes, shapes_of
@@ -71,7 +72,7 @@ class Engine:
         self._mesh = mesh_of(jax.tree.map(jnp.asarray, params))
         self.shapes: Shapes = shapes_of(config, self._mesh, max_tokens)
         self._is_compiled = False
-        self._pace = Pace(config.window)
+        self._pace = Pace(config.steps_per_call)
         self._layout = self.layout(self.shapes.buckets[-1])
         self.load(params)
 
@@ -113,11 +114,11 @@ class Engine:
     def layout(self, rows: int) -> programs.Layout:
         """What a window of so many rows is compiled for."""
         tile = self.shapes.plan(rows).tile
-        return programs.Layout(self._mesh, self.model, self.config.window, tile, self.config.cache_dtype)
+        return programs.Layout(self._mesh, self.model, self.config.steps_per_call, tile, self.config.cache_dtype)
 
     def check(self, request: Request) -> None:
         """Raises UserError where a request cannot be drawn."""
-        check(request, self.config.prompt_places, self.max_tokens, self.model.vocab_size)
+        check(request, self.config.max_prompt_len, self.max_tokens, self.model.vocab_size)
         if not self.shapes.holds(request):
             raise UserError(
                 f"problem {request.problem_id}: the cache holds {self.shapes.pages - 1} pages of {self.shapes.page} "

@@ -1,4 +1,4 @@
-"""What the engine is asked for, and its shapes."""
+"""What the engine is asked for."""
 
 from __future__ import annotations
 
@@ -12,39 +12,6 @@ import numpy as np
 from rlvr_limit.types import SamplingParams, UserError
 
 STOP_TOKENS = 4
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """Shapes of the compiled programs.
-
-    slots samples are alive at once; a window is the number of steps between two looks of the host; prompts hold at
-    most prompt_places tokens and are prefilled prefill_rows at a time.
-    Keys and values lie in pages of `page` tokens (16 or more, rounded up to whole windows). cache_tokens is what all
-    pages hold; 0 leaves room for every slot's longest sample and for prefix_rows prompts. cache_dtype "int8" keeps
-    them in 8 bits (cache.py), in about half the memory, which changes what is sampled; "" is the model's dtype.
-    buckets are the numbers of rows that programs are compiled for, the smallest that holds all live samples is taken;
-    () means one of all slots. Prompts of group_from tokens or more are attended to by all of their rows together,
-    on accelerators those of any length.
-    draft switches speculation on: in buckets of up to draft / window rows, a whole window can be guessed from other
-    samples of the same problem and verified at once, where that is faster. It is about the number of tokens that the
-    machine computes in the time in which it reads the weights; 0 is off, since what a sample is then depends, within
-    rounding, on what was guessed.
-    reference mode always runs tiles of 64 rows, so that samples are bitwise the same for any number of slots.
-    """
-
-    slots: int = 256
-    window: int = 8
-    page: int = 32
-    cache_tokens: int = 0
-    cache_dtype: str = ""
-    buckets: tuple[int, ...] = ()
-    group_from: int = 64
-    draft: int = 0
-    prompt_places: int = 16
-    prefill_rows: int = 16
-    prefix_rows: int = 64
-    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,13 +45,13 @@ def prompt_key(seed: int, stream: str, prompt: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def check(request: Request, prompt_places: int, max_tokens: int, vocab_size: int) -> None:
+def check(request: Request, max_prompt_len: int, max_tokens: int, vocab_size: int) -> None:
     """Raises UserError, naming the problem, where the engine cannot draw what is asked."""
     where, sampling = f"problem {request.problem_id}", request.sampling
-    if not 1 <= len(request.prompt_ids) <= prompt_places:
+    if not 1 <= len(request.prompt_ids) <= max_prompt_len:
         raise UserError(
-            f"{where}: the prompt has {len(request.prompt_ids)} tokens, the engine holds 1 to {prompt_places} "
-            "(engine.prompt_places)"
+            f"{where}: the prompt has {len(request.prompt_ids)} tokens, the engine holds 1 to {max_prompt_len} "
+            "(engine.max_prompt_len)"
         )
     unknown = next((token for token in request.prompt_ids if not 0 <= token < vocab_size), None)
     if unknown is not None:

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from rlvr_limit.engine import Engine, Moment, Request, prompt_key
+from rlvr_limit.engine.engine import Engine, Moment
+from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.types import Grader, Problem, Sample, SamplingParams, Verdict
 

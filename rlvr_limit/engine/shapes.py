@@ -11,7 +11,8 @@ from kernels.decode_attention import Tiling, tiling
 from rlvr_limit.distributed.mesh import platform_of, row_devices
 from rlvr_limit.engine import plans, scheduler
 from rlvr_limit.engine.cache import Pool, empty_pool
-from rlvr_limit.engine.requests import EngineConfig, Request
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.requests import Request
 from rlvr_limit.models.decoder import ModelConfig
 
 REFERENCE_ROWS = 64
@@ -86,21 +87,23 @@ def own_pages(max_tokens: int, window: int, page: int) -> int:
 def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> Shapes:
     """The sizes of an engine for answers of up to max_tokens."""
     shards = row_devices(mesh)
-    page = -(-max(config.page, LEAST_PAGE) // config.window) * config.window
-    slots = -(-config.slots // shards)
-    buckets = (REFERENCE_ROWS,) if config.reference else (*config.buckets, config.slots)
-    rounded = sorted({-(-rows // shards) * shards for rows in buckets if rows <= config.slots or config.reference})
-    prefills = [-(-config.prompt_places // page) * page]
+    page = -(-max(config.page_size, LEAST_PAGE) // config.steps_per_call) * config.steps_per_call
+    slots = -(-config.max_num_seqs // shards)
+    buckets = (REFERENCE_ROWS,) if config.reference else (*config.buckets, config.max_num_seqs)
+    rounded = sorted(
+        {-(-rows // shards) * shards for rows in buckets if rows <= config.max_num_seqs or config.reference}
+    )
+    prefills = [-(-config.max_prompt_len // page) * page]
     while prefills[0] // 4 >= max(SHORTEST_PREFILL, page):
         prefills.insert(0, -(-(prefills[0] // 4) // page) * page)
     if config.cache_tokens:
         pages = config.cache_tokens // page // shards
     else:
-        own = own_pages(max_tokens, config.window, page)
+        own = own_pages(max_tokens, config.steps_per_call, page)
         # One page for the window that a sample is at, one prompt more than are held, and the trash.
         pages = slots * own + (config.prefix_rows + 1) * (prefills[-1] // page) + slots + 1
-    verified = tuple(rows for rows in rounded if rows * config.window <= config.draft)
+    verified = tuple(rows for rows in rounded if rows * config.steps_per_call <= config.speculative_tokens)
     lists = tuple(rounded), verified, tuple(prefills)
     suited = tiling(platform_of(mesh))
-    group_from = config.group_from if suited.lists_prompts else 1
-    return Shapes(shards, slots, page, pages, config.window, *lists, group_from, suited, config.cache_dtype)
+    group_from = config.min_shared_prefix if suited.lists_prompts else 1
+    return Shapes(shards, slots, page, pages, config.steps_per_call, *lists, group_from, suited, config.cache_dtype)

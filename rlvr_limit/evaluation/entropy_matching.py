@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlvr_limit import records
-from rlvr_limit.engine import Engine
+from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.rollout import rollout
 from rlvr_limit.passk.entropy import Entropy, token_entropy
 from rlvr_limit.records.files import publish

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from kernels.selfcheck import check
 from rlvr_limit import records
 from rlvr_limit.distributed.work_queue import Work, leased
-from rlvr_limit.engine import Engine, Moment
+from rlvr_limit.engine.engine import Engine, Moment
 from rlvr_limit.engine.rollout import Graded, missing, rollout
 from rlvr_limit.evaluation import cache_error, entropy_matching
 from rlvr_limit.evaluation.adaptive import wanted

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from rlvr_limit.distributed.mesh import MeshConfig
-from rlvr_limit.engine import EngineConfig
+from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.shapes import Shapes, own_pages, shapes_of
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import programs
@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
     def with_slots(self, slots: int) -> Case:
         """The same with another number of slots."""
-        return self._replace(engine=dataclasses.replace(self.engine, slots=slots))
+        return self._replace(engine=dataclasses.replace(self.engine, max_num_seqs=slots))
 
     @property
     def step(self) -> int:
@@ -73,7 +73,7 @@ class Case(NamedTuple):
     @property
     def slot_pages(self) -> int:
         """Pages that a slot's own tokens take at the limit."""
-        return own_pages(self.workload.max_tokens, self.engine.window, self.sizes.page)
+        return own_pages(self.workload.max_tokens, self.engine.steps_per_call, self.sizes.page)
 
     @property
     def weight_bytes(self) -> int:
@@ -144,7 +144,7 @@ def fit_slots(case: Case, compiled: Compile, prefill: Compiled) -> Fit:
     Parameters and pages are known; temporaries are taken to grow with the slots, measured, and tried again. Where the
     config says how large the cache is, more slots than it asks for are not looked for.
     """
-    fixed, wanted_slots = case.fixed_bytes, case.engine.slots
+    fixed, wanted_slots = case.fixed_bytes, case.engine.max_num_seqs
 
     def rounded(slots: float) -> int:
         return max(0, int(slots // case.step) * case.step)
@@ -184,7 +184,7 @@ def fit_scorer(case: Case, compiled: Compile) -> list[Compiled]:
     First fewer rows, then shorter ones; temporaries are taken to grow with rows x places^2, the scores of every place
     with every other.
     """
-    prompt = case.engine.prompt_places
+    prompt = case.engine.max_prompt_len
     places = case.workload.max_tokens
     batch = max(1, case.workload.score_tokens // places)
 
@@ -208,7 +208,7 @@ def fit_scorer(case: Case, compiled: Compile) -> list[Compiled]:
 
 def advice(case: Case, fit: Fit, others: Sequence[Compiled]) -> list[str]:
     """What would fit, where something does not."""
-    found = _more_slots(case, fit) if fit.slots < case.engine.slots else []
+    found = _more_slots(case, fit) if fit.slots < case.engine.max_num_seqs else []
     longest = case.workload.max_tokens
     if case.engine.cache_tokens and not case.held(longest):
         found.append(
@@ -223,9 +223,9 @@ def advice(case: Case, fit: Fit, others: Sequence[Compiled]) -> list[str]:
 
 
 def _more_slots(case: Case, fit: Fit) -> list[str]:
-    found, slots, sizes, fixed = [], case.engine.slots, case.sizes, case.fixed_bytes
+    found, slots, sizes, fixed = [], case.engine.max_num_seqs, case.sizes, case.fixed_bytes
     if fit.slots:
-        found.append(f"{slots} slots do not fit: config.engine.slots = {fit.slots} does")
+        found.append(f"{slots} slots do not fit: config.engine.max_num_seqs = {fit.slots} does")
     elif case.engine.cache_tokens:
         found.append(f"no {case.step} slots fit with config.engine.cache_tokens = {case.engine.cache_tokens:,}")
     else:
@@ -266,7 +266,7 @@ def _devices_for(case: Case, growth: float) -> int | None:
     while devices <= MOST_DEVICES:
         shape = programs.mesh_for(case.model, devices, MeshConfig())
         larger = case._replace(mesh=programs.make_mesh(shape, ()))
-        if larger.fixed_bytes + growth * larger.slot_bytes * case.engine.slots <= case.memory:
+        if larger.fixed_bytes + growth * larger.slot_bytes * case.engine.max_num_seqs <= case.memory:
             return devices
         devices *= 2
     return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jax.sharding import AbstractMesh, Mesh
 
 from rlvr_limit.distributed.mesh import REPLICA_AXIS, TRAINING_AXIS, MeshConfig, over_hosts
-from rlvr_limit.engine import EngineConfig
+from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.shapes import Shapes
 from rlvr_limit.models.decoder import ModelConfig, parameter_count
 from rlvr_limit.planning import compiling, estimate, fitting, programs
@@ -90,7 +90,7 @@ class Plan:
     @property
     def window(self) -> Compiled | None:
         """The decode window of the slots that would run."""
-        return self.fit.wanted if self.slots == self.engine.slots else self.fit.most
+        return self.fit.wanted if self.slots == self.engine.max_num_seqs else self.fit.most
 
 
 def plan(
@@ -131,7 +131,7 @@ def plan(
     smallest = case.with_slots(case.step)
     helpers = smallest.helpers(compiled)
     fit = fitting.fit_slots(case, compiled, helpers[-1])
-    slots = min(engine.slots, fit.slots)
+    slots = min(engine.max_num_seqs, fit.slots)
     runs = case.with_slots(slots or case.step)
     cache_bytes = runs.cache_bytes if slots else 0
     beside = max(0, cache_bytes - smallest.cache_bytes)
@@ -184,7 +184,9 @@ def _together(case: fitting.Case, own: MeshConfig, target: Target, least: int) -
     All of them where none do. Raises UserError where there are not so many, or they cannot be so put together.
     """
     if least < 1 or target.hosts % least:
-        raise UserError(f"config.hosts.together: found {least}, but a divisor of {target.hosts} hosts is right")
+        raise UserError(
+            f"config.hosts.hosts_per_replica: found {least}, but a divisor of {target.hosts} hosts is right"
+        )
     for hosts in range(least, target.hosts):
         some = case._replace(mesh=programs.make_mesh(own, (), hosts))
         if target.hosts % hosts == 0 and some.fixed_bytes + some.step * some.slot_bytes <= target.memory:

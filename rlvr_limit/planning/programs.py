@@ -23,7 +23,8 @@ from rlvr_limit.distributed.mesh import (
     row_devices,
     sharding,
 )
-from rlvr_limit.engine import EngineConfig, plans, programs
+from rlvr_limit.engine import plans, programs
+from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.engine import MOVED_PAGES
 from rlvr_limit.engine.requests import STOP_TOKENS
 from rlvr_limit.engine.scheduler import Scheduler

@@ -36,7 +36,8 @@ def _replicas(plan: Plan) -> str:
     if plan.together == 1:
         return f", that of one host; replicas of the sampler, which send each other nothing: {plan.replicas}"
     return (
-        f", over {plan.together} hosts of {_mesh(plan.own_mesh)} each (config.hosts.together = {plan.together}); "
+        f", over {plan.together} hosts of {_mesh(plan.own_mesh)} each "
+        f"(config.hosts.hosts_per_replica = {plan.together}); "
         f"replicas of the sampler, which send each other nothing: {plan.replicas}"
     )
 
@@ -61,7 +62,7 @@ def _memory(plan: Plan) -> list[str]:
     if plan.slots:
         lines += _pages(plan)
     how = "checked by compiling" if plan.fit.verified else "arithmetic without temporaries"
-    lines.append(f"slots that fit at {longest:,} new tokens: {plan.fit.slots} ({how}); the config has {e.slots}")
+    lines.append(f"slots that fit at {longest:,} new tokens: {plan.fit.slots} ({how}); the config has {e.max_num_seqs}")
     if plan.target.hosts > 1:
         lines.append(
             f"slots of all {plan.replicas} replicas: {plan.replicas} x {plan.slots} = {plan.replicas * plan.slots:,}"
@@ -94,7 +95,7 @@ def _programs(plan: Plan) -> list[str]:
     if loop:
         turns = "of unknown length to the compiler" if loop.turns is None else f"of {loop.turns} turns"
         lines += [
-            f"token loop: {turns if loop.turns != 0 else 'unrolled'}, a window is {plan.engine.window} steps",
+            f"token loop: {turns if loop.turns != 0 else 'unrolled'}, a window is {plan.engine.steps_per_call} steps",
             f"between devices, a decode step: {_sends(loop, plan.mesh)}",
             f"arrays as large as a layer's keys that are written anew: {loop.big_writes_step:g} a decode step and "
             f"{loop.big_writes_window:g} a window; the cache has {2 * plan.model.layers}",

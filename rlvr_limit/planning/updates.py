@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from rlvr_limit import planning, rl
 from rlvr_limit.distributed.mesh import row_devices, row_parts, sharding
-from rlvr_limit.engine import EngineConfig
+from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models.decoder import ModelConfig, parameter_specs
 from rlvr_limit.models.log_probs import Rows, Shared, padded
@@ -57,7 +57,7 @@ def model_of(s: Settings) -> ModelConfig:
 
 def engine_of(s: Settings) -> EngineConfig:
     """The engine's shapes, with an assumption where they follow from the prompts."""
-    return s.engine if s.engine.prompt_places else dataclasses.replace(s.engine, prompt_places=PROMPT_PLACES)
+    return s.engine if s.engine.max_prompt_len else dataclasses.replace(s.engine, max_prompt_len=PROMPT_PLACES)
 
 
 def workload_of(s: Settings, model: ModelConfig) -> Workload:
@@ -74,7 +74,7 @@ def workload_of(s: Settings, model: ModelConfig) -> Workload:
         arms=len(expand(s.arms)),
         max_tokens=longest,
         mean_tokens=min(ANSWER_TOKENS, longest),
-        prompt_tokens=min(PROMPT_TOKENS, engine_of(s).prompt_places),
+        prompt_tokens=min(PROMPT_TOKENS, engine_of(s).max_prompt_len),
         scored=s.score.answers,
         score_tokens=s.score.tokens,
     )
@@ -92,7 +92,7 @@ def updates(
 ) -> Sequence[Update]:
     """The updates of the config's recipes, on the mesh of so many hosts; those of one kind and batch are one."""
     found: dict[tuple[str, ...], Update] = {}
-    places = engine.prompt_places, s.sampling.max_tokens
+    places = engine.max_prompt_len, s.sampling.max_tokens
     base = abstract.device_bytes(abstract.abstract_params(model, mesh))
     for name, arm in s.arms.items():
         recipe = None if arm.weights else arm.recipe
@@ -106,7 +106,7 @@ def updates(
         else:
             kept = base if recipe.lora or recipe.kl else 0
             # On one host a state in the model's own dtype is what is sampled from; another one is copied.
-            is_sampled = hosts == 1 and not recipe.lora and s.training.masters in ("", model.dtype)
+            is_sampled = hosts == 1 and not recipe.lora and s.training.param_dtype in ("", model.dtype)
             beside = parameters + optimizer + kept - (parameters if is_sampled else 0)
             programs = _reinforced(model, mesh, s.training, recipe, places)
             programs += _segments(model, engine, mesh, s.training, recipe, places) if recipe.segment else ()
@@ -121,7 +121,7 @@ def _begun(
     """The optimizer of a recipe and the state that it begins from."""
     count = recipe.steps * (recipe.minibatches if isinstance(recipe, Reinforced) else 1)
     tx = rl.optimizer(recipe.optimizer, count)
-    return tx, _state(model, mesh, tx, training.masters, recipe.lora)
+    return tx, _state(model, mesh, tx, training.param_dtype, recipe.lora)
 
 
 def _supervised(
@@ -279,8 +279,8 @@ def _segments(
     state that is trained lies beside it."""
     larger = segments.engine_config(engine, sum(places))
     sizes = shapes_of(larger, mesh, min(recipe.segment, places[1]))
-    state = _state(model, mesh, rl.optimizer(recipe.optimizer, recipe.steps), training.masters, recipe.lora)
-    copied = recipe.lora or (training.masters or model.dtype) != model.dtype
+    state = _state(model, mesh, rl.optimizer(recipe.optimizer, recipe.steps), training.param_dtype, recipe.lora)
+    copied = recipe.lora or (training.param_dtype or model.dtype) != model.dtype
     beside = abstract.device_bytes(state.opt_state) + (abstract.device_bytes(state.params) if copied else 0)
     if recipe.kl or recipe.lora:
         beside += abstract.device_bytes(abstract.abstract_params(model, mesh))
@@ -296,12 +296,12 @@ def _state(
     model: ModelConfig,
     mesh: Mesh | AbstractMesh,
     tx: optax.GradientTransformation,
-    masters: str,
+    param_dtype: str,
     lora: rl.Lora | None,
 ) -> rl.TrainState:
     """A train state where rl.init_state lays it: moments as the parameters, or adapters, scalars everywhere."""
     specs = adapter_specs(model, lora) if lora else parameter_specs(model)
-    dtype = "float32" if lora else masters or model.dtype
+    dtype = "float32" if lora else param_dtype or model.dtype
     params = abstract.abstract(specs, dtype, mesh)
 
     def like(x: Any, parameter: Any) -> jax.ShapeDtypeStruct:
@@ -330,7 +330,7 @@ def print_plan(config: ConfigDict) -> None:
     def trained(mesh: Mesh | AbstractMesh, hosts: int) -> Sequence[Update]:
         return updates(s, model, engine, mesh, hosts)
 
-    found = planning.plan(model, engine, workload, target, s.mesh, trained, s.hosts.together)
+    found = planning.plan(model, engine, workload, target, s.mesh, trained, s.hosts.hosts_per_replica)
     print(planning.render(found))
-    if not s.engine.prompt_places:
-        print(f"config.engine.prompt_places = 0 leaves it to the prompts: {PROMPT_PLACES:,} were assumed")
+    if not s.engine.max_prompt_len:
+        print(f"config.engine.max_prompt_len = 0 leaves it to the prompts: {PROMPT_PLACES:,} were assumed")

@@ -139,33 +139,37 @@ def _check_training(t: Training) -> None:
         raise UserError(f"config.training.tokens: found {t.tokens}, 1 or more, or 0 for whole minibatches, is right")
     if t.remat not in REMAT:
         raise UserError(f"config.training.remat: found {t.remat!r}, but one of {', '.join(REMAT)} is right")
-    if t.masters not in ("", "float32", "bfloat16"):
-        raise UserError(f"config.training.masters: found {t.masters!r}, but float32, bfloat16 or nothing is right")
+    if t.param_dtype not in ("", "float32", "bfloat16"):
+        raise UserError(
+            f"config.training.param_dtype: found {t.param_dtype!r}, but float32, bfloat16 or nothing is right"
+        )
 
 
 def _check_engine(s: Settings) -> None:
     e = s.engine
-    for name in ("slots", "window", "page", "group_from", "prefill_rows", "prefix_rows"):
+    for name in ("max_num_seqs", "steps_per_call", "page_size", "min_shared_prefix", "prefill_rows", "prefix_rows"):
         if getattr(e, name) < 1:
             raise UserError(f"config.engine.{name}: found {getattr(e, name)}, 1 or more is right")
-    if e.prompt_places < 0:
+    if e.max_prompt_len < 0:
         raise UserError(
-            f"config.engine.prompt_places: found {e.prompt_places}, 1 or more, or 0 for the prompts', is right"
+            f"config.engine.max_prompt_len: found {e.max_prompt_len}, 1 or more, or 0 for the prompts', is right"
         )
-    if e.draft < 0 or (e.draft and e.reference):
+    if e.speculative_tokens < 0 or (e.speculative_tokens and e.reference):
         raise UserError(
-            f"config.engine.draft: found {e.draft}, 0 (off) is right, or in no reference mode the tokens that are "
-            "verified at once"
+            f"config.engine.speculative_tokens: found {e.speculative_tokens}, 0 (off) is right, or in no "
+            "reference mode the tokens that are verified at once"
         )
     if e.cache_dtype not in DTYPES:
         raise UserError(
             f"config.engine.cache_dtype: found {e.cache_dtype!r}, but 'int8', or '' for the model's dtype, is right"
         )
     for rows in e.buckets:
-        if not 1 <= rows <= e.slots:
-            raise UserError(f"config.engine.buckets: found {rows}, 1 to engine.slots = {e.slots} is right")
+        if not 1 <= rows <= e.max_num_seqs:
+            raise UserError(
+                f"config.engine.buckets: found {rows}, 1 to engine.max_num_seqs = {e.max_num_seqs} is right"
+            )
     shards = s.mesh.data * s.mesh.fsdp
-    least = 2 * shards * -(-e.page // e.window) * e.window
+    least = 2 * shards * -(-e.page_size // e.steps_per_call) * e.steps_per_call
     if e.cache_tokens and e.cache_tokens < least:
         raise UserError(
             f"config.engine.cache_tokens: found {e.cache_tokens}, {least} or more (two pages on each of {shards} "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlvr_limit import records
-from rlvr_limit.engine import EngineConfig
+from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.evaluation.entropy_matching import matched_temperature
 from rlvr_limit.study import comparability, schema
 from rlvr_limit.study.prepared import Evaluated, Study, answer_limit
@@ -75,4 +75,4 @@ def engine_in_words(engine: EngineConfig) -> str:
     if engine.reference:
         return f"reference{dtype}"
     cache = f", {engine.cache_tokens:,} tokens of cache" if engine.cache_tokens else ""
-    return f"{engine.slots} slots, windows of {engine.window}, pages of {engine.page}{cache}{dtype}"
+    return f"{engine.max_num_seqs} slots, windows of {engine.steps_per_call}, pages of {engine.page_size}{cache}{dtype}"

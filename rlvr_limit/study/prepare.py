@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from rlvr_limit import checkpoint, records
 from rlvr_limit.distributed import joining
 from rlvr_limit.distributed.mesh import machine, make_mesh
-from rlvr_limit.engine import EngineConfig
+from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.grading import countdown as countdown_grading
 from rlvr_limit.grading.code import grade as code_grading
 from rlvr_limit.grading.named import grader_named
@@ -42,7 +42,7 @@ from rlvr_limit.study.prepared import (
 )
 from rlvr_limit.tasks import code, countdown, demonstrations, files, math, prompts, references
 from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
-from rlvr_limit.types import Problem, UserError
+from rlvr_limit.types import Problem, UserError, not_allowed
 
 OMNI_PARTS = ("omni_train", "omni_test")
 CODE = tuple(benchmark.name for benchmark in code.BENCHMARKS)
@@ -90,13 +90,14 @@ def prepare(config: ConfigDict) -> Study:
 
 def _check_together(s: Settings) -> None:
     """Raises UserError for what a replica over several hosts cannot do."""
-    if s.engine.draft:
+    if s.engine.speculative_tokens:
         # Whether guesses pay is told by a clock, and hosts' clocks differ.
-        raise UserError(f"config.engine.draft: found {s.engine.draft} with joining.together above 1, 0 is right")
+        tokens = s.engine.speculative_tokens
+        raise not_allowed("config.engine.speculative_tokens", tokens, "0 with hosts_per_replica above 1")
     trained = [name for name, arm in s.arms.items() if arm.recipe and not arm.weights]
     if trained:
         raise UserError(
-            f"config.arms.{trained[0]}: found a recipe with joining.together above 1, given weights are right"
+            f"config.arms.{trained[0]}: found a recipe with hosts.hosts_per_replica above 1, given weights are right"
         )
 
 
@@ -248,12 +249,12 @@ def _check_prompts(s: Settings, name: str, setup: Setup) -> None:
 
 
 def _engine(s: Settings, setups: dict[str, Setup]) -> EngineConfig:
-    """prompt_places = 0 means: as many as the longest prompt of any arm needs."""
-    if s.engine.prompt_places:
+    """max_prompt_len = 0 means: as many as the longest prompt of any arm needs."""
+    if s.engine.max_prompt_len:
         return s.engine
     asked = (p for each in setups.values() for p in (*each.problems, *each.training, *each.lessons))
     longest = max(len(p.prompt_ids) for p in asked)
-    return dataclasses.replace(s.engine, prompt_places=-(-longest // PLACES) * PLACES)
+    return dataclasses.replace(s.engine, max_prompt_len=-(-longest // PLACES) * PLACES)
 
 
 def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, Any]:
@@ -261,8 +262,8 @@ def _conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, 
     free = {"job", "target", "title", "purpose", "caveat", "runs", "run_dir", "data_dir", "grading", "score", "report"}
     free |= {"checkpoint_seconds", "flush_seconds", "wandb", "hosts", "allow_differ", "share_weights"}
     found = {name: value for name, value in schema.to_jsonable(s).items() if name not in free}
-    if s.hosts.together > 1:
-        found["together"] = s.hosts.together
+    if s.hosts.hosts_per_replica > 1:
+        found["hosts_per_replica"] = s.hosts.hosts_per_replica
     for allowed in ("n", "n_of", "adaptive"):
         del found["sampling"][allowed]
     found["engine"] = conditions.decisive(s.engine)

@@ -14,7 +14,7 @@ from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.distributed.joining import HostsConfig
 from rlvr_limit.distributed.mesh import MeshConfig, of_all_hosts, row_devices
 from rlvr_limit.distributed.preemption import Notice
-from rlvr_limit.engine import EngineConfig
+from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.storage import Place
 from rlvr_limit.study.recipes import Reinforced, Supervised
@@ -152,13 +152,13 @@ class Training:
     """How a training step is computed; without influence on it but for rounding.
 
     tokens: places of a microbatch on each device, several sequences packed into a row (0: a minibatch at once, one
-    sequence a row). remat: one of model.REMAT. masters: the dtype that weights are kept in while they are trained, and
-    steps add up in ("": that of the model).
+    sequence a row). remat: one of model.REMAT. param_dtype: the dtype that weights are kept in while they are
+    trained, and steps add up in ("": that of the model).
     """
 
     tokens: int = 0
     remat: str = "none"
-    masters: str = ""
+    param_dtype: str = ""
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ class Study:
     @property
     def row_places(self) -> int:
         """Tokens of the longest prompt and answer together."""
-        return self.engine.prompt_places + self.settings.sampling.max_tokens
+        return self.engine.max_prompt_len + self.settings.sampling.max_tokens
 
     @property
     def microbatch(self) -> tuple[int, int]:

@@ -97,7 +97,7 @@ def begin(
     tx: optax.GradientTransformation,
     compute: rl.Compute,
     packed: bool,
-    masters: str,
+    param_dtype: str,
     lora: rl.Lora | None,
     seed: int,
     here: Mesh | None = None,
@@ -107,7 +107,7 @@ def begin(
     mesh = mesh_of(start)
     here = here or mesh
     if lora is None:
-        return Learner(model, mesh, here, tx, compute, packed), rl.init_state(start, tx, masters)
+        return Learner(model, mesh, here, tx, compute, packed), rl.init_state(start, tx, param_dtype)
     lie = parameter_shardings(adapter_specs(model, lora), mesh)
     adapters = placed(rl.init_adapters(model, lora, jax.random.key(seed)), lie)
     return Learner(model, mesh, here, tx, compute, packed, lora, start), rl.init_state(adapters, tx)

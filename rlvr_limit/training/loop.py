@@ -135,7 +135,7 @@ def _begin(
     model, compute, packed = study.setups[arm].model, rl.Compute(s.training.remat), bool(s.training.tokens)
     start = learner.spread(start, model, study.training_mesh)
     trained, state = learner.begin(
-        start, model, tx, compute, packed, s.training.masters, recipe.lora, s.seed, study.mesh
+        start, model, tx, compute, packed, s.training.param_dtype, recipe.lora, s.seed, study.mesh
     )
     return _supervised_step(study, arm, recipe, trained), state, trained
 
@@ -253,7 +253,7 @@ def _supervised_step(study: Study, arm: str, recipe: Supervised, trained: Learne
     for prompt, answer in shown:
         if len(prompt) + len(answer) > study.row_places:
             raise UserError(
-                f"arm {arm}: a demonstration has {len(prompt)} + {len(answer)} tokens, engine.prompt_places + "
+                f"arm {arm}: a demonstration has {len(prompt)} + {len(answer)} tokens, engine.max_prompt_len + "
                 f"sampling.max_tokens = {study.row_places} is the most"
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from rlvr_limit.engine import Engine
+from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.rollout import Graded, graded_beside, rollout
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models.decoder import Params

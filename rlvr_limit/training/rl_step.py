@@ -10,7 +10,7 @@ import optax
 
 from rlvr_limit import rl
 from rlvr_limit.distributed.mesh import fetched, row_parts
-from rlvr_limit.engine import Engine
+from rlvr_limit.engine.engine import Engine
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params
@@ -46,7 +46,7 @@ def begin(
     """
     s, model = study.settings, study.setups[arm].model
     where = f"config.arms.{arm}.rl"
-    check_data(where, recipe, study.setups[arm].training, study.engine.prompt_places)
+    check_data(where, recipe, study.setups[arm].training, study.engine.max_prompt_len)
     shapes, longest = study.engine, s.sampling.max_tokens
     if recipe.segment:
         shapes, longest = segments.engine_config(shapes, study.row_places), min(recipe.segment, longest)
@@ -58,7 +58,7 @@ def begin(
     compute, packed = rl.Compute(s.training.remat), bool(s.training.tokens)
     start = learner.spread(start, model, study.training_mesh)
     trained, state = learner.begin(
-        start, model, tx, compute, packed, s.training.masters, recipe.lora, s.seed, study.mesh
+        start, model, tx, compute, packed, s.training.param_dtype, recipe.lora, s.seed, study.mesh
     )
     value_tx = None
     if recipe.value_optimizer:
@@ -89,7 +89,7 @@ def _step(
             if training.tokens:
                 parts = rl.microbatches(minibatch, *source.study.microbatch)
             else:
-                places = source.study.engine.prompt_places, source.study.settings.sampling.max_tokens
+                places = source.study.engine.max_prompt_len, source.study.settings.sampling.max_tokens
                 parts = [rl.behind_prompts(minibatch, *places, row_parts(trained.mesh, len(part)))]
             fitted = trained.fitted(parts)
             parts = [trained.sent(x) for x in parts]
@@ -139,7 +139,7 @@ def _batch(
         return found
 
     def scored(under: Params) -> np.ndarray:
-        lengths = study.engine.prompt_places, study.settings.sampling.max_tokens
+        lengths = study.engine.max_prompt_len, study.settings.sampling.max_tokens
         shards = log_probs.shards_of_rows(under)
         tokens = -(-at_once // shards) * lengths[1]
         return placed(found.logp for found in log_probs.score(under, model, pairs, tokens, lengths))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rlvr_limit.engine import Engine
+from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.rollout import Graded, graded_beside, rollout
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.rl import overlong_penalty
@@ -83,16 +83,16 @@ class Drawn:
     row: dict[str, float]
 
 
-def check_data(where: str, recipe: Reinforced, problems: Iterable[Problem], prompt_places: int) -> None:
+def check_data(where: str, recipe: Reinforced, problems: Iterable[Problem], max_prompt_len: int) -> None:
     """Raises UserError where the training problems are too few, or a prompt is longer than there are places for."""
     problems = tuple(problems)
     if len(problems) < recipe.prompts:
         raise UserError(f"{where}.prompts: found {recipe.prompts}, but there are {len(problems)} training problems")
     for problem in problems:
-        if len(problem.prompt_ids) > prompt_places:
+        if len(problem.prompt_ids) > max_prompt_len:
             raise UserError(
                 f"training problem {problem.id}: its prompt has {len(problem.prompt_ids)} tokens, "
-                f"config.engine.prompt_places = {prompt_places} is the most"
+                f"config.engine.max_prompt_len = {max_prompt_len} is the most"
             )
 
 

@@ -32,7 +32,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rlvr_limit.engine import EngineConfig, Request, prompt_key
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.engine.rollout import Graded, graded_beside
 from rlvr_limit.records.files import publish
 from rlvr_limit.records.storage import Place
@@ -54,7 +55,7 @@ class UnderWay:
 
 def engine_config(config: EngineConfig, row_places: int) -> EngineConfig:
     """The engine's shapes where a prompt may be a prompt with most of its answer, and no two are the same."""
-    return replace(config, prompt_places=row_places, prefix_rows=max(config.prefix_rows, config.slots))
+    return replace(config, max_prompt_len=row_places, prefix_rows=max(config.prefix_rows, config.max_num_seqs))
 
 
 def draw(source: Source, number: int) -> Drawn:

@@ -32,7 +32,10 @@ import numpy as np
 from kernels import selfcheck
 from kernels.decode_attention import decode_attention, hopper, tiling
 from rlvr_limit import rl
-from rlvr_limit.engine import Engine, EngineConfig, Moment, Request, plans, prompt_key
+from rlvr_limit.engine import plans
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.engine import Engine, Moment
+from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.engine.scheduler import Job, Scheduler, Shapes
 from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_count
 from rlvr_limit.models.log_probs import Rows
@@ -86,8 +89,8 @@ def sampled(part: str, a: argparse.Namespace, prompts: int, samples: int, long: 
     params = jax.block_until_ready(init_params(c, jax.random.key(0)))
     made = time.perf_counter() - began
     config = EngineConfig(
-        slots=slots, window=WINDOW, page=128, prompt_places=long, prefill_rows=min(8, prompts), prefix_rows=prompts,
-        cache_tokens=slots * (new + 256) + prompts * (long + 128),
+        max_num_seqs=slots, steps_per_call=WINDOW, page_size=128, max_prompt_len=long,
+        prefill_rows=min(8, prompts), prefix_rows=prompts, cache_tokens=slots * (new + 256) + prompts * (long + 128),
     )  # fmt: skip
     rng = np.random.default_rng(0)
     sampling = SamplingParams(a.temperature, a.top_p, new)
@@ -269,7 +272,7 @@ def updated(name: str, c: ModelConfig, masters: str, kind: str, places: int, a: 
     tokens = 4 * places
     say(
         f"update {name}",
-        masters=masters,
+        param_dtype=masters,
         optimizer=kind,
         places=places,
         first_s=round(first, 1),

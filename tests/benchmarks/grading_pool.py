@@ -198,13 +198,19 @@ def sampler() -> Callable[[Callable[[Any], None]], int]:
     # jax must not start before the cores are set.
     import jax
 
-    from rlvr_limit.engine import Engine, EngineConfig
+    from rlvr_limit.engine.config import EngineConfig
+    from rlvr_limit.engine.engine import Engine
     from rlvr_limit.models.decoder import init_params
     from tests.benchmarks.sampler import TINY, Workload, requests
 
     work = Workload(TINY, prompts=8, samples=64, long=64, new=32, slots=128, window=16)
     config = EngineConfig(
-        slots=work.slots, window=work.window, page=work.page, prompt_places=work.long, prefill_rows=4, prefix_rows=8
+        max_num_seqs=work.slots,
+        steps_per_call=work.window,
+        page_size=work.page,
+        max_prompt_len=work.long,
+        prefill_rows=4,
+        prefix_rows=8,
     )
     engine = Engine(init_params(TINY, jax.random.key(0)), TINY, config, work.new)
 

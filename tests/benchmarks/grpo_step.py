@@ -18,7 +18,9 @@ import jax
 import numpy as np
 
 from rlvr_limit import rl
-from rlvr_limit.engine import Engine, EngineConfig, Request, prompt_key
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.rl.algorithms import ALGORITHMS
@@ -38,7 +40,7 @@ def ours(c: ModelConfig, prompts: int, answers: int, new: int, chosen: bool = Tr
     """Seconds of rollout and update of one step after another; chosen: logits at the places of answers alone."""
     params = init_params(c, jax.random.key(0))
     rows = prompts * answers
-    shapes = EngineConfig(slots=rows, window=32, page=32, prompt_places=LONG, prefix_rows=prompts)
+    shapes = EngineConfig(max_num_seqs=rows, steps_per_call=32, page_size=32, max_prompt_len=LONG, prefix_rows=prompts)
     engine = Engine(params, c, shapes, new)
     tx = rl.optimizer(rl.OptimizerConfig(1e-6, warmup=0), 1000)
     state = rl.init_state(params, tx)

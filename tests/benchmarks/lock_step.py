@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.draw import Rules, cuts_of, draw
-from rlvr_limit.engine import Request
 from rlvr_limit.engine.programs import uniforms
+from rlvr_limit.engine.requests import Request
 from rlvr_limit.models import decoder
 from rlvr_limit.models.decoder import ModelConfig, Params
 

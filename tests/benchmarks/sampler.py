@@ -20,7 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlvr_limit.engine import Engine, EngineConfig, Moment, Request, prompt_key
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.engine import Engine, Moment
+from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_count
 from rlvr_limit.types import SamplingParams
 
@@ -160,8 +162,9 @@ def floor_seconds(w: Workload, moments: list[Moment], rate: float, bandwidth: fl
 def engine_for(w: Workload, params: Params) -> Engine:
     """An engine of the workload's shapes."""
     config = EngineConfig(
-        slots=w.slots, window=w.window, page=w.page, prompt_places=w.long, prefill_rows=min(4, w.prompts),
-        prefix_rows=w.prompts, buckets=w.buckets, draft=w.draft, cache_dtype=w.cache_dtype,
+        max_num_seqs=w.slots, steps_per_call=w.window, page_size=w.page,
+        max_prompt_len=w.long, prefill_rows=min(4, w.prompts), prefix_rows=w.prompts, buckets=w.buckets,
+        speculative_tokens=w.draft, cache_dtype=w.cache_dtype,
     )  # fmt: skip
     return Engine(params, w.model, config, w.new)
 

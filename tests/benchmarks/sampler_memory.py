@@ -16,7 +16,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rlvr_limit.engine import Engine, EngineConfig, Moment, Request, prompt_key
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.engine import Engine, Moment
+from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.engine.scheduler import Job, Scheduler, Shapes
 from rlvr_limit.engine.shapes import AHEAD
 from rlvr_limit.models.decoder import ModelConfig, init_params
@@ -97,8 +99,8 @@ def drawn(w: Workload) -> list[Held]:
         for p in range(w.prompts)
     ]
     config = EngineConfig(
-        slots=w.slots, window=w.window, page=w.page, cache_tokens=w.cache, buckets=w.buckets, prompt_places=w.long,
-        prefill_rows=w.prompts,
+        max_num_seqs=w.slots, steps_per_call=w.window, page_size=w.page, cache_tokens=w.cache, buckets=w.buckets,
+        max_prompt_len=w.long, prefill_rows=w.prompts,
     )  # fmt: skip
     engine = Engine(init_params(ONE_LAYER, jax.random.key(0)), ONE_LAYER, config, w.cap)
     moments: list[Moment] = []

@@ -18,7 +18,7 @@ from functools import partial
 
 import jax
 
-from rlvr_limit.engine import Moment
+from rlvr_limit.engine.engine import Moment
 from tests.benchmarks.lock_step import lock_step
 from tests.benchmarks.sampler import HALF, WORKLOADS, Workload, engine_for, lengths, one_turn, params_of, requests
 

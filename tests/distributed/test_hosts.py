@@ -61,8 +61,8 @@ def test_what_breaks_off_between_hosts_of_a_replica_is_a_line_and_another_error_
 
 
 def test_hosts_that_cannot_be_put_together_evenly_are_refused():
-    with pytest.raises(UserError, match="config.hosts.together: found 2, but a divisor of 1 hosts is right"):
-        start(HostsConfig(together=2))
+    with pytest.raises(UserError, match="config.hosts.hosts_per_replica: found 2, but a divisor of 1 hosts is right"):
+        start(HostsConfig(hosts_per_replica=2))
 
 
 def test_a_host_alone_gets_every_share_and_waits_for_nobody():

@@ -19,7 +19,10 @@ from rlvr_limit.distributed.mesh import (
     parameter_shardings,
     rows_sharding,
 )
-from rlvr_limit.engine import Engine, EngineConfig, Request, programs, prompt_key
+from rlvr_limit.engine import programs
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models import decoder, log_probs
 from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
 from rlvr_limit.types import Sample, SamplingParams, UserError
@@ -110,7 +113,9 @@ def test_updates_compile_once(params: object, shape: tuple[int, int, int] | None
 
 
 def test_sharded_sampler_gives_its_tokens_the_log_probs_of_one_device(params: object, sharded: object) -> None:
-    engine = Engine(sharded, MODEL, EngineConfig(slots=16, window=4, prompt_places=4, prefill_rows=2), 8)
+    engine = Engine(
+        sharded, MODEL, EngineConfig(max_num_seqs=16, steps_per_call=4, max_prompt_len=4, prefill_rows=2), 8
+    )
     request = Request("p", (2, 3, 4), prompt_key(0, "eval", "p"), tuple(range(16)), SamplingParams(1.0, 1.0, 8, (1,)))
     samples = list(engine.generate([request]))
     assert len(samples) == 16
@@ -148,7 +153,9 @@ def test_one_device_adds_no_constraint_to_any_program(wide: object) -> None:
 
 
 def test_pages_are_cut_by_rows_and_heads(wide: object) -> None:
-    engine = Engine(placed(wide, WIDE, (2, 2, 2)), WIDE, EngineConfig(slots=16, page=16, prompt_places=4), 8)
+    engine = Engine(
+        placed(wide, WIDE, (2, 2, 2)), WIDE, EngineConfig(max_num_seqs=16, page_size=16, max_prompt_len=4), 8
+    )
     shapes, layout = engine.shapes, engine.layout(16)
     assert (shapes.shards, shapes.slots, layout.tile) == (4, 4, 4)
     k, v = (x.shape for x in shapes.abstract_pool(WIDE)[0])
@@ -164,7 +171,9 @@ SAMPLES = 128
 
 def draw(params: object, slots: int) -> dict[tuple[int, int], Sample]:
     """SAMPLES of each prompt, some under top-p, keyed by (prompt, index)."""
-    engine = Engine(params, WIDE, EngineConfig(slots=slots, window=4, prompt_places=4, prefill_rows=4), LONGEST)
+    engine = Engine(
+        params, WIDE, EngineConfig(max_num_seqs=slots, steps_per_call=4, max_prompt_len=4, prefill_rows=4), LONGEST
+    )
     asked = [
         Request(
             str(i), prompt, prompt_key(5, "eval", str(i)), tuple(range(SAMPLES)), SamplingParams(1.0, top_p, LONGEST)

@@ -13,7 +13,8 @@ import pytest
 
 from rlvr_limit import records
 from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
-from rlvr_limit.engine import Engine, Request
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.requests import Request
 from rlvr_limit.engine.scheduler import Scheduler
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models import decoder
@@ -68,7 +69,7 @@ def logp_by_hand(params: Params, prompt: tuple[int, ...], tokens: tuple[int, ...
     before = len(prompt) - 1
     # Behind a prompt stands its last token, and then padding, when its last window is filed; as much of it for all
     # prompts, and all answers, as the longest need: nothing is compiled for each length.
-    padded = np.zeros(-(-CONFIG.prompt_places // window) * window, np.int32)
+    padded = np.zeros(-(-CONFIG.max_prompt_len // window) * window, np.int32)
     padded[: len(prompt)] = prompt
     filed = decoder.causal(params, MODEL, jnp.asarray(padded)[None])[1]
     stored = [(cached(k[0], 0, window)[:before], cached(v[0], 2, v.shape[-1])[:before]) for k, v in filed]
@@ -106,7 +107,7 @@ def test_log_probs_are_those_of_dense_attention_over_what_was_stored(params: Par
             found = drawn[request.problem_id, index]
             if not found.tokens:
                 continue
-            args = params, request.prompt_ids, found.tokens, CONFIG.window
+            args = params, request.prompt_ids, found.tokens, CONFIG.steps_per_call
             by_hand, exact = (logp_by_hand(*args, f) for f in (in_8_bits, lambda x, axis, run: np.asarray(x)))
             apart.append(np.abs(by_hand - found.logp_model).max())
             drift.append(np.abs(exact - found.logp_model).max())
@@ -142,7 +143,7 @@ def test_samples_that_are_set_back_and_those_that_a_restart_lacked_are_the_same_
 @pytest.mark.slow
 def test_guesses_change_a_sample_by_rounding_only(params: Params, drawn: Drawn):
     """Windows of wrong guesses are filed and fed again: nothing of them may stay, in scales either."""
-    config = replace(INT8, slots=4, draft=4 * INT8.window, cache_tokens=160)
+    config = replace(INT8, max_num_seqs=4, speculative_tokens=4 * INT8.steps_per_call, cache_tokens=160)
     engine = Engine(params, MODEL, config, LONGEST)
     engine._pace.pays = lambda rows, live, guessed, left: guessed > 0
     found, moments = draw(engine, requests())

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from kernels.decode_attention import Partial, Plan, Recent, attend_recent, gpu, join, tiling
-from rlvr_limit.engine import Engine, EngineConfig, Request, programs, prompt_key, shapes
+from rlvr_limit.engine import programs, shapes
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.engine.rollout import Graded, missing, rollout
 from rlvr_limit.engine.shapes import AHEAD
 from rlvr_limit.models import decoder, log_probs
@@ -23,7 +26,7 @@ from tests.support.numpy_decoder import in_float64, numpy_log_softmax, random_pa
 
 MODEL = ModelConfig(vocab_size=20, width=32, layers=2, heads=4, kv_heads=2, head_width=8, ffn_width=64)
 LONGEST = 24
-CONFIG = EngineConfig(slots=64, window=4, prompt_places=8, prefill_rows=4, prefix_rows=3)
+CONFIG = EngineConfig(max_num_seqs=64, steps_per_call=4, max_prompt_len=8, prefill_rows=4, prefix_rows=3)
 FREE = SamplingParams(1.0, 1.0, LONGEST)
 PROMPTS = [tuple(np.random.default_rng(n).integers(MODEL.vocab_size, size=n).tolist()) for n in range(1, 9)]
 SETTINGS = [
@@ -98,7 +101,7 @@ def test_settings_in_one_batch_do_not_influence_one_another(engine: Engine, mixe
 
 @pytest.mark.parametrize("slots", [10, 64])
 def test_a_sample_does_not_depend_on_its_slot_even_where_slots_fill_no_whole_vectors(params: Params, slots: int):
-    engine = Engine(params, MODEL, replace(CONFIG, slots=slots), LONGEST)
+    engine = Engine(params, MODEL, replace(CONFIG, max_num_seqs=slots), LONGEST)
     first = draw(engine, [request(p, FREE, range(16)) for p in range(8)])
     rng = np.random.default_rng(slots)
     for _ in range(2):
@@ -114,7 +117,7 @@ def margin(weights: Params, prompt: int, tokens: tuple[int, ...], index: int) ->
     return np.abs(np.cumsum(p) - u).min()
 
 
-@pytest.mark.parametrize("change", [{"window": 8}, {"slots": 10}], ids=str)
+@pytest.mark.parametrize("change", [{"steps_per_call": 8}, {"max_num_seqs": 10}], ids=str)
 def test_other_program_shapes_agree_within_rounding(params: Params, free: Drawn, change: dict):
     agree_within_rounding(params, free, change)
 
@@ -129,7 +132,7 @@ def test_attention_in_plain_xla_and_the_plans_of_an_accelerator_agree_within_rou
     monkeypatch.setattr(programs, "decode_attention", plain)
     monkeypatch.setattr(shapes, "tiling", lambda _: tiling(platform))
     # Shapes that no other test has: what is compiled here must not be found by it.
-    agree_within_rounding(params, free, {"window": 3, "slots": 60 if platform == "gpu" else 61})
+    agree_within_rounding(params, free, {"steps_per_call": 3, "max_num_seqs": 60 if platform == "gpu" else 61})
 
 
 def agree_within_rounding(params: Params, free: Drawn, change: dict) -> None:
@@ -180,7 +183,9 @@ def test_a_stop_token_cuts_the_sample_after_itself_and_changes_nothing_before(en
         keep, stop = (LONGEST, Stop.LENGTH) if at is None else (at + 1, Stop.EOS)
         assert sample == cut(free[key], keep, key[0], stop)
     # Ends at every step of a window, at the last place allowed, and nowhere: all were seen.
-    assert {at % CONFIG.window for at in ends if at is not None} == {0, 1, 2, 3} and {LONGEST - 1, None} <= set(ends)
+    assert {at % CONFIG.steps_per_call for at in ends if at is not None} == {0, 1, 2, 3} and {LONGEST - 1, None} <= set(
+        ends
+    )
 
 
 def test_a_sample_is_cut_at_its_own_max_tokens(engine: Engine, free: Drawn):
@@ -235,7 +240,7 @@ def test_an_endless_stream_of_problems_is_read_only_as_slots_free_up(engine: Eng
     finished = list(islice(engine.generate(problems()), 300))
     assert len({(s.problem_id, s.index) for s in finished}) == 300
     # 1.5 samples a problem: what is finished, a window handed out while the next is drawn, and what is alive in that.
-    assert len(read) < (300 + 2 * CONFIG.slots) / 1.5 + AHEAD + 4
+    assert len(read) < (300 + 2 * CONFIG.max_num_seqs) / 1.5 + AHEAD + 4
 
 
 def test_nothing_asked_is_nothing_drawn(engine: Engine):
@@ -356,7 +361,7 @@ def test_a_vocabulary_of_151936_tokens_is_drawn_from_and_scored_to_its_end():
     weights = decoder.init_params(large, jax.random.key(2))
     # Large rows of the embedding make the last tokens likely.
     weights["embedding"] = weights["embedding"].at[-8:].mul(20.0)
-    engine = Engine(weights, large, EngineConfig(slots=8, window=2, prompt_places=2, prefill_rows=1), 2)
+    engine = Engine(weights, large, EngineConfig(max_num_seqs=8, steps_per_call=2, max_prompt_len=2, prefill_rows=1), 2)
     asked = Request("p", (0, 151_935), prompt_key(0, "eval", "p"), tuple(range(8)), SamplingParams(1.0, 0.95, 2))
     samples = list(engine.generate([asked]))
     assert len(samples) == 8 and any(token >= 151_928 for s in samples for token in s.tokens)

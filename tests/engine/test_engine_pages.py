@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
-from rlvr_limit.engine import Engine, Moment
+from rlvr_limit.engine.engine import Engine, Moment
 from rlvr_limit.engine.scheduler import Scheduler
 from rlvr_limit.models.decoder import Params, parameter_specs
 from rlvr_limit.types import Stop
@@ -44,11 +44,11 @@ def references(params: Params) -> dict[tuple[str, int], Reference]:
 
 CHANGES = [
     {},
-    pytest.param({"buckets": (1, 4), "window": 3, "page": 5}, marks=pytest.mark.slow),
-    pytest.param({"page": 4}, marks=pytest.mark.slow),
-    pytest.param({"group_from": 1000}, marks=pytest.mark.slow),
-    pytest.param({"group_from": 1, "page": 8}, marks=pytest.mark.slow),
-    pytest.param({"window": 8, "page": 32}, marks=pytest.mark.slow),
+    pytest.param({"buckets": (1, 4), "steps_per_call": 3, "page_size": 5}, marks=pytest.mark.slow),
+    pytest.param({"page_size": 4}, marks=pytest.mark.slow),
+    pytest.param({"min_shared_prefix": 1000}, marks=pytest.mark.slow),
+    pytest.param({"min_shared_prefix": 1, "page_size": 8}, marks=pytest.mark.slow),
+    pytest.param({"steps_per_call": 8, "page_size": 32}, marks=pytest.mark.slow),
 ]
 
 
@@ -96,7 +96,7 @@ def test_a_pool_too_small_for_all_slots_gives_the_same_samples_to_the_bit(params
     tight = Engine(params, MODEL, replace(CONFIG, cache_tokens=tokens), LONGEST)
     found, moments = draw(tight, asked())
     assert found == drawn
-    assert max(m.pages for m in moments) <= tokens // CONFIG.page - 1
+    assert max(m.pages for m in moments) <= tokens // CONFIG.page_size - 1
     print(f"{tokens} tokens: {moments[-1].set_back} set back, {moments[-1].prefills} prefills, {len(moments)} windows")
     assert moments[-1].set_back > 0
 
@@ -126,7 +126,7 @@ def test_a_prompt_is_prefilled_once_for_all_of_its_samples(ample: Engine):
 def test_nothing_is_compiled_after_the_first_window():
     # Weights of its own, so that no other test has compiled anything for it.
     other = replace(MODEL, vocab_size=21, layers=1)
-    config = replace(CONFIG, buckets=(1, 4), cache_tokens=320, prompt_places=300, prefill_rows=2)
+    config = replace(CONFIG, buckets=(1, 4), cache_tokens=320, max_prompt_len=300, prefill_rows=2)
     engine = Engine(jax.tree.map(jnp.asarray, random_params(other)), other, config, LONGEST)
     long = tuple(i % 20 for i in range(80))
     requests = [*asked()[:-1], replace(asked()[0], problem_id="long", prompt_ids=long, indices=(0,))]

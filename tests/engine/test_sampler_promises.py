@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
-from rlvr_limit.engine import Engine, EngineConfig, Request, programs, prompt_key
+from rlvr_limit.engine import programs
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
 from rlvr_limit.types import Sample, SamplingParams
 from tests.support.smoke import REPOSITORY, environment
@@ -18,7 +21,7 @@ from tests.support.smoke import REPOSITORY, environment
 MODEL = ModelConfig(vocab_size=24, width=32, layers=2, heads=4, kv_heads=2, head_width=8, ffn_width=64)
 SAMPLING = SamplingParams(1.0, 0.95, 14, (1,))
 PROMPTS = [(2, 3, 4), (5, 6, 7, 8, 9, 10), (11, 12), (13, 14, 15, 16, 17)]
-NORMAL = EngineConfig(slots=64, window=4, prompt_places=6, prefill_rows=4, prefix_rows=3)
+NORMAL = EngineConfig(max_num_seqs=64, steps_per_call=4, max_prompt_len=6, prefill_rows=4, prefix_rows=3)
 
 
 def engine(config: EngineConfig = NORMAL) -> Engine:
@@ -79,7 +82,9 @@ def test_samples_are_the_same_after_a_restart(small: dict) -> None:
 @pytest.mark.parametrize("slots", [8, 130])
 def test_reference_mode_does_not_depend_on_the_number_of_slots(slots: int) -> None:
     def config(n: int) -> EngineConfig:
-        return EngineConfig(slots=n, window=4, prompt_places=6, prefill_rows=4, prefix_rows=3, reference=True)
+        return EngineConfig(
+            max_num_seqs=n, steps_per_call=4, max_prompt_len=6, prefill_rows=4, prefix_rows=3, reference=True
+        )
 
     asked = requests([0, 1, 2, 3], list(range(40)))
     assert drawn(engine(config(slots)), asked) == drawn(engine(config(64)), asked)

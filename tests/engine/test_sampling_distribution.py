@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlvr_limit.engine import Engine, EngineConfig, Request, prompt_key
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.types import Sample, SamplingParams
 from tests.support.numpy_decoder import in_float64, numpy_log_softmax, random_params
@@ -64,7 +66,10 @@ def logp() -> np.ndarray:
 def drawn() -> dict[tuple[float, float], list[Sample]]:
     """N samples of two tokens for each of the nine settings, by index; all nine were drawn in the same batches."""
     engine = Engine(
-        jax.tree.map(jnp.asarray, tied_params(3)), MODEL, EngineConfig(slots=256, window=2, prompt_places=4), 2
+        jax.tree.map(jnp.asarray, tied_params(3)),
+        MODEL,
+        EngineConfig(max_num_seqs=256, steps_per_call=2, max_prompt_len=4),
+        2,
     )
     requests = [
         Request(repr(s), PROMPT, prompt_key(2024, repr(s), "prompt"), range(N), SamplingParams(*s, 2)) for s in GRID

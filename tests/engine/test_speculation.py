@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
-from rlvr_limit.engine import Engine, Moment, Request, programs
-from rlvr_limit.engine.engine import _Run
+from rlvr_limit.engine import programs
+from rlvr_limit.engine.engine import Engine, Moment, _Run
+from rlvr_limit.engine.requests import Request
 from rlvr_limit.engine.scheduler import Seat
 from rlvr_limit.engine.speculation import AT_ONCE, KEPT, LONG, SHORT, Pace, Siblings
 from rlvr_limit.models.decoder import Params, parameter_specs
@@ -33,7 +34,7 @@ from tests.support.numpy_decoder import random_params
 from tests.support.reference_engine import Reference, reference_samples
 
 # Too few pages for all slots, so that samples are set back within windows.
-DRAFT = replace(CONFIG, slots=4, draft=4 * CONFIG.window, cache_tokens=160)
+DRAFT = replace(CONFIG, max_num_seqs=4, speculative_tokens=4 * CONFIG.steps_per_call, cache_tokens=160)
 Guess = Callable[[Siblings, Seat, int], list[int]]
 
 
@@ -105,7 +106,7 @@ def test_samples_guess_one_another(engine: Engine, references, monkeypatch: pyte
 @pytest.mark.slow
 def test_guesses_change_no_sample_on_two_shards(params: Params, references, monkeypatch: pytest.MonkeyPatch):
     verify_by(monkeypatch, 0.7, told(references, 0.2))
-    wide = replace(DRAFT, slots=16, buckets=(4,), draft=16 * DRAFT.window)
+    wide = replace(DRAFT, max_num_seqs=16, buckets=(4,), speculative_tokens=16 * DRAFT.steps_per_call)
     mesh = make_mesh(MeshConfig(data=2))
     spread = jax.device_put(params, parameter_shardings(parameter_specs(MODEL), mesh))
     drawn, moments = draw(Engine(spread, MODEL, replace(wide, cache_tokens=256), LONGEST), requests())

@@ -77,7 +77,8 @@ def words(folder: Path, *overrides: str) -> list[str]:
     changed = [
         f"data_dir={folder / 'data'}", "benchmarks=('humanevalplus',)", f"runs={folder / 'runs'}",
         *(f"arms.{name}.weights={folder / name}" for name in ARMS),
-        "sampling.max_tokens=8", "sampling.n=8", "engine.slots=8", "engine.window=4", "grading.workers=2", *overrides,
+        "sampling.max_tokens=8", "sampling.n=8", "engine.max_num_seqs=8", "engine.steps_per_call=4",
+        "grading.workers=2", *overrides,
     ]  # fmt: skip
     return ["main.py", "--config=configs/coder1_code.py", *(f"--config.{word}" for word in changed)]
 

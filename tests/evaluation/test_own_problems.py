@@ -27,7 +27,7 @@ def command(tmp_path_factory):
     changed = [
         f"benchmarks=('{root / 'mine.jsonl'}',)", f"arms.base.weights={root / 'base'}", f"runs={root / 'runs'}",
         f"arms.rl.weights={root / 'rl'}", "sampling.n=4", "sampling.max_tokens=12", "score.tokens=1024",
-        "engine.slots=8", "engine.window=6",
+        "engine.max_num_seqs=8", "engine.steps_per_call=6",
     ]  # fmt: skip
 
     def run(*overrides):

@@ -75,7 +75,7 @@ def test_a_host_with_other_weights_is_refused_by_a_line_that_names_both_hosts_an
 def test_a_replica_on_two_hosts_draws_and_scores_what_one_host_does(folders, tmp_path):
     """Tensor parallel over two processes: the same tokens, log-probs within rounding, written once."""
     line = words(folders, "dtype=float32", f"runs={tmp_path}")
-    codes, logs = ended(start(tmp_path, [REPOSITORY] * 2, *line, "--config.hosts.together=2"), tmp_path)
+    codes, logs = ended(start(tmp_path, [REPOSITORY] * 2, *line, "--config.hosts.hosts_per_replica=2"), tmp_path)
     assert codes == [0, 0], logs
     alone = subprocess.run([sys.executable, *line], cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
     assert alone.returncode == 0, alone.stderr
@@ -97,7 +97,7 @@ def test_a_replica_on_two_hosts_draws_and_scores_what_one_host_does(folders, tmp
 def test_other_replicas_go_on_without_one_that_lost_a_host(folders, tmp_path):
     """Two replicas of two hosts each, and kill -9 of the host that only computes."""
     line = words(folders, "job=sample", f"runs={tmp_path}", "sampling.n=256", "sampling.n_of.aime24=256")
-    processes = start(tmp_path, [REPOSITORY] * 4, *line, "--config.hosts.together=2")
+    processes = start(tmp_path, [REPOSITORY] * 4, *line, "--config.hosts.hosts_per_replica=2")
     while processes[0].poll() is None and "samples/s" not in (tmp_path / "host-0.log").read_text():
         time.sleep(0.02)
     processes[3].kill()

@@ -12,7 +12,8 @@ import pytest
 
 from kernels.draw import Rules
 from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
-from rlvr_limit.engine import EngineConfig, plans, programs
+from rlvr_limit.engine import plans, programs
+from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.scheduler import Job, Scheduler
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models import decoder, log_probs
@@ -54,7 +55,9 @@ def decoded_logits(name: str, patch: pytest.MonkeyPatch, dtype: str = "float32",
 
     patch.setattr(programs, "uniforms", forced)
     patch.setattr(programs, "draw", lambda logits, u, *_: (u, logits, logits))
-    shapes = shapes_of(EngineConfig(slots, window, page=48, prompt_places=longest, group_from=64), mesh, 2 * PLACES)
+    shapes = shapes_of(
+        EngineConfig(slots, window, page_size=48, max_prompt_len=longest, min_shared_prefix=64), mesh, 2 * PLACES
+    )
     layout = programs.Layout(mesh, config, window, shapes.plan(slots).tile)
     # A function of its own: what is traced with these tokens and this draw must not be found by another test.
     decode = jax.jit(
@@ -156,7 +159,7 @@ def test_every_product_of_float32_weights_and_no_other_asks_an_accelerator_for_f
     config, params = model_config(name, dtype), our_params(name, dtype)
     rows = log_probs.to_rows([((1, 2), (3,))] * 2, 4)
     mesh = make_mesh(MeshConfig())
-    shapes = EngineConfig(slots=4, window=2, page=4, prompt_places=4, prefill_rows=2)
+    shapes = EngineConfig(max_num_seqs=4, steps_per_call=2, page_size=4, max_prompt_len=4, prefill_rows=2)
     sizes = shapes_of(shapes, mesh, 8)
     layout = programs.Layout(mesh, config, 2, sizes.plan(4).tile)
     pool = programs.empty_pool(config, sizes.pages, sizes.page)

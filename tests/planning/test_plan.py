@@ -14,8 +14,9 @@ import pytest
 
 from rlvr_limit import planning
 from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
-from rlvr_limit.engine import Engine, Request
 from rlvr_limit.engine import programs as device
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.requests import Request
 from rlvr_limit.models.decoder import init_params, parameter_specs
 from rlvr_limit.planning import compiling, estimate, fitting, programs, targets
 from rlvr_limit.planning import updates as job
@@ -160,8 +161,8 @@ def test_answers_and_scorings_are_counted() -> None:
 def test_slots_of_a_compiled_plan_fit_and_more_would_not(cpu_plan: planning.Plan) -> None:
     fit, memory = cpu_plan.fit, cpu_plan.target.memory
     assert fit.verified and fit.most.total <= memory
-    assert cpu_plan.slots == SLOTS.slots and cpu_plan.advice == ()
-    per_slot = (fit.most.total - fit.wanted.total) / (fit.slots - SLOTS.slots)
+    assert cpu_plan.slots == SLOTS.max_num_seqs and cpu_plan.advice == ()
+    per_slot = (fit.most.total - fit.wanted.total) / (fit.slots - SLOTS.max_num_seqs)
     assert fit.most.total + per_slot * 2 * fitting.SLOTS_STEP > memory / (1 + fitting.CLOSE)
 
 
@@ -228,7 +229,7 @@ def test_windows_are_planned_with_the_shapes_and_places_that_the_engine_sends(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Window, prefill, and what moves pages; one sample is set back for want of pages."""
-    config = dataclasses.replace(SLOTS, slots=4, cache_tokens=shape[0] * 16 * 5, buckets=(2,))
+    config = dataclasses.replace(SLOTS, max_num_seqs=4, cache_tokens=shape[0] * 16 * 5, buckets=(2,))
     mesh = make_mesh(MeshConfig(data=shape[0], tensor=shape[1]))
     params = jax.device_put(init_params(TINY, jax.random.key(0)), parameter_shardings(parameter_specs(TINY), mesh))
     sent: dict[str, list] = {}
@@ -277,7 +278,7 @@ def test_pages_are_not_copied_by_prefill_or_by_what_moves_them() -> None:
     target = planning.find("cpu")
 
     def needs(tokens: int) -> list[int]:
-        config = dataclasses.replace(SLOTS, page=8, cache_tokens=tokens, prompt_places=256)
+        config = dataclasses.replace(SLOTS, page_size=8, cache_tokens=tokens, max_prompt_len=256)
         some = fitting.Case(TINY, config, STUDY, mesh, 10**9)
         assert len(some.sizes.prefills) == 2
         return [p.temporaries for p in some.helpers(lambda p, big: compiling.compile_program(p, target, True, big))]
@@ -289,7 +290,7 @@ def test_windows_of_data_parallel_shards_send_nothing_in_their_token_loop() -> N
     mesh = programs.make_mesh(MeshConfig(data=2), jax.devices()[:2])
     some = fitting.Case(TINY, SLOTS, STUDY, mesh, 10**9)
     found = some.window(16, lambda p, big: compiling.compile_program(p, planning.find("cpu"), True, big))
-    assert (found.loop.turns, found.loop.collectives, found.loop.sent) == (SLOTS.window, (), 0)
+    assert (found.loop.turns, found.loop.collectives, found.loop.sent) == (SLOTS.steps_per_call, (), 0)
     assert found.loop.big_writes_step == 0
 
 
@@ -297,7 +298,7 @@ def test_token_loop_of_a_real_program_sends_sums_over_tensor(cpu_plan: planning.
     """Over 2 devices, a sum after each layer's attention and after each ffn, and more to draw the tokens."""
     loop = cpu_plan.window.loop
     assert dict(loop.collectives)["all-reduce"] >= 2 * TINY.layers
-    assert loop.sent >= 2 * TINY.layers * SLOTS.slots * TINY.width * 4
+    assert loop.sent >= 2 * TINY.layers * SLOTS.max_num_seqs * TINY.width * 4
     assert cpu_plan.window.temporaries > 0
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rlvr_limit import planning
 from rlvr_limit.distributed.mesh import MeshConfig
-from rlvr_limit.engine import EngineConfig
+from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import compiling, estimate, fitting, hlo, programs
 from rlvr_limit.planning.plan import Trained, _together
@@ -67,7 +67,7 @@ def test_what_training_holds_and_sends_is_told_beside_what_the_sampler_needs(pla
 def test_a_replica_spans_the_fewest_hosts_that_hold_it(hosts: int) -> None:
     """4 x 4 devices, and of their memory the least that holds the decoder on so many hosts, or a byte less."""
     target = planning.find("v6e-16")
-    shapes = EngineConfig(slots=16, window=16, prompt_places=512, prefill_rows=8, prefix_rows=16)
+    shapes = EngineConfig(max_num_seqs=16, steps_per_call=16, max_prompt_len=512, prefill_rows=8, prefix_rows=16)
     study = planning.Workload((planning.Benchmark("a", 10, 128),), 2, 1024, 1024, 128)
     own = programs.mesh_for(LARGE, 4, MeshConfig())
 
@@ -82,5 +82,5 @@ def test_a_replica_spans_the_fewest_hosts_that_hold_it(hosts: int) -> None:
     assert needs(1) > needs(2) > needs(4)
     assert together(needs(hosts)) == hosts and together(needs(hosts) - 1) == min(4, 2 * hosts)
     assert together(needs(1), hosts) == hosts
-    with pytest.raises(UserError, match="config.hosts.together: found 3, but a divisor of 4 hosts is right"):
+    with pytest.raises(UserError, match="config.hosts.hosts_per_replica: found 3, but a divisor of 4 hosts is right"):
         together(needs(1), 3)

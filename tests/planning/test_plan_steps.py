@@ -93,7 +93,7 @@ def test_windows_of_data_parallel_tpus_send_nothing_in_their_token_loop_and_a_st
     mesh = programs.make_mesh(MeshConfig(data=8), devices)
 
     def window(steps: int) -> hlo.LoopReport:
-        shapes = dataclasses.replace(SLOTS, window=steps, page=8)
+        shapes = dataclasses.replace(SLOTS, steps_per_call=steps, page_size=8)
         some = fitting.Case(TINY, shapes, STUDY, mesh, 10**9)
         return some.window(16, lambda p, big: compiling.compile_program(p, target, True, big)).loop
 

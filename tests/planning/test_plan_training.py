@@ -45,7 +45,7 @@ def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once()
     for rank in (0, 2):
         recipe = dataclasses.replace(s.arms["grpo"].rl, lora_rank=rank)
         training = dataclasses.replace(s.training, tokens=64)
-        places = engine.prompt_places, s.sampling.max_tokens
+        places = engine.max_prompt_len, s.sampling.max_tokens
         program, step = job._reinforced(model, mesh, training, recipe, places)
         compiled = compiling.compile_program(program, planning.find("cpu"), True, 0)
         assert all(("adapters of rank 2" in each.name) == bool(rank) for each in (program, step))
@@ -62,7 +62,7 @@ def test_a_value_head_has_a_program_of_its_own_beside_the_policys_optimizer() ->
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
     recipe = s.arms["grpo"].rl
     ppo = dataclasses.replace(recipe, algorithm="ppo", value_optimizer=recipe.optimizer)
-    places = engine.prompt_places, s.sampling.max_tokens
+    places = engine.max_prompt_len, s.sampling.max_tokens
     policy, _, value = job._reinforced(model, mesh, dataclasses.replace(s.training, tokens=64), ppo, places)
     assert value.name == f"value head's gradient of {64 // sum(places)} x {sum(places)} tokens"
     assert policy.resident == value.resident > 1.9 * programs.device_bytes(programs.abstract_params(model, mesh))
@@ -79,13 +79,13 @@ def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> N
     arms = {"grpo": dataclasses.replace(s.arms["grpo"], rl=recipe)}
     (update,) = job.updates(dataclasses.replace(s, arms=arms), model, engine, mesh, 1)
     _, *drawing = update.programs
-    longest = engine.prompt_places + s.sampling.max_tokens
+    longest = engine.max_prompt_len + s.sampling.max_tokens
     # The cache that the job itself asks for, at its own longest segment.
     sizes = shapes_of(segments.engine_config(engine, longest), mesh, recipe.segment)
     assert sizes.prefills[-1] >= longest
     assert [p.name for p in drawing] == [
         f"prefill of {engine.prefill_rows} x {sizes.prefills[-1]} tokens, segments of 4 tokens",
-        f"decode_window of {engine.slots} rows, segments of 4 tokens",
+        f"decode_window of {engine.max_num_seqs} rows, segments of 4 tokens",
     ]
     asked, usual = (programs.device_bytes(programs.pool(model, x, mesh)) for x in (sizes, shapes_of(engine, mesh, 4)))
     assert asked > usual

@@ -9,7 +9,9 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from rlvr_limit.engine import Engine, EngineConfig, Moment, Request, prompt_key
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.engine import Engine, Moment
+from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.types import Sample, SamplingParams
 from tests.support.reference_engine import Reference
@@ -20,7 +22,9 @@ MODEL = ModelConfig(vocab_size=20, width=32, layers=2, heads=4, kv_heads=2, head
 LONGEST = 22
 
 
-CONFIG = EngineConfig(slots=16, window=4, page=16, group_from=12, prompt_places=40, prefill_rows=4)
+CONFIG = EngineConfig(
+    max_num_seqs=16, steps_per_call=4, page_size=16, min_shared_prefix=12, max_prompt_len=40, prefill_rows=4
+)
 
 
 CLOSE = 1e-5

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from rlvr_limit import planning
 from rlvr_limit.distributed.mesh import MeshConfig
-from rlvr_limit.engine import EngineConfig
+from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import fitting, programs
 
 TINY = ModelConfig(vocab_size=64, width=32, layers=1, heads=4, kv_heads=2, head_width=8, ffn_width=64)
 
 
-SLOTS = EngineConfig(slots=16, window=4, page=4, prompt_places=8, prefill_rows=2, prefix_rows=3)
+SLOTS = EngineConfig(max_num_seqs=16, steps_per_call=4, page_size=4, max_prompt_len=8, prefill_rows=2, prefix_rows=3)
 
 
 STUDY = planning.Workload(
@@ -28,7 +28,7 @@ QWEN_32B = ModelConfig(152_064, 5120, 64, 40, 8, 128, 27_648, dtype="bfloat16")
 def case(model: ModelConfig, devices: int, memory: int, slots: int = 16) -> fitting.Case:
     """A case on an abstract mesh: everything but compiling."""
     mesh = programs.make_mesh(programs.mesh_for(model, devices, MeshConfig()), ())
-    shapes = EngineConfig(slots=slots, window=16, prompt_places=512, prefill_rows=8, prefix_rows=16)
+    shapes = EngineConfig(max_num_seqs=slots, steps_per_call=16, max_prompt_len=512, prefill_rows=8, prefix_rows=16)
     return fitting.Case(
         model, shapes, planning.Workload((planning.Benchmark("a", 10, 128),), 2, 16_384, 1024, 128), mesh, memory
     )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlvr_limit.engine import Request
+from rlvr_limit.engine.requests import Request
 from rlvr_limit.models import decoder
 from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.types import Sample, Stop

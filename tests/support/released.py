@@ -45,8 +45,8 @@ def words(folders: Path, *overrides: str) -> list[str]:
         "sampling.n_of.aime24=4",
         "sampling.max_tokens=12",
         "score.tokens=1024",
-        "engine.slots=8",
-        "engine.window=6",
+        "engine.max_num_seqs=8",
+        "engine.steps_per_call=6",
         *overrides,
     ]
     return ["main.py", "--config=configs/qwen7b_math.py", *(f"--config.{word}" for word in changed)]

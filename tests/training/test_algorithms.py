@@ -290,7 +290,7 @@ def test_a_reward_of_ones_own_is_what_is_learnt_from_and_part_of_the_conditions(
     [
         ({"task.train_problems": 0}, "config.arms.arm.rl.prompts: found 4, but there are 0 training problems"),
         ({"task.train_problems": 3}, "config.arms.arm.rl.prompts: found 4, but there are 3 training problems"),
-        ({"engine.prompt_places": 3}, "its prompt has 5 tokens, config.engine.prompt_places = 3 is the most"),
+        ({"engine.max_prompt_len": 3}, "its prompt has 5 tokens, config.engine.max_prompt_len = 3 is the most"),
     ],
 )
 def test_too_few_problems_and_too_long_prompts_are_refused_before_anything_is_drawn(

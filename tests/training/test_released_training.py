@@ -59,9 +59,9 @@ def prepared(folders: Path, runs: Path, *overrides: str) -> Study:
         "grading.grader=tests.support.graders:even",
         "sampling.n=2",
         "sampling.max_tokens=8",
-        "engine.slots=16",
-        "engine.window=4",
-        "engine.page=16",
+        "engine.max_num_seqs=16",
+        "engine.steps_per_call=4",
+        "engine.page_size=16",
         "arms.grpo.rl.prompts=4",
         "arms.grpo.rl.answers=4",
         "arms.grpo.rl.minibatches=2",
@@ -190,7 +190,7 @@ def test_packed_microbatches_change_a_step_by_rounding_only(trained: Study, fold
 def test_weights_kept_in_float32_are_sampled_from_and_exported_in_the_models_dtype(
     folders: Path, tmp_path: Path
 ) -> None:
-    study = prepared(folders, tmp_path, "dtype=bfloat16", "training.masters=float32")
+    study = prepared(folders, tmp_path, "dtype=bfloat16", "training.param_dtype=float32")
     loop.train_missing(study)
     fields = json.loads((study.root / f"weights/grpo-{STEPS}/config.json").read_text())
     assert fields.get("dtype", fields.get("torch_dtype")) == "bfloat16"
@@ -245,7 +245,7 @@ def with_sft(folders: Path, runs: Path, **changes: object) -> Study:
     made = schema.parse_command_line(["main.py", f"--config={config}"], config).unlock()
     optimizer = made.arms.grpo.rl.optimizer.to_dict() | {"learning_rate": 0.01, "warmup": 0}
     made.update({"data_dir": str(folders / "data"), "runs": str(runs), "dtype": "float32", "benchmarks": ("gsm8k",)})
-    made.engine.update({"slots": 16, "window": 4, "page": 16})
+    made.engine.update({"max_num_seqs": 16, "steps_per_call": 4, "page_size": 16})
     made.sampling.update({"n": 2, "max_tokens": 16, "n_of": {}})
     made.arms.base.weights = str(folders / "base")
     recipe = {"steps": 4, "batch": 4, "start": "base", "optimizer": optimizer, **changes}
@@ -320,7 +320,7 @@ def test_a_demonstration_without_text_is_named(folders: Path, tmp_path: Path, li
         ("arms.grpo.rl.data=('nothing',)", "benchmark: found 'nothing'"),
         ("arms.grpo.rl.start=grpo", "config.arms.grpo: grpo starts from grpo: an arm with weights must come last"),
         ("arms.grpo.rl.prompts=10", "found 10, but there are 9 training problems"),
-        ("engine.prompt_places=16", "its prompt has"),
+        ("engine.max_prompt_len=16", "its prompt has"),
         ("wandb=project", "pip install wandb"),
     ],
 )

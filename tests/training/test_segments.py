@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rlvr_limit.engine import EngineConfig, Request
+from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.engine.requests import Request
 from rlvr_limit.training import segments
 from rlvr_limit.training.rollouts import Source
 from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError, Verdict
@@ -118,6 +119,6 @@ def test_a_step_that_is_run_again_draws_the_same(run: tuple[Source, list], tmp_p
 
 
 def test_the_engine_holds_prompts_with_most_of_an_answer() -> None:
-    assert segments.engine_config(EngineConfig(slots=512, prefix_rows=64), 40) == EngineConfig(
-        slots=512, prefix_rows=512, prompt_places=40
+    assert segments.engine_config(EngineConfig(max_num_seqs=512, prefix_rows=64), 40) == EngineConfig(
+        max_num_seqs=512, prefix_rows=512, max_prompt_len=40
     )
