@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlvr_limit.grading.case_files import read_json_lines
 from rlvr_limit.grading.code import evalplus_rows, livecodebench
-from rlvr_limit.grading.code.command import read_lines
 from rlvr_limit.grading.code.evalplus import EvalPlusTests
 from rlvr_limit.grading.code.livecodebench import LiveCodeTests
 from rlvr_limit.tasks import files
@@ -99,7 +99,7 @@ def _rows(paths: list[Path]) -> Iterator[tuple[str, dict]]:
         if path.suffix == ".parquet":
             yield from ((row.place, row.fields) for row in files.read([path]))
         else:
-            yield from read_lines(path)
+            yield from read_json_lines(path)
 
 
 def _local(folder: Path, benchmark: Benchmark) -> list[Path]:
