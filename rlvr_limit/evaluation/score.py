@@ -97,7 +97,7 @@ def scored(
     setup, params = study.setups[model.arm], load(study, model) if params is None else params
     pairs = [(answer.prompt, answer.tokens) for answer in todo]
     rows: list[dict] = []
-    for i, scored in log_probs.score_batches(params, setup.model, pairs, study.settings.score.tokens):
+    for i, scored in log_probs.iter_scores(params, setup.model, pairs, study.settings.score.tokens):
         key = {"arm": whose, "problem_id": todo[i].problem_id, "index": todo[i].index, "model": model.name}
         rows.append(key | scored._asdict())
         if len(rows) == ROWS:

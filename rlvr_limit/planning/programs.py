@@ -234,10 +234,10 @@ def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, prompt: i
         return jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=lie)
 
     i32 = jnp.int32
-    rows = log_probs.Shared(of(i32, prompt), of(i32), of(i32), of(i32, answer), of(i32, answer), of(bool, answer))
+    rows = log_probs.PrefixBatch(of(i32, prompt), of(i32), of(i32), of(i32, answer), of(i32, answer), of(bool, answer))
     params = abstract_params(config, mesh)
     name = f"scorer of {batch} x {prompt + answer:,} tokens"
-    return Program(name, lambda: log_probs.scores_of.trace(params, config, rows), mesh.shape)
+    return Program(name, lambda: log_probs.score_prefix_batch.trace(params, config, rows), mesh.shape)
 
 
 def replicated(tree: Any, mesh: Mesh | AbstractMesh) -> Any:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from rlvr_limit import rl
 from rlvr_limit.distributed.mesh import mesh_of, on_this_host, parameter_shardings, placed, row_parts, rows_sharding
 from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
-from rlvr_limit.models.log_probs import Rows
+from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.rl.lora import adapter_specs, attached
 
 T = TypeVar("T")
@@ -76,10 +76,10 @@ class Learner:
         return rl.policy_update(state, self.model, self.tx, objective, batch, self.compute)
 
     def supervised(
-        self, state: rl.TrainState, batches: Sequence[rl.SupervisedBatch] | Rows
+        self, state: rl.TrainState, batches: Sequence[rl.SupervisedBatch] | AnswerRows
     ) -> tuple[rl.TrainState, dict[str, jax.Array]]:
         """One optimizer step on demonstrations: microbatches, or rows that are one. state is given away."""
-        if isinstance(batches, Rows):
+        if isinstance(batches, AnswerRows):
             return rl.supervised_update(state, self.model, self.tx, batches, self.compute)
         return rl.accumulated_update(state, self.model, self.tx, None, batches, self.compute, self.lora, self.base)
 

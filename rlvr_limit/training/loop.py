@@ -263,7 +263,7 @@ def _supervised_step(study: Study, arm: str, recipe: Supervised, trained: Learne
             pairs = rng.choices(shown, k=recipe.batch)
         else:
             pairs = list(itertools.islice(task.demonstrate(setup.training, recipe.right, rng), recipe.batch))
-        rows = log_probs.to_rows(pairs, study.row_places)
+        rows = log_probs.answer_rows(pairs, study.row_places)
         if training.tokens or trained.lora:
             weight_BT = np.where(rows.answer_BT, 1 / max(rows.answer_BT.sum(), 1), 0).astype(np.float32)
             batch = rl.SupervisedBatch(rows, weight_BT)
