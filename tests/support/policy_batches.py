@@ -25,14 +25,14 @@ def batch_of(lengths, places, vocab=23, seed=0, alike=False):
     draw = partial(rng.integers, vocab)
     pairs = [(tuple(draw(size=p).tolist()), tuple(draw(size=a).tolist())) for p, a in lengths]
     pairs = [((len(p),) * len(p) if alike else p, a) for p, a in pairs]
-    rows = log_probs.to_rows(pairs, places)
+    rows = log_probs.answer_rows(pairs, places)
     behaviour, advantage, weight = (np.where(rows.answer_BT, rng.normal(size=(len(pairs), places)), 0) for _ in "abc")
     return pairs, PolicyBatch(rows, *(x.astype(np.float32) for x in (behaviour, advantage, weight)))
 
 
 @partial(jax.jit, static_argnums=(1, 3))
 def scored(params, config, rows, remat="none"):
-    return log_probs.answer_logprobs(params, config, rows, remat=remat)
+    return log_probs.answer_log_probs(params, config, rows, remat=remat)
 
 
 WIDE = ModelConfig(vocab_size=64, width=32, layers=1, heads=16, kv_heads=8, head_width=8, ffn_width=64)
