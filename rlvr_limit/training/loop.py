@@ -181,7 +181,9 @@ def _run_steps(study: Study, arm: str, recipe: Supervised | Reinforced, save: di
 
     with contextlib.ExitStack() as stack:
         step, state, trained = _begin(study, arm, recipe, stack)
-        states = stack.enter_context(contextlib.closing(checkpoint.TrainStates(folder / "states", hosts.count > 1)))
+        states = stack.enter_context(
+            contextlib.closing(checkpoint.TrainCheckpoints(folder / "states", hosts.count > 1))
+        )
         done, state = states.restore(state)
         export(done, state)
         if hosts.is_first:

@@ -358,7 +358,7 @@ def state(value: int) -> dict:
 
 
 def assert_is(folder: ObjectPath, step: int) -> None:
-    with closing(checkpoint.TrainStates(folder)) as states:
+    with closing(checkpoint.TrainCheckpoints(folder)) as states:
         found = states.restore(state(0))
     assert found[0] == step
     jax.tree.map(np.testing.assert_array_equal, found[1], state(step))
@@ -366,7 +366,7 @@ def assert_is(folder: ObjectPath, step: int) -> None:
 
 def test_train_states_in_a_store_are_the_last_two_whole_ones(root: ObjectPath, monkeypatch, caplog) -> None:
     assert_is(root, 0)
-    with closing(checkpoint.TrainStates(root)) as states:
+    with closing(checkpoint.TrainCheckpoints(root)) as states:
         for step in (1, 2, 3):
             states.save(step, state(step))
             states.save(step, state(9))
@@ -382,7 +382,7 @@ def test_train_states_in_a_store_are_the_last_two_whole_ones(root: ObjectPath, m
             real(store, source, target)
 
         patch.setattr(MemoryFileSystem, "put_file", cut)
-        states = checkpoint.TrainStates(root)
+        states = checkpoint.TrainCheckpoints(root)
         states.save(4, state(4))
         with pytest.raises(UserError, match="could not be written, the state after step 3 is kept: .*cut off"):
             states.close()
@@ -393,7 +393,7 @@ def test_train_states_in_a_store_are_the_last_two_whole_ones(root: ObjectPath, m
     assert_is(root, 2)
     assert "state after step 3 cannot be read and is removed" in caplog.text
     assert names(root) == ["2", "4"]
-    with closing(checkpoint.TrainStates(root)) as states:
+    with closing(checkpoint.TrainCheckpoints(root)) as states:
         states.restore(state(0))
         for step in (4, 5):
             states.save(step, state(step))

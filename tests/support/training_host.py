@@ -90,7 +90,7 @@ def train(hosts: Hosts, folder: Path, here: Mesh) -> None:
         np.testing.assert_array_equal(np.asarray(x), fetched(y))
     gradient = step.gradient(state.params, parts())
     changes = step.trained(state.params, parts())
-    with contextlib.closing(checkpoint.TrainStates(folder / "states", spread=True)) as states:
+    with contextlib.closing(checkpoint.TrainCheckpoints(folder / "states", spread=True)) as states:
         for number in range(1, KEPT + 1):
             state, _ = trained.step(state, step.OBJECTIVE, [trained.sent(part) for part in parts()])
             states.save(number, state)
@@ -108,7 +108,7 @@ def restore(hosts: Hosts, folder: Path, here: Mesh) -> None:
 def check_restored(folder: Path, here: Mesh, spread: bool) -> None:
     """The newest state lies as a fresh one and holds the values that were kept."""
     _, fresh = begun(here)
-    with contextlib.closing(checkpoint.TrainStates(folder / "states", spread)) as states:
+    with contextlib.closing(checkpoint.TrainCheckpoints(folder / "states", spread)) as states:
         number, found = states.restore(fresh)
     assert number == KEPT
     jax.tree.map(lambda x, like: np.testing.assert_equal(x.sharding, like.sharding), found, fresh)

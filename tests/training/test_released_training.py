@@ -162,7 +162,7 @@ def test_adapters_alone_are_trained_from_answers_in_segments_and_exports_hold_th
     base = checkpoint.load_hf(folders / "base", model, whole.mesh)
     tx = rl.optimizer(whole.settings.arms["grpo"].rl.optimizer, STEPS * 2)
     trained, fresh = learner.begin(base, model, tx, rl.Compute(), True, "", lora, whole.settings.seed)
-    with contextlib.closing(checkpoint.TrainStates(whole.root / "train/grpo/states")) as states:
+    with contextlib.closing(checkpoint.TrainCheckpoints(whole.root / "train/grpo/states")) as states:
         done, state = states.restore(fresh)
     assert done == STEPS
     count = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.opt_state, base)]

@@ -14,7 +14,7 @@ KEPT = 2
 """States that stay in the store."""
 
 
-class StoredStates:
+class UploadedCheckpoints:
     """The states under a name in a store, a folder of objects each; here is the folder that Orbax works in."""
 
     def __init__(self, folder: ObjectPath):
