@@ -46,7 +46,7 @@ def count_votes(M: int, problem_R: Sequence[int], answer_R: Sequence[str], corre
     if not len(problem_R) == len(answer_R) == len(correct_R):
         raise UserError(
             f"{len(problem_R)} problems, {len(answer_R)} answers and {len(correct_R)} verdicts: "
-            "one of each for a sample is right"
+            "every sample needs one of each"
         )
     if any(not 0 <= problem < M for problem in problem_R):
         raise UserError(f"a sample belongs to none of the {M} problems")

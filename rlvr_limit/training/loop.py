@@ -26,9 +26,9 @@ from rlvr_limit.distributed.preemption import STOPPED, Preempted
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import Params, init_params, parameter_specs
-from rlvr_limit.records.folders import brought, is_whole, made
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
+from rlvr_limit.records.storage.folders import brought, is_whole, made
 from rlvr_limit.study.prepared import Evaluated, Setup, Study
 from rlvr_limit.study.recipes import Limits, Reinforced, Supervised
 from rlvr_limit.training import learner, rejection_sampling, rl_step, weight_cache

@@ -20,13 +20,12 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-import rlvr_limit.records.compaction as compaction_module
 from rlvr_limit import checkpoint, records
-from rlvr_limit.records import Writer, compact, existing, open_run
-from rlvr_limit.records.files import publish
-from rlvr_limit.records.folders import append_line, brought, is_whole, made
+from rlvr_limit.records import Writer, compact, compaction, existing, open_run
 from rlvr_limit.records.parts import list_parts
 from rlvr_limit.records.storage import ObjectPath, place
+from rlvr_limit.records.storage.files import publish
+from rlvr_limit.records.storage.folders import append_line, brought, is_whole, made
 from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.training import logging as training_logging
 from rlvr_limit.types import UserError
@@ -238,7 +237,7 @@ def test_a_part_that_cannot_be_read_is_told_from_one_that_is_damaged(root: Objec
 
 def test_of_two_compactions_at_once_one_counts_and_rows_put_between_them_stay(root: ObjectPath, monkeypatch) -> None:
     expected = make_parts(root)
-    real, inside = compaction_module.write_closed, []
+    real, inside = compaction.write_closed, []
 
     def overtaken(*args: object) -> None:
         real(*args)
@@ -247,7 +246,7 @@ def test_of_two_compactions_at_once_one_counts_and_rows_put_between_them_stay(ro
             write(root, sample("z", arm="rl"))
             compact(root, "samples")
 
-    monkeypatch.setattr(compaction_module, "write_closed", overtaken)
+    monkeypatch.setattr(compaction, "write_closed", overtaken)
     compact(root, "samples")
     assert rows_of(root) == [*expected, sample("z", arm="rl")]
     listing = list_parts(root / "records" / "samples")
