@@ -21,7 +21,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from kernels.decode_attention import Pages, Partial, Plan, Recent, decode_attention, say_what_is_plain
 from kernels.draw import Rules, cuts_of, draw
 from kernels.platforms import SAME_BITS
-from rlvr_limit.distributed.mesh import Part, constrain, everywhere, on_each_device, partition, sharding
+from rlvr_limit.distributed.mesh import Part, constrain, on_each_device, partition, replicated, sharding
 from rlvr_limit.engine.cache import Pool, as_cached, empty_pool
 from rlvr_limit.engine.scheduler import TRASH
 from rlvr_limit.models import decoder
@@ -212,7 +212,7 @@ def read_pages(layout: Layout, pool: Pool, pages_SN: jax.Array) -> Pool:
     def read(pool: jax.Array, pages_N: jax.Array) -> jax.Array:
         return pool[pages_N]
 
-    whole = everywhere(layout.mesh)
+    whole = replicated(layout.mesh)
     pages_N = pages_SN.reshape(-1)
 
     def found(x: jax.Array) -> jax.Array:
@@ -286,7 +286,7 @@ def _filed(layout: Layout, pool: Pool, recent: list[tuple], rows: Rows) -> Pool:
 
 def _on_host(layout: Layout, *drawn: jax.Array) -> Drawn:
     """What was drawn, readable by every process."""
-    whole = everywhere(layout.mesh)
+    whole = replicated(layout.mesh)
     return Drawn(*(jax.lax.with_sharding_constraint(x, whole) for x in drawn))
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.token_logprob import token_logprob
-from rlvr_limit.distributed.mesh import constrain, fetched, mesh_of, row_devices, row_shards, shards_of
+from rlvr_limit.distributed.mesh import constrain, fetch, mesh_of, row_devices, shard_count
 from rlvr_limit.models import decoder
 from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.types import UserError
@@ -87,7 +87,7 @@ def answer_log_probs(
         targets_BT, wanted_BT = (jnp.roll(x, -1, axis=1) for x in (rows.tokens_BT, rows.answer_BT))
     b, t = targets_BT.shape
     # On a mesh each device has its share of every chunk; cut across devices, all of them would work on each chunk.
-    shards = row_shards(hidden_BTD, b)
+    shards = shard_count(hidden_BTD, b)
     positions = b * t // shards
     hidden_SPD = hidden_BTD.reshape(shards, positions, -1)
     targets_SP = targets_BT.reshape(shards, positions)
@@ -123,7 +123,7 @@ def hidden_states(
         layout = rows.position_BT, rows.segment_BT, rows.prefix_segment_BT
         return decoder.forward_causal(params, config, rows.tokens_BT, "rows", *layout, remat, grad_sums)[0]
     b, prefix_length = len(rows.prefix_index_B), rows.prefix_PS.shape[1]
-    shards = row_shards(params["final_norm"], b)
+    shards = shard_count(params["final_norm"], b)
 
     def of_rows(x: jax.Array) -> jax.Array:
         """x [P, ...] of the prompts as [B, ...] of the rows, each looked up on its own device."""
@@ -196,7 +196,7 @@ def _chunked_log_probs(
         # where it lies, so that the rounded numbers are fetched.
         weights_DV = constrain(decoder.unembedding(params).astype(config.dtype), "embed", "vocab")
         weights_DV = constrain(weights_DV, None, "vocab")
-        parts = shards_of(weights_DV, "vocab", 1)
+        parts = shard_count(weights_DV, weights_DV.shape[1], "vocab")
         compute = partial(token_logprob, chunk=chunk, vocabulary_parts=parts, held=max_live_logits)
         if len(hidden_SPD) == 1:
             scores = (x[None] for x in compute(hidden_SPD[0], weights_DV, targets_SP[0]))
@@ -240,7 +240,7 @@ def iter_scores(
     shards = row_devices(mesh_of(params))
     for pair_of_row, rows in prefix_batches(pairs, tokens, shards, min_lengths):
         packed = packed_positions(config, rows.answer_BT, shards)
-        logp_BT, entropy_BT = map(fetched, score_prefix_batch(params, config, rows, packed))
+        logp_BT, entropy_BT = map(fetch, score_prefix_batch(params, config, rows, packed))
         for row, i in pair_of_row.items():
             end = len(pairs[i][1])
             yield i, TokenScores(tuple(logp_BT[row, :end].tolist()), tuple(entropy_BT[row, :end].tolist()))

@@ -16,10 +16,10 @@ from rlvr_limit.distributed.mesh import (
     AXES,
     REPLICA_AXIS,
     MeshConfig,
-    arranged,
-    everywhere,
+    arrange_devices,
     over_hosts,
     parameter_shardings,
+    replicated,
     row_devices,
     sharding,
 )
@@ -92,7 +92,7 @@ def make_mesh(
     Without devices an abstract one. axis: the one that grows with the hosts.
     """
     if devices:
-        return Mesh(arranged(config, devices, hosts, axis), AXES)
+        return Mesh(arrange_devices(config, devices, hosts, axis), AXES)
     whole = over_hosts(config, hosts, axis)
     return AbstractMesh((whole.data, whole.fsdp, whole.tensor), AXES)
 
@@ -242,4 +242,4 @@ def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, prompt: i
 
 def replicated(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """placed, whole on every device."""
-    return placed(tree, everywhere(mesh))
+    return placed(tree, replicated(mesh))

@@ -13,7 +13,7 @@ from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from rlvr_limit import planning, rl
-from rlvr_limit.distributed.mesh import row_devices, row_parts, sharding
+from rlvr_limit.distributed.mesh import row_devices, shard_count, sharding
 from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models.decoder import ModelConfig, parameter_specs
@@ -248,7 +248,7 @@ def _shared(
     mesh: Mesh | AbstractMesh, batch: int, prompts: int, places: tuple[int, int]
 ) -> tuple[PrefixBatch, jax.ShapeDtypeStruct]:
     """_rows of answers behind prompts, of which each part of the rows has its share and one that was cut."""
-    lie, shards = sharding(mesh, (batch,), ("rows",)), row_parts(mesh, batch)
+    lie, shards = sharding(mesh, (batch,), ("rows",)), shard_count(mesh, batch)
     most = padded_length(min(-(-prompts // shards) + (shards > 1), batch // shards), 1)
 
     def of(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
@@ -299,7 +299,7 @@ def _state(
     param_dtype: str,
     lora: rl.Lora | None,
 ) -> rl.TrainState:
-    """A train state where rl.init_state lays it: moments as the parameters, or adapters, scalars everywhere."""
+    """A train state where rl.init_state lays it: moments as the parameters, or adapters, scalars replicated."""
     specs = adapter_specs(model, lora) if lora else parameter_specs(model)
     dtype = "float32" if lora else param_dtype or model.dtype
     params = abstract.abstract(specs, dtype, mesh)

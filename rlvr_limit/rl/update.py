@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from rlvr_limit.distributed.mesh import constrain, everywhere, mesh_of
+from rlvr_limit.distributed.mesh import constrain, mesh_of, replicated
 from rlvr_limit.models.decoder import ModelConfig, ParameterSpec, Params, parameter_specs
 from rlvr_limit.models.log_probs import AnswerRows, answer_log_probs, packed_positions
 from rlvr_limit.rl import losses
@@ -89,7 +89,7 @@ def init_state(params: Params, tx: optax.GradientTransformation, dtype: str = ""
     leaves it, or the second update would compile again.
     """
     params = jax.tree.map(jnp.asarray, params)
-    scalars = everywhere(mesh_of(params))
+    scalars = replicated(mesh_of(params))
 
     def place(x: jax.Array, like: jax.Array) -> jax.Array:
         mine = isinstance(like.sharding, NamedSharding) and x.shape == like.shape
@@ -260,7 +260,7 @@ def no_sums(params: Params, objective: Objective | None, mesh: Mesh | AbstractMe
 
     gradient = jax.tree.map(lambda x: like(x.shape, x.sharding), params)
     names = ("loss",) if objective is None else ("loss", "tokens", *PER_TOKEN, "max_delta_logp")
-    place = everywhere(mesh or mesh_of(params))
+    place = replicated(mesh or mesh_of(params))
     return Sums(gradient, {name: like((), place) for name in names})
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlvr_limit.distributed.mesh import everywhere, mesh_of
+from rlvr_limit.distributed.mesh import mesh_of, replicated
 from rlvr_limit.models import decoder, log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch
@@ -45,7 +45,7 @@ class ActorCritic(flax.struct.PyTreeNode):
 def init_value(config: ModelConfig, params: Params, tx: optax.GradientTransformation) -> ValueState:
     """A head that predicts 0 everywhere, on every device of the mesh of params."""
     head = {"weight_D": jnp.zeros(config.width, jnp.float32), "bias": jnp.zeros((), jnp.float32)}
-    return jax.device_put(ValueState(head, tx.init(head)), everywhere(mesh_of(params)))
+    return jax.device_put(ValueState(head, tx.init(head)), replicated(mesh_of(params)))
 
 
 @partial(jax.jit, static_argnums=2)

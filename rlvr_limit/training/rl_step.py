@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from rlvr_limit import rl
-from rlvr_limit.distributed.mesh import fetched, mesh_of, row_devices, row_parts
+from rlvr_limit.distributed.mesh import fetch, mesh_of, row_devices, shard_count
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models import log_probs
@@ -90,7 +90,7 @@ def _step(
                 parts = rl.microbatches(minibatch, *source.study.microbatch)
             else:
                 places = source.study.engine.max_prompt_len, source.study.settings.sampling.max_tokens
-                parts = [rl.behind_prompts(minibatch, *places, row_parts(trained.mesh, len(part)))]
+                parts = [rl.behind_prompts(minibatch, *places, shard_count(trained.mesh, len(part)))]
             fitted = trained.fitted(parts)
             parts = [trained.sent(x) for x in parts]
             value_loss = {}
@@ -188,4 +188,4 @@ def _values(params: Params, value: rl.ValueState, model: ModelConfig, rows: Answ
     padded = jax.tree.map(lambda x: np.pad(x, ((0, -count % at_once), (0, 0))), rows)
     starts = range(0, count, at_once)
     parts = (jax.tree.map(lambda x, start=start: x[start : start + at_once], padded) for start in starts)
-    return np.concatenate([fetched(rl.answer_values(params, value.head, model, part)) for part in parts])[:count]
+    return np.concatenate([fetch(rl.answer_values(params, value.head, model, part)) for part in parts])[:count]

@@ -11,7 +11,7 @@ import optax
 
 from rlvr_limit import rl
 from rlvr_limit.distributed import mesh
-from rlvr_limit.distributed.mesh import MeshConfig, fetched, make_mesh, mesh_of, parameter_shardings, rows_sharding
+from rlvr_limit.distributed.mesh import MeshConfig, fetch, make_mesh, mesh_of, parameter_shardings, rows_sharding
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
 from rlvr_limit.rl import PolicyBatch
@@ -76,7 +76,7 @@ def gradient(params: dict, parts: list[rl.PolicyBatch]) -> dict:
     sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), rl.no_sums(params, OBJECTIVE))
     for part in parts:
         sums = program.accumulate(params, WIDE, OBJECTIVE, rl.Compute(), sent(part, params), sums)
-    return jax.tree.map(fetched, sums.gradient)
+    return jax.tree.map(fetch, sums.gradient)
 
 
 def relative_errors(found: dict, expected: dict) -> list[float]:
@@ -89,8 +89,8 @@ def relative_errors(found: dict, expected: dict) -> list[float]:
 def trained(params: dict, parts: list[rl.PolicyBatch]) -> list[np.ndarray]:
     """The change of each parameter in STEPS large steps."""
     state = rl.init_state(params, SGD)
-    before = [fetched(x) for x in jax.tree.leaves(state.params)]
+    before = [fetch(x) for x in jax.tree.leaves(state.params)]
     for _ in range(STEPS):
         batches = [sent(part, params) for part in parts]
         state, _ = rl.accumulated_update(state, WIDE, SGD, OBJECTIVE, batches)
-    return [fetched(x) - old for x, old in zip(jax.tree.leaves(state.params), before, strict=True)]
+    return [fetch(x) - old for x, old in zip(jax.tree.leaves(state.params), before, strict=True)]
