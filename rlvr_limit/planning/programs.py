@@ -19,7 +19,6 @@ from rlvr_limit.distributed.mesh import (
     arrange_devices,
     over_hosts,
     parameter_shardings,
-    replicated,
     row_devices,
     sharding,
 )
@@ -242,4 +241,4 @@ def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, prompt: i
 
 def replicated(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """placed, whole on every device."""
-    return placed(tree, replicated(mesh))
+    return placed(tree, sharding(mesh, (), ()))

@@ -1,7 +1,7 @@
 """Trains the arms that are recipes. A killed run goes on from its last state to the same parameters.
 
-Several hosts train together. What is trained lies on the mesh of all of them (mesh.mesh_of_all_hosts), and of a kept state
-each writes its own part. For a step of reinforcement each host brings the weights to its own mesh and draws what it
+Several hosts train together. What is trained lies on the mesh of all of them (mesh_of_all_hosts), and each writes its
+own part of a kept state. For a step of reinforcement each host brings the weights to its own mesh and draws what it
 leases of the answers, so that who is done first takes more; then all exchange answers and verdicts, build the same
 batch, and put their own rows of it in place. Host 0 alone writes metrics, samples and exports. All of them end where
 one dies (hosts.all_needed), and a notice to go that one of them gets is heeded by all after the same step.
