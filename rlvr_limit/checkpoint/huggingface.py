@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from rlvr_limit.distributed.mesh import on_host, parameter_shardings
+from rlvr_limit.distributed.mesh import fetch_uncached, parameter_shardings
 from rlvr_limit.models.decoder import ModelConfig, ParameterSpec, Params, parameter_specs
 from rlvr_limit.types import UserError
 
@@ -111,7 +111,7 @@ def export_hf(folder: Path, params: Params, config: ModelConfig, tokenizer_folde
 
     def values(name: str) -> np.ndarray:
         layout, x = parameters[name]
-        return np.ascontiguousarray(on_host(x).transpose(layout.axes).reshape(layout.file_shape))
+        return np.ascontiguousarray(fetch_uncached(x).transpose(layout.axes).reshape(layout.file_shape))
 
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

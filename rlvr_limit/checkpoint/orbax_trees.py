@@ -12,12 +12,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from rlvr_limit.distributed.mesh import on_host, place_among_hosts, placed
+from rlvr_limit.distributed.mesh import fetch_uncached, placed
 
 
 def by_this_host() -> ocp.options.MultiprocessingOptions:
     """Options with which this host writes and reads what lies on its own devices, and waits for no other."""
-    index, count = place_among_hosts()
+    index, count = jax.process_index(), jax.process_count()
     if count == 1:
         return ocp.options.MultiprocessingOptions()
     return ocp.options.MultiprocessingOptions(index, {index}, barrier_sync_key_prefix=f"host-{index}")
@@ -25,21 +25,21 @@ def by_this_host() -> ocp.options.MultiprocessingOptions:
 
 def to_save(tree: Any) -> Any:
     """The tree as Orbax takes it."""
-    if place_among_hosts()[1] == 1:
+    if jax.process_count() == 1:
         return tree
-    return jax.tree.map(lambda x: on_host(x) if isinstance(x, jax.Array) else x, tree)
+    return jax.tree.map(lambda x: fetch_uncached(x) if isinstance(x, jax.Array) else x, tree)
 
 
 def to_fill(tree: Any) -> Any:
     """What Orbax restores into."""
-    if place_among_hosts()[1] == 1:
+    if jax.process_count() == 1:
         return tree
     return jax.tree.map(lambda x: np.empty(x.shape, x.dtype) if hasattr(x, "sharding") else x, tree)
 
 
 def laid_out(restored: Any, wanted: Any) -> Any:
     """What was restored, laid out as wanted."""
-    if place_among_hosts()[1] == 1:
+    if jax.process_count() == 1:
         return restored
     return jax.tree.map(
         lambda x, w: placed(np.asarray(x), w.sharding) if hasattr(w, "sharding") else x, restored, wanted

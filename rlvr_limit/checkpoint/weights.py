@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from rlvr_limit.distributed.mesh import on_host, parameter_shardings
+from rlvr_limit.distributed.mesh import fetch_uncached, parameter_shardings
 from rlvr_limit.models import decoder
 from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.types import UserError
@@ -34,7 +34,7 @@ def weights_sha256(params: Params) -> str:
 
 def _raw(x: Any) -> np.ndarray:
     """The bytes of an array, row by row."""
-    array = on_host(x) if isinstance(x, jax.Array) else x
+    array = fetch_uncached(x) if isinstance(x, jax.Array) else x
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
