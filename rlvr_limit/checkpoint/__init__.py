@@ -3,11 +3,10 @@
 from .architecture import check_vocabulary, read_model_config, stop_tokens
 from .hub import resolve
 from .huggingface import export_hf, load_hf
-from .train_checkpoints import TrainCheckpoints
-from .weights import load_params, save_params, weights_sha256
+from .states import TrainStates, load_params, save_params, weights_sha256
 
 __all__ = [
-    "TrainCheckpoints",
+    "TrainStates",
     "check_vocabulary",
     "export_hf",
     "load_hf",

@@ -55,7 +55,7 @@ def _grade(study: Study, again: bool) -> None:
                     if len(waiting) == BATCH:
                         verdicts.append(waiting)
                         waiting = []
-                        study.notice.raise_if_preempted()
+                        study.notice.heed()
                     progress.update(done, solved=len(solved))
                 verdicts.append(waiting)
 

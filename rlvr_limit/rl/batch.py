@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import flax.struct
 import jax
 
-from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch
+from rlvr_limit.models.log_probs import Rows, Shared
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PolicyBatch(flax.struct.PyTreeNode):
     where it is None.
     """
 
-    rows: AnswerRows | PrefixBatch
+    rows: Rows | Shared
     behaviour_BT: jax.Array
     advantage_BT: jax.Array
     weight_BT: jax.Array

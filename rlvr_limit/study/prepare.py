@@ -40,12 +40,10 @@ from rlvr_limit.study.prepared import (
     sampling_of,
     views_asked_as_lenders,
 )
-from rlvr_limit.tasks import code, countdown, demonstrations, files, math, prompts, references
+from rlvr_limit.tasks import benchmarks, countdown, demonstrations, prompts, references
+from rlvr_limit.tasks.questions import Question
 from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
 from rlvr_limit.types import Problem, UserError, not_allowed
-
-OMNI_PARTS = ("omni_train", "omni_test")
-CODE = tuple(benchmark.name for benchmark in code.BENCHMARKS)
 
 STREAMS = "weights"
 """What samples' random numbers derive from: the arm's weights. A folder where they derive from its name is refused."""
@@ -58,16 +56,13 @@ def prepare(config: ConfigDict) -> Study:
     """Checks a config, makes or opens its run folder and lays out the problems. Raises UserError, one line."""
     s = schema.from_config(Settings, config)
     check(s)
-    platforms = jax.config.jax_platforms
-    if platforms and "cpu" not in platforms.split(","):
-        raise UserError(f"JAX_PLATFORMS is {platforms!r}, but curves need the CPU too: set it to '{platforms},cpu'")
     s = dataclasses.replace(s, arms=views_asked_as_lenders(s.arms))
     here = joining.start(s.hosts)
     # What was compiled fits this machine only, and is read often.
     compiled = (Path("runs") if is_url(s.runs) else Path(s.runs)) / ".compiled"
     jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    if here.hosts_per_replica > 1:
+    if here.together > 1:
         _check_together(s)
     matched = [name for name, arm in s.arms.items() if arm.sampling.match_entropy]
     if matched and here.count > 1:
@@ -79,8 +74,8 @@ def prepare(config: ConfigDict) -> Study:
         references.load(s.score.references, next(iter(setups.values())).problems)
     decisive = _conditions(s, task, setups)
     root = place(s.run_dir) if s.run_dir else place(s.runs) / s.name / schema.digest(decisive)
-    here.check_started_alike({"code": _code(), **_versions(), **decisive, "run folder": str(root)})
-    mesh = make_mesh(s.mesh, here.replica_hosts if here.hosts_per_replica > 1 else ())
+    here.agree({"code": _code(), **_versions(), **decisive, "run folder": str(root)})
+    mesh = make_mesh(s.mesh, here.mates if here.together > 1 else ())
     study = Study(s, root, mesh, _engine(s, setups), task, setups, here)
     for entries in study.panels.values():
         conditions.differences(study, entries)
@@ -141,19 +136,19 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
 def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
     questions, notes = [], []
     for name in s.benchmarks:
-        found, note = _questions(s, name)
+        found, note = benchmarks.load(name, s.data_dir, s.seed)
         questions += found[: s.limit or None]
         notes += [note] if note else []
     benchmark = _benchmark_digest(questions)
     setups = {name: _setup(s, name, arm, questions, benchmark) for name, arm in s.arms.items()}
-    if any(isinstance(q, code.Question) for q in questions):
+    if any(q.is_code for q in questions):
         return _code_task(s, questions), setups
     named = grader_named(s.grading.grader)
     return Task(named.grade, named.version, inline=False, shorten=named.shorten, notes=tuple(notes)), setups
 
 
-def _code_task(s: Settings, questions: list[math.Question | code.Question]) -> Task:
-    if not all(isinstance(q, code.Question) for q in questions):
+def _code_task(s: Settings, questions: list[Question]) -> Task:
+    if not all(q.is_code for q in questions):
         raise UserError(f"config.benchmarks: {', '.join(s.benchmarks)} mix code and mathematics, one of them is right")
     try:
         warn_of_missing_protection()
@@ -162,28 +157,11 @@ def _code_task(s: Settings, questions: list[math.Question | code.Question]) -> T
     return Task(code_grading.grade, code_grading.VERSION, inline=False, shorten=code_grading.shorten)
 
 
-def _questions(s: Settings, name: str) -> tuple[tuple[math.Question | code.Question, ...], str]:
-    """A benchmark's questions and what must be said of them; omni_train and omni_test are parts of omni_math.
-
-    A name that ends like a file is a file of one's own problems.
-    """
-    if name.endswith(files.SUFFIXES):
-        return math.load_file(name), f"{Path(name).name}: problems of one's own."
-    if name in CODE:
-        return code.load(name, s.data_dir), ""
-    if name not in OMNI_PARTS:
-        return math.load(name, s.data_dir), ""
-    split = math.split_omni_math(math.load("omni_math", s.data_dir), s.data_dir, s.seed)
-    part = split.train if name == "omni_train" else split.test
-    renamed = tuple(dataclasses.replace(q, id=f"{name}/{q.id.rpartition('/')[2]}") for q in part)
-    return renamed, f"{name}: {len(part)} problems, {split.label}."
-
-
-def _benchmark_digest(questions: Iterable[Problem | math.Question | code.Question]) -> str:
+def _benchmark_digest(questions: Iterable[Problem | Question]) -> str:
     return schema.digest([[q.id, str(q.answer)] for q in questions])
 
 
-def _setup(s: Settings, name: str, arm: Arm, questions: list[math.Question | code.Question], benchmark: str) -> Setup:
+def _setup(s: Settings, name: str, arm: Arm, questions: list[Question], benchmark: str) -> Setup:
     """An arm that is trained here is asked as it says itself, with the tokenizer of the weights it starts from."""
     given = origin(s.arms, name)
     folder = checkpoint.resolve(given.weights, given.revision, with_weights=False)
@@ -201,9 +179,9 @@ def _setup(s: Settings, name: str, arm: Arm, questions: list[math.Question | cod
     return Setup(model, words, vocabulary, benchmark, variant, tuple(problems), stops, sampling, folder, **lessons)
 
 
-def _asked(arm: Arm, q: math.Question | code.Question, words: TextTokenizer) -> Problem:
+def _asked(arm: Arm, q: Question, words: TextTokenizer) -> Problem:
     template = arm.prompt_of.get(benchmark_of(q.id), arm.prompt)
-    prompt = prompts.render(template, q.question, words, q.starter_code if isinstance(q, code.Question) else "")
+    prompt = prompts.render(template, q.question, words, q.starter_code)
     return Problem(q.id, q.question, prompt, words.encode(prompt), q.answer)
 
 
@@ -215,7 +193,7 @@ def _lessons(s: Settings, arm: Arm, words: TextTokenizer) -> dict[str, Any]:
         pairs = [pair for path in arm.sft.data for pair in demonstrations.load(path)]
         end = words.stop_ids[0]
         return {"shown": tuple((words.encode(asked), (*words.encode(reply), end)) for asked, reply in pairs)}
-    questions = [q for name in arm.recipe.data for q in _questions(s, name)[0]]
+    questions = [q for name in arm.recipe.data for q in benchmarks.load(name, s.data_dir, s.seed)[0]]
     found = {"training": tuple(_asked(arm, q, words) for q in questions)}
     if arm.sft:
         teacher, given = s.arms[arm.sft.teacher], origin(s.arms, arm.sft.teacher)

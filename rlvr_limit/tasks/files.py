@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,41 +18,64 @@ from huggingface_hub.errors import HTTPError
 
 from rlvr_limit.types import UserError
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 
 
 @dataclass(frozen=True)
-class Row:
+class FileRow:
     """One row: its fields, its index in the data set, and where it stands ("file:line" or "file, row i")."""
 
     index: int
     place: str
     fields: dict[str, Any]
 
+    def first(self, names: tuple[str, ...]) -> str:
+        """The first of these fields that is there. Raises UserError where none is."""
+        for name in names:
+            if self.fields.get(name) is not None:
+                return name
+        have = ", ".join(self.fields) or "none"
+        raise UserError(f"{self.place}: field {' or '.join(map(repr, names))} is missing; there are {have}")
 
-def local(folder: Path, stems: tuple[str, ...]) -> list[Path]:
+    def text(self, field: str, value: Any = None) -> str:
+        """The field, or a value that was found in it, as a text without white space around it."""
+        value = self.fields.get(field) if value is None else value
+        if not isinstance(value, str) or not value.strip():
+            raise self.refuse(field, value, "a text that is not empty")
+        return value.strip()
+
+    def refuse(self, field: str, value: Any, allowed: str) -> UserError:
+        """The error of a field whose value is not what is allowed, to be raised."""
+        return UserError(f"{self.place}: field {field!r}: {value!r:.60} is not {allowed}")
+
+
+def local(folder: Path, stems: tuple[str, ...], several: bool = False) -> list[Path]:
     """The files in folder (or in a folder in it) whose names without suffix fit the first pattern that fits any.
 
-    Shards (`-00000-of-00002`) come together and in order. Raises UserError if there is none or more than one data set.
+    Shards (`-00000-of-00002`) come together and in order; other files only where a data set may come in several, in
+    which a pattern's `/` must be the name's. Raises UserError if there is none, or more than one data set.
     """
     if not folder.is_dir():
-        raise UserError(f"data_dir: {folder} is no folder")
-    files = sorted(path for path in [*folder.glob("*"), *folder.glob("*/*")] if path.suffix in SUFFIXES)
+        raise UserError(f"data_dir: {folder} is not a folder")
+    here = sorted(path for path in [*folder.glob("*"), *folder.glob("*/*")] if path.name.endswith(SUFFIXES))
+    # test.jsonl in a folder math500/ is called math500/test.
+    names = {path: (path.parent / stem_of(path)).relative_to(folder).as_posix().lower() for path in here}
     for stem in stems:
-        found = [path for path in files if fnmatch.fnmatchcase(_name(path, folder).lower(), stem)]
-        sets = {(path.parent, path.suffix, path.stem.partition("-of-")[0].rpartition("-")[0]) for path in found}
-        if len(found) > 1 and (len(sets) > 1 or any("-of-" not in path.stem for path in found)):
-            names = ", ".join(str(path.relative_to(folder)) for path in found)
-            raise UserError(f"data_dir: {folder} has {names}; exactly one of them must be left for {stem!r}")
-        if found:
-            return found
-    names = " or ".join(f"{stem}{{{','.join(SUFFIXES)}}}" for stem in stems)
-    raise UserError(f"data_dir: {folder} has no file {names}")
+        fits = [path for path in here if fnmatch.fnmatchcase(names[path], stem)]
+        if several:
+            fits = [path for path in fits if names[path].count("/") == stem.count("/")]
+        sets = {(path.parent, path.suffix, path.stem.partition("-of-")[0].rpartition("-")[0]) for path in fits}
+        if len(fits) > 1 and not several and (len(sets) > 1 or any("-of-" not in path.stem for path in fits)):
+            listed = ", ".join(str(path.relative_to(folder)) for path in fits)
+            raise UserError(f"data_dir: {folder} has {listed}; exactly one of them must be left for {stem!r}")
+        if fits:
+            return fits
+    raise UserError(f"data_dir: {folder} has no file {' or '.join(stems)} ending in {', '.join(SUFFIXES)}")
 
 
-def _name(path: Path, folder: Path) -> str:
-    """test.jsonl in a folder math500/ is called math500/test."""
-    return path.relative_to(folder).with_suffix("").as_posix()
+def stem_of(path: Path) -> str:
+    """The name of a file of rows without its suffix."""
+    return path.name.removesuffix(next(suffix for suffix in SUFFIXES if path.name.endswith(suffix)))
 
 
 def download(dataset: str, patterns: tuple[str, ...]) -> list[Path]:
@@ -67,44 +92,60 @@ def download(dataset: str, patterns: tuple[str, ...]) -> list[Path]:
         raise UserError(f"hub data set {dataset} cannot be had ({type(error).__name__}: {cause}); {advice}") from error
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     for pattern in patterns:
-        if found := fnmatch.filter(names, pattern):
-            return [folder / name for name in found]
+        if fits := fnmatch.filter(names, pattern):
+            return [folder / name for name in fits]
     raise UserError(f"hub data set {dataset} has no file {' or '.join(patterns)}; {advice}")
 
 
-def read(paths: list[Path]) -> Iterator[Row]:
+def read_file(path: str | Path, where: str) -> list[FileRow]:
+    """The rows of a file that the user names. Raises UserError, naming where, for one that is missing or empty."""
+    path = Path(path)
+    if not path.name.endswith(SUFFIXES) or not path.is_file():
+        raise UserError(f"{where}: found no {path}; it must be a file ending in {', '.join(SUFFIXES)}")
+    rows = list(read([path]))
+    if not rows:
+        raise UserError(f"{path}: no rows")
+    return rows
+
+
+def read(paths: list[Path]) -> Iterator[FileRow]:
     """All rows of the files in order. Raises UserError naming file and line of what cannot be read."""
     index = 0
     for path in paths:
         for place, fields in _rows(path):
             if not isinstance(fields, dict):
-                raise UserError(f"{place}: found {type(fields).__name__}, but a JSON object with named fields is right")
-            yield Row(index, place, fields)
+                raise UserError(f"{place}: a {type(fields).__name__} is not a JSON object with named fields")
+            yield FileRow(index, place, fields)
             index += 1
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    if path.suffix == ".parquet":
-        try:
-            table = pyarrow.parquet.read_table(path)
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            raise UserError(f"{path}: no readable Parquet file ({error})") from error
-        yield from ((f"{path}, row {i}", row) for i, row in enumerate(table.to_pylist()))
+    if path.suffix not in (".parquet", ".json"):
+        yield from _lines(path)
         return
     try:
-        text = path.read_text(encoding="utf-8")
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: no readable UTF-8 text ({error})") from error
-    if path.suffix == ".json":
-        found = _json(text, str(path))
-        if not isinstance(found, list):
-            raise UserError(f"{path}: found {type(found).__name__}, but a list of rows is right")
-        yield from ((f"{path}, row {i}", row) for i, row in enumerate(found))
-        return
-    # Only a line feed ends a line of JSON: strings may hold other separators that splitlines would cut at.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield f"{path}:{number}", _json(line, f"{path}:{number}")
+        if path.suffix == ".parquet":
+            rows = pyarrow.parquet.read_table(path).to_pylist()
+        else:
+            rows = _json(path.read_text(encoding="utf-8"), str(path))
+    except (pyarrow.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+        what = "Parquet file" if path.suffix == ".parquet" else "UTF-8 text"
+        raise UserError(f"{path}: no readable {what} ({error})") from error
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: a {type(rows).__name__} is not a list of rows")
+    yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    number = 0
+    try:
+        # Only a line feed ends a line of JSON: strings may hold other separators.
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", _json(line, f"{path}:{number}")
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+        raise UserError(f"{path}:{number + 1}: no readable UTF-8 text ({error})") from error
 
 
 def _json(text: str, place: str) -> Any:
@@ -112,3 +153,5 @@ def _json(text: str, place: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{place}: no JSON ({error.msg} at column {error.colno} of line {error.lineno})") from error
+    except RecursionError as error:
+        raise UserError(f"{place}: JSON that is nested too deeply") from error

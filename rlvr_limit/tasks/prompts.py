@@ -1,7 +1,7 @@
 """The prompts of Yue et al. 2025 (arXiv 2504.13837), Appendix E, and of the code that the authors ran, byte for byte.
 
 Every arm of a comparison is asked in the same words, so a base model gets the prompt of its RL-trained counterpart.
-Where the paper's figure and the published code differ, the note of the template says which is taken.
+The comment of a template says whom it is for, by what source, and what was taken where figure and code differ.
 """
 
 from __future__ import annotations
@@ -17,18 +17,13 @@ QUESTION, STARTER = "{question}", "{starter_code}"
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A prompt with the place of its question in it; every other brace is text.
-
-    with_starter is what is used instead of text for a question that comes with starter code. chat: the text is the
-    user's turn of the model's own chat template. strips: white space around the question is dropped.
-    """
+    """A prompt with the place of its question in it; every other brace is text."""
 
     name: str
     text: str
-    arms: str  # which arms are asked this way, and by what source
-    with_starter: str = ""
-    chat: bool = False
-    strips: bool = False
+    with_starter: str = ""  # instead of text, for a question that comes with starter code
+    chat: bool = False  # the text is the user's turn of the model's own chat template
+    strips: bool = False  # white space around the question is dropped
 
 
 def _chatml(system: str, user: str, after_user: str = "") -> str:
@@ -38,96 +33,21 @@ def _chatml(system: str, user: str, after_user: str = "") -> str:
     )
 
 
-def _livecodebench(what: str, code: str) -> str:
-    # The benchmark's own layout for Qwen2.5, its empty lines included.
-    return _chatml(
-        "You are a helpful assistant.",
-        "\nYou will be given a question (problem specification) and will generate a correct Python program that "
-        "matches the specification and passes all tests. You will NOT return anything except for the program.\n\n"
-        f"Question: {QUESTION}\n\n{what}\n```python\n{code}\n```\n\n",
-        "```python",
-    )
-
-
-def _livecodebench_user(what: str, code: str) -> str:
+def _livecodebench(what: str, code: str, only: str = "") -> str:
+    # The benchmark's own layout, its empty lines included.
     return (
         "You will be given a question (problem specification) and will generate a correct Python program that matches "
-        f"the specification and passes all tests.\n\nQuestion: {QUESTION}\n\n{what}\n```python\n{code}\n```\n\n"
+        f"the specification and passes all tests.{only}\n\nQuestion: {QUESTION}\n\n{what}\n```python\n{code}\n```\n\n"
     )
 
 
-BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
+def _livecodebench_qwen(what: str, code: str) -> str:
+    user = _livecodebench(what, code, " You will NOT return anything except for the program.")
+    return _chatml(ASSISTANT, "\n" + user, "```python")
 
-QWEN_BOXED = PromptTemplate(
-    "qwen_boxed",
-    _chatml("You are a helpful assistant.", f"{QUESTION}\n{BOXED}"),
-    arms="Qwen2.5-7B / 14B / 32B and their SimpleRL-Zoo models (App. E, Fig. 21; `qwen-boxed` of the published "
-    "code, which takes it for Oat-Zero and Qwen2.5-Math-7B too).",
-)
-OAT = PromptTemplate(
-    "oat",
-    _chatml(BOXED, QUESTION),
-    arms="Qwen2.5-Math-7B-Oat-Zero and Qwen2.5-Math-7B (App. E, Fig. 22; `qwen_math` of Oat-Zero's own code).",
-)
-DAPO = PromptTemplate(
-    "dapo",
-    "A conversation between user and assistant. The user asks a question, and the assistant solves it. The time limit "
-    "is set to 20,480 tokens. If the assistant's response exceeds this limit, a progressively increasing penalty with "
-    "the number of tokens exceeded will be applied.\nuser\nSolve the following math problem step by step. The last "
-    "line of your response should be of the form Answer: $Answer (without quotes) where $Answer is the answer to the "
-    "problem.\n"
-    f'{QUESTION}\nRemember to put your answer on its own line after "Answer:".\nassistant',
-    arms="DAPO-Qwen-32B and Qwen2.5-32B (App. E calls it the old prompt). Bytes of the published code (`abel`), which "
-    "are those of the example that DAPO-Qwen-32B is released with: plain words, no ChatML.",
-)
-VERL_R1 = PromptTemplate(
-    "verl_r1",
-    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
-    "first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
-    "process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> "
-    f"reasoning process here </think> <answer> answer here </answer>. User: {QUESTION}\nAssistant:",
-    arms="Qwen2.5-7B and its PPO, GRPO, Reinforce++, RLOO, ReMax and DAPO descendants on Omni-MATH-Rule and MATH500 "
-    "(App. E, Fig. 27, where `Assistant:` opens a line; `deepseek-r1` of the published code writes a full stop and a "
-    "space there instead).",
-)
-SIMPLERL_LLAMA = PromptTemplate(
-    "simplerl_llama",
-    f"Question:\n{QUESTION}\nAnswer:\nLet's think step by step.\n",
-    arms="Llama-3.1-8B and its SimpleRL-Zoo model (`abel` of SimpleRL-Zoo's code, its simple prompt). App. E gives "
-    "LLaMA no prompt of its own; to ask it as Qwen2.5 is asked, take qwen_boxed.",
-)
-CHAT = PromptTemplate(
-    "chat",
-    f"{QUESTION}\n{BOXED}",
-    arms="Models with a chat template of their own: Qwen2.5-7B-Instruct, Qwen2.5-Math-7B-Instruct and "
-    "DeepSeek-R1-Distill-Qwen, whose model card asks for this instruction in the user's turn (Fig. 7; App. E gives no "
-    "prompt for them).",
-    chat=True,
-)
-CODE_R1 = PromptTemplate(
-    "code_r1",
-    _chatml(
-        "You are a helpful programming assistant. The user will ask you a question and you as the assistant solve it. "
-        "The assistant first thinks how to solve the task through reasoning and then provides the user with the final "
-        "answer. The reasoning process and answer are enclosed within <think>...</think> and <answer>...</answer> "
-        "tags, respectively.",
-        QUESTION,
-    ),
-    arms="Training of CodeR1-Zero from Qwen2.5-7B-Instruct-1M (App. E, Fig. 23; Code-R1's own code).",
-)
-HUMANEVAL_PLUS = PromptTemplate(
-    "humaneval_plus",
-    _chatml(
-        "You are a helpful assistant.",
-        "Please provide a self-contained Python script that solves the following problem in a markdown code block:\n"
-        f"```\n{QUESTION}\n```\n",
-        "Below is a Python script with a self-contained function that solves the problem and passes corresponding "
-        "tests:\n```python\n",
-    ),
-    arms="Qwen2.5-7B-Instruct-1M and CodeR1-Zero on HumanEval+ and MBPP+ (App. E, Fig. 25; line ends and the stripped "
-    "question as in EvalPlus).",
-    strips=True,
-)
+
+ASSISTANT = "You are a helpful assistant."
+BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
 SCRIPT = (
     "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the sample "
     "inputs). Enclose your code within delimiters as follows. Ensure that when the python program runs, it reads the "
@@ -137,44 +57,98 @@ FUNCTION = (
     "You will use the following starter code to write the solution to the problem and enclose your code within "
     "delimiters."
 )
-LIVECODEBENCH = PromptTemplate(
-    "livecodebench",
-    _livecodebench(SCRIPT, "# YOUR CODE HERE"),
-    with_starter=_livecodebench(FUNCTION, STARTER),
-    arms="Qwen2.5-7B-Instruct-1M and CodeR1-Zero on LiveCodeBench (App. E, Fig. 24: the benchmark's own prompt for "
-    "Qwen2.5, with ```python appended). Bytes of the benchmark's code at 28fef95, where the figure differs.",
-)
+# Guess control: an arm of the base's weights asked so gives each problem's rate without a chain of thought (the filter
+# of Fig. 12; the paper does not print its wording, this one is ours).
 ANSWER_ONLY = PromptTemplate(
     "answer_only",
-    _chatml(
-        "You are a helpful assistant.",
-        f"{QUESTION}\nDo not reason. Reply with nothing but the final answer within \\boxed{{}}.",
-    ),
-    arms="Guess control: an arm of the base's weights asked so gives each problem's rate without a chain of thought "
-    "(the filter of Fig. 12; the paper does not print its wording, this one is ours).",
-)
-LIVECODEBENCH_CHAT = PromptTemplate(
-    "livecodebench_chat",
-    _livecodebench_user(SCRIPT, "# YOUR CODE HERE"),
-    with_starter=_livecodebench_user(FUNCTION, STARTER),
-    arms="DeepSeek-R1-Distill-Qwen-14B and DeepCoder-14B-Preview on LiveCodeBench: the words of the benchmark's own "
-    "prompt for DeepSeek-R1 in the user's turn of the models' chat template (App. E gives no prompt for them).",
-    chat=True,
+    _chatml(ASSISTANT, f"{QUESTION}\nDo not reason. Reply with nothing but the final answer within \\boxed{{}}."),
 )
 TEMPLATES = (
-    QWEN_BOXED, OAT, DAPO, VERL_R1, SIMPLERL_LLAMA, CHAT, CODE_R1, HUMANEVAL_PLUS, LIVECODEBENCH, LIVECODEBENCH_CHAT,
+    # Qwen2.5-7B / 14B / 32B and their SimpleRL-Zoo models (App. E, Fig. 21; `qwen-boxed` of the published code, which
+    # takes it for Oat-Zero and Qwen2.5-Math-7B too).
+    PromptTemplate("qwen_boxed", _chatml(ASSISTANT, f"{QUESTION}\n{BOXED}")),
+    # Qwen2.5-Math-7B-Oat-Zero and Qwen2.5-Math-7B (App. E, Fig. 22; `qwen_math` of Oat-Zero's own code).
+    PromptTemplate("oat", _chatml(BOXED, QUESTION)),
+    # DAPO-Qwen-32B and Qwen2.5-32B (App. E calls it the old prompt). Bytes of the published code (`abel`), which are
+    # those of the example that DAPO-Qwen-32B is released with: plain words, no ChatML.
+    PromptTemplate(
+        "dapo",
+        "A conversation between user and assistant. The user asks a question, and the assistant solves it. The time "
+        "limit is set to 20,480 tokens. If the assistant's response exceeds this limit, a progressively increasing "
+        "penalty with the number of tokens exceeded will be applied.\nuser\nSolve the following math problem step by "
+        "step. The last line of your response should be of the form Answer: $Answer (without quotes) where $Answer is "
+        "the answer to the problem.\n"
+        f'{QUESTION}\nRemember to put your answer on its own line after "Answer:".\nassistant',
+    ),
+    # Qwen2.5-7B and its PPO, GRPO, Reinforce++, RLOO, ReMax and DAPO descendants on Omni-MATH-Rule and MATH500 (App. E,
+    # Fig. 27, where `Assistant:` opens a line; `deepseek-r1` of the published code writes a full stop and a space there
+    # instead).
+    PromptTemplate(
+        "verl_r1",
+        "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The "
+        "assistant first thinks about the reasoning process in the mind and then provides the user with the answer. "
+        "The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> tags, "
+        "respectively, i.e., <think> reasoning process here </think> <answer> answer here </answer>. "
+        f"User: {QUESTION}\nAssistant:",
+    ),
+    # Llama-3.1-8B and its SimpleRL-Zoo model (`abel` of SimpleRL-Zoo's code, its simple prompt). App. E gives LLaMA no
+    # prompt of its own; to ask it as Qwen2.5 is asked, take qwen_boxed.
+    PromptTemplate("simplerl_llama", f"Question:\n{QUESTION}\nAnswer:\nLet's think step by step.\n"),
+    # Models with a chat template of their own: Qwen2.5-7B-Instruct, Qwen2.5-Math-7B-Instruct and
+    # DeepSeek-R1-Distill-Qwen, whose model card asks for this instruction in the user's turn (Fig. 7; App. E gives no
+    # prompt for them).
+    PromptTemplate("chat", f"{QUESTION}\n{BOXED}", chat=True),
+    # Training of CodeR1-Zero from Qwen2.5-7B-Instruct-1M (App. E, Fig. 23; Code-R1's own code).
+    PromptTemplate(
+        "code_r1",
+        _chatml(
+            "You are a helpful programming assistant. The user will ask you a question and you as the assistant solve "
+            "it. The assistant first thinks how to solve the task through reasoning and then provides the user with "
+            "the final answer. The reasoning process and answer are enclosed within <think>...</think> and "
+            "<answer>...</answer> tags, respectively.",
+            QUESTION,
+        ),
+    ),
+    # Qwen2.5-7B-Instruct-1M and CodeR1-Zero on HumanEval+ and MBPP+ (App. E, Fig. 25; line ends and the stripped
+    # question as in EvalPlus).
+    PromptTemplate(
+        "humaneval_plus",
+        _chatml(
+            ASSISTANT,
+            "Please provide a self-contained Python script that solves the following problem in a markdown code "
+            f"block:\n```\n{QUESTION}\n```\n",
+            "Below is a Python script with a self-contained function that solves the problem and passes corresponding "
+            "tests:\n```python\n",
+        ),
+        strips=True,
+    ),
+    # Qwen2.5-7B-Instruct-1M and CodeR1-Zero on LiveCodeBench (App. E, Fig. 24: the benchmark's own prompt for Qwen2.5,
+    # with ```python appended). Bytes of the benchmark's code at 28fef95, where the figure differs.
+    PromptTemplate(
+        "livecodebench",
+        _livecodebench_qwen(SCRIPT, "# YOUR CODE HERE"),
+        with_starter=_livecodebench_qwen(FUNCTION, STARTER),
+    ),
+    # DeepSeek-R1-Distill-Qwen-14B and DeepCoder-14B-Preview on LiveCodeBench: the words of the benchmark's own prompt
+    # for DeepSeek-R1 in the user's turn of the models' chat template (App. E gives no prompt for them).
+    PromptTemplate(
+        "livecodebench_chat",
+        _livecodebench(SCRIPT, "# YOUR CODE HERE"),
+        with_starter=_livecodebench(FUNCTION, STARTER),
+        chat=True,
+    ),
     ANSWER_ONLY,
-)  # fmt: skip
+)
 
 
 def template(name: str) -> PromptTemplate:
-    """The template of that name. Raises UserError with the nearest right name."""
-    names = [known.name for known in TEMPLATES]
-    if name not in names:
-        near = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1)
+    """The template of that name. Raises UserError with the nearest name that there is."""
+    known = {each.name: each for each in TEMPLATES}
+    if name not in known:
+        near = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1)
         meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"there is no prompt {name!r}{meant} (there are: {', '.join(names)})")
-    return TEMPLATES[names.index(name)]
+        raise UserError(f"there is no prompt {name!r}{meant} (there are: {', '.join(known)})")
+    return known[name]
 
 
 def render(name: str, question: str, tokenizer: TextTokenizer, starter_code: str = "") -> str:

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 
 from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.grading.pool.pool import map_verdicts
-from rlvr_limit.tasks.math import BENCHMARKS, Question, load
+from rlvr_limit.tasks.benchmarks import BENCHMARKS, load
+from rlvr_limit.tasks.questions import Question
 from rlvr_limit.types import Problem, UserError, Verdict
 from tests.benchmarks.math_rewriting import CHANGE, KEEP
 
@@ -41,10 +42,12 @@ def main() -> int:
 
 
 def read(data_dir: str) -> Iterator[tuple[str, tuple[Question, ...]]]:
-    """Every benchmark that the folder has."""
+    """Every benchmark of mathematics that the folder has, split ones whole."""
     for benchmark in BENCHMARKS:
+        if benchmark.part or benchmark.several:
+            continue
         try:
-            yield benchmark.name, load(benchmark.name, data_dir)
+            yield benchmark.name, load(benchmark.name, data_dir)[0]
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
 

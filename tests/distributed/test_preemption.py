@@ -26,7 +26,7 @@ class Late:
         self.left -= 1
         return self.left < 0
 
-    def raise_if_preempted(self) -> None:
+    def heed(self) -> None:
         if self:
             raise Preempted
 

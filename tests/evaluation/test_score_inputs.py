@@ -46,16 +46,16 @@ GOOD = {"problem_id": "mine/0", "text": "4"}
     ("row", "said"),
     [
         ("{oops", r"gt.jsonl:2: no JSON"),
-        (["mine/0", "4"], r"gt.jsonl:2: found list, but a JSON object"),
-        ({"text": "4"}, r"gt.jsonl:2: found 0 of the fields problem_id and problem, one of them is right"),
+        (["mine/0", "4"], r"gt.jsonl:2: a list is not a JSON object"),
+        ({"text": "4"}, r"gt.jsonl:2: found 0 of the fields problem_id and problem; it must be one"),
         (GOOD | {"problem": "2 + 2?"}, r"gt.jsonl:2: found 2 of the fields problem_id and problem"),
-        ({"problem_id": "mine/0"}, r"gt.jsonl:2: field 'text' is None, but a text"),
-        (GOOD | {"text": "  "}, r"gt.jsonl:2: field 'text' is '  ', but a text"),
+        ({"problem_id": "mine/0"}, r"gt.jsonl:2: field 'text': None is not a text"),
+        (GOOD | {"text": "  "}, r"gt.jsonl:2: field 'text': '  ' is not a text"),
         (
             GOOD | {"problem_id": "mine/7"},
-            r"gt.jsonl:2: field 'problem_id' is 'mine/7', but one of this study, as 'mine/0'",
+            r"gt.jsonl:2: field 'problem_id': 'mine/7' is not one of this study, as 'mine/0'",
         ),
-        ({"problem": "5 + 5?", "text": "10"}, r"gt.jsonl:2: field 'problem' is '5 \+ 5\?', but one of this study"),
+        ({"problem": "5 + 5?", "text": "10"}, r"gt.jsonl:2: field 'problem': '5 \+ 5\?' is not one of this study"),
     ],
 )
 def test_a_bad_line_of_references_is_named(tmp_path, row, said):

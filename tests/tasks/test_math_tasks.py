@@ -13,7 +13,9 @@ import pyarrow.parquet
 import pytest
 
 from rlvr_limit.grading.math.grade import grade
-from rlvr_limit.tasks.math import BENCHMARKS, Question, load, load_file, split_omni_math
+from rlvr_limit.tasks import benchmarks
+from rlvr_limit.tasks.benchmarks import BENCHMARKS, BY_NAME, split_omni_math
+from rlvr_limit.tasks.questions import Question
 from rlvr_limit.types import Problem, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +72,10 @@ def write(folder, name, rows):
     return folder
 
 
+def load(name, data_dir):
+    return benchmarks.load(name, data_dir)[0]
+
+
 def questions(count):
     return tuple(Question(f"omni_math/{i}", f"Question {i}?", str(i)) for i in range(count))
 
@@ -94,15 +100,15 @@ def test_reference_of_every_benchmark_grades_itself_right(tmp_path, name):
 
 
 def test_every_benchmark_of_the_table_is_tested():
-    assert {entry.name for entry in BENCHMARKS} == set(OFFICIAL)
+    mathematics = [entry for entry in BENCHMARKS if not entry.part and not entry.several]
+    assert {entry.name for entry in mathematics} == set(OFFICIAL)
 
 
-def test_ids_and_order_do_not_depend_on_the_limit(tmp_path):
+def test_ids_and_order_are_those_of_the_file(tmp_path):
     write(tmp_path, "math500.jsonl", [{"problem": f"{i}?", "answer": str(i)} for i in range(20)])
     everything = load("math500", tmp_path)
     assert [entry.id for entry in everything] == [f"math500/{i}" for i in range(20)]
-    assert load("math500", tmp_path, limit=7) == everything[:7]
-    assert load("math500", str(tmp_path), limit=99) == everything
+    assert load("math500", str(tmp_path)) == everything
 
 
 def test_shards_and_folders_are_found(tmp_path):
@@ -144,7 +150,8 @@ def test_a_training_set_leaves_out_what_has_no_reference_or_comes_twice_and_says
 
 def test_a_file_of_ones_own_is_problems_and_answers(tmp_path):
     rows = [{"problem": f"{i}?", "answer": a} for i, a in enumerate(["x", 5, 0.5, ["1", 2], ["3"]])]
-    found = load_file(write(tmp_path, "mine.jsonl", rows) / "mine.jsonl")
+    found, note = benchmarks.load(str(write(tmp_path, "mine.jsonl", rows) / "mine.jsonl"))
+    assert note == "mine.jsonl: problems of one's own."
     assert [entry.answer for entry in found] == ["x", "5", "0.5", ("1", "2"), "3"]
     assert [entry.id for entry in found] == [f"mine/{i}" for i in range(5)]
 
@@ -162,9 +169,9 @@ def test_a_file_of_ones_own_is_problems_and_answers(tmp_path):
 def test_a_bad_row_of_ones_own_is_named(tmp_path, row, said):
     path = write(tmp_path, "mine.jsonl", [{"problem": "a", "answer": "1"}, row]) / "mine.jsonl"
     with pytest.raises(UserError, match=rf"mine.jsonl:2: .*{said}"):
-        load_file(path)
-    with pytest.raises(UserError, match="found no"):
-        load_file(tmp_path / "other.jsonl")
+        load(str(path), None)
+    with pytest.raises(UserError, match="file of problems: found no .*other.jsonl"):
+        load(str(tmp_path / "other.jsonl"), None)
 
 
 GOOD = '{"problem": "p", "answer": "1"}'
@@ -180,7 +187,7 @@ GOOD = '{"problem": "p", "answer": "1"}'
         ([GOOD, '{"problem": "q", "answer": null}'], ["math500.jsonl:2", "'answer'", "missing"]),
         ([GOOD, '{"problem": " ", "answer": "1"}'], ["math500.jsonl:2", "'problem'", "not empty"]),
         ([GOOD, '{"problem": "q", "answer": 5}'], ["math500.jsonl:2", "'answer'", "5", "text"]),
-        ([GOOD, '{"problem": "q", "answer": "1"}', GOOD], ["math500.jsonl:3", "'problem'", "math500.jsonl:1"]),
+        ([GOOD, '{"problem": "q", "answer": "1"}', GOOD], ["math500.jsonl:3", "its question", "math500.jsonl:1"]),
         ([], ["math500.jsonl", "no rows"]),
     ],
 )
@@ -208,19 +215,17 @@ def test_a_reference_that_is_not_where_it_should_be_is_refused(tmp_path, name, r
 
 def test_the_same_row_name_twice_is_refused(tmp_path):
     rows = [{"id": 60, "problem": "a", "answer": "1"}, {"id": 60, "problem": "b", "answer": "2"}]
-    with pytest.raises(UserError, match="aime24.jsonl:2: row name is the same as in .*aime24.jsonl:1: 'aime24/60'"):
+    with pytest.raises(UserError, match="aime24.jsonl:2: its row name is that of .*aime24.jsonl:1 too: 'aime24/60'"):
         load("aime24", write(tmp_path, "aime24.jsonl", rows))
 
 
 def test_what_cannot_be_found_is_said(tmp_path):
-    with pytest.raises(UserError, match="one of gsm8k, math500, minerva_math, olympiadbench, aime24, amc23, omni_math"):
+    with pytest.raises(UserError, match="benchmark: 'math5000' is not one of gsm8k, math500, .*, nor a file"):
         load("math5000", tmp_path)
     with pytest.raises(UserError, match="has no file math500"):
         load("math500", tmp_path)
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         load("math500", tmp_path / "nowhere")
-    with pytest.raises(UserError, match="at least 1"):
-        load("math500", tmp_path, limit=0)
     for suffix in (".jsonl", ".parquet"):
         write(tmp_path, f"amc23{suffix}", [OFFICIAL["amc23"][1]])
     with pytest.raises(UserError, match="exactly one of them"):
@@ -230,28 +235,37 @@ def test_what_cannot_be_found_is_said(tmp_path):
         load("aime24", tmp_path)
 
 
+def split(everything, data_dir, seed=0):
+    (train, note), (test, _) = (
+        split_omni_math(everything, BY_NAME[f"omni_{part}"], data_dir, seed) for part in ("train", "test")
+    )
+    return train, test, note
+
+
 def test_seeded_split_is_disjoint_complete_stable_and_says_what_it_is():
     everything = questions(2821)
-    split = split_omni_math(everything, None, seed=3)
-    assert (len(split.train), len(split.test)) == (2000, 821)
-    assert {*split.train, *split.test} == set(everything)
-    assert "not the paper's" in split.label
-    assert split == split_omni_math(everything, None, seed=3) != split_omni_math(everything, None, seed=4)
+    train, test, note = split(everything, None, seed=3)
+    assert (len(train), len(test)) == (2000, 821)
+    assert {*train, *test} == set(everything)
+    assert note == "omni_train: 2000 problems, drawn by seed 3, not the paper's split."
+    assert (train, test, note) == split(everything, None, seed=3) != split(everything, None, seed=4)
 
 
 def test_split_of_the_folder_decides(tmp_path):
     (tmp_path / "omni_math_split.json").write_text('{"train": [2, 0], "test": [1]}')
-    split = split_omni_math(questions(4), tmp_path, seed=0)
-    assert [q.id for q in split.train] == ["omni_math/2", "omni_math/0"] and split.test[0].id == "omni_math/1"
-    assert split.label == "from omni_math_split.json"
+    write(tmp_path, "omni_math.jsonl", [{"problem": f"Question {i}?", "answer": str(i)} for i in range(4)])
+    train, note = benchmarks.load("omni_train", tmp_path)
+    assert [q.id for q in train] == ["omni_train/2", "omni_train/0"]
+    assert [q.id for q in load("omni_test", tmp_path)] == ["omni_test/1"]
+    assert note == "omni_train: 2 problems, from omni_math_split.json."
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"train": [0]}', "is right"),
-        ("{", "is right"),
-        ("[1]", "is right"),
+        ('{"train": [0]}', "it must be"),
+        ("{", "it must be"),
+        ("[1]", "it must be"),
         ('{"train": [0, 4], "test": []}', "row 4"),
         ('{"train": [0, 1], "test": [1]}', "1 rows stand there twice"),
     ],
@@ -259,7 +273,7 @@ def test_split_of_the_folder_decides(tmp_path):
 def test_a_bad_split_file_is_refused(tmp_path, text, said):
     (tmp_path / "omni_math_split.json").write_text(text)
     with pytest.raises(UserError, match=said):
-        split_omni_math(questions(4), tmp_path, seed=0)
+        split(questions(4), tmp_path)
 
 
 HUB_FILES = {"README.md": b"not data", "data/train-00000-of-00001.parquet": b""}
@@ -303,8 +317,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 def load_from(endpoint, home):
     code = (
-        "from rlvr_limit.tasks.math import load\nfrom rlvr_limit.types import UserError\n"
-        "try:\n    print(load('aime24'))\nexcept UserError as error:\n    print('error:', error)"
+        "from rlvr_limit.tasks.benchmarks import load\nfrom rlvr_limit.types import UserError\n"
+        "try:\n    print([(q.id, q.question, q.answer) for q in load('aime24')[0]])\n"
+        "except UserError as error:\n    print('error:', error)"
     )
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
@@ -324,7 +339,7 @@ def test_hub_files_are_downloaded_kept_and_found_again_without_the_hub(tmp_path)
     finally:
         server.shutdown()
         server.server_close()
-    assert out == "(Question(id='aime24/60', question='Aya?', answer='025'),)\n"
+    assert out == "[('aime24/60', 'Aya?', '025')]\n"
     assert load_from(endpoint, tmp_path / "home") == out
     refused = load_from(endpoint, tmp_path / "empty")
     assert refused.startswith("error: hub data set HuggingFaceH4/aime_2024 cannot be had")
