@@ -3,10 +3,11 @@
 from .architecture import check_vocabulary, read_model_config, stop_tokens
 from .hub import resolve
 from .huggingface import export_hf, load_hf
-from .states import TrainStates, load_params, save_params, weights_sha256
+from .train_checkpoints import TrainCheckpoints
+from .weights import load_params, save_params, weights_sha256
 
 __all__ = [
-    "TrainStates",
+    "TrainCheckpoints",
     "check_vocabulary",
     "export_hf",
     "load_hf",

@@ -13,12 +13,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from rlvr_limit.distributed.mesh import on_host, parameter_shardings
+from rlvr_limit.distributed.mesh import fetch_uncached, parameter_shardings
 from rlvr_limit.models.decoder import ModelConfig, ParameterSpec, Params, parameter_specs
 from rlvr_limit.types import UserError
 
 from .architecture import TOKEN_FIELDS, model_config_json, read_json
-from .tensors import Draft, Stored, find_tensors, plan_files, read_part, same_values, write_file, write_index
+from .tensors import StoredTensor, equal_tensors, find_tensors, read_part, write_tensors
 
 TENSORS = {
     "embedding": ("model.embed_tokens.weight", ((0,), (1,))),
@@ -59,8 +59,8 @@ TOKENIZER_FILES = (
 )
 
 
-class Place(NamedTuple):
-    """One parameter: its spec, its name in a file, and the axes there (see TENSORS)."""
+class FileLayout(NamedTuple):
+    """How a parameter stands in a file: its spec, its name there, and the axes there (see TENSORS)."""
 
     spec: ParameterSpec
     name: str
@@ -82,13 +82,13 @@ def load_hf(folder: Path, config: ModelConfig, mesh: Mesh) -> Params:
     that is missing or cut off, or the tensor that is missing, unexpected or of a wrong shape.
     """
     stored = find_tensors(folder)
-    places, tree = places_of(config)
-    _check(folder, stored, places, config)
+    layouts, tree = file_layouts(config)
+    _check(folder, stored, layouts, config)
     shardings = jax.tree.leaves(parameter_shardings(parameter_specs(config), mesh))
-    leaves: list[Any] = [None] * len(places)
+    leaves: list[Any] = [None] * len(layouts)
     # Largest first: the one host copy is then never on top of all the rest.
-    for i in sorted(range(len(places)), key=lambda i: -math.prod(places[i].spec.shape)):
-        leaves[i] = _load(stored[places[i].name], places[i], shardings[i], jax.numpy.dtype(config.dtype))
+    for i in sorted(range(len(layouts)), key=lambda i: -math.prod(layouts[i].spec.shape)):
+        leaves[i] = _load(stored[layouts[i].name], layouts[i], shardings[i], jax.numpy.dtype(config.dtype))
     return tree.unflatten(leaves)
 
 
@@ -99,62 +99,60 @@ def export_hf(folder: Path, params: Params, config: ModelConfig, tokenizer_folde
     Raises UserError if the folder is there already, or if no supported architecture computes what `config` says.
     """
     if folder.exists():
-        raise UserError(f"export: {folder} is there already; a folder that is not would be right")
+        raise UserError(f"export: {folder} is there already; name a folder that is not")
     token_ids = {}
     if tokenizer_folder is not None:
         source = tokenizer_folder / "config.json"
         fields = read_json(source) if source.is_file() else {}
         token_ids = {name: fields[name] for name in TOKEN_FIELDS if name in fields}
     text = json.dumps(model_config_json(config, token_ids), indent=2)
-    places, tree = places_of(config)
-    leaves = dict(zip((place.name for place in places), tree.flatten_up_to(params), strict=True))
-    by_name = {place.name: place for place in places}
-    drafts = [Draft(p.name, leaves[p.name].dtype, p.file_shape) for p in places]
+    layouts, tree = file_layouts(config)
+    parameters = {layout.name: (layout, x) for layout, x in zip(layouts, tree.flatten_up_to(params), strict=True)}
 
-    def values(draft: Draft) -> np.ndarray:
-        return on_host(leaves[draft.name]).transpose(by_name[draft.name].axes).reshape(draft.shape)
+    def values(name: str) -> np.ndarray:
+        layout, x = parameters[name]
+        return np.ascontiguousarray(fetch_uncached(x).transpose(layout.axes).reshape(layout.file_shape))
 
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     (unfinished / "config.json").write_text(text + "\n", encoding="utf-8")
-    files = plan_files(drafts)
-    for file, part in files:
-        write_file(unfinished / file, part, values)
-    write_index(unfinished, files)
+    write_tensors(unfinished, {name: x.nbytes for name, (_, x) in parameters.items()}, values)
     for file in TOKENIZER_FILES:
         if tokenizer_folder is not None and (tokenizer_folder / file).is_file():
             shutil.copyfile(tokenizer_folder / file, unfinished / file)
     unfinished.rename(folder)
 
 
-def places_of(config: ModelConfig) -> tuple[list[Place], Any]:
-    """Where each parameter stands in a file, in the order of the tree's leaves, and the tree."""
-    specs = parameter_specs(config)
-    found, tree = jax.tree_util.tree_flatten_with_path(specs, is_leaf=lambda x: isinstance(x, ParameterSpec))
-    places = []
-    for path, spec in found:
+def file_layouts(config: ModelConfig) -> tuple[list[FileLayout], Any]:
+    """How each parameter stands in a file, in the order of the tree's leaves, and the tree."""
+    specs, tree = jax.tree_util.tree_flatten_with_path(
+        parameter_specs(config), is_leaf=lambda x: isinstance(x, ParameterSpec)
+    )
+    layouts = []
+    for path, spec in specs:
         name, groups = TENSORS[path[-1].key]
-        places.append(Place(spec, name.format(layer=path[1].idx) if len(path) > 1 else name, groups))
-    return places, tree
+        layouts.append(FileLayout(spec, name.format(layer=path[1].idx) if len(path) > 1 else name, groups))
+    return layouts, tree
 
 
-def _check(folder: Path, stored: dict[str, Stored], places: list[Place], config: ModelConfig) -> None:
-    wanted = {place.name: place for place in places}
+def _check(folder: Path, stored: dict[str, StoredTensor], layouts: list[FileLayout], config: ModelConfig) -> None:
+    """Raises UserError unless the folder holds exactly the model's tensors."""
+    wanted = {layout.name: layout for layout in layouts}
     missing = [name for name in wanted if name not in stored]
     if missing:
         raise UserError(f"{folder}: tensors missing: {_some(missing)}; config.json asks for them")
-    for name, place in wanted.items():
-        if stored[name].shape != place.file_shape:
+    for name, layout in wanted.items():
+        if stored[name].shape != layout.file_shape:
             raise UserError(
-                f"{stored[name].path}: tensor {name}: found shape {list(stored[name].shape)}, "
-                f"but {list(place.file_shape)} would be right by config.json"
+                f"{stored[name].path}: tensor {name}: its shape is {list(stored[name].shape)}, but by config.json it "
+                f"must be {list(layout.file_shape)}"
             )
     head, embedding = (TENSORS[name][0] for name in ("unembedding", "embedding"))
     extra = [name for name in stored if name not in wanted and not INERT_BUFFER.fullmatch(name)]
     if config.tied_embedding and head in extra:
         extra.remove(head)
-        if not same_values(stored[head], stored[embedding]):
+        if not equal_tensors(stored[head], stored[embedding]):
             raise UserError(f"{stored[head].path}: tensor {head} differs from {embedding}, but config.json ties them")
     if extra:
         raise UserError(
@@ -167,16 +165,15 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def _load(stored: Stored, place: Place, sharding: NamedSharding, dtype: np.dtype) -> jax.Array:
+def _load(stored: StoredTensor, layout: FileLayout, sharding: NamedSharding, dtype: np.dtype) -> jax.Array:
     """One parameter onto its devices; each part that differs is read once, whatever number of devices holds it."""
-    shape, parts = place.spec.shape, {}
+    shape, parts = layout.spec.shape, {}
 
     def part(index: tuple[slice, ...]) -> np.ndarray:
         bounds = tuple(i.indices(n)[:2] for i, n in zip(index, shape, strict=True))
         if bounds not in parts:
-            ranges = [_merged(bounds, shape, group) for group in place.groups]
-            rows, columns = ranges if len(ranges) == 2 else (*ranges, slice(0, 1))
-            array = read_part(stored, rows, columns, dtype, transposed=place.axes != tuple(range(len(shape))))
+            ranges = tuple(_merged(bounds, shape, group) for group in layout.groups)
+            array = read_part(stored, ranges, dtype, transposed=layout.axes != tuple(range(len(shape))))
             parts[bounds] = array.reshape([stop - start for start, stop in bounds])
         return parts[bounds]
 

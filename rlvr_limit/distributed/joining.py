@@ -1,4 +1,4 @@
-"""How a process joins the others of its run, and what tells of it where it ends without a word."""
+"""How a process joins the others of its run, and a watchdog that says so where it ends without a word."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import jax
 from jax._src import cloud_tpu_init, distributed
 
 from rlvr_limit.distributed.hosts import START_SECONDS, Hosts, first_line
-from rlvr_limit.types import UserError
+from rlvr_limit.types import UserError, not_allowed
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,19 @@ def start(config: HostsConfig) -> Hosts:
     by_hand = all(given.values())
     if any(given.values()) and not by_hand:
         lacking = ", ".join(f"hosts.{name}" for name, is_given in given.items() if not is_given)
-        raise UserError(
-            f"config.hosts: {lacking} not given; all of coordinator, count and index would be right, or none"
-        )
-    if by_hand and (config.index >= config.count or not re.fullmatch(r".+:\d+", config.coordinator)):
-        raise UserError(
-            f"config.hosts: found index {config.index} of {config.count} at {config.coordinator!r}; "
-            "an index below count and an address such as 10.0.0.1:1234 would be right"
-        )
+        raise UserError(f"config.hosts: {lacking} not given: coordinator, count and index are given all or none")
+    if by_hand and config.index >= config.count:
+        raise not_allowed("config.hosts.index", config.index, f"in [0, {config.count - 1}]")
+    if by_hand and not re.fullmatch(r".+:\d+", config.coordinator):
+        raise not_allowed("config.hosts.coordinator", config.coordinator, "an address such as 10.0.0.1:1234")
     if not by_hand and not _is_launched_with_others():
-        return _of_replicas(config, 0, 1, None)
+        return _hosts(config, 0, 1)
     # A host may die while others sample: they go on without it.
     jax.config.update("jax_enable_recoverability", True)
     jax.config.update("jax_enable_preemption_service", False)
     explicit = {"coordinator_address": config.coordinator, "num_processes": config.count, "process_id": config.index}
     if config.index > 0:
-        _reach(config.coordinator, config.index)
+        _wait_for_listener(config.coordinator, config.index)
     watchdog = _watchdog(config)
     try:
         jax.distributed.initialize(
@@ -75,15 +72,13 @@ def start(config: HostsConfig) -> Hosts:
     state = distributed.global_state
     if state.num_processes == 1:
         jax.distributed.shutdown()
-        return _of_replicas(config, 0, 1, None, watchdog)
-    return _of_replicas(config, state.process_id, state.num_processes, state.client, watchdog)
+        return _hosts(config, 0, 1, None, watchdog)
+    return _hosts(config, state.process_id, state.num_processes, state.client, watchdog)
 
 
-def _of_replicas(config: HostsConfig, index: int, count: int, client: Any, watchdog: Any = None) -> Hosts:
+def _hosts(config: HostsConfig, index: int, count: int, client: Any = None, watchdog: Any = None) -> Hosts:
     if config.hosts_per_replica < 1 or count % config.hosts_per_replica:
-        raise UserError(
-            f"config.hosts.hosts_per_replica: found {config.hosts_per_replica}, but a divisor of {count} hosts is right"
-        )
+        raise not_allowed("config.hosts.hosts_per_replica", config.hosts_per_replica, f"a divisor of {count} hosts")
     return Hosts(index, count, client, config.patience, config.hosts_per_replica, watchdog)
 
 
@@ -93,7 +88,7 @@ def _is_launched_with_others() -> bool:
     return any(number > 1 for number in steps) or cloud_tpu_init.running_in_cloud_tpu_vm
 
 
-def _reach(address: str, index: int) -> None:
+def _wait_for_listener(address: str, index: int) -> None:
     """UserError where nobody listens at host 0's address: JAX would abort the process, without a line."""
     host, _, port = address.rpartition(":")
     end = time.monotonic() + START_SECONDS
@@ -105,7 +100,7 @@ def _reach(address: str, index: int) -> None:
             if time.monotonic() > end:
                 raise UserError(
                     f"config.hosts.coordinator: host {index} found nobody at {address} within {START_SECONDS} s "
-                    f"({error}); the address of host 0, which must be running, would be right"
+                    f"({error}): it must be the address of host 0, and host 0 must be running"
                 ) from error
             time.sleep(0.5)
 

@@ -26,7 +26,7 @@ RULES = {
 }
 """Logical axis -> the mesh axes it is cut over; an axis that is not named here lies whole on every device.
 
-rows are sequences or slots; draws are the same rows where each device draws tokens from whole distributions."""
+rows are sequences; draws are the same rows where each device draws tokens from whole distributions."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def over_hosts(config: MeshConfig, hosts: int, axis: str) -> MeshConfig:
     return replace(config, **{axis: getattr(config, axis) * hosts})
 
 
-def arranged(config: MeshConfig, devices: Sequence[Any], hosts: int, axis: str) -> np.ndarray:
+def arrange_devices(config: MeshConfig, devices: Sequence[Any], hosts: int, axis: str) -> np.ndarray:
     """Devices, given host by host, as over_hosts says: along the axis each host has a stretch of its own."""
     shape = (hosts, config.data, config.fsdp, config.tensor)
     return np.concatenate(np.array(devices).reshape(shape), axis=AXES.index(axis))
@@ -58,18 +58,15 @@ def arranged(config: MeshConfig, devices: Sequence[Any], hosts: int, axis: str) 
 def make_mesh(config: MeshConfig, hosts: Sequence[int] = ()) -> Mesh:
     """A mesh of the first data * fsdp * tensor devices of this host, or of each of these as over_hosts says.
 
-    Raises UserError where there are fewer, or where JAX was told to leave out the CPU, on which curves are computed.
+    Raises UserError where there are fewer.
     """
-    platforms = jax.config.jax_platforms
-    if platforms and "cpu" not in platforms.split(","):
-        raise UserError(f"JAX_PLATFORMS is {platforms!r}, but curves need the CPU too: '{platforms},cpu' is right")
     shape = (config.data, config.fsdp, config.tensor)
     wanted = math.prod(shape)
     if min(shape) < 1 or wanted > jax.local_device_count():
         raise UserError(f"config.mesh: {shape} needs {wanted} devices, this machine has {jax.local_device_count()}")
     if not hosts:
         return Mesh(np.array(all_devices()[:wanted]).reshape(shape), AXES)
-    return Mesh(arranged(config, _of_hosts(hosts, wanted), len(hosts), REPLICA_AXIS), AXES)
+    return Mesh(arrange_devices(config, _devices_of(hosts, wanted), len(hosts), REPLICA_AXIS), AXES)
 
 
 def all_devices() -> list[jax.Device]:
@@ -77,25 +74,20 @@ def all_devices() -> list[jax.Device]:
     return jax.local_devices()
 
 
-def place_among_hosts() -> tuple[int, int]:
-    """(index of this process, number of processes) of a run on several hosts; (0, 1) on one."""
-    return jax.process_index(), jax.process_count()
+def mesh_of_all_hosts(mesh: Mesh) -> Mesh:
+    """The devices of `mesh` of all hosts of a run, side by side along fsdp; on one host, mesh itself.
 
-
-def of_all_hosts(mesh: Mesh) -> Mesh:
-    """The mesh of what `mesh` is on each host of a run: their devices lie side by side along fsdp; on one, mesh itself.
-
-    fsdp is the axis that cuts both rows and parameters, so every host more leaves each of them less of an optimizer's
-    state to hold; tensor parallelism, which talks within each layer, stays inside a host.
+    fsdp cuts both rows and parameters, so each further host leaves the others less of an optimizer's state to hold;
+    tensor parallelism, which talks within each layer, stays inside a host.
     """
-    _, count = place_among_hosts()
+    count = jax.process_count()
     if count == 1:
         return mesh
     own = MeshConfig(*mesh.devices.shape)
-    return Mesh(arranged(own, _of_hosts(range(count), mesh.size), count, TRAINING_AXIS), AXES)
+    return Mesh(arrange_devices(own, _devices_of(range(count), mesh.size), count, TRAINING_AXIS), AXES)
 
 
-def _of_hosts(hosts: Sequence[int], each: int) -> list[jax.Device]:
+def _devices_of(hosts: Sequence[int], each: int) -> list[jax.Device]:
     """So many devices of each of these hosts, host by host."""
     by_host = ([device for device in jax.devices() if device.process_index == host] for host in hosts)
     return [device for devices in by_host for device in devices[:each]]
@@ -144,7 +136,7 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 
 class Part(NamedTuple):
-    """What on_each_device gives back: its whole shape, and the logical axes of the first dimensions."""
+    """A result of on_each_device: its whole shape, and the logical axes of its first dimensions."""
 
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]
@@ -170,32 +162,16 @@ def on_each_device(f: Callable, mesh: Mesh | AbstractMesh, axes: Sequence[Any], 
     return call
 
 
-def row_shards(x: jax.Array, rows: int) -> int:
-    """Inside jit: row_parts of the mesh of x."""
-    mesh = jax.typeof(x).sharding.mesh
-    return 1 if mesh.empty else row_parts(mesh, rows)
-
-
-def shards_of(x: jax.Array, axis: str, dimension: int) -> int:
-    """Inside jit: into how many parts the mesh of x cuts a dimension of this logical axis."""
-    mesh = jax.typeof(x).sharding.mesh
-    return 1 if mesh.empty else _parts(mesh, x.shape[dimension], axis)
+def shard_count(where: Mesh | AbstractMesh | jax.Array, size: int, axis: str = "rows") -> int:
+    """Into how many parts a dimension of this size and logical axis is cut: on a mesh, or inside jit on an array's."""
+    mesh = jax.typeof(where).sharding.mesh if isinstance(where, jax.Array) else where
+    spec = PartitionSpec() if mesh.empty else partition(mesh, (size,), (axis,))
+    return math.prod(mesh.shape[name] for name in (np.atleast_1d(spec[0]) if len(spec) else ()))
 
 
 def row_devices(mesh: Mesh | AbstractMesh) -> int:
     """Into how many parts a mesh cuts rows that divide by it."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
-
-
-def row_parts(mesh: Mesh | AbstractMesh, rows: int) -> int:
-    """Into how many parts a mesh cuts this many rows."""
-    return _parts(mesh, rows, "rows")
-
-
-def _parts(mesh: Mesh | AbstractMesh, size: int, axis: str) -> int:
-    spec = partition(mesh, (size,), (axis,))
-    names = np.atleast_1d(spec[0]) if len(spec) else ()
-    return math.prod(mesh.shape[name] for name in names)
 
 
 def parameter_shardings(specs: Any, mesh: Mesh) -> Any:
@@ -206,13 +182,13 @@ def parameter_shardings(specs: Any, mesh: Mesh) -> Any:
     """
     whole: dict[tuple[str, int], None] = {}
 
-    def one(spec: Any) -> NamedSharding:
+    def lay(spec: Any) -> NamedSharding:
         for size, axis in zip(spec.shape, spec.axes, strict=True):
             if size % math.prod(mesh.shape[name] for name in RULES.get(axis, ())):
                 whole[axis, size] = None
         return sharding(mesh, spec.shape, spec.axes)
 
-    shardings = jax.tree.map(one, specs, is_leaf=lambda x: hasattr(x, "axes"))
+    shardings = jax.tree.map(lay, specs, is_leaf=lambda x: hasattr(x, "axes"))
     for axis, size in whole:
         logging.info("%s of size %d does not divide over %s, kept whole", axis, size, dict(mesh.shape))
     return shardings
@@ -234,24 +210,26 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def readable(x: jax.Array) -> jax.Array:
-    """x itself, or where this host has but a part of it, all of it on every device; hosts of the mesh ask together."""
-    if x.is_fully_addressable or x.is_fully_replicated:
-        return x
-    return jax.jit(lambda whole: whole, out_shardings=everywhere(x.sharding.mesh))(x)
-
-
-def everywhere(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """The same value on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def on_host(x: jax.Array) -> np.ndarray:
-    """The values of an array that live only as long as what is returned here.
+def _whole(x: jax.Array) -> jax.Array:
+    """x, or all of it on every device where this host has but a part; hosts of the mesh ask together."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return x
+    return jax.jit(lambda whole: whole, out_shardings=replicated(x.sharding.mesh))(x)
 
-    np.asarray keeps its copy inside the array: over a tree of sharded arrays the whole model would gather on the host.
-    """
-    x = readable(x)
+
+def fetch(x: jax.Array) -> np.ndarray:
+    """The values of an array; where it lies on devices of several hosts, each of them gets all, and all must ask."""
+    return np.asarray(_whole(x))
+
+
+def fetch_uncached(x: jax.Array) -> np.ndarray:
+    """fetch, where np.asarray would keep its copy inside the array: a tree of them would gather on the host."""
+    x = _whole(x)
     parts = [shard.data for shard in x.addressable_shards]
     return np.asarray(jax.make_array_from_single_device_arrays(x.shape, x.sharding, parts))
 
@@ -265,14 +243,14 @@ def placed(tree: Any, shardings: Any) -> Any:
     if first.is_fully_addressable:
         return jax.device_put(tree, shardings)
 
-    def one(x: Any, lie: NamedSharding) -> jax.Array:
-        values = on_host(x) if isinstance(x, jax.Array) else x
+    def place(x: Any, lie: NamedSharding) -> jax.Array:
+        values = fetch_uncached(x) if isinstance(x, jax.Array) else x
         return jax.make_array_from_callback(x.shape, lie, lambda index: values[index])
 
-    return jax.tree.map(one, tree, jax.tree.map(lambda _: shardings, tree) if first is shardings else shardings)
+    return jax.tree.map(place, tree, jax.tree.map(lambda _: shardings, tree) if first is shardings else shardings)
 
 
-def on_this_host(tree: Any, shardings: Any) -> Any:
+def copy_to_this_host(tree: Any, shardings: Any) -> Any:
     """A tree that lies on the mesh of all hosts, laid out on this host's mesh by a tree of shardings.
 
     A collective: hosts call it together. Each device is sent what it lacks of its own part and no more.
@@ -282,22 +260,17 @@ def on_this_host(tree: Any, shardings: Any) -> Any:
     apart = Mesh(everybody.devices.reshape(data, -1, fsdp, tensor), ("data", "hosts", "fsdp", "tensor"))
     copies = jax.device_put(tree, jax.tree.map(lambda lie: NamedSharding(apart, lie.spec), shardings))
 
-    def mine(x: jax.Array, lie: NamedSharding) -> jax.Array:
+    def own_part(x: jax.Array, lie: NamedSharding) -> jax.Array:
         parts = [shard.data for shard in x.addressable_shards]
         return jax.make_array_from_single_device_arrays(x.shape, lie, parts)
 
-    return jax.tree.map(mine, copies, shardings)
+    return jax.tree.map(own_part, copies, shardings)
 
 
-def fetched(x: jax.Array) -> np.ndarray:
-    """The values of an array; where it lies on devices of several hosts, each of them gets all, and all must ask."""
-    return np.asarray(readable(x))
-
-
-def gathered(mine: bytes, lengths: Sequence[int]) -> list[bytes]:
+def all_gather_bytes(own: bytes, lengths: Sequence[int]) -> list[bytes]:
     """What every host of a run brings, by index, so many bytes each. A collective: hosts call it together."""
     # A power of two: few programs are compiled.
     padded = np.zeros(1 << max(*lengths, 1).bit_length(), np.uint8)
-    padded[: len(mine)] = np.frombuffer(mine, np.uint8)
-    found = multihost_utils.process_allgather(padded)
-    return [row[:length].tobytes() for row, length in zip(found, lengths, strict=True)]
+    padded[: len(own)] = np.frombuffer(own, np.uint8)
+    rows = multihost_utils.process_allgather(padded)
+    return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]

@@ -1,4 +1,4 @@
-"""A scheduler's notice that this process must go (SIGTERM): what is at hand is saved, and the exit code is 0."""
+"""A scheduler's notice that this process must end (SIGTERM): what is at hand is saved, and the exit code is 0."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Preempted(Exception):
     """The run was asked to end, and everything it had is kept."""
 
 
-class Notice:
-    """Whether the process was asked to end. Loops look at it where nothing is half done."""
+class PreemptionNotice:
+    """Whether the process was asked to end; loops look where nothing is half done."""
 
     def __init__(self) -> None:
         self._came = threading.Event()
@@ -29,7 +29,6 @@ class Notice:
     def __bool__(self) -> bool:
         return self._came.is_set()
 
-    def heed(self) -> None:
-        """Raises Preempted if the notice has come."""
+    def raise_if_preempted(self) -> None:
         if self:
             raise Preempted(STOPPED)

@@ -14,22 +14,24 @@ SHARES = 8
 """A problem's samples are leased in so many shares for each host: few calls, and little to wait for in the end."""
 
 
-def leased(hosts: Hosts, name: str, work: Work, n: Callable[[Problem], int]) -> Iterator[tuple[Problem, Iterable[int]]]:
-    """The work of this host's replica: every problem, and of its samples below n(problem) what no other one has leased.
+def leased_work(
+    hosts: Hosts, name: str, work: Work, n: Callable[[Problem], int]
+) -> Iterator[tuple[Problem, Iterable[int]]]:
+    """The work of this host's replica: of every problem those of its lacking samples that the replica leases.
 
     Replicas begin at different problems, so that the samples of one share their prompt's cache for as long as may be.
     """
     first = hosts.replica * len(work) // hosts.replicas
     for problem, lacking in [*work[first:], *work[:first]]:
-        yield problem, leased_of(hosts, f"{name}/{problem.id}", lacking, n(problem))
+        yield problem, leased_indices(hosts, f"{name}/{problem.id}", lacking, n(problem))
 
 
-def leased_of(hosts: Hosts, name: str, lacking: list[int], n: int) -> Iterator[int]:
+def leased_indices(hosts: Hosts, name: str, lacking: list[int], n: int) -> Iterator[int]:
     """Those of the lacking indices below n that this host's replica leases.
 
     Hosts may have read the records at different moments: what a share stands for does not depend on what is lacking.
     """
     size = -(-n // (SHARES * hosts.count))
     wanted = set(lacking)
-    for share in hosts.shares(name, -(-n // size)):
+    for share in hosts.lease_shares(name, -(-n // size)):
         yield from sorted(wanted.intersection(range(share * size, (share + 1) * size)))

@@ -21,7 +21,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from kernels.decode_attention import Pages, Partial, Plan, Recent, decode_attention, say_what_is_plain
 from kernels.draw import Rules, cuts_of, draw
 from kernels.platforms import SAME_BITS
-from rlvr_limit.distributed.mesh import Part, constrain, everywhere, on_each_device, partition, sharding
+from rlvr_limit.distributed.mesh import Part, constrain, on_each_device, partition, replicated, sharding
 from rlvr_limit.engine.cache import Pool, as_cached, empty_pool
 from rlvr_limit.engine.scheduler import TRASH
 from rlvr_limit.models import decoder
@@ -106,7 +106,7 @@ def prefill(params: Params, layout: Layout, pool: Pool, tokens_RT: jax.Array, pa
 
     What stands after a prompt's end is filed as well, where the list says or behind the prompt in its last page.
     """
-    _, fresh = decoder.causal(params, layout.model, tokens_RT, rows=None)
+    _, fresh = decoder.forward_causal(params, layout.model, tokens_RT, batch_axis=None)
     shards, r, j = pages_SRJ.shape
     pages_N = pages_SRJ.reshape(shards * r * j)
 
@@ -137,12 +137,12 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
     recent = _placed(layout, [(none_BKWH, none_BKWH)] * layout.model.layers)
     cuts = cuts_of(rows.rules)
     # All steps' at once: inside, XLA:CPU would make them again for each head of each layer.
-    turned = decoder.rotation(layout.model, rows.length_B[:, None] + jnp.arange(window))
-    turned_W = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], turned)
+    rope = decoder.rope_angles(layout.model, rows.length_B[:, None] + jnp.arange(window))
+    rope_W = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], rope)
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, Drawn]:
         token, live, recent = carry
-        t, u, given, turned = inputs
+        t, u, given, rope = inputs
 
         def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, tuple]:
             pairs = zip(recent[i], (k, v), strict=True)
@@ -151,7 +151,7 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
             seen_G = jnp.full(q_BKGH.shape[2], t + 1)
             return _attention(layout, q_BKGH, *pool[i], plan, Recent(rk, rv, seen_G)).reshape(q.shape), (rk, rv)
 
-        hidden, recent = decoder.decode(params, layout.model, token[:, None], turned, attend)
+        hidden, recent = decoder.forward(params, layout.model, token[:, None], rope, attend)
         logits = constrain(decoder.logits(params, hidden[:, 0]), "draws", None)
         new, logp, logp_model = (constrain(x, "rows") for x in draw(logits, u, rows.rules, cuts))
         is_new = t + 1 >= rows.known_B
@@ -162,7 +162,7 @@ def decode_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
 
     carry = (rows.token_BW[:, 0], rows.live_B, recent)
     given_WB = jnp.roll(rows.token_BW, -1, axis=1).T
-    (_, live, recent), drawn = jax.lax.scan(step, carry, (jnp.arange(window), u_WB, given_WB, turned_W))
+    (_, live, recent), drawn = jax.lax.scan(step, carry, (jnp.arange(window), u_WB, given_WB, rope_W))
     return _filed(layout, pool, recent, rows), _on_host(layout, *drawn, live)
 
 
@@ -185,8 +185,8 @@ def verify_window(params: Params, layout: Layout, pool: Pool, rows: Rows, plan: 
         out = _attention(layout, q_BKMH, *pool[i], plan, Recent(*fresh, jnp.repeat(places + 1, by_place[3])))
         return jnp.moveaxis(out.reshape(by_place), 2, 1).reshape(q.shape), fresh
 
-    turned = decoder.rotation(layout.model, rows.length_B[:, None] + places)
-    hidden, fresh = decoder.decode(params, layout.model, jnp.maximum(rows.token_BW, 0), turned, attend)
+    rope = decoder.rope_angles(layout.model, rows.length_B[:, None] + places)
+    hidden, fresh = decoder.forward(params, layout.model, jnp.maximum(rows.token_BW, 0), rope, attend)
     logits = constrain(decoder.logits(params, hidden.reshape(b * window, -1)), "draws", None)
     u_BW = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window).T
     drawn = draw(
@@ -212,7 +212,7 @@ def read_pages(layout: Layout, pool: Pool, pages_SN: jax.Array) -> Pool:
     def read(pool: jax.Array, pages_N: jax.Array) -> jax.Array:
         return pool[pages_N]
 
-    whole = everywhere(layout.mesh)
+    whole = replicated(layout.mesh)
     pages_N = pages_SN.reshape(-1)
 
     def found(x: jax.Array) -> jax.Array:
@@ -286,7 +286,7 @@ def _filed(layout: Layout, pool: Pool, recent: list[tuple], rows: Rows) -> Pool:
 
 def _on_host(layout: Layout, *drawn: jax.Array) -> Drawn:
     """What was drawn, readable by every process."""
-    whole = everywhere(layout.mesh)
+    whole = replicated(layout.mesh)
     return Drawn(*(jax.lax.with_sharding_constraint(x, whole) for x in drawn))
 
 

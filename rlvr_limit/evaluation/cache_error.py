@@ -29,16 +29,16 @@ def measure(study: Study, entry: Evaluated, params: Params) -> None:
         return [(name, i) for name in sorted(drawn) for i in sorted(drawn[name]) if i < each][:ANSWERS]
 
     # One replica does it, with the answers that are on record by then; its hosts take the same ones.
-    for _ in hosts.shares(f"drift/{entry.name}", 1):
-        chosen = {(name, i) for name, i in hosts.same(first)}
+    for _ in hosts.lease_shares(f"drift/{entry.name}", 1):
+        chosen = {(name, i) for name, i in hosts.broadcast_in_replica(first)}
         answers = lacking(study, entry, entry.name, each)
         todo = [answer for answer in answers if (answer.problem_id, answer.index) in chosen]
         with records.Writer(study.root, "scores") as scores:
             for rows in scored(study, entry, entry.name, todo, params):
-                if hosts.leads:
+                if hosts.leads_replica:
                     scores.append(rows)
         found = of(study, entry)
-        if hosts.leads and found:
+        if hosts.leads_replica and found:
             print(f"drift {entry.name}: {found.in_words()}", flush=True)
 
 

@@ -16,9 +16,9 @@ from rlvr_limit import records
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.rollout import rollout
 from rlvr_limit.passk.entropy import Entropy, token_entropy
-from rlvr_limit.records.files import publish
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
+from rlvr_limit.records.storage.files import publish
 from rlvr_limit.study.prepared import Evaluated, Study
 from rlvr_limit.types import Problem, SamplingParams, UserError
 

@@ -55,7 +55,7 @@ def _grade(study: Study, again: bool) -> None:
                     if len(waiting) == BATCH:
                         verdicts.append(waiting)
                         waiting = []
-                        study.notice.heed()
+                        study.notice.raise_if_preempted()
                     progress.update(done, solved=len(solved))
                 verdicts.append(waiting)
 

@@ -18,8 +18,8 @@ from rlvr_limit.evaluation.review import Judged, judged_chains, reference
 from rlvr_limit.evaluation.score_inputs import REFERENCES, SOLVER
 from rlvr_limit.grading.math import string_rules
 from rlvr_limit.models.log_probs import perplexity
-from rlvr_limit.records.folders import written
 from rlvr_limit.records.storage import Place
+from rlvr_limit.records.storage.folders import written
 from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.study import conditions
 from rlvr_limit.study.prepared import Evaluated, Study, benchmark_of

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from kernels.selfcheck import check
 from rlvr_limit import records
-from rlvr_limit.distributed.work_queue import Work, leased
+from rlvr_limit.distributed.work_queue import Work, leased_work
 from rlvr_limit.engine.engine import Engine, Moment
 from rlvr_limit.engine.rollout import Graded, missing, rollout
 from rlvr_limit.evaluation import cache_error, entropy_matching
@@ -33,7 +33,7 @@ def sample_missing(study: Study, stage: str = "sample") -> None:
     """
     hosts = study.hosts
     for turn in itertools.count():
-        with hosts.in_step():
+        with hosts.in_lockstep():
             _sample_lacking(study, f"{stage}/{turn}")
         if hosts.count > 1:
             print(hosts.summary(), flush=True)
@@ -42,7 +42,7 @@ def sample_missing(study: Study, stage: str = "sample") -> None:
             break
     if hosts.is_first:
         # Of an arm that others have sampled alone, they only have told the hash.
-        for fact, digest in hosts.agreed("arms.").items():
+        for fact, digest in hosts.checked_values("arms.").items():
             records.update_manifest(study.root, f"arms.{fact}", digest)
 
 
@@ -90,7 +90,7 @@ def _lacking(study: Study) -> Iterator[tuple[Evaluated, Work]]:
     for entry in sorted(study.evaluated, key=is_matched):
         by_id = {problem.id: problem for problem in study.setups[entry.arm].problems}
         # Hosts of one replica draw the same, though records grow while each of them reads.
-        lacking = study.hosts.same(lambda entry=entry, by_id=by_id: _runs_lacking(study, entry, by_id))
+        lacking = study.hosts.broadcast_in_replica(lambda entry=entry, by_id=by_id: _runs_lacking(study, entry, by_id))
         if lacking:
             yield entry, [(by_id[name], [i for run in runs for i in range(*run)]) for name, runs in lacking]
 
@@ -142,17 +142,17 @@ def _sample(
 
     drawn = rollout(
         engine,
-        leased(study.hosts, f"{lease}/{entry.name}", work, study.n),
+        leased_work(study.hosts, f"{lease}/{entry.name}", work, study.n),
         sampling,
         s.seed,
         f"eval/{identity(study, entry, temperature)}",
         setup.tokenizer.decode,
-        task.grade if task.inline and study.hosts.leads else None,
+        task.grade if task.inline and study.hosts.leads_replica else None,
         moments.append,
     )
-    if not study.hosts.leads:
+    if not study.hosts.leads_replica:
         for _ in drawn:
-            study.notice.heed()
+            study.notice.raise_if_preempted()
         return
     pages = engine.shapes.shards * (engine.shapes.pages - 1)
     solved: set[str] = set()
@@ -169,7 +169,7 @@ def _sample(
                 solved.add(name)
 
     hosts = study.hosts
-    samples_before, tokens_before = hosts.told("samples"), hosts.told("tokens")
+    samples_before, tokens_before = hosts.progress_of_others("samples"), hosts.progress_of_others("tokens")
     progress = Progress(study.root, f"sample {entry.name}", total, "samples", done, hosts.is_first)
     with _grading(study) as pool, progress:
         for graded in drawn:
@@ -180,7 +180,7 @@ def _sample(
                 take()
             done += 1
             tokens += len(graded.sample.tokens)
-            hosts.tell(samples=1, tokens=len(graded.sample.tokens))
+            hosts.report_progress(samples=1, tokens=len(graded.sample.tokens))
             truncated += graded.sample.stop == Stop.LENGTH
             if graded.verdict and graded.verdict.correct:
                 solved.add(graded.sample.problem_id)
@@ -188,10 +188,10 @@ def _sample(
             if now - flushed > s.flush_seconds:
                 _write(entry, task.version, waiting, late, samples, verdicts)
                 waiting, late, flushed = [], [], now
-            speed = round((tokens + hosts.told("tokens") - tokens_before) / max(now - began, 1e-9))
+            speed = round((tokens + hosts.progress_of_others("tokens") - tokens_before) / max(now - began, 1e-9))
             now_live, held = moments[-1].live, f"{moments[-1].pages}/{pages}"
             found = {"solved": len(solved), "truncated": truncated}
-            by_all = min(total, done + round(hosts.told("samples") - samples_before))
+            by_all = min(total, done + round(hosts.progress_of_others("samples") - samples_before))
             progress.update(by_all, tokens_per_s=speed, live=now_live, pages=held, **found)
             if study.notice:
                 break
@@ -199,7 +199,7 @@ def _sample(
         late = []
         take(wait=True)
         _write(entry, task.version, [], late, samples, verdicts)
-    study.notice.heed()
+    study.notice.raise_if_preempted()
 
 
 def _grading(study: Study) -> GradingPool | contextlib.nullcontext:

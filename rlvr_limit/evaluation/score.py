@@ -30,7 +30,7 @@ def score_missing(study: Study) -> None:
         digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
         records.update_manifest(study.root, "score.references_sha256", digest)
     for turn in itertools.count():
-        with hosts.in_step():
+        with hosts.in_lockstep():
             _score_lacking(study, turn)
         hosts.wait("score", turn)
         if hosts.count == 1 or not any(todo for _, _, todo in _work(study)):
@@ -53,17 +53,17 @@ def _score_lacking(study: Study, turn: int) -> None:
         records.Writer(study.root, "scores") as scores,
         Progress(study.root, "score", total, "answers", total - left, hosts.is_first) as progress,
     ):
-        done, before = total - left, hosts.told("scored")
-        for share in hosts.shares(f"score/{turn}", len(work)):
+        done, before = total - left, hosts.progress_of_others("scored")
+        for share in hosts.lease_shares(f"score/{turn}", len(work)):
             model, arm, todo = work[share]
             for rows in scored(study, model, arm, todo):
-                if hosts.leads:
+                if hosts.leads_replica:
                     scores.append(rows)
                     done += len(rows)
-                    hosts.tell(scored=len(rows))
-                    by_all = min(total, done + round(hosts.told("scored") - before))
+                    hosts.report_progress(scored=len(rows))
+                    by_all = min(total, done + round(hosts.progress_of_others("scored") - before))
                     progress.update(by_all, model=model.name, answers_of=arm)
-                study.notice.heed()
+                study.notice.raise_if_preempted()
 
 
 def _wanted(study: Study) -> list[tuple[Evaluated, str]]:
@@ -83,7 +83,7 @@ def lacking(study: Study, model: Evaluated, whose: str, n: int) -> list[Answer]:
         return {name: sorted(indices) for name, indices in found.items()}
 
     # Hosts of one replica score the same, though records grow while each of them reads.
-    have = study.hosts.same(there)
+    have = study.hosts.broadcast_in_replica(there)
     answers = score_inputs.of_model(study, whose, model, n)
     return [answer for answer in answers if answer.index not in have.get(answer.problem_id, ())]
 
@@ -97,7 +97,7 @@ def scored(
     setup, params = study.setups[model.arm], load(study, model) if params is None else params
     pairs = [(answer.prompt, answer.tokens) for answer in todo]
     rows: list[dict] = []
-    for i, scored in log_probs.score_batches(params, setup.model, pairs, study.settings.score.tokens):
+    for i, scored in log_probs.iter_scores(params, setup.model, pairs, study.settings.score.tokens):
         key = {"arm": whose, "problem_id": todo[i].problem_id, "index": todo[i].index, "model": model.name}
         rows.append(key | scored._asdict())
         if len(rows) == ROWS:

@@ -1,11 +1,9 @@
 """Grades files of answers from the shell, without a run: python -m rlvr_limit.grading COMMAND --help."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 
-from rlvr_limit.types import UserError
+from rlvr_limit.types import UserError, not_allowed
 
 COMMANDS = {"math": "rlvr_limit.grading.math.command", "code": "rlvr_limit.grading.code.command"}
 """Command to the module whose main(arguments) -> exit code does it."""
@@ -14,10 +12,10 @@ COMMANDS = {"math": "rlvr_limit.grading.math.command", "code": "rlvr_limit.gradi
 def main(argv: list[str]) -> int:
     """Runs the command that argv[1] names; returns the exit code (2 bad input, 130 interrupted)."""
     try:
-        if len(argv) < 2 or argv[1] not in COMMANDS:
-            found = repr(argv[1]) if len(argv) > 1 else "nothing"
-            raise UserError(f"command: found {found}, but one of {', '.join(COMMANDS)} is right")
-        return importlib.import_module(COMMANDS[argv[1]]).main(argv[2:])
+        name = argv[1] if len(argv) > 1 else None
+        if name not in COMMANDS:
+            raise not_allowed("command", name, f"one of {', '.join(COMMANDS)}")
+        return importlib.import_module(COMMANDS[name]).main(argv[2:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,5 @@
 """The grader that a config names: "math", "exact", or "module:function" of one's own."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import inspect
@@ -10,12 +8,12 @@ from dataclasses import dataclass
 
 from rlvr_limit.grading import exact
 from rlvr_limit.grading.math import grade as mathematics
-from rlvr_limit.types import Grader, Problem, UserError, Verdict
+from rlvr_limit.types import Grader, Problem, UserError, Verdict, not_allowed
 
 
 @dataclass(frozen=True)
 class NamedGrader:
-    """A grader, the version under which its verdicts are stored, and what grading/pool.py calls shorten."""
+    """A grader, the version under which its verdicts are stored, and what the grading pool calls shorten."""
 
     grade: Grader
     version: str
@@ -33,7 +31,7 @@ def grader_named(name: str) -> NamedGrader:
         return NamedGrader(exact.grade, exact.VERSION)
     module_name, colon, function_name = name.partition(":")
     if not (colon and module_name and function_name.isidentifier()):
-        raise UserError(f"grader: found {name!r}, but math, exact or module:function is right")
+        raise not_allowed("grader", name, "math, exact or module:function")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

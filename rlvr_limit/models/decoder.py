@@ -1,10 +1,10 @@
 """One decoder for the Qwen2 / LLaMA family: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
 
-What differs between members of the family is a field of ModelConfig. A parameter's shape, logical axes and scale are
-said once, in parameter_specs; init and shardings derive from it. Parameters are a plain tree of arrays.
+What differs between members of the family is a field of ModelConfig. parameter_specs states each parameter's shape,
+logical axes and scale; init and shardings derive from it. Parameters are a plain tree of arrays.
 
 Shape legend, used in the whole project:
-  B batch rows or slots   T tokens of a row     D model width     F feed-forward width    V vocabulary
+  B batch rows            T tokens of a row     D model width     F feed-forward width    V vocabulary
   N query heads           K key/value heads     G = N / K         H head width            S keys attended to
 """
 
@@ -22,41 +22,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlvr_limit.distributed.mesh import constrain
-from rlvr_limit.types import UserError
+from rlvr_limit.types import not_allowed
 
 Params = Any
 Attend = Callable[[int, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
-"""(layer, q_BTNH, k_BTKH, v_BTKH) -> (output_BTNH, whatever the caller wants back from that layer)."""
+"""(layer, q_BTNH, k_BTKH, v_BTKH) -> (output_BTNH, what the caller wants back from that layer)."""
 
-Rotation = tuple[jax.Array, jax.Array]
-"""(cos, sin) of positions' angles, float32 [B, T, 1, H / 2]."""
+Rope = tuple[jax.Array, jax.Array]
+"""(cos, sin) of the positions' angles, float32 [B, T, 1, H / 2]."""
 
 LONG_ROW, QUERY_BLOCK = 1024, 512
 
 REMAT = ("none", "products", "layers")
-"""What a backward pass finds kept of a layer: everything, its products with weights, or its input alone."""
+"""What is kept of a layer for the backward pass: everything, its products with weights, or its input alone."""
 
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """LLaMA-3.1's stretching of slow rotations (Grattafiori et al. 2024, sec. 3.2, with the released models' ramp).
+    """LLaMA-3.1's stretching of slow rotations (Grattafiori et al. 2024, sec. 3.2, with the released models' ramp)."""
 
-    Wavelengths above original_positions / low_freq_factor become `factor` times longer, those below
-    original_positions / high_freq_factor stay, and in between the frequency is mixed linearly.
-    """
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
+    factor: float  # by which the longest wavelengths grow
+    low_freq_factor: float  # wavelengths above original_positions / low_freq_factor grow by the whole factor
+    high_freq_factor: float  # those below original_positions / high_freq_factor stay; in between, linear in frequency
     original_positions: int
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that tells one decoder from another; hashable, so that it can be static under jit.
-
-    context is the number of positions the weights were made for, 0 where they know no bound.
-    """
+    """Everything that tells one decoder from another; hashable, so that it can be static under jit."""
 
     vocab_size: int
     width: int
@@ -72,11 +65,11 @@ class ModelConfig:
     dtype: str = "float32"
     qk_norm: bool = False
     rope_scaling: RopeScaling | None = None
-    context: int = 0
+    context: int = 0  # positions that the weights were made for; 0: no bound
 
 
-class Before(NamedTuple):
-    """Keys and values that stand before every token of a row; the first length_B of them count."""
+class Prefix(NamedTuple):
+    """Keys and values that come before every token of a row; the first length_B of them count."""
 
     k_BSKH: jax.Array
     v_BSKH: jax.Array
@@ -92,7 +85,7 @@ class ParameterSpec(NamedTuple):
 
 
 def parameter_specs(config: ModelConfig) -> Params:
-    """The tree of ParameterSpec of a model: the only place that states a parameter's shape."""
+    """The tree of ParameterSpec of a model."""
     c = config
     d, n, k, h, f = c.width, c.heads, c.kv_heads, c.head_width, c.ffn_width
     residual_std = (2 * c.layers * d) ** -0.5
@@ -129,11 +122,11 @@ def parameter_specs(config: ModelConfig) -> Params:
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
-    """Freshly drawn parameters."""
-    return drawn(parameter_specs(config), key, config.dtype)
+    """Random initial parameters."""
+    return init_from_specs(parameter_specs(config), key, config.dtype)
 
 
-def drawn(specs: Params, key: jax.Array, dtype: str) -> Params:
+def init_from_specs(specs: Params, key: jax.Array, dtype: str) -> Params:
     """An array for each spec; each leaf's key is folded from its place in the tree, so adding one moves no other."""
 
     def leaf(path: Any, spec: ParameterSpec) -> jax.Array:
@@ -182,13 +175,13 @@ def rope_frequencies(config: ModelConfig) -> np.ndarray:
     return ((1 - kept) * frequency / scaling.factor + kept * frequency).astype(np.float32)
 
 
-def rotation(config: ModelConfig, positions_BT: jax.Array, rows: str | None = "rows") -> Rotation:
-    """The angles of every position; rows as in decode."""
-    angle = constrain(positions_BT, rows, None)[:, :, None, None].astype(jnp.float32) * rope_frequencies(config)
+def rope_angles(config: ModelConfig, positions_BT: jax.Array, batch_axis: str | None = "rows") -> Rope:
+    """cos and sin of the angles of every position; batch_axis as in forward."""
+    angle = constrain(positions_BT, batch_axis, None)[:, :, None, None].astype(jnp.float32) * rope_frequencies(config)
     return jnp.cos(angle), jnp.sin(angle)
 
 
-def rotate(x_BTNH: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+def apply_rope(x_BTNH: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     """Rotary position embedding on halves of the head width, in float32 (Su et al. 2021, eq. 34)."""
     a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTNH.dtype)
@@ -218,19 +211,19 @@ def causal_attention(
     k_BTKH: jax.Array,
     v_BTKH: jax.Array,
     segment_BT: jax.Array | None = None,
-    behind_BT: jax.Array | None = None,
-    before: Before | None = None,
+    prefix_segment_BT: jax.Array | None = None,
+    prefix: Prefix | None = None,
 ) -> jax.Array:
-    """grouped_attention where each token sees itself and those before it, of its own segment and of the one it is
-    behind where there are segments.
+    """grouped_attention where each token sees itself and those before it; with segments, only those of its own segment
+    and of its prefix segment.
 
     Rows longer than LONG_ROW are attended QUERY_BLOCK tokens at a time, so that scores take memory in T and not in T^2;
-    a backward pass makes each block's scores again.
+    the backward pass computes each block's scores again.
     """
     b, t = q_BTNH.shape[:2]
-    first_own = 0 if before is None else before.k_BSKH.shape[1]
-    if before is not None:
-        pairs = (before.k_BSKH, k_BTKH), (before.v_BSKH, v_BTKH)
+    first_own = 0 if prefix is None else prefix.k_BSKH.shape[1]
+    if prefix is not None:
+        pairs = (prefix.k_BSKH, k_BTKH), (prefix.v_BSKH, v_BTKH)
         k_BTKH, v_BTKH = (jnp.concatenate(pair, axis=1) for pair in pairs)
 
     def seen(first: jax.Array | int, count: int) -> jax.Array:
@@ -238,25 +231,25 @@ def causal_attention(
         if padded:
             mine = (jax.lax.dynamic_slice_in_dim(x, first, count, axis=1)[:, :, None] for x in padded)
             mask &= reduce(jnp.logical_or, (x == segment_BT[:, None, :] for x in mine))
-        if before is None:
+        if prefix is None:
             return mask
-        there = jnp.arange(first_own) < before.length_B[:, None, None]
+        there = jnp.arange(first_own) < prefix.length_B[:, None, None]
         return jnp.concatenate([jnp.broadcast_to(there, (b, count, first_own)), mask], axis=2)
 
     blocks = -(-t // QUERY_BLOCK)
     rest = (0, blocks * QUERY_BLOCK - t)
-    padded = [jnp.pad(x, ((0, 0), rest)) for x in (segment_BT, behind_BT) if x is not None]
+    padded = [jnp.pad(x, ((0, 0), rest)) for x in (segment_BT, prefix_segment_BT) if x is not None]
     if first_own + t <= LONG_ROW:
         return grouped_attention(q_BTNH, k_BTKH, v_BTKH, seen(0, t))
     q = jnp.pad(q_BTNH, ((0, 0), rest, (0, 0), (0, 0)))
     q = jnp.moveaxis(q.reshape(b, blocks, QUERY_BLOCK, *q.shape[2:]), 1, 0)
 
     @jax.checkpoint
-    def one(args: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def attend_block(args: tuple[jax.Array, jax.Array]) -> jax.Array:
         block, first = args
         return grouped_attention(block, k_BTKH, v_BTKH, seen(first, QUERY_BLOCK))
 
-    out = jax.lax.map(one, (q, QUERY_BLOCK * jnp.arange(blocks)))
+    out = jax.lax.map(attend_block, (q, QUERY_BLOCK * jnp.arange(blocks)))
     return jnp.moveaxis(out, 0, 1).reshape(b, -1, *out.shape[3:])[:, :t]
 
 
@@ -273,51 +266,55 @@ def project(x: jax.Array, w: jax.Array, bias: jax.Array | None = None) -> jax.Ar
     return (y if bias is None else y + bias).astype(x.dtype)
 
 
-def decode(
+def forward(
     params: Params,
     config: ModelConfig,
     tokens_BT: jax.Array,
-    turned: Rotation,
+    rope: Rope,
     attend: Attend,
-    rows: str | None = "rows",
+    batch_axis: str | None = "rows",
     remat: str = "none",
-    sums: list[Params] | None = None,
+    grad_sums: list[Params] | None = None,
 ) -> tuple[jax.Array, list[Any]]:
-    """Runs all layers, queries and keys turned by their positions' angles; attention is the caller's, all else shared.
+    """(normed hidden states [B, T, D], what attend returned for each layer) of all layers; attention is the caller's.
 
-    rows is the logical axis of B: "rows" spreads the batch over a mesh, None computes all of it everywhere. remat is
-    one of REMAT. Products are in config.dtype, whatever that of the parameters. sums, a tree for each layer, come out
-    added to their gradients. Returns the normed hidden states [B, T, D] and what attend returned for each layer.
+    Products are in config.dtype, whatever the parameters' dtype. remat is one of REMAT.
+    batch_axis: the logical axis of B; "rows" spreads the batch over a mesh, None computes all of it on every device.
+    grad_sums: gradients so far, a tree for each layer; the layer's gradient comes out added to them.
     """
     c = config
 
     def layer(i: int, p: Params, x: jax.Array) -> tuple[jax.Array, Any]:
         y = rms_norm(x, p["attention_norm"], c.norm_eps)
-        q, k, v = (_mapped(y, p, name) for name in "qkv")
+        q, k, v = (_linear(y, p, name) for name in "qkv")
         if c.qk_norm:
             q, k = rms_norm(q, p["q_norm"], c.norm_eps), rms_norm(k, p["k_norm"], c.norm_eps)
-        q, k = rotate(q, *turned), rotate(k, *turned)
-        q = constrain(q, rows, None, "heads", None)
-        k, v = (constrain(part, rows, None, "kv_heads", None) for part in (k, v))
+        q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+        q = constrain(q, batch_axis, None, "heads", None)
+        k, v = (constrain(part, batch_axis, None, "kv_heads", None) for part in (k, v))
         out, extra = attend(i, q, k, v)
-        x = x + _mapped(constrain(out, rows, None, "heads", None), p, "o")
-        x = constrain(x, rows, None, None)
+        x = x + _linear(constrain(out, batch_axis, None, "heads", None), p, "o")
+        x = constrain(x, batch_axis, None, None)
         y = rms_norm(x, p["ffn_norm"], c.norm_eps)
-        x = x + _mapped(constrain(_gated(_mapped(y, p, "gate"), _mapped(y, p, "up")), rows, None, "ffn"), p, "down")
-        return constrain(x, rows, None, None), extra
+        gated = _gated(_linear(y, p, "gate"), _linear(y, p, "up"))
+        x = x + _linear(constrain(gated, batch_axis, None, "ffn"), p, "down")
+        return constrain(x, batch_axis, None, None), extra
 
     extras = []
     with matmul_precision(c.dtype):
-        x = _embed(params["embedding"], tokens_BT, rows).astype(c.dtype)
+        # Whole in D before the look-up, as every other weight is for its product: XLA would else look up the rows of
+        # all devices on each of them.
+        embedded = constrain(params["embedding"], "vocab", None)[tokens_BT]
+        x = constrain(embedded, batch_axis, None, None).astype(c.dtype)
         for i, p in enumerate(params["layers"]):
-            if sums is not None:
-                x, p = _adding(x, p, sums[i])
+            if grad_sums is not None:
+                x, p = _add_to_gradient(x, p, grad_sums[i])
             x, extra = _rematerialised(partial(layer, i), remat)(p, x)
             extras.append(extra)
     return rms_norm(x, params["final_norm"], c.norm_eps), extras
 
 
-def _mapped(x: jax.Array, p: Params, name: str) -> jax.Array:
+def _linear(x: jax.Array, p: Params, name: str) -> jax.Array:
     """project by a layer's matrix of this name, and by its low-rank adapter where the layer has one."""
     y = project(x, p[name], p.get(f"{name}_bias"))
     if name not in p.get("lora", ()):
@@ -326,19 +323,19 @@ def _mapped(x: jax.Array, p: Params, name: str) -> jax.Array:
     return y + project(project(x, pair["a"]), pair["b"])
 
 
-def _adding(x: jax.Array, p: Params, sums: Params) -> tuple[jax.Array, Params]:
-    """(x, p); the gradient of p comes out with sums added, and only then does the one of x.
+def _add_to_gradient(x: jax.Array, p: Params, sums: Params) -> tuple[jax.Array, Params]:
+    """(x, p); in the backward pass sums are added to the gradient of p before that of x goes on.
 
-    Else the gradients of all layers may wait for a sum that takes no memory, since it replaces one of its terms.
+    Without the barrier all layers' gradients may wait for their sums, which take no memory: each replaces a term.
     """
 
     def backward(sums: Params, cotangents: tuple[jax.Array, Params]) -> tuple[jax.Array, Params, None]:
         x_bar, p_bar = cotangents
         return *jax.lax.optimization_barrier((x_bar, jax.tree.map(jnp.add, sums, p_bar))), None
 
-    same = jax.custom_vjp(lambda x, p, sums: (x, p))
-    same.defvjp(lambda x, p, sums: ((x, p), sums), backward)
-    return same(x, p, sums)
+    identity = jax.custom_vjp(lambda x, p, sums: (x, p))
+    identity.defvjp(lambda x, p, sums: ((x, p), sums), backward)
+    return identity(x, p, sums)
 
 
 def _rematerialised(layer: Callable, remat: str) -> Callable:
@@ -349,13 +346,7 @@ def _rematerialised(layer: Callable, remat: str) -> Callable:
             return jax.checkpoint(layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
         case "layers":
             return jax.checkpoint(layer)
-    raise UserError(f"remat is {remat!r}, but one of {', '.join(REMAT)} is right")
-
-
-def _embed(embedding_VD: jax.Array, tokens_BT: jax.Array, rows: str | None) -> jax.Array:
-    # Whole in D before the look-up, as every other weight is for its product: XLA would else look up the rows of all
-    # devices on each of them.
-    return constrain(constrain(embedding_VD, "vocab", None)[tokens_BT], rows, None, None)
+    raise not_allowed("remat", remat, f"one of {', '.join(REMAT)}")
 
 
 def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
@@ -376,25 +367,26 @@ def logits(params: Params, hidden: jax.Array) -> jax.Array:
     return constrain(out, "rows", *[None] * (out.ndim - 2), "vocab")
 
 
-def causal(
+def forward_causal(
     params: Params,
     config: ModelConfig,
     tokens_BT: jax.Array,
-    rows: str | None = "rows",
+    batch_axis: str | None = "rows",
     positions_BT: jax.Array | None = None,
     segment_BT: jax.Array | None = None,
-    behind_BT: jax.Array | None = None,
+    prefix_segment_BT: jax.Array | None = None,
     remat: str = "none",
-    sums: list[Params] | None = None,
+    grad_sums: list[Params] | None = None,
 ) -> tuple[jax.Array, list]:
-    """Whole rows at once with causal_attention: hidden [B, T, D] and each layer's (k, v). For others see decode.
+    """forward with causal_attention over whole rows: hidden [B, T, D] and each layer's (k, v).
 
-    Without segments padding must stand on the right, where no earlier token can see it.
+    Without segments padding must be on the right, where no earlier token can see it.
     """
     if positions_BT is None:
         positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
 
     def attend(_: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
-        return causal_attention(q, k, v, segment_BT, behind_BT), (k, v)
+        return causal_attention(q, k, v, segment_BT, prefix_segment_BT), (k, v)
 
-    return decode(params, config, tokens_BT, rotation(config, positions_BT, rows), attend, rows, remat, sums)
+    rope = rope_angles(config, positions_BT, batch_axis)
+    return forward(params, config, tokens_BT, rope, attend, batch_axis, remat, grad_sums)

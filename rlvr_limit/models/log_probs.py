@@ -1,4 +1,4 @@
-"""Log-likelihood of given answers under given parameters (METRICS.md item 14). Shape legend: decoder.py."""
+"""Log-probabilities of given answers under given parameters (METRICS.md item 14). Shape legend: decoder.py."""
 
 from __future__ import annotations
 
@@ -12,193 +12,179 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.token_logprob import token_logprob
-from rlvr_limit.distributed.mesh import constrain, fetched, mesh_of, row_devices, row_shards, shards_of
+from rlvr_limit.distributed.mesh import constrain, fetch, mesh_of, row_devices, shard_count
 from rlvr_limit.models import decoder
 from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.types import UserError
 
-HELD_LOGITS = 2**27
-"""Logits that scoring holds at a time on one device: 0.5 GB in float32."""
+MAX_LIVE_LOGITS = 2**27
+"""Logits that scoring computes at a time on one device: 0.5 GB in float32."""
 
-SHORTEST = (32, 32)
-"""The least places of prompts and answers."""
+MIN_LENGTHS = (32, 32)
+"""The least padded length of prompts and of answers."""
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Token ids of a prompt and of an answer to it."""
 
 
-class Rows(NamedTuple):
-    """Prompts and answers side by side; answer marks the tokens that count.
+class AnswerRows(NamedTuple):
+    """Prompts and answers side by side: either one pair a row, padded on the right, or several pieces a row.
 
-    Either one pair a row, padded on the right, or several: then segment counts a row's pieces from 1 (0: padding), and
-    position a pair's tokens from 0. A piece is a pair, or the head of a prompt, or what follows it of one of the pairs
-    with that prompt; behind is the segment of that head, or the piece's own.
+    A piece is a pair, or the head of a prompt, or what follows that head in one of the pairs with the prompt.
     """
 
     tokens_BT: jax.Array
-    answer_BT: jax.Array
-    segment_BT: jax.Array | None = None
-    position_BT: jax.Array | None = None
-    behind_BT: jax.Array | None = None
+    answer_BT: jax.Array  # True at the tokens to be scored
+    segment_BT: jax.Array | None = None  # the pieces of a row, counted from 1; 0: padding
+    position_BT: jax.Array | None = None  # of a token in its pair, from 0
+    prefix_segment_BT: jax.Array | None = None  # the segment of the piece's head, or the piece's own
 
 
-class Shared(NamedTuple):
-    """Answers in rows, several of which may stand behind one prompt, whose keys and values are then computed once.
+class PrefixBatch(NamedTuple):
+    """Answers in rows, several of which may share a prompt, whose keys and values are then computed once."""
 
-    prefix_PS are prompts without their last token, padded on the right, of which length_P tokens count. Row b stands
-    behind prompt of_B[b] of those of its shard: tokens_BT are that prompt's last token and the answer without its last
-    one, targets_BT the answer, answer_BT its places that count.
-    """
-
-    prefix_PS: jax.Array
-    length_P: jax.Array
-    of_B: jax.Array
-    tokens_BT: jax.Array
-    targets_BT: jax.Array
-    answer_BT: jax.Array
+    prefix_PS: jax.Array  # prompts without their last token, padded on the right
+    length_P: jax.Array  # tokens of each that count
+    prefix_index_B: jax.Array  # the prompt of each row, among those of its shard
+    tokens_BT: jax.Array  # the prompt's last token, then the answer without its last one
+    targets_BT: jax.Array  # the answer
+    answer_BT: jax.Array  # True at the targets to be scored
 
 
-def to_rows(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], places: int) -> Rows:
-    """Rows [B, places] of (prompt ids, answer ids) pairs. Raises UserError where a pair does not fit."""
-    tokens = np.zeros((len(pairs), places), np.int32)
-    answer = np.zeros((len(pairs), places), bool)
+def answer_rows(pairs: Sequence[Pair], length: int) -> AnswerRows:
+    """One pair a row, [B, length]. Raises UserError where a pair does not fit."""
+    tokens = np.zeros((len(pairs), length), np.int32)
+    answer = np.zeros((len(pairs), length), bool)
     for i, (prompt, reply) in enumerate(pairs):
         end = len(prompt) + len(reply)
-        if not prompt or end > places:
-            raise UserError(f"likelihood: pair {i} has {len(prompt)} + {len(reply)} tokens, a row holds {places}")
+        if not prompt or end > length:
+            raise UserError(f"log_probs: pair {i} has {len(prompt)} + {len(reply)} tokens, a row holds {length}")
         tokens[i, :end] = (*prompt, *reply)
         answer[i, len(prompt) : end] = True
-    return Rows(tokens, answer)
+    return AnswerRows(tokens, answer)
 
 
-def answer_logprobs(
+def answer_log_probs(
     params: Params,
     config: ModelConfig,
-    rows: Rows | Shared,
+    rows: AnswerRows | PrefixBatch,
     chunk: int = 4096,
     packed: int | None = None,
-    held: int = HELD_LOGITS,
+    max_live_logits: int = MAX_LIVE_LOGITS,
     remat: str = "none",
-    sums: list[Params] | None = None,
+    grad_sums: list[Params] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """(log P(token | everything before it), entropy of that distribution) [B, T], nats; 0 outside the answers.
 
-    Logits are there for `chunk` positions of a device at a time, fewer where more than `held` would be there; in a
-    backward pass as many. packed: at how many positions of a device they are computed, a result of packed_positions;
-    None: at every one. Answer tokens that find no place in it come out as NaN. remat, sums: see decoder.decode.
+    A device computes the logits of `chunk` positions at a time, or of fewer, so that they are at most max_live_logits;
+    the same in a backward pass. packed: at how many positions of a device they are computed (packed_positions); answer
+    tokens beyond them come out as NaN. None: at every position. remat, grad_sums: see decoder.forward.
     """
-    hidden_BTD = states(params, config, rows, remat, sums)
-    if isinstance(rows, Shared):
-        targets_BT, predicts_BT = rows.targets_BT, rows.answer_BT
+    hidden_BTD = hidden_states(params, config, rows, remat, grad_sums)
+    if isinstance(rows, PrefixBatch):
+        targets_BT, wanted_BT = rows.targets_BT, rows.answer_BT
     else:
-        targets_BT, predicts_BT = (jnp.roll(x, -1, axis=1) for x in (rows.tokens_BT, rows.answer_BT))
-    found = _of_places(params, config, hidden_BTD, targets_BT, predicts_BT, chunk, packed, held)
-    return tuple(at_answers(rows, x) for x in found)
-
-
-def states(
-    params: Params,
-    config: ModelConfig,
-    rows: Rows | Shared,
-    remat: str = "none",
-    sums: list[Params] | None = None,
-) -> jax.Array:
-    """The normed hidden state [B, T, D] of each place of the rows; remat, sums: see decoder.decode."""
-    if not isinstance(rows, Shared):
-        about = rows.position_BT, rows.segment_BT, rows.behind_BT
-        return decoder.causal(params, config, rows.tokens_BT, "rows", *about, remat=remat, sums=sums)[0]
-    shards = row_shards(params["final_norm"], len(rows.of_B))
-
-    def of_rows(x: jax.Array) -> jax.Array:
-        """x [P, ...] of the prompts as [B, ...] of the rows, each looked up on its own device."""
-        flat = x.reshape(shards, len(x) // shards, -1)
-        found = jax.vmap(lambda mine, of: mine[of])(flat, rows.of_B.reshape(shards, -1))
-        return found.reshape(len(rows.of_B), *x.shape[1:])
-
-    long = rows.prefix_PS.shape[1]
-    length_B = of_rows(rows.length_P)
-    cache = decoder.causal(params, config, rows.prefix_PS, remat=remat)[1] if long else []
-
-    def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
-        before = decoder.Before(*map(of_rows, cache[i]), length_B) if long else None
-        return decoder.causal_attention(q, k, v, before=before), None
-
-    turned = decoder.rotation(config, length_B[:, None] + jnp.arange(rows.tokens_BT.shape[1]))
-    return decoder.decode(params, config, rows.tokens_BT, turned, attend, remat=remat, sums=sums)[0]
-
-
-def at_answers(rows: Rows | Shared, x_BT: jax.Array) -> jax.Array:
-    """What was computed of each place's state, at the answer tokens that the states stand before; 0 elsewhere."""
-    return jnp.where(rows.answer_BT, x_BT if isinstance(rows, Shared) else jnp.roll(x_BT, 1, axis=1), 0.0)
-
-
-@partial(jax.jit, static_argnums=(1, 3))
-def scores_of(
-    params: Params, config: ModelConfig, rows: Shared, packed: int | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """answer_logprobs as a program of its own."""
-    return answer_logprobs(params, config, rows, packed=packed)
-
-
-def _of_places(
-    params: Params,
-    config: ModelConfig,
-    hidden_BTD: jax.Array,
-    targets_BT: jax.Array,
-    wanted_BT: jax.Array,
-    chunk: int,
-    packed: int | None,
-    held: int,
-) -> tuple[jax.Array, jax.Array]:
-    """(log-prob of each target, entropy) [B, T] where wanted, anything elsewhere; see answer_logprobs for the rest."""
+        targets_BT, wanted_BT = (jnp.roll(x, -1, axis=1) for x in (rows.tokens_BT, rows.answer_BT))
     b, t = targets_BT.shape
     # On a mesh each device has its share of every chunk; cut across devices, all of them would work on each chunk.
-    shards = row_shards(hidden_BTD, b)
+    shards = shard_count(hidden_BTD, b)
     positions = b * t // shards
     hidden_SPD = hidden_BTD.reshape(shards, positions, -1)
     targets_SP = targets_BT.reshape(shards, positions)
     if packed is None:
-        chunk = min(chunk, max(1, held // config.vocab_size), positions)
-        # Chunks of about one size, since the last one is filled up.
+        chunk = min(chunk, max(1, max_live_logits // config.vocab_size), positions)
+        # Chunks of about one size, since the last one is padded.
         chunk = -(-positions // -(-positions // chunk))
-        found = _in_chunks(params, config, hidden_SPD, targets_SP, chunk, held)
+        scores = _chunked_log_probs(params, config, hidden_SPD, targets_SP, chunk, max_live_logits)
     else:
         wanted_SP = wanted_BT.reshape(shards, positions)
         chosen_SK = jnp.argsort(~wanted_SP, axis=1, stable=True)[:, :packed]
         packed_SKD = jnp.take_along_axis(hidden_SPD, chosen_SK[..., None], axis=1)
         packed_targets_SK = jnp.take_along_axis(targets_SP, chosen_SK, axis=1)
-        packed_chunk = _packed_chunk(config, positions, chunk, held)
-        found = _in_chunks(params, config, packed_SKD, packed_targets_SK, packed_chunk, held)
+        packed_chunk = _packed_chunk(config, positions, chunk, max_live_logits)
+        scores = _chunked_log_probs(params, config, packed_SKD, packed_targets_SK, packed_chunk, max_live_logits)
         place_SP = jnp.cumsum(wanted_SP, axis=1) - 1
-        found = (
+        scores = (
             jnp.where(place_SP < packed, jnp.take_along_axis(x, jnp.clip(place_SP, 0, packed - 1), axis=1), jnp.nan)
-            for x in found
+            for x in scores
         )
-    return tuple(x.reshape(b, t) for x in found)
+    return tuple(at_answer_tokens(rows, x.reshape(b, t)) for x in scores)
+
+
+def hidden_states(
+    params: Params,
+    config: ModelConfig,
+    rows: AnswerRows | PrefixBatch,
+    remat: str = "none",
+    grad_sums: list[Params] | None = None,
+) -> jax.Array:
+    """The normed hidden state [B, T, D] at each place of the rows; remat, grad_sums: see decoder.forward."""
+    if isinstance(rows, AnswerRows):
+        layout = rows.position_BT, rows.segment_BT, rows.prefix_segment_BT
+        return decoder.forward_causal(params, config, rows.tokens_BT, "rows", *layout, remat, grad_sums)[0]
+    b, prefix_length = len(rows.prefix_index_B), rows.prefix_PS.shape[1]
+    shards = shard_count(params["final_norm"], b)
+
+    def of_rows(x: jax.Array) -> jax.Array:
+        """x [P, ...] of the prompts as [B, ...] of the rows, each looked up on its own device."""
+        by_shard = x.reshape(shards, len(x) // shards, -1)
+        looked_up = jax.vmap(lambda x, index: x[index])(by_shard, rows.prefix_index_B.reshape(shards, -1))
+        return looked_up.reshape(b, *x.shape[1:])
+
+    length_B = of_rows(rows.length_P)
+    cache = decoder.forward_causal(params, config, rows.prefix_PS, remat=remat)[1] if prefix_length else []
+
+    def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
+        prefix = decoder.Prefix(*map(of_rows, cache[i]), length_B) if prefix_length else None
+        return decoder.causal_attention(q, k, v, prefix=prefix), None
+
+    rope = decoder.rope_angles(config, length_B[:, None] + jnp.arange(rows.tokens_BT.shape[1]))
+    return decoder.forward(params, config, rows.tokens_BT, rope, attend, remat=remat, grad_sums=grad_sums)[0]
+
+
+def at_answer_tokens(rows: AnswerRows | PrefixBatch, x_BT: jax.Array) -> jax.Array:
+    """Values computed from the states that predict them, moved to the answer tokens; 0 elsewhere."""
+    return jnp.where(rows.answer_BT, x_BT if isinstance(rows, PrefixBatch) else jnp.roll(x_BT, 1, axis=1), 0.0)
+
+
+@partial(jax.jit, static_argnums=(1, 3))
+def score_prefix_batch(
+    params: Params, config: ModelConfig, rows: PrefixBatch, packed: int | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """answer_log_probs as a program of its own."""
+    return answer_log_probs(params, config, rows, packed=packed)
 
 
 def packed_positions(
-    config: ModelConfig, answer_BT: np.ndarray, shards: int, chunk: int = 4096, held: int = HELD_LOGITS
+    config: ModelConfig,
+    answer_BT: np.ndarray,
+    shards: int,
+    chunk: int = 4096,
+    max_live_logits: int = MAX_LIVE_LOGITS,
 ) -> int:
-    """The `packed` of answer_logprobs, of the same chunk and held, for these answers, where rows are cut into so many
-    shards.
+    """The `packed` of answer_log_probs, with the same chunk and max_live_logits, for rows cut into so many shards.
 
     The most answer tokens of a shard, rounded up to whole chunks and to an eighth of the next power of two: less than
     a quarter too many or than a chunk, and few programs are compiled.
     """
     positions = answer_BT.size // shards
     most = max(1, int(np.max(np.sum(answer_BT.reshape(shards, -1), axis=1))))
-    step = max(_packed_chunk(config, positions, chunk, held), (1 << (most - 1).bit_length()) // 8)
+    step = max(_packed_chunk(config, positions, chunk, max_live_logits), (1 << (most - 1).bit_length()) // 8)
     return min(-(-most // step) * step, positions)
 
 
-def _packed_chunk(config: ModelConfig, positions: int, chunk: int, held: int) -> int:
-    """A power of two, and the same however many positions are packed: an answer's bits shall not hang on its mates."""
-    return 1 << max(1, min(chunk, held // config.vocab_size, positions // 8)).bit_length() - 1
+def _packed_chunk(config: ModelConfig, positions: int, chunk: int, max_live_logits: int) -> int:
+    """A power of two that does not depend on how many positions are packed, or an answer's bits would too."""
+    return 1 << max(1, min(chunk, max_live_logits // config.vocab_size, positions // 8)).bit_length() - 1
 
 
-def _in_chunks(
-    params: Params, config: ModelConfig, hidden_SPD: jax.Array, targets_SP: jax.Array, chunk: int, held: int
+def _chunked_log_probs(
+    params: Params,
+    config: ModelConfig,
+    hidden_SPD: jax.Array,
+    targets_SP: jax.Array,
+    chunk: int,
+    max_live_logits: int,
 ) -> tuple[jax.Array, jax.Array]:
     """token_logprob of each shard, padded to whole chunks."""
     positions = targets_SP.shape[1]
@@ -210,97 +196,84 @@ def _in_chunks(
         # where it lies, so that the rounded numbers are fetched.
         weights_DV = constrain(decoder.unembedding(params).astype(config.dtype), "embed", "vocab")
         weights_DV = constrain(weights_DV, None, "vocab")
-        logp, entropy = _per_shard(hidden_SPD, weights_DV, targets_SP, chunk, held)
-    return logp[:, :positions], entropy[:, :positions]
+        parts = shard_count(weights_DV, weights_DV.shape[1], "vocab")
+        compute = partial(token_logprob, chunk=chunk, vocabulary_parts=parts, held=max_live_logits)
+        if len(hidden_SPD) == 1:
+            scores = (x[None] for x in compute(hidden_SPD[0], weights_DV, targets_SP[0]))
+        else:
+            scores = jax.vmap(compute, in_axes=(0, None, 0))(hidden_SPD, weights_DV, targets_SP)
+        return tuple(x[:, :positions] for x in scores)
 
 
-def _per_shard(
-    hidden_SPD: jax.Array, unembedding_DV: jax.Array, targets_SP: jax.Array, chunk: int, held: int
-) -> tuple[jax.Array, jax.Array]:
-    parts = shards_of(unembedding_DV, "vocab", 1)
-    compute = partial(token_logprob, chunk=chunk, vocabulary_parts=parts, held=held)
-    if len(hidden_SPD) == 1:
-        logp, entropy = compute(hidden_SPD[0], unembedding_DV, targets_SP[0])
-        return logp[None], entropy[None]
-    return jax.vmap(compute, in_axes=(0, None, 0))(hidden_SPD, unembedding_DV, targets_SP)
-
-
-class Scored(NamedTuple):
-    """Of each token of an answer: its log-prob, and the entropy of the distribution it stands in; nats."""
+class TokenScores(NamedTuple):
+    """Of each token of an answer: its log-prob, and the entropy of the distribution it was drawn from; nats."""
 
     logp: tuple[float, ...]
     entropy: tuple[float, ...]
 
 
-def score(
+def score_pairs(
     params: Params,
     config: ModelConfig,
     pairs: Iterable[Pair],
     tokens: int = 4_096,
-    shortest: tuple[int, int] = SHORTEST,
-) -> list[Scored]:
-    """score_batches of all pairs at once, in the order of the pairs."""
+    min_lengths: tuple[int, int] = MIN_LENGTHS,
+) -> list[TokenScores]:
+    """iter_scores of all pairs at once, in the order of the pairs."""
     pairs = list(pairs)
-    found = [Scored((), ())] * len(pairs)
-    for i, scored in score_batches(params, config, pairs, tokens, shortest):
-        found[i] = scored
-    return found
+    scores = dict(iter_scores(params, config, pairs, tokens, min_lengths))
+    return [scores.get(i, TokenScores((), ())) for i in range(len(pairs))]
 
 
-def score_batches(
+def iter_scores(
     params: Params,
     config: ModelConfig,
     pairs: Sequence[Pair],
     tokens: int = 4_096,
-    shortest: tuple[int, int] = SHORTEST,
-) -> Iterator[tuple[int, Scored]]:
+    min_lengths: tuple[int, int] = MIN_LENGTHS,
+) -> Iterator[tuple[int, TokenScores]]:
     """(place among the pairs, its scores) as batches are computed, short answers first; empty answers are left out.
 
-    About `tokens` padded tokens of answers, and as many of prompts, are computed at a time on each device. shortest:
-    see lay_out. Raises UserError for a pair without a prompt.
+    About `tokens` padded tokens of answers, and as many of prompts, are computed at a time on each device. min_lengths:
+    see prefix_batches. Raises UserError for a pair without a prompt.
     """
-    shards = shards_of_rows(params)
-    for places, rows in lay_out(pairs, tokens, shards, shortest):
+    shards = row_devices(mesh_of(params))
+    for pair_of_row, rows in prefix_batches(pairs, tokens, shards, min_lengths):
         packed = packed_positions(config, rows.answer_BT, shards)
-        logp_RT, entropy_RT = map(fetched, scores_of(params, config, rows, packed))
-        for row, i in places.items():
+        logp_BT, entropy_BT = map(fetch, score_prefix_batch(params, config, rows, packed))
+        for row, i in pair_of_row.items():
             end = len(pairs[i][1])
-            yield i, Scored(tuple(logp_RT[row, :end].tolist()), tuple(entropy_RT[row, :end].tolist()))
+            yield i, TokenScores(tuple(logp_BT[row, :end].tolist()), tuple(entropy_BT[row, :end].tolist()))
 
 
-def shards_of_rows(params: Params) -> int:
-    """Into how many parts the mesh of these parameters cuts rows that divide by it."""
-    return row_devices(mesh_of(params))
-
-
-def lay_out(
-    pairs: Sequence[Pair], tokens: int, shards: int, shortest: tuple[int, int] = SHORTEST
-) -> Iterator[tuple[dict[int, int], Shared]]:
-    """(row -> place among the pairs, the rows) of one batch after the other, each of as many shards.
+def prefix_batches(
+    pairs: Sequence[Pair], tokens: int, shards: int, min_lengths: tuple[int, int] = MIN_LENGTHS
+) -> Iterator[tuple[dict[int, int], PrefixBatch]]:
+    """(row -> place among the pairs, the rows) of each batch, cut into so many shards.
 
     A batch holds answers of about one length, prompts of about one length, and equal prompts once. Lengths are padded
-    to a power of two or one and a half of it, and at least to `shortest` (prompts, answers), so that few programs are
-    compiled; rows are as many in every batch of such lengths.
+    by padded_length, at least to min_lengths (prompts, answers), and all batches of such lengths have equally many
+    rows, so that few programs are compiled.
     """
-    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+    by_lengths: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, (prompt, reply) in enumerate(pairs):
         if not prompt:
-            raise UserError(f"likelihood: pair {i} has no prompt, one token or more is right")
+            raise UserError(f"log_probs: pair {i} has no prompt: it needs one token or more")
         if reply:
-            sizes = padded(len(reply), shortest[1]), padded(len(prompt) - 1, shortest[0])
-            alike[sizes].append(i)
-    for (t, s), members in sorted(alike.items()):
+            lengths = padded_length(len(reply), min_lengths[1]), padded_length(len(prompt) - 1, min_lengths[0])
+            by_lengths[lengths].append(i)
+    for (t, s), members in sorted(by_lengths.items()):
         members.sort(key=lambda i: (tuple(pairs[i][0]), i))
         most_rows, most_prompts = max(1, tokens // t), max(1, tokens // s) if s else len(members)
         batches = -(-len(members) // (most_rows * shards))
         most_rows = -(-len(members) // (batches * shards))
-        cut = _cut(pairs, members, most_rows, most_prompts)
-        for start in range(0, len(cut), shards):
-            parts = cut[start : start + shards]
-            yield _rows_of(pairs, parts + [[]] * (shards - len(parts)), most_rows, s, t)
+        parts = _split(pairs, members, most_rows, most_prompts)
+        for start in range(0, len(parts), shards):
+            of_shards = parts[start : start + shards]
+            yield _prefix_batch(pairs, of_shards + [[]] * (shards - len(of_shards)), most_rows, s, t)
 
 
-def padded(length: int, shortest: int) -> int:
+def padded_length(length: int, shortest: int) -> int:
     """0, or the first of shortest, 1.5 shortest, 2 shortest, 3 shortest, 4 shortest, ... that is not less."""
     size = shortest
     while size < length:
@@ -308,7 +281,7 @@ def padded(length: int, shortest: int) -> int:
     return size if length else 0
 
 
-def _cut(pairs: Sequence[Pair], members: Sequence[int], most_rows: int, most_prompts: int) -> list[list[int]]:
+def _split(pairs: Sequence[Pair], members: Sequence[int], most_rows: int, most_prompts: int) -> list[list[int]]:
     """Members in runs of at most so many rows and different prompts; equal prompts stand side by side."""
     parts: list[list[int]] = []
     prompts: set[tuple[int, ...]] = set()
@@ -322,32 +295,30 @@ def _cut(pairs: Sequence[Pair], members: Sequence[int], most_rows: int, most_pro
     return parts
 
 
-def _rows_of(pairs: Sequence[Pair], parts: list[list[int]], rows: int, s: int, t: int) -> tuple[dict[int, int], Shared]:
-    """lay_out's result for parts of one shard each."""
+def _prefix_batch(
+    pairs: Sequence[Pair], parts: list[list[int]], rows: int, s: int, t: int
+) -> tuple[dict[int, int], PrefixBatch]:
+    """One result of prefix_batches; parts are the members of each shard."""
     prompts = [list(dict.fromkeys(tuple(pairs[i][0]) for i in part)) for part in parts]
     each = 1 << (max(map(len, prompts)) - 1).bit_length()
-    found = Shared(
-        np.zeros((len(parts) * each, s), np.int32),
-        np.zeros(len(parts) * each, np.int32),
-        np.zeros(len(parts) * rows, np.int32),
-        np.zeros((len(parts) * rows, t), np.int32),
-        np.zeros((len(parts) * rows, t), np.int32),
-        np.zeros((len(parts) * rows, t), bool),
-    )
-    places = {}
+    p, b = len(parts) * each, len(parts) * rows
+    shapes = {"prefix_PS": (p, s), "length_P": p, "prefix_index_B": b, "tokens_BT": (b, t), "targets_BT": (b, t)}
+    zeros = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
+    batch = PrefixBatch(**zeros, answer_BT=np.zeros((b, t), bool))
+    pair_of_row = {}
     for shard, (part, asked) in enumerate(zip(parts, prompts, strict=True)):
         for at, prompt in enumerate(asked, start=shard * each):
-            found.length_P[at] = len(prompt) - 1
-            found.prefix_PS[at, : len(prompt) - 1] = prompt[:-1]
+            batch.length_P[at] = len(prompt) - 1
+            batch.prefix_PS[at, : len(prompt) - 1] = prompt[:-1]
         at_prompt = {prompt: at for at, prompt in enumerate(asked)}
         for row, i in enumerate(part, start=shard * rows):
             prompt, reply = pairs[i]
-            places[row] = i
-            found.of_B[row] = at_prompt[tuple(prompt)]
-            found.tokens_BT[row, : len(reply)] = (prompt[-1], *reply[:-1])
-            found.targets_BT[row, : len(reply)] = reply
-            found.answer_BT[row, : len(reply)] = True
-    return places, found
+            pair_of_row[row] = i
+            batch.prefix_index_B[row] = at_prompt[tuple(prompt)]
+            batch.tokens_BT[row, : len(reply)] = (prompt[-1], *reply[:-1])
+            batch.targets_BT[row, : len(reply)] = reply
+            batch.answer_BT[row, : len(reply)] = True
+    return pair_of_row, batch
 
 
 def perplexity(logp: Sequence[float]) -> float:

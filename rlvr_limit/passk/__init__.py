@@ -4,10 +4,8 @@ The metrics that need more than counts say so: votes.py takes answers, budget.py
 """
 
 from rlvr_limit.passk.adaptive import SecondStageCounts, two_stage_curves
-from rlvr_limit.passk.bands import Band, fixed_band, paired_band, population_band
+from rlvr_limit.passk.bands import Band, coverage_caveats, fixed_band, paired_band, population_band
 from rlvr_limit.passk.budget import BudgetCurve, auc_log_k, budget_curve
-from rlvr_limit.passk.caveats import coverage_caveats
-from rlvr_limit.passk.cover import cover_at_tau, posterior_cover
 from rlvr_limit.passk.crossover import Crossover, crossover
 from rlvr_limit.passk.curve import (
     avg_at_n,
@@ -19,15 +17,14 @@ from rlvr_limit.passk.curve import (
     pass_curve,
     pass_curves,
     pass_hat_curves,
-    pass_hat_k,
     posterior_curves,
 )
 from rlvr_limit.passk.extrapolation import BetaBinomial, fit_beta_binomial
-from rlvr_limit.passk.gpass import at_least, g_pass_at_k, mg_pass_at_k
 from rlvr_limit.passk.guessing import GUESSABLE_BELOW, chain_bounds, guessable, marginal_rates
 from rlvr_limit.passk.power import Power, power_at_k, power_of_crossover
+from rlvr_limit.passk.reliability import at_least, cover_at_tau, g_pass_at_k, mg_pass_at_k, posterior_cover
 from rlvr_limit.passk.support import Support, expected_support, support, unsolved_bound
-from rlvr_limit.passk.votes import Votes, count_votes, distinct_texts, maj_at_k
+from rlvr_limit.passk.votes import Votes, count_votes, maj_at_k
 
 __all__ = [
     "GUESSABLE_BELOW",
@@ -50,7 +47,6 @@ __all__ = [
     "coverage_caveats",
     "crossover",
     "delta_se",
-    "distinct_texts",
     "expected_support",
     "fit_beta_binomial",
     "fixed_band",
@@ -66,7 +62,6 @@ __all__ = [
     "pass_curve",
     "pass_curves",
     "pass_hat_curves",
-    "pass_hat_k",
     "population_band",
     "posterior_cover",
     "posterior_curves",

@@ -108,13 +108,6 @@ def pass_hat_curves(n_M: ArrayLike, c_M: ArrayLike) -> np.ndarray:
     return _products(c_M, n_M, -1.0, int(n_M.min()))
 
 
-def pass_hat_k(n_M: ArrayLike, c_M: ArrayLike, k: int) -> float:
-    """pass^k averaged over problems. Raises UserError where k > n, naming the problem."""
-    n_M, c_M = checked_counts(n_M, c_M)
-    refuse_k_beyond_n(n_M, k, f"pass^{k}")
-    return float(pass_hat_curves(n_M, c_M).mean(axis=0)[k - 1])
-
-
 def avg_at_n(n_M: ArrayLike, c_M: ArrayLike) -> float:
     """Mean over problems of c / n: the accuracy of one sample, equal to pass@1."""
     n_M, c_M = checked_counts(n_M, c_M)

@@ -37,7 +37,7 @@ def marginal_rates(
     UserError on a place that is none.
     """
     if len(problem_R) != len(answer_R):
-        raise UserError(f"{len(problem_R)} problems and {len(answer_R)} answers: one of each for a sample is right")
+        raise UserError(f"{len(problem_R)} problems and {len(answer_R)} answers: every sample needs one of each")
     if any(not 0 <= problem < len(accepted_M) for problem in problem_R):
         raise UserError(f"a sample belongs to none of the {len(accepted_M)} problems")
     drawn, given = Counter(problem_R), Counter(answer_R)

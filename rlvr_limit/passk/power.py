@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from rlvr_limit.passk.crossover import ROUNDING
 from rlvr_limit.passk.curve import checked_counts, pass_curve, pass_curves, refuse_k_beyond_n
 from rlvr_limit.passk.extrapolation import fit_beta_binomial
-from rlvr_limit.passk.gpass import at_least
+from rlvr_limit.passk.reliability import at_least
 from rlvr_limit.types import UserError
 
 MOST_SAMPLES = 1 << 24

@@ -46,7 +46,7 @@ def count_votes(M: int, problem_R: Sequence[int], answer_R: Sequence[str], corre
     if not len(problem_R) == len(answer_R) == len(correct_R):
         raise UserError(
             f"{len(problem_R)} problems, {len(answer_R)} answers and {len(correct_R)} verdicts: "
-            "one of each for a sample is right"
+            "every sample needs one of each"
         )
     if any(not 0 <= problem < M for problem in problem_R):
         raise UserError(f"a sample belongs to none of the {M} problems")
@@ -91,17 +91,3 @@ def maj_at_k(votes_M: Sequence[Votes], ks: Sequence[int], *, draws: int = 1000, 
             won_D = (drawn_DC[:, 0] == most_D) & (most_D > 0)
             value_MK[i, column] = (won_D / tied_D).mean()
     return value_MK
-
-
-def distinct_texts(M: int, problem_R: Sequence[int], text_R: Sequence[str]) -> np.ndarray:
-    """Distinct texts of each problem: [M] integers, "" not counted. Of answers, or of normalised right chains.
-
-    More samples hold more distinct texts, so compare arms at the same n only. Raises UserError on unequal lengths and
-    on a place that is none.
-    """
-    if len(problem_R) != len(text_R):
-        raise UserError(f"{len(problem_R)} problems and {len(text_R)} texts: one of each for a sample is right")
-    if any(not 0 <= problem < M for problem in problem_R):
-        raise UserError(f"a sample belongs to none of the {M} problems")
-    seen = {(problem, text) for problem, text in zip(problem_R, text_R, strict=True) if text}
-    return np.bincount(np.array([problem for problem, _ in seen], dtype=np.int64), minlength=M)

@@ -18,7 +18,7 @@ from rlvr_limit.planning.compiling import Compiled
 from rlvr_limit.planning.programs import Program, Update
 from rlvr_limit.planning.targets import Target
 from rlvr_limit.planning.workload import Workload
-from rlvr_limit.types import UserError
+from rlvr_limit.types import UserError, not_allowed
 
 Updates = Callable[[Mesh | AbstractMesh, int], Sequence[Update]]
 """What the workload's recipes train, on the mesh of so many hosts."""
@@ -184,9 +184,7 @@ def _together(case: fitting.Case, own: MeshConfig, target: Target, least: int) -
     All of them where none do. Raises UserError where there are not so many, or they cannot be so put together.
     """
     if least < 1 or target.hosts % least:
-        raise UserError(
-            f"config.hosts.hosts_per_replica: found {least}, but a divisor of {target.hosts} hosts is right"
-        )
+        raise not_allowed("config.hosts.hosts_per_replica", least, f"a divisor of {target.hosts} hosts")
     for hosts in range(least, target.hosts):
         some = case._replace(mesh=programs.make_mesh(own, (), hosts))
         if target.hosts % hosts == 0 and some.fixed_bytes + some.step * some.slot_bytes <= target.memory:

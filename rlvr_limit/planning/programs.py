@@ -16,8 +16,7 @@ from rlvr_limit.distributed.mesh import (
     AXES,
     REPLICA_AXIS,
     MeshConfig,
-    arranged,
-    everywhere,
+    arrange_devices,
     over_hosts,
     parameter_shardings,
     row_devices,
@@ -92,7 +91,7 @@ def make_mesh(
     Without devices an abstract one. axis: the one that grows with the hosts.
     """
     if devices:
-        return Mesh(arranged(config, devices, hosts, axis), AXES)
+        return Mesh(arrange_devices(config, devices, hosts, axis), AXES)
     whole = over_hosts(config, hosts, axis)
     return AbstractMesh((whole.data, whole.fsdp, whole.tensor), AXES)
 
@@ -234,12 +233,12 @@ def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, prompt: i
         return jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=lie)
 
     i32 = jnp.int32
-    rows = log_probs.Shared(of(i32, prompt), of(i32), of(i32), of(i32, answer), of(i32, answer), of(bool, answer))
+    rows = log_probs.PrefixBatch(of(i32, prompt), of(i32), of(i32), of(i32, answer), of(i32, answer), of(bool, answer))
     params = abstract_params(config, mesh)
     name = f"scorer of {batch} x {prompt + answer:,} tokens"
-    return Program(name, lambda: log_probs.scores_of.trace(params, config, rows), mesh.shape)
+    return Program(name, lambda: log_probs.score_prefix_batch.trace(params, config, rows), mesh.shape)
 
 
 def replicated(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """placed, whole on every device."""
-    return placed(tree, everywhere(mesh))
+    return placed(tree, sharding(mesh, (), ()))

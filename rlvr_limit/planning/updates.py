@@ -13,11 +13,11 @@ from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from rlvr_limit import planning, rl
-from rlvr_limit.distributed.mesh import row_devices, row_parts, sharding
+from rlvr_limit.distributed.mesh import row_devices, shard_count, sharding
 from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models.decoder import ModelConfig, parameter_specs
-from rlvr_limit.models.log_probs import Rows, Shared, padded
+from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch, padded_length
 from rlvr_limit.planning import Benchmark, Program, Update, Workload
 from rlvr_limit.planning import programs as abstract
 from rlvr_limit.rl.lora import adapter_specs
@@ -231,7 +231,7 @@ def _microbatch(mesh: Mesh | AbstractMesh, training: Training, places: int) -> t
 
 def _rows(
     mesh: Mesh | AbstractMesh, batch: int, places: int, packed: bool = False
-) -> tuple[Rows, jax.ShapeDtypeStruct]:
+) -> tuple[AnswerRows, jax.ShapeDtypeStruct]:
     """Rows, and an array of one number a token that lies as they do."""
     lie = sharding(mesh, (batch,), ("rows",))
 
@@ -239,22 +239,22 @@ def _rows(
         return jax.ShapeDtypeStruct((batch, places), dtype, sharding=lie)
 
     more = (tokens(jnp.int32),) * 3 if packed else ()
-    return Rows(tokens(jnp.int32), tokens(bool), *more), tokens(jnp.float32)
+    return AnswerRows(tokens(jnp.int32), tokens(bool), *more), tokens(jnp.float32)
 
 
 def _shared(
     mesh: Mesh | AbstractMesh, batch: int, prompts: int, places: tuple[int, int]
-) -> tuple[Shared, jax.ShapeDtypeStruct]:
+) -> tuple[PrefixBatch, jax.ShapeDtypeStruct]:
     """_rows of answers behind prompts, of which each part of the rows has its share and one that was cut."""
-    lie, shards = sharding(mesh, (batch,), ("rows",)), row_parts(mesh, batch)
-    most = padded(min(-(-prompts // shards) + (shards > 1), batch // shards), 1)
+    lie, shards = sharding(mesh, (batch,), ("rows",)), shard_count(mesh, batch)
+    most = padded_length(min(-(-prompts // shards) + (shards > 1), batch // shards), 1)
 
     def of(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=lie)
 
     asked, drawn = shards * min(most, batch // shards), (batch, places[1])
     i32 = jnp.int32
-    rows = Shared(
+    rows = PrefixBatch(
         of(i32, asked, places[0] - 1),
         of(i32, asked),
         of(i32, batch),
@@ -297,7 +297,7 @@ def _state(
     param_dtype: str,
     lora: rl.Lora | None,
 ) -> rl.TrainState:
-    """A train state where rl.init_state lays it: moments as the parameters, or adapters, scalars everywhere."""
+    """A train state where rl.init_state lays it: moments as the parameters, or adapters, scalars replicated."""
     specs = adapter_specs(model, lora) if lora else parameter_specs(model)
     dtype = "float32" if lora else param_dtype or model.dtype
     params = abstract.abstract(specs, dtype, mesh)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from rlvr_limit.records.files import os_errors
 from rlvr_limit.records.parts import (
     Generation,
     Listing,
@@ -25,6 +24,7 @@ from rlvr_limit.records.parts import (
 from rlvr_limit.records.reader import load
 from rlvr_limit.records.schema import Table, table_named
 from rlvr_limit.records.storage import ObjectPath, Place
+from rlvr_limit.records.storage.files import os_errors
 from rlvr_limit.records.writer import recover
 
 

@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlvr_limit.records.files import os_errors, publish
 from rlvr_limit.records.storage import ObjectPath, Place, place
+from rlvr_limit.records.storage.files import os_errors, publish
 from rlvr_limit.types import UserError
 
 FORMAT = 1
@@ -82,15 +82,15 @@ def _plain(value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise UserError(f"{name}: the key {key!r} cannot be kept in manifest.json; text would be right")
+                raise UserError(f"{name}: the key {key!r} cannot be kept in manifest.json: keys must be text")
         return {key: _plain(inner, f"{name}.{key}") for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner, f"{name}[{i}]") for i, inner in enumerate(value)]
     is_plain = value is None or isinstance(value, str | int | float)
     if not is_plain or isinstance(value, float) and not math.isfinite(value):
         raise UserError(
-            f"{name}: {value!r} cannot be kept in manifest.json; text, a finite number, a boolean, a list or a mapping "
-            "would be right"
+            f"{name}: {value!r} cannot be kept in manifest.json: it must be text, a finite number, a boolean, a list "
+            "or a mapping"
         )
     return value
 

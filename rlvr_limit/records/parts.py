@@ -28,9 +28,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rlvr_limit.records.files import os_errors, publish
 from rlvr_limit.records.schema import Table
 from rlvr_limit.records.storage import ObjectPath, Place, driver_errors, place
+from rlvr_limit.records.storage.files import os_errors, publish
 from rlvr_limit.types import UserError
 
 OPEN = ".arrows.open"

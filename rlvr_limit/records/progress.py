@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from rlvr_limit.records.folders import append_line
 from rlvr_limit.records.storage import Place
+from rlvr_limit.records.storage.folders import append_line
 
 LINE_SECONDS = 5.0
 

@@ -101,7 +101,7 @@ def check_columns(table: Table, names: Iterable[str], allowed: Iterable[str], us
     allowed = tuple(allowed)
     for name in names:
         if name not in allowed:
-            raise UserError(f"{table.name}: cannot {use} {name!r}; one of {', '.join(allowed)} would be right")
+            raise UserError(f"{table.name}: cannot {use} {name!r}: it must be one of {', '.join(allowed)}")
 
 
 def to_batch(table: Table, rows: list[dict[str, Any]]) -> pa.RecordBatch:

@@ -1,6 +1,6 @@
 """Writing a table: each row is with the operating system when `append` returns, and in a Parquet part soon after.
 
-In an object store a row waits in memory for its part (held.py): `kill -9` loses those of the last part_seconds.
+In an object store a row waits in memory for its part (WriteBuffer): `kill -9` loses those of the last part_seconds.
 """
 
 from __future__ import annotations
@@ -19,11 +19,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from rlvr_limit.records.files import os_errors
-from rlvr_limit.records.parts import OPEN, closed_path, list_parts, read_open, remove, table_folder, write_closed
+from rlvr_limit.records.parts import (
+    CLOSED,
+    OPEN,
+    closed_path,
+    list_parts,
+    read_open,
+    remove,
+    table_folder,
+    write_closed,
+)
 from rlvr_limit.records.schema import Table, table_named, to_batch
 from rlvr_limit.records.storage import ObjectPath, Place
-from rlvr_limit.records.write_buffer import HeldRows
+from rlvr_limit.records.storage.files import os_errors
+from rlvr_limit.types import UserError
 
 
 @dataclass
@@ -35,6 +44,69 @@ class _OpenPart:
     size: int
     opened: float
     batches: list[pa.RecordBatch] = field(default_factory=list)
+
+
+class WriteBuffer:
+    """Rows that wait in memory for their part in an object store, where nothing can be appended to.
+
+    Puts them as closed parts, part_seconds after a part's first row at the latest, or at part_bytes.
+
+    Appends go on while a part is put. Rows of a put that failed stay for the next one: that of the next append, of
+    close, or in part_seconds. They are lost where the process ends before.
+    """
+
+    def __init__(self, folder: ObjectPath, table: Table, part_seconds: float, part_bytes: int):
+        self._folder, self._table = folder, table
+        self._part_seconds, self._part_bytes = part_seconds, part_bytes
+        self._batches: list[pa.RecordBatch] = []
+        self._bytes, self._has_failed = 0, False
+        self._lock = threading.Lock()  # of the three above
+        self._putting = threading.Lock()  # taken before the other one: a second put waits for the first
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Takes the rows. Raises UserError where a put is due, or was, and fails."""
+        with self._lock:
+            is_first = not self._batches
+            self._batches.append(batch)
+            self._bytes += batch.nbytes
+            is_due = self._has_failed or self._bytes >= self._part_bytes
+        if is_due:
+            self.put()
+        elif is_first:
+            self._put_in_time()
+
+    def put(self) -> None:
+        """Puts all rows taken so far as one part. Raises UserError where that fails; none of them is lost by that."""
+        with self._putting:
+            with self._lock:
+                batches, size = self._batches, self._bytes
+                self._batches, self._bytes = [], 0
+            if not batches:
+                return
+            try:
+                rows = pa.Table.from_batches(batches, self._table.schema).combine_chunks()
+                path = _new_part(self._folder, CLOSED)
+                write_closed(path, self._table.schema, [rows])
+            except BaseException:
+                with self._lock:
+                    self._batches[:0] = batches
+                    self._bytes += size
+                    self._has_failed = True
+                raise
+            with self._lock:
+                self._has_failed = False
+
+    def _put_in_time(self) -> None:
+        def put() -> None:
+            try:
+                self.put()
+            except UserError as error:
+                logging.warning("%s (it is tried again with the next rows)", error)
+                self._put_in_time()
+
+        timer = threading.Timer(self._part_seconds, put)
+        timer.daemon = True
+        timer.start()
 
 
 class Writer:
@@ -62,9 +134,9 @@ class Writer:
         self._part_bytes = part_bytes
         self._part: _OpenPart | None = None
         self._lock = threading.Lock()
-        self._held: HeldRows | None = None
+        self._buffer: WriteBuffer | None = None
         if isinstance(self._folder, ObjectPath):
-            self._held = HeldRows(self._folder, self._table, part_seconds, part_bytes)
+            self._buffer = WriteBuffer(self._folder, self._table, part_seconds, part_bytes)
         with os_errors("create", self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         recover(root, table)
@@ -80,8 +152,8 @@ class Writer:
         if not rows:
             return
         batch = to_batch(self._table, rows)
-        if self._held:
-            self._held.append(batch)
+        if self._buffer:
+            self._buffer.append(batch)
             return
         with self._lock:
             if self._part is None:
@@ -95,8 +167,8 @@ class Writer:
 
     def flush(self) -> None:
         """Lets readers see all rows appended so far; on a file system they do without."""
-        if self._held:
-            self._held.put()
+        if self._buffer:
+            self._buffer.put()
 
     def close(self) -> None:
         """Closes the open part, if there is one."""
@@ -155,9 +227,14 @@ def recover(root: str | os.PathLike[str] | ObjectPath, table: str) -> int:
     return n_rows
 
 
+def _new_part(folder: Place, ending: str) -> Place:
+    """A name that no other part has; parts sort by the time they were begun."""
+    return folder / f"part-{time.time_ns()}-{uuid.uuid4().hex[:8]}{ending}"
+
+
 def _open_part(folder: Path, table: Table) -> _OpenPart:
     """A new stream, locked and with its schema in it before it has the name that others look for."""
-    path = folder / f"part-{time.time_ns()}-{uuid.uuid4().hex[:8]}{OPEN}"
+    path = _new_part(folder, OPEN)
     with os_errors("write", path):
         hidden = path.with_suffix(".tmp")
         part = _OpenPart(path, os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666), 0, 0.0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import flax.struct
 import jax
 
-from rlvr_limit.models.log_probs import Rows, Shared
+from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PolicyBatch(flax.struct.PyTreeNode):
     where it is None.
     """
 
-    rows: Rows | Shared
+    rows: AnswerRows | PrefixBatch
     behaviour_BT: jax.Array
     advantage_BT: jax.Array
     weight_BT: jax.Array

@@ -53,11 +53,11 @@ def adapter_specs(config: ModelConfig, lora: Lora) -> Params:
 
 def init_adapters(config: ModelConfig, lora: Lora, key: jax.Array) -> Params:
     """Fresh adapters in float32, which change nothing yet."""
-    return decoder.drawn(adapter_specs(config, lora), key, "float32")
+    return decoder.init_from_specs(adapter_specs(config, lora), key, "float32")
 
 
 def attached(params: Params, adapters: Params, lora: Lora) -> Params:
-    """Parameters whose layers carry the adapters, as decoder.decode takes them."""
+    """Parameters whose layers carry the adapters, as decoder.forward takes them."""
 
     def scaled(pair: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return {"a": pair["a"], "b": pair["b"] * (lora.alpha / lora.rank)}

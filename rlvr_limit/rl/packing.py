@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rlvr_limit.models.log_probs import Shared, padded
+from rlvr_limit.models.log_probs import PrefixBatch, padded_length
 from rlvr_limit.types import UserError
 
 
@@ -127,7 +127,7 @@ def microbatches(batch: Any, rows: int, places: int) -> list[Any]:
         return out_MRP.reshape(count, rows, places)
 
     laid = jax.tree.map(lambda x_BT: lay(np.asarray(x_BT)[source, position], x_BT.dtype), batch)
-    marked = dict(segment_BT=segment, position_BT=position, behind_BT=behind)
+    marked = dict(segment_BT=segment, position_BT=position, prefix_segment_BT=behind)
     marked = laid.rows._replace(**{name: lay(x, np.int32) for name, x in marked.items()})
     laid = laid.replace(rows=marked)
     return [jax.tree.map(lambda x_MRP, m=m: x_MRP[m], laid) for m in range(count)]
@@ -135,7 +135,7 @@ def microbatches(batch: Any, rows: int, places: int) -> list[Any]:
 
 def behind_prompts(batch: Any, prompt_places: int, answer_places: int, shards: int = 1) -> Any:
     """A batch, one sequence a row and all leaves [B, T] in NumPy, as one with leaves [B, answer_places] and rows that
-    are Shared, of prompts with at most prompt_places tokens.
+    are PrefixBatch, of prompts with at most prompt_places tokens.
 
     Sequences come in another order, so that each of `shards` equal parts holds few different prompts; these are padded
     to one of few numbers of them, and never above one for each sequence.
@@ -155,14 +155,14 @@ def behind_prompts(batch: Any, prompt_places: int, answer_places: int, shards: i
 
     parts = [np.unique(part, return_index=True, return_inverse=True) for part in np.split(prompt_B, shards)]
     each = len(order) // shards
-    most = min(padded(max(len(asked) for asked, _, _ in parts), 1), each)
+    most = min(padded_length(max(len(asked) for asked, _, _ in parts), 1), each)
     prefix_PS = np.zeros((shards * most, prompt_places - 1), np.int32)
     length_P = np.zeros(shards * most, np.int32)
     for shard, (_, first, _) in enumerate(parts):
         for at, row in enumerate(shard * each + first, start=shard * most):
             length_P[at] = start_B[row] - 1
             prefix_PS[at, : length_P[at]] = batch.rows.tokens_BT[order[row], : length_P[at]]
-    of_B = np.concatenate([of for _, _, of in parts]).astype(np.int32)
+    prefix_index_B = np.concatenate([of for _, _, of in parts]).astype(np.int32)
     tokens_BT, answer_BT = batch.rows.tokens_BT, batch.rows.answer_BT
-    rows = Shared(prefix_PS, length_P, of_B, lay(tokens_BT, 1), lay(tokens_BT), lay(answer_BT))
+    rows = PrefixBatch(prefix_PS, length_P, prefix_index_B, lay(tokens_BT, 1), lay(tokens_BT), lay(answer_BT))
     return jax.tree.map(lay, batch.replace(rows=None)).replace(rows=rows)

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from rlvr_limit.distributed.mesh import constrain, everywhere, mesh_of
+from rlvr_limit.distributed.mesh import constrain, mesh_of, replicated
 from rlvr_limit.models.decoder import ModelConfig, ParameterSpec, Params, parameter_specs
-from rlvr_limit.models.log_probs import Rows, answer_logprobs, packed_positions
+from rlvr_limit.models.log_probs import AnswerRows, answer_log_probs, packed_positions
 from rlvr_limit.rl import losses
 from rlvr_limit.rl.batch import Objective, PolicyBatch
 from rlvr_limit.rl.lora import Lora, adapter_specs, attached
@@ -39,7 +39,7 @@ class Compute:
     """What a gradient keeps in memory; static under jit, and without influence on the result but for rounding.
 
     remat: one of model.REMAT. held: logits that a device holds at a time; 2**25 are 128 MB in float32. packed: as of
-    likelihood.answer_logprobs, None: the vocabulary is gone through at every place, prompts and padding included.
+    log_probs.answer_log_probs, None: the vocabulary is gone through at every place, prompts and padding included.
     """
 
     remat: str = "none"
@@ -54,7 +54,9 @@ class Compute:
         if config.vocab_size < WIDE * config.width:
             return self
         answers = [batch.rows.answer_BT for batch in batches]
-        return replace(self, packed=max(packed_positions(config, x, shards, held=self.held) for x in answers))
+        return replace(
+            self, packed=max(packed_positions(config, x, shards, max_live_logits=self.held) for x in answers)
+        )
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -68,7 +70,7 @@ class TrainState(flax.struct.PyTreeNode):
 class SupervisedBatch(flax.struct.PyTreeNode):
     """Demonstrations, and what each token's -log P counts in the loss, float32 [B, T]; 0 outside answers."""
 
-    rows: Rows
+    rows: AnswerRows
     weight_BT: jax.Array
 
 
@@ -87,7 +89,7 @@ def init_state(params: Params, tx: optax.GradientTransformation, dtype: str = ""
     leaves it, or the second update would compile again.
     """
     params = jax.tree.map(jnp.asarray, params)
-    scalars = everywhere(mesh_of(params))
+    scalars = replicated(mesh_of(params))
 
     def place(x: jax.Array, like: jax.Array) -> jax.Array:
         mine = isinstance(like.sharding, NamedSharding) and x.shape == like.shape
@@ -175,7 +177,11 @@ def apply(
 
 @partial(jax.jit, static_argnums=(1, 2, 4), donate_argnums=0)
 def supervised_update(
-    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, rows: Rows, compute: Compute = Compute()
+    state: TrainState,
+    config: ModelConfig,
+    tx: optax.GradientTransformation,
+    rows: AnswerRows,
+    compute: Compute = Compute(),
 ) -> tuple[TrainState, Metrics]:
     """One step on -log P(answer | prompt) as one program; metrics: loss (nats a token), grad_norm."""
     weight_BT = rows.answer_BT / jnp.maximum(jnp.sum(rows.answer_BT), 1)
@@ -210,8 +216,14 @@ def _sums(
 ) -> Sums:
     def loss_of(trained: Params) -> tuple[jax.Array, Metrics]:
         params = trained if lora is None else attached(base, trained, lora)
-        found = answer_logprobs(
-            params, config, batch.rows, packed=compute.packed, held=compute.held, remat=compute.remat, sums=sums
+        found = answer_log_probs(
+            params,
+            config,
+            batch.rows,
+            packed=compute.packed,
+            max_live_logits=compute.held,
+            remat=compute.remat,
+            grad_sums=sums,
         )
         logp, entropy = found[0], jax.lax.stop_gradient(found[1])
         objective_BT = -logp if objective is None else losses.token_objective(logp, batch, objective)
@@ -248,7 +260,7 @@ def no_sums(params: Params, objective: Objective | None, mesh: Mesh | AbstractMe
 
     gradient = jax.tree.map(lambda x: like(x.shape, x.sharding), params)
     names = ("loss",) if objective is None else ("loss", "tokens", *PER_TOKEN, "max_delta_logp")
-    place = everywhere(mesh or mesh_of(params))
+    place = replicated(mesh or mesh_of(params))
     return Sums(gradient, {name: like((), place) for name in names})
 
 

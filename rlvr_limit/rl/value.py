@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlvr_limit.distributed.mesh import everywhere, mesh_of
+from rlvr_limit.distributed.mesh import mesh_of, replicated
 from rlvr_limit.models import decoder, log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params
-from rlvr_limit.models.log_probs import Rows, Shared
+from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch
 from rlvr_limit.rl import losses
 from rlvr_limit.rl.batch import Objective, PolicyBatch
 from rlvr_limit.rl.update import TrainState
@@ -45,11 +45,13 @@ class ActorCritic(flax.struct.PyTreeNode):
 def init_value(config: ModelConfig, params: Params, tx: optax.GradientTransformation) -> ValueState:
     """A head that predicts 0 everywhere, on every device of the mesh of params."""
     head = {"weight_D": jnp.zeros(config.width, jnp.float32), "bias": jnp.zeros((), jnp.float32)}
-    return jax.device_put(ValueState(head, tx.init(head)), everywhere(mesh_of(params)))
+    return jax.device_put(ValueState(head, tx.init(head)), replicated(mesh_of(params)))
 
 
 @partial(jax.jit, static_argnums=2)
-def answer_values(params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: Rows | Shared) -> jax.Array:
+def answer_values(
+    params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: AnswerRows | PrefixBatch
+) -> jax.Array:
     """V of each answer token's state, which is all that stands before the token: [B, T] float32, 0 elsewhere."""
     return _values(params, head, config, rows)
 
@@ -92,8 +94,10 @@ def _apply(state: ValueState, tx: optax.GradientTransformation, gradient: dict[s
     return ValueState(optax.apply_updates(state.head, changes), opt_state)
 
 
-def _values(params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: Rows | Shared) -> jax.Array:
-    hidden_BTD = jax.lax.stop_gradient(log_probs.states(params, config, rows)).astype(jnp.float32)
+def _values(
+    params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: AnswerRows | PrefixBatch
+) -> jax.Array:
+    hidden_BTD = jax.lax.stop_gradient(log_probs.hidden_states(params, config, rows)).astype(jnp.float32)
     with decoder.matmul_precision(jnp.float32):
         value_BT = hidden_BTD @ head["weight_D"] + head["bias"]
-    return log_probs.at_answers(rows, value_BT)
+    return log_probs.at_answer_tokens(rows, value_BT)

@@ -58,7 +58,7 @@ def temperature(study: Study, entry: Evaluated) -> str:
 def weights_sha256(study: Study, entry: Evaluated) -> str:
     """What an arm is; "" where its weights have not been loaded yet."""
     fact = f"{entry.name}.weights_sha256"
-    said = study.hosts.agreed("arms.").get(fact, "")
+    said = study.hosts.checked_values("arms.").get(fact, "")
     if said or not (study.root / "manifest.json").exists():
         return said
     return records.read_manifest(study.root)["facts"].get(f"arms.{fact}", "")

@@ -56,13 +56,16 @@ def prepare(config: ConfigDict) -> Study:
     """Checks a config, makes or opens its run folder and lays out the problems. Raises UserError, one line."""
     s = schema.from_config(Settings, config)
     check(s)
+    platforms = jax.config.jax_platforms
+    if platforms and "cpu" not in platforms.split(","):
+        raise UserError(f"JAX_PLATFORMS is {platforms!r}, but curves need the CPU too: set it to '{platforms},cpu'")
     s = dataclasses.replace(s, arms=views_asked_as_lenders(s.arms))
     here = joining.start(s.hosts)
     # What was compiled fits this machine only, and is read often.
     compiled = (Path("runs") if is_url(s.runs) else Path(s.runs)) / ".compiled"
     jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    if here.together > 1:
+    if here.hosts_per_replica > 1:
         _check_together(s)
     matched = [name for name, arm in s.arms.items() if arm.sampling.match_entropy]
     if matched and here.count > 1:
@@ -74,8 +77,8 @@ def prepare(config: ConfigDict) -> Study:
         references.load(s.score.references, next(iter(setups.values())).problems)
     decisive = _conditions(s, task, setups)
     root = place(s.run_dir) if s.run_dir else place(s.runs) / s.name / schema.digest(decisive)
-    here.agree({"code": _code(), **_versions(), **decisive, "run folder": str(root)})
-    mesh = make_mesh(s.mesh, here.mates if here.together > 1 else ())
+    here.check_started_alike({"code": _code(), **_versions(), **decisive, "run folder": str(root)})
+    mesh = make_mesh(s.mesh, here.replica_hosts if here.hosts_per_replica > 1 else ())
     study = Study(s, root, mesh, _engine(s, setups), task, setups, here)
     for entries in study.panels.values():
         conditions.differences(study, entries)

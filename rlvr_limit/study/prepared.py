@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from rlvr_limit import rl
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.distributed.joining import HostsConfig
-from rlvr_limit.distributed.mesh import MeshConfig, of_all_hosts, row_devices
-from rlvr_limit.distributed.preemption import Notice
+from rlvr_limit.distributed.mesh import MeshConfig, mesh_of_all_hosts, row_devices
+from rlvr_limit.distributed.preemption import PreemptionNotice
 from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.storage import Place
@@ -271,7 +271,7 @@ class Study:
     task: Task
     setups: dict[str, Setup] = field(repr=False)
     hosts: Hosts = field(default_factory=Hosts)
-    notice: Notice = field(default_factory=Notice)
+    notice: PreemptionNotice = field(default_factory=PreemptionNotice)
 
     @property
     def evaluated(self) -> list[Evaluated]:
@@ -321,7 +321,7 @@ class Study:
     @property
     def training_mesh(self) -> Mesh:
         """Where what is trained lies: the mesh of all hosts."""
-        return of_all_hosts(self.mesh)
+        return mesh_of_all_hosts(self.mesh)
 
     @property
     def row_places(self) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from rlvr_limit.distributed.hosts import Hosts
-from rlvr_limit.distributed.mesh import gathered
-from rlvr_limit.distributed.work_queue import leased
+from rlvr_limit.distributed.mesh import all_gather_bytes
+from rlvr_limit.distributed.work_queue import leased_work
 from rlvr_limit.engine.rollout import Graded
 from rlvr_limit.types import Problem, Sample, Status, Stop, Verdict
 
@@ -28,10 +28,10 @@ def drawn_by_all(hosts: Hosts, name: str, problems: Sequence[Problem], n: int, d
         yield from draw((problem, range(n)) for problem in problems)
         return
     work = [(problem, list(range(n))) for problem in problems]
-    own = to_bytes(list(draw(leased(hosts, name, work, lambda _: n))))
+    own = to_bytes(list(draw(leased_work(hosts, name, work, lambda _: n))))
     # Waited for here: a collective may not wait for as long as the longest answer takes.
     lengths = [int(length) for length in hosts.exchange(str(len(own)))]
-    for data in gathered(own, lengths):
+    for data in all_gather_bytes(own, lengths):
         yield from from_bytes(data)
 
 

@@ -11,9 +11,16 @@ import optax
 from jax.sharding import Mesh
 
 from rlvr_limit import rl
-from rlvr_limit.distributed.mesh import mesh_of, on_this_host, parameter_shardings, placed, row_parts, rows_sharding
+from rlvr_limit.distributed.mesh import (
+    copy_to_this_host,
+    mesh_of,
+    parameter_shardings,
+    placed,
+    rows_sharding,
+    shard_count,
+)
 from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
-from rlvr_limit.models.log_probs import Rows
+from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.rl.lora import adapter_specs, attached
 
 T = TypeVar("T")
@@ -53,7 +60,7 @@ class Learner:
             plain = rl.weights(state, self.model)
         if self.mesh.size == self.here.size:
             return plain
-        return on_this_host(plain, parameter_shardings(parameter_specs(self.model), self.here))
+        return copy_to_this_host(plain, parameter_shardings(parameter_specs(self.model), self.here))
 
     def sent(self, batch: T) -> T:
         """A batch from the host, its rows spread over the mesh."""
@@ -61,7 +68,7 @@ class Learner:
 
     def fitted(self, batches: Sequence[rl.PolicyBatch]) -> Learner:
         """The same, with logits at about as many places as these microbatches on the host have answer tokens."""
-        shards = row_parts(self.mesh, len(batches[0].weight_BT))
+        shards = shard_count(self.mesh, len(batches[0].weight_BT))
         return replace(self, compute=self.compute.packed_for(self.model, batches, shards))
 
     def step(
@@ -76,10 +83,10 @@ class Learner:
         return rl.policy_update(state, self.model, self.tx, objective, batch, self.compute)
 
     def supervised(
-        self, state: rl.TrainState, batches: Sequence[rl.SupervisedBatch] | Rows
+        self, state: rl.TrainState, batches: Sequence[rl.SupervisedBatch] | AnswerRows
     ) -> tuple[rl.TrainState, dict[str, jax.Array]]:
         """One optimizer step on demonstrations: microbatches, or rows that are one. state is given away."""
-        if isinstance(batches, Rows):
+        if isinstance(batches, AnswerRows):
             return rl.supervised_update(state, self.model, self.tx, batches, self.compute)
         return rl.accumulated_update(state, self.model, self.tx, None, batches, self.compute, self.lora, self.base)
 

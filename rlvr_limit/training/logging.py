@@ -11,9 +11,9 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from rlvr_limit.records.files import publish
-from rlvr_limit.records.folders import Growing
 from rlvr_limit.records.storage import Place
+from rlvr_limit.records.storage.files import publish
+from rlvr_limit.records.storage.folders import Growing
 from rlvr_limit.records.training_log import METRICS_FILE, training_rows
 from rlvr_limit.types import UserError
 

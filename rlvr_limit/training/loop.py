@@ -1,7 +1,7 @@
 """Trains the arms that are recipes. A killed run goes on from its last state to the same parameters.
 
-Several hosts train together. What is trained lies on the mesh of all of them (mesh.of_all_hosts), and of a kept state
-each writes its own part. For a step of reinforcement each host brings the weights to its own mesh and draws what it
+Several hosts train together. What is trained lies on the mesh of all of them (mesh_of_all_hosts), and each writes its
+own part of a kept state. For a step of reinforcement each host brings the weights to its own mesh and draws what it
 leases of the answers, so that who is done first takes more; then all exchange answers and verdicts, build the same
 batch, and put their own rows of it in place. Host 0 alone writes metrics, samples and exports. All of them end where
 one dies (hosts.all_needed), and a notice to go that one of them gets is heeded by all after the same step.
@@ -26,9 +26,9 @@ from rlvr_limit.distributed.preemption import STOPPED, Preempted
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import Params, init_params, parameter_specs
-from rlvr_limit.records.folders import brought, is_whole, made
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
+from rlvr_limit.records.storage.folders import brought, is_whole, made
 from rlvr_limit.study.prepared import Evaluated, Setup, Study
 from rlvr_limit.study.recipes import Limits, Reinforced, Supervised
 from rlvr_limit.training import learner, rejection_sampling, rl_step, weight_cache
@@ -45,7 +45,7 @@ def train_missing(study: Study) -> None:
     """Trains each arm whose weights are neither given nor there, those that others start from first."""
     hosts = study.hosts
     own = [entry for entry in study.evaluated if not _is_given(study, entry)]
-    if hosts.of_first(any(not is_whole(study.weights(entry)) for entry in own)):
+    if hosts.broadcast_from_first(any(not is_whole(study.weights(entry)) for entry in own)):
         try:
             with hosts.all_needed():
                 for entry in own:
@@ -63,7 +63,7 @@ def train_missing(study: Study) -> None:
 
 def _is_lacking(study: Study, entry: Evaluated) -> bool:
     """Whether an arm's weights are still to be made, as host 0 sees it."""
-    return study.hosts.of_first(not is_whole(study.weights(entry)))
+    return study.hosts.broadcast_from_first(not is_whole(study.weights(entry)))
 
 
 def load(study: Study, entry: Evaluated) -> Params:
@@ -78,7 +78,7 @@ def load(study: Study, entry: Evaluated) -> Params:
         params = read(here, setup.model, study.mesh)
     digest = checkpoint.weights_sha256(params)
     fact = f"arms.{entry.name}.weights_sha256"
-    study.hosts.agree_once(fact, digest)
+    study.hosts.check_equal(fact, digest)
     if study.hosts.is_first:
         records.update_manifest(study.root, fact, digest)
     return params
@@ -93,7 +93,7 @@ def _train(study: Study, arm: str) -> None:
     saved = recipe.save_at if isinstance(recipe, Reinforced) else (recipe.steps,)
     save = {at: f"{arm}-{at}" if isinstance(recipe, Reinforced) else arm for at in saved}
     hosts = study.hosts
-    if not hosts.of_first(hosts.is_first and weight_cache.take(study, arm, save)):
+    if not hosts.broadcast_from_first(hosts.is_first and weight_cache.take(study, arm, save)):
         check_shares(study, arm, recipe)
         _run_steps(study, arm, recipe, save)
         if hosts.is_first:
@@ -122,7 +122,7 @@ def _begin(
 ) -> tuple[Step, State, Learner]:
     """As rl_step.begin; the weights that a run starts from are let go of here."""
     taught = isinstance(recipe, Supervised) and recipe.teacher
-    if taught and study.hosts.of_first(not rejection_sampling.kept_in(study.root, arm).exists()):
+    if taught and study.hosts.broadcast_from_first(not rejection_sampling.kept_in(study.root, arm).exists()):
         # Before the start is loaded: the teacher's weights need not lie beside it.
         with contextlib.ExitStack() as graders:
             rejection_sampling.draw(study, arm, recipe, _weights_of(study, recipe.teacher), _pool(study, graders))
@@ -173,7 +173,7 @@ def _run_steps(study: Study, arm: str, recipe: Supervised | Reinforced, save: di
 
     def export(number: int, state: State) -> None:
         target = study.root / "weights" / save.get(number, "")
-        if number in save and hosts.of_first(not is_whole(target)):
+        if number in save and hosts.broadcast_from_first(not is_whole(target)):
             params = trained.weights(state.policy if isinstance(state, rl.ActorCritic) else state)
             if hosts.is_first:
                 with made(target) as here:
@@ -181,7 +181,9 @@ def _run_steps(study: Study, arm: str, recipe: Supervised | Reinforced, save: di
 
     with contextlib.ExitStack() as stack:
         step, state, trained = _begin(study, arm, recipe, stack)
-        states = stack.enter_context(contextlib.closing(checkpoint.TrainStates(folder / "states", hosts.count > 1)))
+        states = stack.enter_context(
+            contextlib.closing(checkpoint.TrainCheckpoints(folder / "states", hosts.count > 1))
+        )
         done, state = states.restore(state)
         export(done, state)
         if hosts.is_first:
@@ -263,7 +265,7 @@ def _supervised_step(study: Study, arm: str, recipe: Supervised, trained: Learne
             pairs = rng.choices(shown, k=recipe.batch)
         else:
             pairs = list(itertools.islice(task.demonstrate(setup.training, recipe.right, rng), recipe.batch))
-        rows = log_probs.to_rows(pairs, study.row_places)
+        rows = log_probs.answer_rows(pairs, study.row_places)
         if training.tokens or trained.lora:
             weight_BT = np.where(rows.answer_BT, 1 / max(rows.answer_BT.sum(), 1), 0).astype(np.float32)
             batch = rl.SupervisedBatch(rows, weight_BT)

@@ -9,9 +9,9 @@ from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.rollout import Graded, graded_beside, rollout
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models.decoder import Params
-from rlvr_limit.records.files import publish
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
+from rlvr_limit.records.storage.files import publish
 from rlvr_limit.study.prepared import Pair, Study
 from rlvr_limit.study.recipes import Supervised
 from rlvr_limit.training.exchange import drawn_by_all

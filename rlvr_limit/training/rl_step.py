@@ -9,12 +9,12 @@ import numpy as np
 import optax
 
 from rlvr_limit import rl
-from rlvr_limit.distributed.mesh import fetched, row_parts
+from rlvr_limit.distributed.mesh import fetch, mesh_of, row_devices, shard_count
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params
-from rlvr_limit.models.log_probs import Rows
+from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.rl.reward_functions import reward_named
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.recipes import Reinforced
@@ -90,7 +90,7 @@ def _step(
                 parts = rl.microbatches(minibatch, *source.study.microbatch)
             else:
                 places = source.study.engine.max_prompt_len, source.study.settings.sampling.max_tokens
-                parts = [rl.behind_prompts(minibatch, *places, row_parts(trained.mesh, len(part)))]
+                parts = [rl.behind_prompts(minibatch, *places, shard_count(trained.mesh, len(part)))]
             fitted = trained.fitted(parts)
             parts = [trained.sent(x) for x in parts]
             value_loss = {}
@@ -130,7 +130,7 @@ def _batch(
     row, model = recipe.row, study.setups[source.arm].model
     samples = [sample for group in drawn.groups for sample in group.samples]
     pairs = [(group.problem.prompt_ids, sample.tokens) for group in drawn.groups for sample in group.samples]
-    rows = log_probs.to_rows(pairs, study.row_places)
+    rows = log_probs.answer_rows(pairs, study.row_places)
     at_once = study.microbatch[0] if study.settings.training.tokens else len(pairs) // recipe.minibatches
 
     def placed(per_answer: Iterable[tuple[float, ...]]) -> np.ndarray:
@@ -140,9 +140,8 @@ def _batch(
 
     def scored(under: Params) -> np.ndarray:
         lengths = study.engine.max_prompt_len, study.settings.sampling.max_tokens
-        shards = log_probs.shards_of_rows(under)
-        tokens = -(-at_once // shards) * lengths[1]
-        return placed(found.logp for found in log_probs.score(under, model, pairs, tokens, lengths))
+        tokens = -(-at_once // row_devices(mesh_of(under))) * lengths[1]
+        return placed(found.logp for found in log_probs.score_pairs(under, model, pairs, tokens, lengths))
 
     behaviour_BT = placed(sample.logp_model for sample in samples)
     reference_BT = None if reference is None else scored(reference)
@@ -183,10 +182,10 @@ def _minibatch(source: Source, batch: rl.PolicyBatch, kept_B: np.ndarray, part: 
     return found.replace(weight_BT=rl.token_weights(found.rows.answer_BT, kept_B[part], how, most))
 
 
-def _values(params: Params, value: rl.ValueState, model: ModelConfig, rows: Rows, at_once: int) -> np.ndarray:
+def _values(params: Params, value: rl.ValueState, model: ModelConfig, rows: AnswerRows, at_once: int) -> np.ndarray:
     """The value head's predictions, `at_once` rows at a time; the last ones are padded, so that one program does."""
     count = len(rows.tokens_BT)
     padded = jax.tree.map(lambda x: np.pad(x, ((0, -count % at_once), (0, 0))), rows)
     starts = range(0, count, at_once)
     parts = (jax.tree.map(lambda x, start=start: x[start : start + at_once], padded) for start in starts)
-    return np.concatenate([fetched(rl.answer_values(params, value.head, model, part)) for part in parts])[:count]
+    return np.concatenate([fetch(rl.answer_values(params, value.head, model, part)) for part in parts])[:count]

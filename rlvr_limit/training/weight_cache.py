@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlvr_limit.records import storage
-from rlvr_limit.records.files import publish
-from rlvr_limit.records.folders import brought, is_whole, put_whole
 from rlvr_limit.records.storage import ObjectPath, Place
+from rlvr_limit.records.storage.files import publish
+from rlvr_limit.records.storage.folders import brought, is_whole, put_whole
 from rlvr_limit.records.training_log import METRICS_FILE
 from rlvr_limit.rl.reward_functions import reward_named, source_digest
 from rlvr_limit.study import conditions, schema

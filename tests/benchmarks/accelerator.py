@@ -38,7 +38,7 @@ from rlvr_limit.engine.engine import Engine, Moment
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.engine.scheduler import Job, Scheduler, Shapes
 from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_count
-from rlvr_limit.models.log_probs import Rows
+from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.types import SamplingParams
 from tests.benchmarks.sampler import matmul_rate, times
 
@@ -244,7 +244,7 @@ def updated(name: str, c: ModelConfig, masters: str, kind: str, places: int, a: 
     c, places = (TINY, 64) if a.small else (c, places)
     rng, shape = np.random.default_rng(0), (1, places)
     params = init_params(replace(c, dtype=masters), jax.random.key(0))
-    rows = Rows(
+    rows = AnswerRows(
         rng.integers(c.vocab_size, size=shape).astype(np.int32),
         np.broadcast_to(np.arange(places) >= places // 8, shape),
         np.ones(shape, np.int32),

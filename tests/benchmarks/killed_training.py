@@ -70,7 +70,7 @@ def killed_in(phase: str, call: int, delay: float) -> None:
     elif phase == "update":
         rl.policy_update, rl.accumulated_update = armed(rl.policy_update), armed(rl.accumulated_update)
     else:
-        checkpoint.TrainStates.save = armed(checkpoint.TrainStates.save)
+        checkpoint.TrainCheckpoints.save = armed(checkpoint.TrainCheckpoints.save)
 
 
 def run(config: Path, root: Path, kill: str = "") -> bool:

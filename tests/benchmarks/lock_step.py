@@ -58,7 +58,7 @@ def _batch(params: Params, config: ModelConfig, request: Request, indices: list[
 @partial(jax.jit, static_argnums=(1, 3, 4))
 def _prefilled(params: Params, config: ModelConfig, tokens_1T: jax.Array, rows: int, room: int) -> Cache:
     """Keys and values of a prompt but its last token, computed once and copied into every row."""
-    _, fresh = decoder.causal(params, config, tokens_1T[:, :-1])
+    _, fresh = decoder.forward_causal(params, config, tokens_1T[:, :-1])
 
     def copied(x_1TKH: jax.Array, order: tuple[int, ...], axis: int) -> jax.Array:
         x = jnp.repeat(x_1TKH.transpose(order), rows, axis=0)
@@ -94,8 +94,8 @@ def _steps(
             weights = jax.nn.softmax(jnp.where(jnp.arange(keys.shape[-1]) <= length + t, scores, -1e30), axis=-1)
             return jnp.einsum("bkgs,bksh->bkgh", weights, values).reshape(q.shape), (keys, values)
 
-        turned = decoder.rotation(config, jnp.full((len(token), 1), length + t))
-        hidden, cache = decoder.decode(params, config, token[:, None], turned, attend)
+        rope = decoder.rope_angles(config, jnp.full((len(token), 1), length + t))
+        hidden, cache = decoder.forward(params, config, token[:, None], rope, attend)
         drawn = draw(decoder.logits(params, hidden[:, 0]), u, rules, cuts)
         return (drawn[0], cache), drawn
 

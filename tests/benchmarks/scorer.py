@@ -26,7 +26,7 @@ from rlvr_limit import checkpoint
 from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params, init_params, matmul_precision
-from rlvr_limit.models.log_probs import Pair, Scored
+from rlvr_limit.models.log_probs import Pair, TokenScores
 from tests.benchmarks.sampler import HALF, TINY
 
 SHAPES = {"tiny": TINY, "half": HALF}
@@ -83,12 +83,12 @@ def run(name: str, label: str, c: ModelConfig, params: Params, repeats: int) -> 
         scored, computed = 64 * 128, 64 * 128 + 2 * 256
     rows, few = jnp.full((computed, c.width), 1e-3, c.dtype), jnp.full((HEAD_ROWS, c.width), 1e-3, c.dtype)
     others = whole(pairs) if name == "shared" else None
-    found: list[Scored] = []
+    found: list[TokenScores] = []
     seconds, floors, beside = [], [], []
     for turn in range(repeats + 1):
-        took, found = timed(log_probs.score, params, c, pairs)
+        took, found = timed(log_probs.score_pairs, params, c, pairs)
         floor = timed(layers_chain, rows, params)[0] + timed(head_product, few, params)[0] * scored / HEAD_ROWS
-        longer = timed(log_probs.score, params, c, others)[0] if others else 0.0
+        longer = timed(log_probs.score_pairs, params, c, others)[0] if others else 0.0
         if turn:
             seconds.append(took)
             floors.append(floor)

@@ -50,7 +50,7 @@ def main() -> None:
     for answers in a.answers:
         most, batches = 0, 0
         seen = set()
-        for _, rows in log_probs.lay_out(pairs_of(config, answers, a.length), a.tokens, 1):
+        for _, rows in log_probs.prefix_batches(pairs_of(config, answers, a.length), a.tokens, 1):
             batches += 1
             packed = log_probs.packed_positions(config, rows.answer_BT, 1)
             key = packed, *(x.shape for x in rows)
@@ -58,7 +58,7 @@ def main() -> None:
                 continue
             seen.add(key)
             placed = programs.placed(rows, sharding(mesh, (1,), (None,)))
-            traced = log_probs.scores_of.trace(params, config, placed, packed)
+            traced = log_probs.score_prefix_batch.trace(params, config, placed, packed)
             memory = traced.lower(lowering_platforms=(target.platform,)).compile().memory_analysis()
             weights = programs.device_bytes(params)
             held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -83,7 +83,7 @@ def measured(config: ModelConfig, answers: int, length: int, tokens: int) -> Non
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     start = time.perf_counter()
-    found = log_probs.score(params, config, pairs_of(config, answers, length), tokens)
+    found = log_probs.score_pairs(params, config, pairs_of(config, answers, length), tokens)
     peak = resident("VmHWM")
     line = {"ran": answers, "length": length, "seconds": round(time.perf_counter() - start, 1)}
     line["mean_logp"] = round(float(np.mean([s.logp for s in found])), 4)

@@ -18,7 +18,7 @@ import numpy as np
 
 from rlvr_limit import rl
 from rlvr_limit.models.decoder import Params, init_params
-from rlvr_limit.models.log_probs import Rows
+from rlvr_limit.models.log_probs import AnswerRows
 from tests.benchmarks.sampler import HALF, TINY, times
 
 SHAPES = {"tiny": TINY, "half": HALF}
@@ -62,7 +62,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     # Two sequences a row, the first quarter of each a prompt of its own.
     long, shape = a.places // 2, (2 * a.rows, a.places // 2)
-    rows = Rows(rng.integers(c.vocab_size, size=shape).astype(np.int32), np.arange(long) >= long // 4 + np.zeros(shape))
+    rows = AnswerRows(
+        rng.integers(c.vocab_size, size=shape).astype(np.int32), np.arange(long) >= long // 4 + np.zeros(shape)
+    )
     weight = (rows.answer_BT / rows.answer_BT.sum() / a.microbatches).astype(np.float32)
     behaviour = np.full(shape, -np.log(c.vocab_size), np.float32)
     drawn = rl.PolicyBatch(rows, behaviour, rng.normal(size=shape).astype(np.float32), weight)

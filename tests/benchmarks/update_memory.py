@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlvr_limit import rl
 from rlvr_limit.models.decoder import ModelConfig
-from rlvr_limit.models.log_probs import Rows
+from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.planning import compiling, targets
 from rlvr_limit.planning import updates as plan
 from rlvr_limit.rl import update as updates
@@ -65,7 +65,7 @@ def main() -> None:
     tx = rl.optimizer(rl.OptimizerConfig(1e-6, kind=a.kind), 100)
     state = plan._state(config, mesh, tx, "float32", None)
     shape = (1, a.places)
-    rows = Rows(of(shape, jnp.int32), of(shape, bool), *[of(shape, jnp.int32)] * 3)
+    rows = AnswerRows(of(shape, jnp.int32), of(shape, bool), *[of(shape, jnp.int32)] * 3)
     batch = rl.PolicyBatch(rows, *[of(shape, jnp.float32)] * 3)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
     moments = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.opt_state))

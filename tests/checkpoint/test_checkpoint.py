@@ -68,11 +68,11 @@ def test_train_state_comes_back_on_another_number_of_devices_bit_for_bit(
 ) -> None:
     tx = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=1), 10)
     state = random_like(rl.init_state(placed(saved), tx))
-    states = checkpoint.TrainStates(tmp_path)
+    states = checkpoint.TrainCheckpoints(tmp_path)
     states.save(1, state)
     states.close()
     fresh = rl.init_state(placed(restored, seed=5), tx)
-    again = checkpoint.TrainStates(tmp_path)
+    again = checkpoint.TrainCheckpoints(tmp_path)
     step, found = again.restore(fresh)
     again.close()
     assert step == 1

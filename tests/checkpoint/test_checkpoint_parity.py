@@ -97,7 +97,7 @@ def test_loaded_model_has_the_logits_of_transformers(tmp_path: Path, family: str
     write(tmp_path, family, "float32")
     config = read_model_config(tmp_path, "float32")
     params = load_hf(tmp_path, config, make_mesh(MeshConfig()))
-    ours = np.asarray(decoder.logits(params, decoder.causal(params, config, TOKENS_BT)[0]))
+    ours = np.asarray(decoder.logits(params, decoder.forward_causal(params, config, TOKENS_BT)[0]))
     theirs = their_logits(tmp_path, "float32")
     worst = np.abs(ours - theirs).max() / theirs.std()
     print(f"{family}: max |delta| / std = {worst:.1e}")

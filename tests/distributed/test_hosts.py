@@ -10,28 +10,31 @@ import pytest
 
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.distributed.joining import HostsConfig, start
-from rlvr_limit.distributed.work_queue import leased_of
+from rlvr_limit.distributed.work_queue import leased_indices
 from rlvr_limit.types import UserError
 from tests.support.store_hosts import Store, on_each, several
 
 
 def test_every_share_is_leased_once_though_all_ask_at_once():
-    taken = on_each(several(3), lambda host: list(host.shares("x", 60)))
+    taken = on_each(several(3), lambda host: list(host.lease_shares("x", 60)))
     assert sorted(sum(taken, [])) == list(range(60))
 
 
 def test_a_host_that_asks_five_times_as_often_gets_five_times_as_much():
     first, second = several(2)
-    fast, slow = first.shares("x", 60), second.shares("x", 60)
+    fast, slow = first.lease_shares("x", 60), second.lease_shares("x", 60)
     turns = [(list(itertools.islice(fast, 5)), list(itertools.islice(slow, 1))) for _ in range(12)]
     assert sum(len(mine) for mine, _ in turns) == 50 and (first.leases, second.leases) == (50, 10)
     assert sorted(share for turn in turns for mine in turn for share in mine) == list(range(60))
 
 
 def test_hosts_of_one_replica_are_given_the_same_shares_and_no_other_replica_those():
-    hosts = several(6, together=2)
-    assert [(h.replica, h.leads, list(h.mates)) for h in hosts[2:4]] == [(1, True, [2, 3]), (1, False, [2, 3])]
-    taken = on_each(hosts, lambda host: list(host.shares("x", 60)))
+    hosts = several(6, hosts_per_replica=2)
+    assert [(h.replica, h.leads_replica, list(h.replica_hosts)) for h in hosts[2:4]] == [
+        (1, True, [2, 3]),
+        (1, False, [2, 3]),
+    ]
+    taken = on_each(hosts, lambda host: list(host.lease_shares("x", 60)))
     assert taken[::2] == taken[1::2]
     assert sorted(sum(taken[::2], [])) == list(range(60))
 
@@ -43,34 +46,34 @@ def test_the_first_host_of_a_replica_alone_looks_and_all_of_them_are_told():
         looked.append(host.index)
         return [host.index, len(looked)]
 
-    hosts = several(4, together=2)
-    told = on_each(hosts, lambda host: [host.same(lambda: find(host)) for _ in range(3)])
+    hosts = several(4, hosts_per_replica=2)
+    told = on_each(hosts, lambda host: [host.broadcast_in_replica(lambda: find(host)) for _ in range(3)])
     assert sorted(looked) == [0, 0, 0, 2, 2, 2] and told[0] == told[1] and told[2] == told[3]
     assert [index for index, _ in told[0] + told[2]] == [0, 0, 0, 2, 2, 2]
 
 
 def test_what_breaks_off_between_hosts_of_a_replica_is_a_line_and_another_error_is_not():
     gone = ValueError("UNKNOWN: Gloo all-reduce failed: Connection reset by peer\nmore")
-    _, second = several(2, together=2)
+    _, second = several(2, hosts_per_replica=2)
     with pytest.raises(UserError, match=r"^host 1: what hosts 0 and 1 compute together broke off \(UNKNOWN: .*peer\)"):
-        with second.in_step():
+        with second.in_lockstep():
             raise gone
     for host, error in ((Hosts(), gone), (second, ValueError("shapes differ"))):
-        with pytest.raises(ValueError, match=str(error).splitlines()[0]), host.in_step():
+        with pytest.raises(ValueError, match=str(error).splitlines()[0]), host.in_lockstep():
             raise error
 
 
 def test_hosts_that_cannot_be_put_together_evenly_are_refused():
-    with pytest.raises(UserError, match="config.hosts.hosts_per_replica: found 2, but a divisor of 1 hosts is right"):
+    with pytest.raises(UserError, match="config.hosts.hosts_per_replica: 2 is not a divisor of 1 hosts"):
         start(HostsConfig(hosts_per_replica=2))
 
 
 def test_a_host_alone_gets_every_share_and_waits_for_nobody():
     host = Hosts()
-    host.agree({"seed": 1})
+    host.check_started_alike({"seed": 1})
     host.wait("sample", 3)
-    assert list(host.shares("x", 4)) == [0, 1, 2, 3]
-    assert not list(host.shares("x", 4)) and list(host.shares("y", 1)) == [0]
+    assert list(host.lease_shares("x", 4)) == [0, 1, 2, 3]
+    assert not list(host.lease_shares("x", 4)) and list(host.lease_shares("y", 1)) == [0]
     host.close()
 
 
@@ -78,30 +81,34 @@ def test_a_host_alone_gets_every_share_and_waits_for_nobody():
 def test_shares_of_a_problem_hold_all_that_is_lacking_though_hosts_have_read_different_records(n):
     early, late = set(range(0, n, 2)), set(range(0, n, 2)) - set(range(n // 2))
     first, second = several(2)
-    mine, theirs = on_each([first, second], lambda h: list(leased_of(h, "p", sorted(late if h.index else early), n)))
+    mine, theirs = on_each(
+        [first, second], lambda h: list(leased_indices(h, "p", sorted(late if h.index else early), n))
+    )
     assert not set(mine) & set(theirs)
     assert late <= set(mine) | set(theirs) <= early
 
 
 def test_hosts_that_differ_are_refused_on_every_host_by_a_line_that_names_host_and_difference():
     hosts = several(3)
-    said = on_each(hosts, lambda h: h.agree({"seed": 0, "asked": {"base": {"stop": 3 if h.index == 1 else 2}}}))
+    said = on_each(
+        hosts, lambda h: h.check_started_alike({"seed": 0, "asked": {"base": {"stop": 3 if h.index == 1 else 2}}})
+    )
     assert [str(error) for error in said] == [
         "host 1 was started with asked.base.stop = 3, host 0 with 2: every host must be started alike"
     ] * 3
 
 
 def test_hosts_that_are_alike_agree():
-    assert on_each(several(3), lambda h: h.agree({"seed": 0, "code": "abc"})) == [None] * 3
+    assert on_each(several(3), lambda h: h.check_started_alike({"seed": 0, "code": "abc"})) == [None] * 3
 
 
 def test_other_weights_are_refused_by_a_line_that_names_both_hosts():
     first, second, third = several(3)
-    second.agree_once("arms.base.weights_sha256", "aa")
-    first.agree_once("arms.base.weights_sha256", "aa")
+    second.check_equal("arms.base.weights_sha256", "aa")
+    first.check_equal("arms.base.weights_sha256", "aa")
     with pytest.raises(UserError, match=r"host 2: arms.base.weights_sha256 is bb, on host 1 it is aa"):
-        third.agree_once("arms.base.weights_sha256", "bb")
-    assert first.agreed("arms.") == {"base.weights_sha256": "aa"}
+        third.check_equal("arms.base.weights_sha256", "bb")
+    assert first.checked_values("arms.") == {"base.weights_sha256": "aa"}
 
 
 def test_waiting_ends_when_the_last_living_host_has_come_and_not_before():
@@ -130,11 +137,11 @@ def test_every_host_hears_what_all_say_and_what_was_said_before_is_forgotten():
     hosts = several(3)
     said = on_each(hosts, lambda h: [h.exchange(f"{h.index} {turn}") for turn in range(20)])
     assert said == [[[f"{index} {turn}" for index in range(3)] for turn in range(20)]] * 3
-    assert on_each(hosts, lambda h: h.of_first(h.index == 0)) == [True] * 3
-    assert on_each(hosts, lambda h: h.of_first(h.index != 0)) == [False] * 3
+    assert on_each(hosts, lambda h: h.broadcast_from_first(h.index == 0)) == [True] * 3
+    assert on_each(hosts, lambda h: h.broadcast_from_first(h.index != 0)) == [False] * 3
     left = hosts[0]._client.key_value_dir_get("said/")
     assert len(left) <= 2 * 3
-    assert Hosts().exchange("alone") == ["alone"] and Hosts().of_first(True)
+    assert Hosts().exchange("alone") == ["alone"] and Hosts().broadcast_from_first(True)
 
 
 def test_an_exchange_waits_for_the_last_host():
@@ -186,12 +193,16 @@ def test_an_error_that_may_be_a_broken_connection_waits_for_the_silent_hosts_nam
 
 def test_what_others_have_done_is_heard():
     first, second = several(2, patience=0.5)
-    second.tell(samples=3)
-    second.tell(samples=2, tokens=40)
+    second.report_progress(samples=3)
+    second.report_progress(samples=2, tokens=40)
     end = time.monotonic() + 5
-    while first.told("samples") != 5 and time.monotonic() < end:
+    while first.progress_of_others("samples") != 5 and time.monotonic() < end:
         time.sleep(0.05)
-    assert (first.told("samples"), first.told("tokens"), second.told("samples")) == (5, 40, 0)
+    assert (
+        first.progress_of_others("samples"),
+        first.progress_of_others("tokens"),
+        second.progress_of_others("samples"),
+    ) == (5, 40, 0)
 
 
 @pytest.mark.parametrize(
@@ -199,8 +210,8 @@ def test_what_others_have_done_is_heard():
     [
         (HostsConfig(count=2), "hosts.coordinator, hosts.index not given"),
         (HostsConfig(coordinator="a:1", index=0), "hosts.count not given"),
-        (HostsConfig("a:1", 2, 2), "index 2 of 2"),
-        (HostsConfig("10.0.0.1", 2, 1), "'10.0.0.1'"),
+        (HostsConfig("a:1", 2, 2), r"hosts.index: 2 is not in \[0, 1\]"),
+        (HostsConfig("10.0.0.1", 2, 1), "hosts.coordinator: '10.0.0.1' is not an address"),
     ],
 )
 def test_half_a_configuration_of_hosts_is_refused(config, said):

@@ -12,7 +12,7 @@ import pytest
 from rlvr_limit import rl
 from rlvr_limit.distributed.mesh import (
     MeshConfig,
-    arranged,
+    arrange_devices,
     make_mesh,
     mesh_of,
     over_hosts,
@@ -72,18 +72,18 @@ def test_too_few_devices_are_refused() -> None:
 
 
 def test_sharded_scores_equal_those_of_one_device(params: object, sharded: object) -> None:
-    one, many = (log_probs.score(under, MODEL, PAIRS) for under in (params, sharded))
+    one, many = (log_probs.score_pairs(under, MODEL, PAIRS) for under in (params, sharded))
     for mine, other in zip(one, many, strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-5)
 
 
 def test_each_device_packs_its_own_answers_and_no_hidden_state_travels_for_it(params: object) -> None:
     spread = placed(params, MODEL, (8, 1, 1))
-    *_, (_, rows) = log_probs.lay_out(PAIRS * 8, 1024, 8)
+    *_, (_, rows) = log_probs.prefix_batches(PAIRS * 8, 1024, 8)
     rows = jax.device_put(rows, rows_sharding(mesh_of(spread)))
 
     def moved(packed: int | None) -> int:
-        text = log_probs.scores_of.lower(spread, MODEL, rows, packed).compile().as_text()
+        text = log_probs.score_prefix_batch.lower(spread, MODEL, rows, packed).compile().as_text()
         return sum(text.count(f" {name}(") for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
 
     assert moved(log_probs.packed_positions(MODEL, np.asarray(rows.answer_BT), 8)) == moved(None) == 0
@@ -91,7 +91,7 @@ def test_each_device_packs_its_own_answers_and_no_hidden_state_travels_for_it(pa
 
 def test_sharded_update_equals_that_of_one_device(params: object, sharded: object) -> None:
     tx = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=1), 10)
-    rows = log_probs.to_rows(PAIRS, 9)
+    rows = log_probs.answer_rows(PAIRS, 9)
     one, found = rl.supervised_update(rl.init_state(params, tx), MODEL, tx, rows)
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     spread = jax.device_put(rows, rows_sharding(mesh))
@@ -106,7 +106,7 @@ def test_updates_compile_once(params: object, shape: tuple[int, int, int] | None
     tx = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=1), 10)
     state = rl.init_state(placed(params, MODEL, shape) if shape else params, tx)
     before = rl.supervised_update._cache_size()
-    rows = jax.device_put(log_probs.to_rows(PAIRS, 9), rows_sharding(mesh_of(state.params)))
+    rows = jax.device_put(log_probs.answer_rows(PAIRS, 9), rows_sharding(mesh_of(state.params)))
     for _ in range(3):
         state, _ = rl.supervised_update(state, MODEL, tx, rows)
     assert rl.supervised_update._cache_size() == before + 1
@@ -119,7 +119,7 @@ def test_sharded_sampler_gives_its_tokens_the_log_probs_of_one_device(params: ob
     request = Request("p", (2, 3, 4), prompt_key(0, "eval", "p"), tuple(range(16)), SamplingParams(1.0, 1.0, 8, (1,)))
     samples = list(engine.generate([request]))
     assert len(samples) == 16
-    scores = log_probs.score(params, MODEL, [(request.prompt_ids, s.tokens) for s in samples])
+    scores = log_probs.score_pairs(params, MODEL, [(request.prompt_ids, s.tokens) for s in samples])
     for sample, (logp, _) in zip(samples, scores, strict=True):
         np.testing.assert_allclose(sample.logp_model, logp, atol=1e-5)
 
@@ -131,7 +131,7 @@ def wide() -> object:
 
 @partial(jax.jit, static_argnums=1)
 def logits(params: object, config: ModelConfig, tokens_BT: jax.Array) -> jax.Array:
-    return decoder.logits(params, decoder.causal(params, config, tokens_BT)[0])
+    return decoder.logits(params, decoder.forward_causal(params, config, tokens_BT)[0])
 
 
 @ON_EVERY_MESH
@@ -227,21 +227,11 @@ def test_first_differing_tokens_on_other_meshes_lie_at_a_boundary(
     assert away <= 1e-5 and max(margins, default=0) <= 1e-5
 
 
-def test_a_run_without_the_cpu_is_refused_before_it_begins():
-    before = jax.config.jax_platforms
-    try:
-        jax.config.update("jax_platforms", "cuda")
-        with pytest.raises(UserError, match="JAX_PLATFORMS is 'cuda'.*'cuda,cpu' is right"):
-            make_mesh(MeshConfig())
-    finally:
-        jax.config.update("jax_platforms", before)
-
-
 @pytest.mark.parametrize("axis", ["data", "fsdp", "tensor"])
 def test_devices_of_hosts_lie_side_by_side_along_the_axis_that_grows(axis):
     """Three hosts of 2 x 1 x 4 devices, numbered host by host."""
     config = MeshConfig(data=2, tensor=4)
-    found = arranged(config, list(range(24)), 3, axis)
+    found = arrange_devices(config, list(range(24)), 3, axis)
     whole = over_hosts(config, 3, axis)
     assert found.shape == (whole.data, whole.fsdp, whole.tensor)
     parts = np.split(found, 3, axis=("data", "fsdp", "tensor").index(axis))

@@ -26,7 +26,7 @@ class Late:
         self.left -= 1
         return self.left < 0
 
-    def heed(self) -> None:
+    def raise_if_preempted(self) -> None:
         if self:
             raise Preempted
 

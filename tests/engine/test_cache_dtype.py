@@ -71,7 +71,7 @@ def logp_by_hand(params: Params, prompt: tuple[int, ...], tokens: tuple[int, ...
     # prompts, and all answers, as the longest need: nothing is compiled for each length.
     padded = np.zeros(-(-CONFIG.max_prompt_len // window) * window, np.int32)
     padded[: len(prompt)] = prompt
-    filed = decoder.causal(params, MODEL, jnp.asarray(padded)[None])[1]
+    filed = decoder.forward_causal(params, MODEL, jnp.asarray(padded)[None])[1]
     stored = [(cached(k[0], 0, window)[:before], cached(v[0], 2, v.shape[-1])[:before]) for k, v in filed]
     fed, count = np.zeros(LONGEST, np.int32), len(tokens)
     fed[:count] = [prompt[-1], *tokens[:-1]]
@@ -91,8 +91,8 @@ def logp_by_hand(params: Params, prompt: tuple[int, ...], tokens: tuple[int, ...
             out[t] = np.einsum("ns,snh->nh", e / e.sum(-1, keepdims=True), values)
         return jnp.asarray(out[None], jnp.float32), None
 
-    turned = decoder.rotation(MODEL, jnp.arange(before, before + len(fed))[None])
-    hidden, _ = decoder.decode(params, MODEL, jnp.asarray(fed)[None], turned, attend)
+    rope = decoder.rope_angles(MODEL, jnp.arange(before, before + len(fed))[None])
+    hidden, _ = decoder.forward(params, MODEL, jnp.asarray(fed)[None], rope, attend)
     logits = np.asarray(decoder.logits(params, hidden[0]), np.float64)
     logp = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
     return (logp - logits.max(-1, keepdims=True))[np.arange(count), list(tokens)]

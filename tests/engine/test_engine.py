@@ -157,7 +157,7 @@ def test_log_probs_equal_the_scorers_at_every_position(params: Params, mixed: li
     samples = list(together.values())
     assert {len(s.tokens) for s in samples} > {1, 4, 9, 11, LONGEST}
     pairs = [(prompts[s.problem_id], s.tokens) for s in samples]
-    scores = log_probs.score(params, MODEL, pairs)
+    scores = log_probs.score_pairs(params, MODEL, pairs)
     for sample, (logp, _) in zip(samples, scores, strict=True):
         np.testing.assert_allclose(sample.logp_model, logp, rtol=0, atol=1e-5)
 
@@ -366,7 +366,7 @@ def test_a_vocabulary_of_151936_tokens_is_drawn_from_and_scored_to_its_end():
     samples = list(engine.generate([asked]))
     assert len(samples) == 8 and any(token >= 151_928 for s in samples for token in s.tokens)
     assert all(0 <= token < 151_936 for s in samples for token in s.tokens)
-    scores = log_probs.score(weights, large, [(asked.prompt_ids, s.tokens) for s in samples])
+    scores = log_probs.score_pairs(weights, large, [(asked.prompt_ids, s.tokens) for s in samples])
     for sample, (logp, _) in zip(samples, scores, strict=True):
         np.testing.assert_allclose(sample.logp_model, logp, rtol=0, atol=1e-5)
 

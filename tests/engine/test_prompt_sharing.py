@@ -31,7 +31,7 @@ def answers(vocab: int = GROUPED.vocab_size, groups: dict = GROUPS, places: tupl
     draw = partial(rng.integers, vocab)
     pairs = [(prompt, draw(size=n)) for length, each in groups.items() for prompt in [draw(size=length)] for n in each]
     rng.shuffle(pairs)
-    rows = log_probs.to_rows([(tuple(p.tolist()), tuple(a.tolist())) for p, a in pairs], sum(places))
+    rows = log_probs.answer_rows([(tuple(p.tolist()), tuple(a.tolist())) for p, a in pairs], sum(places))
 
     def number(scale: float, mean: float = 0.0) -> np.ndarray:
         return np.where(rows.answer_BT, rng.normal(mean, scale, rows.answer_BT.shape), 0).astype(np.float32)
@@ -108,7 +108,7 @@ def test_a_prompt_stands_once_in_each_part() -> None:
     whole, first, second = (part for name in ("behind prompts", "parts of groups") for part in LAYOUTS[name](batch))
     assert len(whole.rows.length_P) == len(GROUPS)
     for part in (first, second):
-        real = part.rows.length_P[np.unique(part.rows.of_B)]
+        real = part.rows.length_P[np.unique(part.rows.prefix_index_B)]
         assert sorted(real.tolist()) == sorted(set(real.tolist()))
     taken = sum(int((part.rows.segment_BT > 0).sum()) for part in LAYOUTS["packed"](batch))
     # Heads of prompts once, their last tokens with each answer that is not empty.
@@ -117,7 +117,7 @@ def test_a_prompt_stands_once_in_each_part() -> None:
 
 
 def test_an_answer_token_sees_its_prompt_and_its_own_answer_alone(params) -> None:
-    logp = jax.jit(lambda rows: log_probs.answer_logprobs(params, GROUPED, rows)[0])
+    logp = jax.jit(lambda rows: log_probs.answer_log_probs(params, GROUPED, rows)[0])
     (part,) = LAYOUTS["packed"](answers())
     rows, before = part.rows, np.asarray(logp(part.rows))
     reached = 0
@@ -127,18 +127,18 @@ def test_an_answer_token_sees_its_prompt_and_its_own_answer_alone(params) -> Non
         changed = np.asarray(logp(rows._replace(tokens_BT=tokens))) != before
         segment = rows.segment_BT[row, place]
         may = np.zeros_like(rows.answer_BT)
-        may[row] = (rows.behind_BT[row] == segment) | (rows.segment_BT[row] == segment)
+        may[row] = (rows.prefix_segment_BT[row] == segment) | (rows.segment_BT[row] == segment)
         assert not (changed & ~may).any()
         reached += (changed & (rows.segment_BT != segment)).sum()
     assert reached > 50
     shared = LAYOUTS["behind prompts"](answers()).pop().rows
     before = np.asarray(logp(shared))
     tokens = shared.prefix_PS.copy()
-    assert shared.length_P[shared.of_B[5]] > 0
-    asked = shared.of_B[5]
+    assert shared.length_P[shared.prefix_index_B[5]] > 0
+    asked = shared.prefix_index_B[5]
     tokens[asked, 0] += 1
     changed = np.asarray(logp(shared._replace(prefix_PS=tokens))) != before
-    assert np.array_equal(changed.any(axis=1), (shared.of_B == asked) & shared.answer_BT.any(axis=1))
+    assert np.array_equal(changed.any(axis=1), (shared.prefix_index_B == asked) & shared.answer_BT.any(axis=1))
 
 
 def test_values_and_their_gradient_are_those_of_one_row_an_answer(params) -> None:
@@ -181,7 +181,7 @@ def test_eight_answers_to_a_prompt_take_fewer_operations_and_one_takes_no_more()
 
     def flops(batch) -> float:
         def loss(params):
-            return jnp.sum(log_probs.answer_logprobs(params, wide, batch.rows)[0])
+            return jnp.sum(log_probs.answer_log_probs(params, wide, batch.rows)[0])
 
         return jax.jit(jax.grad(loss)).lower(params).compile().cost_analysis()["flops"]
 

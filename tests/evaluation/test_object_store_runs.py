@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pytest
 
 from rlvr_limit import records
-from rlvr_limit.records.folders import put_all, put_whole
 from rlvr_limit.records.storage import place
+from rlvr_limit.records.storage.folders import put_all, put_whole
 from tests.support import smoke
 from tests.support.host_runs import ended, killed, log, start_hosts
 from tests.support.records_rows import rows_of

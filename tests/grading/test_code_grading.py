@@ -299,7 +299,7 @@ def test_command_keeps_order_and_fields(data, capsys):
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("{", ":2: no JSON"), ("[" * 100_000, ":2: no JSON"), ("[]", ":2: found list"),
+    [("{", ":2: no JSON"), ("[" * 100_000, ":2: no JSON"), ("[]", ":2: a JSON list"),
      ('{"task_id": "HumanEval/0"}', ":2: field 'program'"),
      ('{"task_id": "HumanEval/9", "program": ""}', ":2: the data have no problem 'HumanEval/9'")],
 )  # fmt: skip

@@ -62,14 +62,14 @@ def test_every_line_comes_back_in_order_with_its_verdict(tmp_path):
     [
         ("{broken", "no JSON"),
         ("[" * 100_000, "no JSON"),
-        ("[1, 2]", "found list"),
+        ("[1, 2]", "a JSON list, not an object"),
         ('{"answer": "1"}', "'gold' is missing; there are answer"),
         ('{"gold": "1"}', "'answer' is missing"),
-        ('{"gold": " ", "answer": "1"}', "'gold' is ' '"),
-        ('{"gold": [], "answer": "1"}', "'gold' is []"),
-        ('{"gold": ["1", null], "answer": "1"}', "'gold' is"),
-        ('{"gold": "1", "answer": null}', "'answer' is None"),
-        ('{"gold": "1", "answer": ["1"]}', "'answer' is"),
+        ('{"gold": " ", "answer": "1"}', "'gold': ' ' is not a text"),
+        ('{"gold": [], "answer": "1"}', "'gold': [] is not"),
+        ('{"gold": ["1", null], "answer": "1"}', "'gold': ['1', None] is not"),
+        ('{"gold": "1", "answer": null}', "'answer': None is not a text"),
+        ('{"gold": "1", "answer": ["1"]}', "'answer': ['1'] is not"),
     ],
 )
 def test_a_malformed_line_is_named_by_number_and_nothing_is_written(tmp_path, capsys, line, said):

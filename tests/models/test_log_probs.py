@@ -13,7 +13,7 @@ from rlvr_limit.models.decoder import init_params
 from rlvr_limit.types import UserError
 from tests.support.numpy_decoder import GROUPED, TIED, in_float64, numpy_log_softmax, random_params
 
-answer_logprobs = jax.jit(log_probs.answer_logprobs, static_argnums=(1, 3, 4))
+answer_logprobs = jax.jit(log_probs.answer_log_probs, static_argnums=(1, 3, 4))
 
 
 def pairs_of(config, lengths, seed=0):
@@ -29,7 +29,7 @@ LENGTHS = [(3, 5), (1, 7), (6, 1), (4, 0), (2, 6)]
 @pytest.mark.parametrize(("config", "chunk"), [(GROUPED, 7), (TIED, 20), (GROUPED, 4096)])
 def test_log_probs_and_entropies_of_answers_equal_float64_and_are_zero_elsewhere(config, chunk, packed):
     params, pairs = random_params(config), pairs_of(config, LENGTHS)
-    rows = log_probs.to_rows(pairs, 8)
+    rows = log_probs.answer_rows(pairs, 8)
     logp, entropy = (np.asarray(x) for x in answer_logprobs(params, config, rows, chunk, packed))
     expected = np.zeros((2, len(pairs), 8))
     for row, (prompt, answer) in enumerate(pairs):
@@ -43,7 +43,7 @@ def test_log_probs_and_entropies_of_answers_equal_float64_and_are_zero_elsewhere
 
 
 def test_an_answer_token_without_a_place_among_the_packed_is_no_number_and_the_others_are_unharmed():
-    rows = log_probs.to_rows(pairs_of(GROUPED, LENGTHS), 8)
+    rows = log_probs.answer_rows(pairs_of(GROUPED, LENGTHS), 8)
     whole, cut = (np.asarray(answer_logprobs(random_params(GROUPED), GROUPED, rows, 4096, k)[0]) for k in (19, 16))
     assert np.argwhere(np.isnan(cut)).tolist() == [[4, 5], [4, 6], [4, 7]]
     np.testing.assert_allclose(cut[~np.isnan(cut)], whole[~np.isnan(cut)], rtol=0, atol=1e-6)
@@ -64,18 +64,18 @@ def test_packed_positions_hold_the_answers_of_every_shard_with_little_to_spare_i
 def test_scoring_computes_logits_for_few_positions_beside_those_that_answers_need():
     wide = dataclasses.replace(TIED, vocab_size=4096)
     shapes = jax.eval_shape(partial(init_params, wide), jax.random.key(0))
-    ((_, rows),) = log_probs.lay_out([((1,) * 33, (2,) * 3)] * 8, 1024, 1)
+    ((_, rows),) = log_probs.prefix_batches([((1,) * 33, (2,) * 3)] * 8, 1024, 1)
     assert rows.tokens_BT.shape == (8, 32)
 
     def flops(packed):
-        return log_probs.scores_of.lower(shapes, wide, rows, packed).compile().cost_analysis()["flops"]
+        return log_probs.score_prefix_batch.lower(shapes, wide, rows, packed).compile().cost_analysis()["flops"]
 
     saved = flops(None) - flops(log_probs.packed_positions(wide, rows.answer_BT, 1))
     assert saved > 2 * (8 * 32 - 32) * wide.width * wide.vocab_size
 
 
 def test_rows_hold_the_prompt_then_the_answer_and_mark_the_answer():
-    rows = log_probs.to_rows([((5, 6), (7,)), ((8,), (9, 1, 2)), ((4,), ())], 4)
+    rows = log_probs.answer_rows([((5, 6), (7,)), ((8,), (9, 1, 2)), ((4,), ())], 4)
     np.testing.assert_array_equal(rows.tokens_BT, [[5, 6, 7, 0], [8, 9, 1, 2], [4, 0, 0, 0]])
     np.testing.assert_array_equal(rows.answer_BT, [[0, 0, 1, 0], [0, 1, 1, 1], [0, 0, 0, 0]])
 
@@ -83,7 +83,7 @@ def test_rows_hold_the_prompt_then_the_answer_and_mark_the_answer():
 @pytest.mark.parametrize(("prompt", "reply"), [(5, 4), (9, 0), (0, 3), (0, 0)])
 def test_a_pair_that_does_not_fit_a_row_is_named(prompt, reply):
     with pytest.raises(UserError, match=f"pair 1 has {prompt} [+] {reply} tokens, a row holds 8"):
-        log_probs.to_rows([((1,), (2,)), ((1,) * prompt, (2,) * reply)], 8)
+        log_probs.answer_rows([((1,), (2,)), ((1,) * prompt, (2,) * reply)], 8)
 
 
 def exact_scores(params, config, prompt, answer):
@@ -103,7 +103,7 @@ def siblings(config, prompts, answers, seed=0):
 
 def test_answers_behind_shared_prompts_have_the_log_probs_and_entropies_of_float64_in_order():
     params, pairs = random_params(GROUPED), siblings(GROUPED, (1, 2, 11), 7)
-    scores = log_probs.score(params, GROUPED, pairs, tokens=64, shortest=(10, 6))
+    scores = log_probs.score_pairs(params, GROUPED, pairs, tokens=64, min_lengths=(10, 6))
     for scored, (prompt, answer) in zip(scores, pairs, strict=True):
         logp, entropy = exact_scores(params, GROUPED, prompt, answer)
         np.testing.assert_allclose(scored.logp, logp, rtol=0, atol=1e-5)
@@ -115,8 +115,10 @@ def test_scores_behind_a_shared_prompt_equal_those_of_whole_sequences_where_bloc
     monkeypatch.setattr("rlvr_limit.models.decoder.QUERY_BLOCK", 5)
     params, pairs = random_params(GROUPED), siblings(GROUPED, (9, 14), 9)
     # Other sizes than elsewhere, or a program compiled without the patches would be taken.
-    shared = log_probs.score(params, GROUPED, pairs, tokens=144, shortest=(16, 9))
-    whole = log_probs.score(params, GROUPED, [((p[0],), (*p[1:], *a)) for p, a in pairs], tokens=440, shortest=(1, 22))
+    shared = log_probs.score_pairs(params, GROUPED, pairs, tokens=144, min_lengths=(16, 9))
+    whole = log_probs.score_pairs(
+        params, GROUPED, [((p[0],), (*p[1:], *a)) for p, a in pairs], tokens=440, min_lengths=(1, 22)
+    )
     for mine, other, (prompt, answer) in zip(shared, whole, pairs, strict=True):
         if answer:
             np.testing.assert_allclose(mine, np.array(other)[:, len(prompt) - 1 :], rtol=0, atol=1e-5)
@@ -125,15 +127,15 @@ def test_scores_behind_a_shared_prompt_equal_those_of_whole_sequences_where_bloc
 def test_a_batch_holds_each_prompt_once_and_no_more_tokens_than_asked_for():
     pairs = siblings(GROUPED, (5, 5, 5, 8), 40)
     seen, shapes = [], set()
-    for places, rows in log_probs.lay_out(pairs, 256, 2, shortest=(4, 8)):
+    for places, rows in log_probs.prefix_batches(pairs, 256, 2, min_lengths=(4, 8)):
         assert rows.tokens_BT.size <= 2 * 256 and rows.prefix_PS.size <= 2 * 256
-        each, asked = len(rows.of_B) // 2, len(rows.length_P) // 2
+        each, asked = len(rows.prefix_index_B) // 2, len(rows.length_P) // 2
         for shard in range(2):
             prompts = [pairs[places[row]][0] for row in places if row // each == shard]
             assert len(set(prompts)) <= asked <= 4
         for row, i in places.items():
             prompt, answer = pairs[i]
-            at = row // each * asked + rows.of_B[row]
+            at = row // each * asked + rows.prefix_index_B[row]
             assert (*rows.prefix_PS[at, : rows.length_P[at]], rows.tokens_BT[row, 0]) == prompt
             assert tuple(rows.targets_BT[row, rows.answer_BT[row]]) == answer
         seen += places.values()
@@ -147,23 +149,23 @@ def test_prompts_are_computed_once_however_many_answers_share_them():
 
     def flops(prompts):
         pairs = [((i % prompts,) * 65, (1,) * 8) for i in range(16)]
-        ((_, rows),) = log_probs.lay_out(pairs, 2048, 1, shortest=(64, 8))
+        ((_, rows),) = log_probs.prefix_batches(pairs, 2048, 1, min_lengths=(64, 8))
         assert rows.prefix_PS.shape == (prompts, 64)
-        return log_probs.scores_of.lower(shapes, GROUPED, rows).compile().cost_analysis()["flops"]
+        return log_probs.score_prefix_batch.lower(shapes, GROUPED, rows).compile().cost_analysis()["flops"]
 
     assert flops(1) < 0.3 * flops(16)
 
 
 def test_padded_lengths_are_few_and_less_than_half_too_long():
-    sizes = [log_probs.padded(n, 32) for n in range(1, 5000)]
+    sizes = [log_probs.padded_length(n, 32) for n in range(1, 5000)]
     assert all(n <= size and (size == 32 or size <= 1.5 * n) for n, size in enumerate(sizes, start=1))
     assert sorted(set(sizes))[:6] == [32, 48, 64, 96, 128, 192] and len(set(sizes)) == 16
-    assert log_probs.padded(0, 32) == 0
+    assert log_probs.padded_length(0, 32) == 0
 
 
 def test_a_pair_without_a_prompt_is_named():
     with pytest.raises(UserError, match="pair 1 has no prompt"):
-        log_probs.score(random_params(GROUPED), GROUPED, [((1,), (2,)), ((), (3,))])
+        log_probs.score_pairs(random_params(GROUPED), GROUPED, [((1,), (2,)), ((), (3,))])
 
 
 def test_perplexity_is_the_inverse_geometric_mean_of_the_tokens_chances():

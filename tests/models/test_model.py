@@ -34,7 +34,7 @@ def tokens_of(config, rows, places, seed=0):
 @partial(jax.jit, static_argnums=1)
 def run(params, config, tokens):
     """(hidden, logits, keys and values of each layer)."""
-    hidden, extras = decoder.causal(params, config, tokens)
+    hidden, extras = decoder.forward_causal(params, config, tokens)
     return hidden, decoder.logits(params, hidden), extras
 
 
@@ -71,8 +71,8 @@ def test_only_the_distance_between_positions_matters():
         def attend(_, q, k, v):
             return decoder.grouped_attention(q, k, v, mask), None
 
-        turned = decoder.rotation(GROUPED, jnp.broadcast_to(positions, (3, 9)))
-        return decoder.decode(params, GROUPED, tokens, turned, attend)[0]
+        rope = decoder.rope_angles(GROUPED, jnp.broadcast_to(positions, (3, 9)))
+        return decoder.forward(params, GROUPED, tokens, rope, attend)[0]
 
     here = hidden_at(np.arange(9))
     np.testing.assert_allclose(here, run(params, GROUPED, tokens)[0], rtol=0, atol=1e-5)

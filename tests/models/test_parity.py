@@ -30,7 +30,7 @@ PROMPTS = (3, 200)
 
 @partial(jax.jit, static_argnums=1)
 def _causal_logits(params: Params, config: ModelConfig, tokens_BT: jax.Array) -> jax.Array:
-    return decoder.logits(params, decoder.causal(params, config, tokens_BT)[0])
+    return decoder.logits(params, decoder.forward_causal(params, config, tokens_BT)[0])
 
 
 def causal_logits(name: str, dtype: str = "float32", row: int = 0) -> np.ndarray:
@@ -157,7 +157,7 @@ def test_bfloat16_logits_are_as_near_to_float32_as_those_of_transformers(
 def test_every_product_of_float32_weights_and_no_other_asks_an_accelerator_for_full_precision(dtype: str) -> None:
     name = "qwen3-gqa8-tied"
     config, params = model_config(name, dtype), our_params(name, dtype)
-    rows = log_probs.to_rows([((1, 2), (3,))] * 2, 4)
+    rows = log_probs.answer_rows([((1, 2), (3,))] * 2, 4)
     mesh = make_mesh(MeshConfig())
     shapes = EngineConfig(max_num_seqs=4, steps_per_call=2, page_size=4, max_prompt_len=4, prefill_rows=2)
     sizes = shapes_of(shapes, mesh, 8)
@@ -170,7 +170,7 @@ def test_every_product_of_float32_weights_and_no_other_asks_an_accelerator_for_f
         ).jaxpr,
         "decode_window": programs.decode_window.trace(params, layout, pool, *sent).jaxpr,
         "scorer and its gradient": jax.make_jaxpr(
-            jax.grad(lambda p: log_probs.answer_logprobs(p, config, rows)[0].sum())
+            jax.grad(lambda p: log_probs.answer_log_probs(p, config, rows)[0].sum())
         )(params),
     }
     for program, jaxpr in traced.items():

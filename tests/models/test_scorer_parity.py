@@ -20,7 +20,7 @@ def test_log_probs_and_entropies_are_those_of_transformers_behind_shared_and_sho
     tokens = families.tokens(name).tolist()
     cuts = [(200, 512), (200, 201), (200, 333), (1, 512), (7, 90)]
     pairs = [(tuple(tokens[:start]), tuple(tokens[start:end])) for start, end in cuts]
-    scores = log_probs.score(our_params(name), model_config(name), pairs)
+    scores = log_probs.score_pairs(our_params(name), model_config(name), pairs)
     for (start, end), scored in zip(cuts, scores, strict=True):
         places = np.arange(start - 1, end - 1)
         assert np.abs(np.array(scored.logp) - logp[places, tokens[start:end]]).max() <= 1e-4

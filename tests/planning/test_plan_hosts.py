@@ -82,5 +82,5 @@ def test_a_replica_spans_the_fewest_hosts_that_hold_it(hosts: int) -> None:
     assert needs(1) > needs(2) > needs(4)
     assert together(needs(hosts)) == hosts and together(needs(hosts) - 1) == min(4, 2 * hosts)
     assert together(needs(1), hosts) == hosts
-    with pytest.raises(UserError, match="config.hosts.hosts_per_replica: found 3, but a divisor of 4 hosts is right"):
+    with pytest.raises(UserError, match="config.hosts.hosts_per_replica: 3 is not a divisor of 4 hosts"):
         together(needs(1), 3)

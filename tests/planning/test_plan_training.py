@@ -11,7 +11,7 @@ from rlvr_limit import planning, rl
 from rlvr_limit.distributed.mesh import TRAINING_AXIS, MeshConfig, sharding
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models.decoder import init_params, parameter_count
-from rlvr_limit.models.log_probs import Rows, answer_logprobs
+from rlvr_limit.models.log_probs import AnswerRows, answer_log_probs
 from rlvr_limit.planning import compiling, hlo, programs
 from rlvr_limit.planning import updates as job
 from rlvr_limit.training import learner, segments
@@ -127,10 +127,10 @@ def test_the_unembedding_is_fetched_once_however_many_chunks_of_logits_there_are
     config = dataclasses.replace(TINY, vocab_size=4096)
     params = programs.abstract_params(config, mesh)
     lie = sharding(mesh, (8,), ("rows",))
-    rows = Rows(*(jax.ShapeDtypeStruct((8, 32), dtype, sharding=lie) for dtype in (jnp.int32, bool)))
+    rows = AnswerRows(*(jax.ShapeDtypeStruct((8, 32), dtype, sharding=lie) for dtype in (jnp.int32, bool)))
 
     def gathered(chunk: int) -> float:
-        scores = jax.jit(lambda params, rows: answer_logprobs(params, config, rows, chunk))
+        scores = jax.jit(lambda params, rows: answer_log_probs(params, config, rows, chunk))
         as_it_stands = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
         text = scores.trace(params, rows).lower().compile(compiler_options=as_it_stands).as_text()
         return dict(hlo.sends(text, mesh.shape).collectives)["all-gather"]

@@ -20,13 +20,12 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-import rlvr_limit.records.compaction as compaction_module
 from rlvr_limit import checkpoint, records
-from rlvr_limit.records import Writer, compact, existing, open_run
-from rlvr_limit.records.files import publish
-from rlvr_limit.records.folders import append_line, brought, is_whole, made
+from rlvr_limit.records import Writer, compact, compaction, existing, open_run
 from rlvr_limit.records.parts import list_parts
 from rlvr_limit.records.storage import ObjectPath, place
+from rlvr_limit.records.storage.files import publish
+from rlvr_limit.records.storage.folders import append_line, brought, is_whole, made
 from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.training import logging as training_logging
 from rlvr_limit.types import UserError
@@ -238,7 +237,7 @@ def test_a_part_that_cannot_be_read_is_told_from_one_that_is_damaged(root: Objec
 
 def test_of_two_compactions_at_once_one_counts_and_rows_put_between_them_stay(root: ObjectPath, monkeypatch) -> None:
     expected = make_parts(root)
-    real, inside = compaction_module.write_closed, []
+    real, inside = compaction.write_closed, []
 
     def overtaken(*args: object) -> None:
         real(*args)
@@ -247,7 +246,7 @@ def test_of_two_compactions_at_once_one_counts_and_rows_put_between_them_stay(ro
             write(root, sample("z", arm="rl"))
             compact(root, "samples")
 
-    monkeypatch.setattr(compaction_module, "write_closed", overtaken)
+    monkeypatch.setattr(compaction, "write_closed", overtaken)
     compact(root, "samples")
     assert rows_of(root) == [*expected, sample("z", arm="rl")]
     listing = list_parts(root / "records" / "samples")
@@ -358,7 +357,7 @@ def state(value: int) -> dict:
 
 
 def assert_is(folder: ObjectPath, step: int) -> None:
-    with closing(checkpoint.TrainStates(folder)) as states:
+    with closing(checkpoint.TrainCheckpoints(folder)) as states:
         found = states.restore(state(0))
     assert found[0] == step
     jax.tree.map(np.testing.assert_array_equal, found[1], state(step))
@@ -366,7 +365,7 @@ def assert_is(folder: ObjectPath, step: int) -> None:
 
 def test_train_states_in_a_store_are_the_last_two_whole_ones(root: ObjectPath, monkeypatch, caplog) -> None:
     assert_is(root, 0)
-    with closing(checkpoint.TrainStates(root)) as states:
+    with closing(checkpoint.TrainCheckpoints(root)) as states:
         for step in (1, 2, 3):
             states.save(step, state(step))
             states.save(step, state(9))
@@ -382,7 +381,7 @@ def test_train_states_in_a_store_are_the_last_two_whole_ones(root: ObjectPath, m
             real(store, source, target)
 
         patch.setattr(MemoryFileSystem, "put_file", cut)
-        states = checkpoint.TrainStates(root)
+        states = checkpoint.TrainCheckpoints(root)
         states.save(4, state(4))
         with pytest.raises(UserError, match="could not be written, the state after step 3 is kept: .*cut off"):
             states.close()
@@ -393,7 +392,7 @@ def test_train_states_in_a_store_are_the_last_two_whole_ones(root: ObjectPath, m
     assert_is(root, 2)
     assert "state after step 3 cannot be read and is removed" in caplog.text
     assert names(root) == ["2", "4"]
-    with closing(checkpoint.TrainStates(root)) as states:
+    with closing(checkpoint.TrainCheckpoints(root)) as states:
         states.restore(state(0))
         for step in (4, 5):
             states.save(step, state(step))

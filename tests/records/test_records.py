@@ -102,9 +102,9 @@ def test_a_row_that_does_not_fit_is_named_and_none_of_its_batch_is_written(tmp_p
 def test_names_that_are_not_there_are_answered_with_those_that_are(tmp_path):
     with pytest.raises(UserError, match="no table 'sample'.* samples"):
         read(tmp_path, "sample")
-    with pytest.raises(UserError, match="cannot read 'txt'; one of arm, .*text"):
+    with pytest.raises(UserError, match="cannot read 'txt': it must be one of arm, .*text"):
         read(tmp_path, "samples", columns=["txt"])
-    with pytest.raises(UserError, match="cannot select rows by 'stop'; one of arm, problem_id, index"):
+    with pytest.raises(UserError, match="cannot select rows by 'stop': it must be one of arm, problem_id, index"):
         read(tmp_path, "samples", where={"stop": "eos"})
     with pytest.raises(UserError, match="'index' cannot be 'a': it is of type int32"):
         read(tmp_path, "samples", where={"index": "a"})

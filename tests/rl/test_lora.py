@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from rlvr_limit import rl
-from rlvr_limit.models.log_probs import to_rows
+from rlvr_limit.models.log_probs import answer_rows
 from rlvr_limit.rl.lora import adapter_specs, attached
 from rlvr_limit.types import UserError
 from tests.support.numpy_decoder import GROUPED, random_params
@@ -20,7 +20,7 @@ OBJECTIVE = rl.Objective(0.2, 0.2)
 
 def test_adapters_begin_by_changing_nothing_and_say_what_their_merged_weights_say() -> None:
     params, adapters = random_params(GROUPED), rl.init_adapters(GROUPED, LORA, jax.random.key(0))
-    rows = to_rows([((3, 5, 2), (4, 9, 1)), ((7,), (8, 2, 2, 6))], 6)
+    rows = answer_rows([((3, 5, 2), (4, 9, 1)), ((7,), (8, 2, 2, 6))], 6)
     plain = np.asarray(scored(params, GROUPED, rows)[0])
     fresh = np.asarray(scored(attached(params, adapters, LORA), GROUPED, rows)[0])
     np.testing.assert_array_equal(fresh, plain)

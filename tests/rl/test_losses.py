@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rlvr_limit import rl
-from rlvr_limit.models.log_probs import Rows
+from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.rl import losses
 
 LENGTHS, PLACES, START = (4, 1, 6, 3, 5), 8, 2
@@ -46,7 +46,7 @@ def arrays(objective: rl.Objective, seed: int = 0) -> tuple[np.ndarray, dict[str
 
 
 def batch_of(found: dict[str, np.ndarray]) -> rl.PolicyBatch:
-    return rl.PolicyBatch(Rows(np.zeros(ANSWER.shape, np.int32), ANSWER), **found)
+    return rl.PolicyBatch(AnswerRows(np.zeros(ANSWER.shape, np.int32), ANSWER), **found)
 
 
 def slow_objective(logp: np.ndarray, found: dict[str, np.ndarray], objective: rl.Objective) -> np.ndarray:
@@ -126,7 +126,7 @@ def test_on_policy_a_good_token_is_made_likelier_and_a_bad_one_less():
 def test_clip_higher_lets_a_good_token_grow_further():
     logp = jnp.full((1, 1), math.log(1.25))
     one = jnp.ones((1, 1))
-    batch = rl.PolicyBatch(Rows(one, one), jnp.zeros((1, 1)), one, one)
+    batch = rl.PolicyBatch(AnswerRows(one, one), jnp.zeros((1, 1)), one, one)
     moves = [
         float(jax.grad(lambda x, o=o: losses.token_objective(x, batch, o).sum())(logp)[0, 0])
         for o in (rl.Objective(0.2, 0.2), rl.Objective(0.2, 0.28))

@@ -10,7 +10,7 @@ import pytest
 from rlvr_limit import rl
 from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings, rows_sharding
 from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
-from rlvr_limit.models.log_probs import to_rows
+from rlvr_limit.models.log_probs import answer_rows
 from rlvr_limit.rl import optimizers
 from rlvr_limit.types import UserError
 
@@ -91,7 +91,7 @@ def test_states_lie_on_a_mesh_and_updates_compile_once(kind: str) -> None:
     tx = rl.optimizer(rl.OptimizerConfig(1e-2, kind=kind), 5)
     state = rl.init_state(params, tx)
     before = rl.supervised_update._cache_size()
-    rows = jax.device_put(to_rows([((2, 3), (5, 7, 9))] * 8, 6), rows_sharding(mesh))
+    rows = jax.device_put(answer_rows([((2, 3), (5, 7, 9))] * 8, 6), rows_sharding(mesh))
     seen = []
     for _ in range(4):
         state, metrics = rl.supervised_update(state, config, tx, rows)

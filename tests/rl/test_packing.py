@@ -129,7 +129,7 @@ def test_a_token_changes_nothing_in_other_segments():
         tokens[row, place] = (tokens[row, place] + 1) % GROUPED.vocab_size
         after = np.asarray(scored(params, GROUPED, rows._replace(tokens_BT=tokens))[0])
         mine = np.zeros_like(rows.answer_BT)
-        mine[row] = rows.behind_BT[row] == rows.behind_BT[row, place]
+        mine[row] = rows.prefix_segment_BT[row] == rows.prefix_segment_BT[row, place]
         np.testing.assert_array_equal(after[~mine], before[~mine])
 
 
@@ -149,7 +149,7 @@ def test_what_is_kept_of_a_layer_changes_no_gradient_and_takes_less_memory():
 
         def hidden(params):
             rows = batch.rows
-            return decoder.causal(params, DEEP, rows.tokens_BT, segment_BT=rows.tokens_BT, remat=remat)[0]
+            return decoder.forward_causal(params, DEEP, rows.tokens_BT, segment_BT=rows.tokens_BT, remat=remat)[0]
 
         pull = jax.eval_shape(lambda params: jax.vjp(hidden, params)[1], params)
         own = sum(x.nbytes for x in jax.tree.leaves(params))
@@ -158,5 +158,5 @@ def test_what_is_kept_of_a_layer_changes_no_gradient_and_takes_less_memory():
     everything, products, layers = (kept_bytes(remat) for remat in decoder.REMAT)
     print(f"bytes kept: {everything}, {products}, {layers}")
     assert layers < 0.5 * products and products < 0.5 * everything
-    with pytest.raises(UserError, match="remat is 'all', but one of none, products, layers is right"):
+    with pytest.raises(UserError, match="remat: .all. is not one of none, products, layers"):
         scored(params, DEEP, batch.rows, "all")

@@ -29,7 +29,7 @@ def batch_of(config, behaviour_shift, seed=0):
     rng = np.random.default_rng(seed)
     draw = partial(rng.integers, config.vocab_size)
     pairs = [(tuple(draw(size=p)), tuple(draw(size=a))) for p, a in ((2, 5), (3, 4), (1, 2), (2, 6))]
-    rows = log_probs.to_rows(pairs, 8)
+    rows = log_probs.answer_rows(pairs, 8)
     behaviour = np.zeros(rows.tokens_BT.shape, np.float32)
     exact = np.concatenate(numpy_answer_logps(in_float64(random_params(config)), config, pairs))
     behaviour[rows.answer_BT] = exact + rng.uniform(-1, 1, exact.shape) * behaviour_shift
@@ -76,7 +76,9 @@ def test_grpo_gradient_equals_the_plain_policy_gradient_when_the_ratio_is_one():
             weight_BTV[row, place - 1, token] = ADVANTAGE[row] / len(answer)
 
     def plain(params):
-        logp = jax.nn.log_softmax(decoder.logits(params, decoder.causal(params, SHALLOW, batch.rows.tokens_BT)[0]))
+        logp = jax.nn.log_softmax(
+            decoder.logits(params, decoder.forward_causal(params, SHALLOW, batch.rows.tokens_BT)[0])
+        )
         return -jnp.sum(weight_BTV * logp) / len(pairs)
 
     expected = jax.jit(jax.grad(plain))(params)

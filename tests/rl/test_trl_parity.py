@@ -80,8 +80,8 @@ def test_grpo_has_the_loss_and_the_gradient_of_trl(tmp_path: Path, kl: float) ->
     reward_PG[0, :2] = 0, 100
 
     pairs = [(tuple(p), tuple(a[:n])) for p, a, n in zip(prompts.tolist(), answers.tolist(), lengths, strict=True)]
-    drawn = log_probs.to_rows(pairs, LONG + NEW)
-    now = np.asarray(log_probs.answer_logprobs(params, shape, drawn)[0])
+    drawn = log_probs.answer_rows(pairs, LONG + NEW)
+    now = np.asarray(log_probs.answer_log_probs(params, shape, drawn)[0])
     behaviour_BT = (now + np.where(drawn.answer_BT, rng.normal(0, 0.3, now.shape), 0)).astype(np.float32)
     reference_BT = (now + np.where(drawn.answer_BT, rng.normal(0, 0.3, now.shape), 0)).astype(np.float32)
     optimizer = rl.OptimizerConfig(1e-3)

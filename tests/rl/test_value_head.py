@@ -24,7 +24,7 @@ def trained_on(mesh_config: MeshConfig, packed: bool = False) -> tuple[list[floa
     rng = np.random.default_rng(0)
     draw = rng.integers
     pairs = [(tuple(draw(CONFIG.vocab_size, size=2)), tuple(draw(CONFIG.vocab_size, size=n))) for n in LENGTHS]
-    rows = log_probs.to_rows(pairs, 8)
+    rows = log_probs.answer_rows(pairs, 8)
     nothing, answer = np.zeros(rows.tokens_BT.shape, np.float32), rows.answer_BT
     returns = np.where(answer, rng.normal(1, 1, answer.shape), 0.0).astype(np.float32)
     weight = rl.token_weights(answer, np.ones(len(pairs), bool), "token", 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax
 import pytest
 
 from rlvr_limit.study import schema
@@ -66,3 +67,13 @@ def test_what_cannot_be_is_refused_by_name(tmp_path: Path, override: str, named:
     with pytest.raises(UserError) as refused:
         prepared(tmp_path, override)
     assert named in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_run_without_the_cpu_is_refused_before_it_begins(tmp_path: Path) -> None:
+    before = jax.config.jax_platforms
+    try:
+        jax.config.update("jax_platforms", "cuda")
+        with pytest.raises(UserError, match="JAX_PLATFORMS is 'cuda'.* set it to 'cuda,cpu'"):
+            prepared(tmp_path)
+    finally:
+        jax.config.update("jax_platforms", before)

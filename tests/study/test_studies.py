@@ -15,7 +15,7 @@ import pytest
 from rlvr_limit import checkpoint, records
 from rlvr_limit.evaluation import entropy_matching, results, sample
 from rlvr_limit.evaluation.entropy_matching import Round, next_temperature
-from rlvr_limit.models.decoder import ModelConfig, causal, init_params, logits
+from rlvr_limit.models.decoder import ModelConfig, forward_causal, init_params, logits
 from rlvr_limit.passk.entropy import Entropy, token_entropy
 from rlvr_limit.study import schema
 from rlvr_limit.study.prepare import prepare
@@ -126,7 +126,9 @@ def test_entropy_on_record_is_that_of_the_tempered_distribution_of_the_models_lo
         tokens_BT = np.zeros((len(ids), matched.row_places), np.int32)
         for i, line in enumerate(ids):
             tokens_BT[i, : len(line)] = line
-        logits_BTV = np.asarray(logits(params, causal(params, setup.model, jnp.asarray(tokens_BT))[0]), np.float64)
+        logits_BTV = np.asarray(
+            logits(params, forward_causal(params, setup.model, jnp.asarray(tokens_BT))[0]), np.float64
+        )
         entropies = []
         for i, row in enumerate(rows):
             start = len(prompts[row["problem_id"]]) - 1

@@ -50,7 +50,7 @@ def our_params(name: str, dtype: str = "float32") -> Params:
     d, h = c.width, c.head_width
 
     def layer(i: int) -> dict[str, np.ndarray]:
-        part = {key.removeprefix(f"decoder.layers.{i}."): x for key, x in state.items() if f"layers.{i}." in key}
+        part = {key.removeprefix(f"model.layers.{i}."): x for key, x in state.items() if f"layers.{i}." in key}
         leaves = {
             "attention_norm": part["input_layernorm.weight"],
             "o": part["self_attn.o_proj.weight"].T.reshape(c.heads, h, d),
@@ -66,9 +66,9 @@ def our_params(name: str, dtype: str = "float32") -> Params:
         return leaves
 
     params = {
-        "embedding": state["decoder.embed_tokens.weight"],
+        "embedding": state["model.embed_tokens.weight"],
         "layers": [layer(i) for i in range(c.layers)],
-        "final_norm": state["decoder.norm.weight"],
+        "final_norm": state["model.norm.weight"],
     }
     if not c.tied_embedding:
         params["unembedding"] = state["lm_head.weight"].T

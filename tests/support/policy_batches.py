@@ -11,7 +11,7 @@ import optax
 
 from rlvr_limit import rl
 from rlvr_limit.distributed import mesh
-from rlvr_limit.distributed.mesh import MeshConfig, fetched, make_mesh, mesh_of, parameter_shardings, rows_sharding
+from rlvr_limit.distributed.mesh import MeshConfig, fetch, make_mesh, mesh_of, parameter_shardings, rows_sharding
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
 from rlvr_limit.rl import PolicyBatch
@@ -25,14 +25,14 @@ def batch_of(lengths, places, vocab=23, seed=0, alike=False):
     draw = partial(rng.integers, vocab)
     pairs = [(tuple(draw(size=p).tolist()), tuple(draw(size=a).tolist())) for p, a in lengths]
     pairs = [((len(p),) * len(p) if alike else p, a) for p, a in pairs]
-    rows = log_probs.to_rows(pairs, places)
+    rows = log_probs.answer_rows(pairs, places)
     behaviour, advantage, weight = (np.where(rows.answer_BT, rng.normal(size=(len(pairs), places)), 0) for _ in "abc")
     return pairs, PolicyBatch(rows, *(x.astype(np.float32) for x in (behaviour, advantage, weight)))
 
 
 @partial(jax.jit, static_argnums=(1, 3))
 def scored(params, config, rows, remat="none"):
-    return log_probs.answer_logprobs(params, config, rows, remat=remat)
+    return log_probs.answer_log_probs(params, config, rows, remat=remat)
 
 
 WIDE = ModelConfig(vocab_size=64, width=32, layers=1, heads=16, kv_heads=8, head_width=8, ffn_width=64)
@@ -76,7 +76,7 @@ def gradient(params: dict, parts: list[rl.PolicyBatch]) -> dict:
     sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), rl.no_sums(params, OBJECTIVE))
     for part in parts:
         sums = program.accumulate(params, WIDE, OBJECTIVE, rl.Compute(), sent(part, params), sums)
-    return jax.tree.map(fetched, sums.gradient)
+    return jax.tree.map(fetch, sums.gradient)
 
 
 def relative_errors(found: dict, expected: dict) -> list[float]:
@@ -89,8 +89,8 @@ def relative_errors(found: dict, expected: dict) -> list[float]:
 def trained(params: dict, parts: list[rl.PolicyBatch]) -> list[np.ndarray]:
     """The change of each parameter in STEPS large steps."""
     state = rl.init_state(params, SGD)
-    before = [fetched(x) for x in jax.tree.leaves(state.params)]
+    before = [fetch(x) for x in jax.tree.leaves(state.params)]
     for _ in range(STEPS):
         batches = [sent(part, params) for part in parts]
         state, _ = rl.accumulated_update(state, WIDE, SGD, OBJECTIVE, batches)
-    return [fetched(x) - old for x, old in zip(jax.tree.leaves(state.params), before, strict=True)]
+    return [fetch(x) - old for x, old in zip(jax.tree.leaves(state.params), before, strict=True)]

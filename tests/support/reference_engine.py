@@ -80,7 +80,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=1)
 def _logits_at(params: Params, config: ModelConfig, tokens_BT: jax.Array, place: jax.Array) -> jax.Array:
-    hidden, _ = decoder.causal(params, config, tokens_BT)
+    hidden, _ = decoder.forward_causal(params, config, tokens_BT)
     return decoder.logits(params, jax.lax.dynamic_index_in_dim(hidden, place, 1, keepdims=False))
 
 

@@ -51,9 +51,9 @@ class Store:
         return self.values[key]
 
 
-def several(count: int, patience: float = 60.0, together: int = 1) -> list[Hosts]:
+def several(count: int, patience: float = 60.0, hosts_per_replica: int = 1) -> list[Hosts]:
     store = Store()
-    return [Hosts(index, count, store, patience, together) for index in range(count)]
+    return [Hosts(index, count, store, patience, hosts_per_replica) for index in range(count)]
 
 
 def on_each(hosts: list[Hosts], call) -> list:

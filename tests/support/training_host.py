@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from rlvr_limit import checkpoint, rl
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.distributed.joining import HostsConfig, start
-from rlvr_limit.distributed.mesh import MeshConfig, fetched, make_mesh, of_all_hosts, parameter_shardings
+from rlvr_limit.distributed.mesh import MeshConfig, fetch, make_mesh, mesh_of_all_hosts, parameter_shardings
 from rlvr_limit.engine.rollout import Graded
 from rlvr_limit.models.decoder import init_params, parameter_specs
 from rlvr_limit.training import learner
@@ -46,7 +46,7 @@ def begun(here: Mesh) -> tuple[learner.Learner, rl.TrainState]:
     params = jax.device_put(
         init_params(step.WIDE, jax.random.key(0)), parameter_shardings(parameter_specs(step.WIDE), here)
     )
-    params = learner.spread(params, step.WIDE, of_all_hosts(here))
+    params = learner.spread(params, step.WIDE, mesh_of_all_hosts(here))
     return learner.begin(params, step.WIDE, TX, rl.Compute(), True, "", None, 0, here)
 
 
@@ -87,14 +87,14 @@ def train(hosts: Hosts, folder: Path, here: Mesh) -> None:
     assert trained.mesh.size == hosts.count * here.size
     for x, y in zip(*map(jax.tree.leaves, (trained.weights(state), state.params)), strict=True):
         assert x.sharding.mesh == here
-        np.testing.assert_array_equal(np.asarray(x), fetched(y))
+        np.testing.assert_array_equal(np.asarray(x), fetch(y))
     gradient = step.gradient(state.params, parts())
     changes = step.trained(state.params, parts())
-    with contextlib.closing(checkpoint.TrainStates(folder / "states", spread=True)) as states:
+    with contextlib.closing(checkpoint.TrainCheckpoints(folder / "states", spread=True)) as states:
         for number in range(1, KEPT + 1):
             state, _ = trained.step(state, step.OBJECTIVE, [trained.sent(part) for part in parts()])
             states.save(number, state)
-    kept = jax.tree.map(fetched, state)
+    kept = jax.tree.map(fetch, state)
     if hosts.is_first:
         for what, values in {"gradient": gradient, "changes": changes, "kept": kept}.items():
             np.savez(folder / f"{what}.npz", **numbered(values))
@@ -108,12 +108,12 @@ def restore(hosts: Hosts, folder: Path, here: Mesh) -> None:
 def check_restored(folder: Path, here: Mesh, spread: bool) -> None:
     """The newest state lies as a fresh one and holds the values that were kept."""
     _, fresh = begun(here)
-    with contextlib.closing(checkpoint.TrainStates(folder / "states", spread)) as states:
+    with contextlib.closing(checkpoint.TrainCheckpoints(folder / "states", spread)) as states:
         number, found = states.restore(fresh)
     assert number == KEPT
     jax.tree.map(lambda x, like: np.testing.assert_equal(x.sharding, like.sharding), found, fresh)
     with np.load(folder / "kept.npz") as kept:
-        np.testing.assert_equal(numbered(jax.tree.map(fetched, found)), dict(kept))
+        np.testing.assert_equal(numbered(jax.tree.map(fetch, found)), dict(kept))
 
 
 def main() -> None:

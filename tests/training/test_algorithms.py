@@ -144,7 +144,7 @@ def answers_of(trained: Study, batch: rl.PolicyBatch) -> list[tuple[tuple[int, .
     """(prompt ids, reward by the grader, whether it was cut) of each row."""
     setup, by_prompt = trained.setups["base"], {p.prompt_ids: p for p in trained.setups["base"].training}
     found, rows = [], batch.rows
-    columns = rows.of_B, rows.tokens_BT[:, 0].tolist(), rows.targets_BT, rows.answer_BT
+    columns = rows.prefix_index_B, rows.tokens_BT[:, 0].tolist(), rows.targets_BT, rows.answer_BT
     for of, last, targets, answer in zip(*columns, strict=True):
         prompt, reply = (*rows.prefix_PS[of, : rows.length_P[of]].tolist(), last), tuple(targets[answer].tolist())
         right = trained.task.grade(by_prompt[prompt], setup.tokenizer.decode(reply)).correct
@@ -206,7 +206,7 @@ def test_remax_holds_answers_against_what_the_likeliest_tokens_earn(
     setup, config = trained.setups["base"], trained.setups["base"].model
     by_prompt = {p.prompt_ids: p for p in trained.setups["base"].training}
     likeliest = jax.jit(
-        lambda tokens: jnp.argmax(decoder.logits(start, decoder.causal(start, config, tokens)[0]), axis=-1)
+        lambda tokens: jnp.argmax(decoder.logits(start, decoder.forward_causal(start, config, tokens)[0]), axis=-1)
     )
     earned: dict[tuple[int, ...], float] = {}
     for batch, _ in caught:

@@ -13,7 +13,7 @@ import pytest
 
 from rlvr_limit import checkpoint, rl
 from rlvr_limit.models.decoder import ModelConfig, init_params
-from rlvr_limit.models.log_probs import answer_logprobs, to_rows
+from rlvr_limit.models.log_probs import answer_log_probs, answer_rows
 from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.study import schema
 from rlvr_limit.study.prepare import prepare
@@ -162,15 +162,15 @@ def test_adapters_alone_are_trained_from_answers_in_segments_and_exports_hold_th
     base = checkpoint.load_hf(folders / "base", model, whole.mesh)
     tx = rl.optimizer(whole.settings.arms["grpo"].rl.optimizer, STEPS * 2)
     trained, fresh = learner.begin(base, model, tx, rl.Compute(), True, "", lora, whole.settings.seed)
-    with contextlib.closing(checkpoint.TrainStates(whole.root / "train/grpo/states")) as states:
+    with contextlib.closing(checkpoint.TrainCheckpoints(whole.root / "train/grpo/states")) as states:
         done, state = states.restore(fresh)
     assert done == STEPS
     count = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.opt_state, base)]
     assert count[0] * 2 <= count[1] <= count[0] * 2 + 9 and count[0] < 0.1 * count[2]
     exported = checkpoint.load_hf(whole.root / f"weights/grpo-{STEPS}", model, whole.mesh)
-    laid = to_rows([((3, 5, 2), (4, 9, 1)), ((7,), (8, 2, 2, 6))], 6)
+    laid = answer_rows([((3, 5, 2), (4, 9, 1)), ((7,), (8, 2, 2, 6))], 6)
     by_export, by_adapters, by_base = (
-        np.asarray(answer_logprobs(params, model, laid)[0]) for params in (exported, trained.policy(state), base)
+        np.asarray(answer_log_probs(params, model, laid)[0]) for params in (exported, trained.policy(state), base)
     )
     np.testing.assert_allclose(by_export, by_adapters, rtol=0, atol=1e-5)
     assert np.abs(by_export - by_base).max() > 1e-3

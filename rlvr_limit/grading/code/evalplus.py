@@ -4,8 +4,6 @@ A program is right when its function returns what the reference solution returns
 Both run in the sandbox, and their results are compared here.
 """
 
-from __future__ import annotations
-
 import functools
 import marshal
 import math
@@ -25,7 +23,7 @@ RTOL, FLOAT_ATOL = 1e-7, 1e-6
 
 _FLOAT = rb"-?(?:[0-9]+\.[0-9]*(?:e[+-][0-9]+)?|[0-9]+e[+-][0-9]+|Infinity|NaN)"
 _FLOATS = re.compile(rb"(?:\{\"tuple\": )?\[?%(f)b(?:, %(f)b)*\]?\}?" % {b"f": _FLOAT})
-# Names of functions whose results are compared in a way of their own, as the benchmark has it.
+# Functions whose results are compared in a way of their own, as the benchmark has it.
 SET_EQUAL = frozenset(
     "similar_elements find_char_long common_in_nested_lists extract_singly larg_nnum intersection_array "
     "find_dissimilar Diff".split()
@@ -35,21 +33,25 @@ NOT_NONE = frozenset("check_str text_match_three text_starta_endb".split())
 
 @dataclass(frozen=True)
 class EvalPlusTests:
-    """The tests of one problem. reference is a whole program; packed holds the inputs (`pack`); atol is absolute."""
+    """The tests of one problem."""
 
     task_id: str
     entry: str
-    reference: str
-    atol: float
-    packed: bytes
+    reference: str  # a whole program
+    atol: float  # absolute tolerance
+    packed: bytes  # the inputs, by `pack`
 
     def __str__(self) -> str:
         return self.reference
 
+    def inputs(self) -> tuple[list[bytes], list[bytes]]:
+        """The base and the plus inputs, each a list of arguments in marshal's form."""
+        return marshal.loads(zlib.decompress(self.packed))
+
 
 @dataclass(frozen=True)
 class ReferenceResults:
-    """What the reference returns for every input, base first (encode.dumps), in which CPU time, and the tolerances."""
+    """What the reference returns for every input (encode.dumps), base first, in which CPU time, and the tolerances."""
 
     results: tuple[bytes, ...]
     cpu_seconds: tuple[float, ...]
@@ -58,9 +60,8 @@ class ReferenceResults:
 
 def pack(base: Sequence[Any], plus: Sequence[Any]) -> bytes:
     """Lists of arguments, one for each base and each plus input, as EvalPlusTests.packed."""
-    return zlib.compress(
-        marshal.dumps([[marshal.dumps(list(arguments)) for arguments in part] for part in (base, plus)])
-    )
+    parts = [[marshal.dumps(list(arguments)) for arguments in part] for part in (base, plus)]
+    return zlib.compress(marshal.dumps(parts))
 
 
 def check(
@@ -70,31 +71,32 @@ def check(
 
     Raises SandboxError where the sandbox or the reference solution fails.
     """
-    base, plus = marshal.loads(zlib.decompress(tests.packed))
+    base, plus = tests.inputs()
     inputs = (*base, *plus)
-    known = reference_results(tests)
-    cpu = tuple(max(CPU_SECONDS, TIMES_REFERENCE * used) for used in known.cpu_seconds)
+    reference = reference_results(tests)
+    cpu = tuple(max(CPU_SECONDS, TIMES_REFERENCE * used) for used in reference.cpu_seconds)
     limits = SandboxLimits(
-        total_cpu_seconds=SandboxLimits.total_cpu_seconds + TIMES_REFERENCE * sum(known.cpu_seconds),
-        output_bytes=SandboxLimits.output_bytes + 2 * sum(map(len, known.results)),
+        total_cpu_seconds=SandboxLimits.total_cpu_seconds + TIMES_REFERENCE * sum(reference.cpu_seconds),
+        output_bytes=SandboxLimits.output_bytes + 2 * sum(map(len, reference.results)),
     )
     names = [f"base {i}" for i in range(len(base))] + [f"plus {i}" for i in range(len(plus))]
 
-    def right(index: int, data: bytes) -> str:
-        wanted = known.results[index]
+    def mismatch(index: int, data: bytes) -> str:
+        wanted = reference.results[index]
         # Equal texts stand for equal values, but for NaN, which equals nothing.
         if data == wanted and b"NaN" not in data:
             return ""
-        value, reference, arguments = decode.loads(data), decode.loads(wanted), marshal.loads(inputs[index])
-        return "" if _right(tests, value, reference, arguments, known.atol[index]) else "another value"
+        arguments = marshal.loads(inputs[index])
+        right = _is_right(tests, decode.loads(data), decode.loads(wanted), arguments, reference.atol[index])
+        return "" if right else "another value"
 
-    return run_tests(SandboxJob(program, tests.entry, inputs, cpu), limits, names, right, all_tests, stopped)
+    return run_tests(SandboxJob(program, tests.entry, inputs, cpu), limits, names, mismatch, all_tests, stopped)
 
 
 @functools.lru_cache(maxsize=64)
 def reference_results(tests: EvalPlusTests) -> ReferenceResults:
     """Runs the reference solution. Raises SandboxError naming the input on which it fails."""
-    base, plus = marshal.loads(zlib.decompress(tests.packed))
+    base, plus = tests.inputs()
     inputs = (*base, *plus)
     job = SandboxJob(tests.reference, tests.entry, inputs, (REFERENCE_CPU_SECONDS,) * len(inputs))
     results = list(execute(job, SandboxLimits(total_cpu_seconds=REFERENCE_CPU_SECONDS, output_bytes=256 << 20)))
@@ -110,19 +112,28 @@ def reference_results(tests: EvalPlusTests) -> ReferenceResults:
     return ReferenceResults(texts, tuple(result.cpu_seconds for result in results), atol)
 
 
-def _right(tests: EvalPlusTests, value: Any, wanted: Any, arguments: list[Any], atol: float) -> bool:
+def _tolerances(results: Sequence[bytes], atol: float) -> tuple[float, ...]:
+    """The absolute tolerance of each input: from the first result that is made of floats on, one is always given."""
+    tolerances = []
+    for data in results:
+        # Equal to reading it and looking at the types, and quick for a list of a million.
+        if not atol and _FLOATS.fullmatch(data):
+            atol = FLOAT_ATOL
+        tolerances.append(atol)
+    return tuple(tolerances)
+
+
+def _is_right(tests: EvalPlusTests, value: Any, wanted: Any, arguments: list[Any], atol: float) -> bool:
     if tests.task_id.startswith("HumanEval") and tests.entry == "find_zero":
         return abs(_polynomial(*arguments, value)) <= tests.atol
     if tests.entry in NOT_NONE:
         wanted = wanted is not None
-    exact = _agrees(tests, value, wanted, arguments) if tests.task_id.startswith("Mbpp") else value == wanted
-    if exact or not atol:
-        return exact
-    return type(value) is type(wanted) and _all_close(value, wanted, atol)
+    exact = _agrees_in_mbpp(tests, value, wanted, arguments) if tests.task_id.startswith("Mbpp") else value == wanted
+    return exact or bool(atol and type(value) is type(wanted) and _all_close(value, wanted, atol))
 
 
-def _agrees(tests: EvalPlusTests, value: Any, wanted: Any, arguments: list[Any]) -> bool:
-    """MBPP+: equal, or right by a rule of its own where the problem has more than one reading."""
+def _agrees_in_mbpp(tests: EvalPlusTests, value: Any, wanted: Any, arguments: list[Any]) -> bool:
+    """Equal, or right by a rule of its own where the problem has more than one reading."""
     if tests.entry in SET_EQUAL:
         return decode.as_set(value) == decode.as_set(wanted)
     if tests.entry in NOT_NONE:
@@ -134,38 +145,20 @@ def _agrees(tests: EvalPlusTests, value: Any, wanted: Any, arguments: list[Any])
             return True
         case "sum_div":
             return value == 0
-        case "surface_Area":
-            return abs(value - _surface_of_pyramid(*arguments)) <= tests.atol
-        case "digit_distance_nums":
-            return value == _distance_of_padded_digits(*arguments)
+        case "surface_Area":  # read with the height of the apex over a square base
+            edge, height = arguments
+            area = round(edge**2 + 2 * edge * math.sqrt((edge / 2) ** 2 + height**2))
+            return abs(value - area) <= tests.atol
+        case "digit_distance_nums":  # read with zeros before the shorter number
+            width = max(len(str(number)) for number in arguments)
+            digits = zip(*(str(number).zfill(width) for number in arguments), strict=True)
+            return value == sum(abs(int(x) - int(y)) for x, y in digits)
     return False
 
 
 def _polynomial(coefficients: list[float], x: float) -> float:
     """sum_i coefficients[i] x^i, summed as the benchmark does."""
     return sum(c * math.pow(x, i) for i, c in enumerate(coefficients))
-
-
-def _surface_of_pyramid(edge: float, height: float) -> int:
-    """Mbpp/581 read with the height of the apex over a square base."""
-    return round(edge**2 + 2 * edge * math.sqrt((edge / 2) ** 2 + height**2))
-
-
-def _distance_of_padded_digits(a: int, b: int) -> int:
-    """Mbpp/558 read with zeros before the shorter number."""
-    width = max(len(str(a)), len(str(b)))
-    return sum(abs(int(x) - int(y)) for x, y in zip(str(a).zfill(width), str(b).zfill(width), strict=True))
-
-
-def _tolerances(results: Sequence[bytes], atol: float) -> tuple[float, ...]:
-    """The absolute tolerance of each input: from the first result that is made of floats on, one is always given."""
-    found = []
-    for data in results:
-        # Equal to reading it and looking at the types, and quick for a list of a million.
-        if not atol and _FLOATS.fullmatch(data):
-            atol = FLOAT_ATOL
-        found.append(atol)
-    return tuple(found)
 
 
 def _all_close(value: Any, wanted: Any, atol: float) -> bool:

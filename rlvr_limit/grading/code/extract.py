@@ -1,7 +1,5 @@
 """Finds the program in a response: the last fenced block of Python, or what follows a fence that the prompt opened."""
 
-from __future__ import annotations
-
 import ast
 import re
 
@@ -22,20 +20,19 @@ def extract(response: str, prompt: str = "") -> str:
         start = fences[0].end() if fences and fences[0][1] and not response[: fences[0].start()].strip() else 0
         ends = [fence.start() for fence in fences if fence.start() >= start]
         return response[start : ends[0] if ends else len(response)].strip("\n")
-    blocks: list[tuple[str, str]] = []
+    marked = other = ""
     opened = None
     for fence in fences:
-        if opened is None:
+        # A fence with a language opens a block, even where the one before was never closed.
+        if opened is None or fence[1]:
             opened = fence
-        elif fence[1]:
-            # A second opening: the first was never closed.
-            opened = fence
-        else:
-            blocks.append((opened[1].lower(), response[opened.end() : fence.start()].strip("\n")))
-            opened = None
-    marked = [text for language, text in blocks if language in PYTHON and text.strip()]
-    others = [text for _, text in blocks if text.strip()]
-    return marked[-1] if marked else others[-1] if others else ""
+            continue
+        block = response[opened.end() : fence.start()].strip("\n")
+        if block.strip():
+            other = block
+            marked = block if opened[1].lower() in PYTHON else marked
+        opened = None
+    return marked or other
 
 
 def definitions(program: str, entry: str) -> str:
@@ -47,21 +44,15 @@ def definitions(program: str, entry: str) -> str:
         body = ast.parse(program).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return program
-    named = [(node, _names_defined(node)) for node in body]
-    if not any(entry in names for _, names in named):
+    defined = [(node, _names_defined(node)) for node in body]
+    if not any(entry in names for _, names in defined):
         return program
-    needed, found = {entry}, {entry}
-    while found:
-        used = {
-            part.id
-            for node, names in named
-            if names & found
-            for part in ast.walk(node)
-            if isinstance(part, ast.Name)
-        }  # fmt: skip
-        found = used - needed
-        needed |= found
-    kept = [node for node, names in named if names & needed or isinstance(node, ast.Import | ast.ImportFrom)]
+    needed, new = {entry}, {entry}
+    while new:
+        using = [node for node, names in defined if names & new]
+        new = {part.id for node in using for part in ast.walk(node) if isinstance(part, ast.Name)} - needed
+        needed |= new
+    kept = [node for node, names in defined if names & needed or isinstance(node, ast.Import | ast.ImportFrom)]
     return "".join(f"{ast.unparse(node)}\n" for node in kept)
 
 

@@ -1,7 +1,5 @@
 """The program verifier: the program of a response on its problem's tests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from rlvr_limit.grading.code import evalplus, livecodebench
@@ -15,7 +13,7 @@ from rlvr_limit.types import Problem, Status, Verdict
 VERSION = "code-1"
 LONGEST_PROGRAM = 200_000
 
-Tests = EvalPlusTests | LiveCodeTests
+CodeTests = EvalPlusTests | LiveCodeTests
 
 
 def grade(problem: Problem, text: str) -> Verdict:
@@ -27,8 +25,8 @@ def grade(problem: Problem, text: str) -> Verdict:
     if isinstance(short, Verdict):
         return short
     program = extract(short)
-    found = check(problem.answer, program)
-    return Verdict(found.correct, found.status, program, found.detail)
+    outcome = check(problem.answer, program)
+    return Verdict(outcome.correct, outcome.status, program, outcome.detail)
 
 
 def shorten(problem: Problem, text: str) -> Verdict | str:
@@ -39,18 +37,19 @@ def shorten(problem: Problem, text: str) -> Verdict | str:
     if not program.strip():
         return Verdict(False, Status.NO_ANSWER, detail="no closed block of code")
     if len(program) > LONGEST_PROGRAM:
-        return Verdict(False, Status.GRADED, program[:LONGEST_PROGRAM], f"a program of {len(program)} signs")
+        detail = f"a program of {len(program)} characters"
+        return Verdict(False, Status.GRADED, program[:LONGEST_PROGRAM], detail)
     return f"```python\n{program}\n```"
 
 
 def check(
-    tests: Tests, program: str, all_tests: bool = False, stopped: Callable[[], bool] = lambda: False
+    tests: CodeTests, program: str, all_tests: bool = False, stopped: Callable[[], bool] = lambda: False
 ) -> ProgramOutcome:
     """Runs a program as it is; ERROR where the sandbox fails. Raises InterruptedError when stopped() becomes true."""
     module = evalplus if isinstance(tests, EvalPlusTests) else livecodebench
     try:
         return module.check(tests, program, all_tests, stopped)
+    except InterruptedError:
+        raise
     except (SandboxError, OSError) as error:
-        if isinstance(error, InterruptedError):
-            raise
         return ProgramOutcome(False, Status.ERROR, detail=str(error))

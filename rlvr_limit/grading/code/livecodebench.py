@@ -4,8 +4,6 @@ Two kinds of tests: scripts read standard input and write standard output; funct
 get JSON values, one a line, and return one.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json
@@ -38,14 +36,18 @@ PRELUDE = (
 
 @dataclass(frozen=True)
 class LiveCodeTests:
-    """The tests of one problem: packed (input, output) texts (`pack`). entry is "" for scripts, else a function."""
+    """The tests of one problem."""
 
     question_id: str
-    entry: str
-    packed: bytes
+    entry: str  # the function to call, "" for scripts
+    packed: bytes  # pairs of input and output, by `pack`
 
     def __str__(self) -> str:
-        return f"{len(marshal.loads(zlib.decompress(self.packed)))} tests"
+        return f"{len(self.pairs())} tests"
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Input and output of every test, as text."""
+        return marshal.loads(zlib.decompress(self.packed))
 
 
 def pack(tests: Sequence[tuple[str, str]]) -> bytes:
@@ -60,50 +62,47 @@ def check(
 
     Raises SandboxError where the sandbox fails.
     """
-    pairs = marshal.loads(zlib.decompress(tests.packed))
+    pairs = tests.pairs()
     if tests.entry:
         inputs = tuple(marshal.dumps([json.loads(line) for line in text.split("\n")]) for text, _ in pairs)
         entry = f"Solution.{tests.entry}" if "class Solution" in program else tests.entry
     else:
         inputs, entry = tuple(text.encode() for text, _ in pairs), ""
 
-    def right(index: int, data: bytes) -> str:
+    def mismatch(index: int, data: bytes) -> str:
         wanted = pairs[index][1]
-        agrees = _same_value(data, wanted) if entry else outputs_match(data.decode(errors="replace"), wanted)
-        return "" if agrees else ("another value" if entry else "other output")
+        if not entry:
+            return "" if outputs_match(data.decode(errors="replace"), wanted) else "other output"
+        value = decode.loads(data)
+        value = list(value) if isinstance(value, tuple) else value
+        return "" if value == json.loads(wanted) else "another value"
 
     job = SandboxJob(program, entry, inputs, (CPU_SECONDS,) * len(inputs), PRELUDE, STARRED)
     limits = SandboxLimits(total_cpu_seconds=CPU_SECONDS * (1 + len(inputs)))
-    return run_tests(job, limits, [f"test {i}" for i in range(len(pairs))], right, all_tests, stopped)
+    return run_tests(job, limits, [f"test {i}" for i in range(len(pairs))], mismatch, all_tests, stopped)
 
 
 def outputs_match(written: str, wanted: str) -> bool:
     """Line by line, white space at the ends of lines and of the whole aside; numbers may be written in any way."""
     lines, references = ([line.strip() for line in text.strip().split("\n")] for text in (written, wanted))
-    return len(lines) == len(references) and all(map(_same_line, lines, references))
+    return len(lines) == len(references) and all(map(_lines_match, lines, references))
 
 
-def _same_line(line: str, reference: str) -> bool:
+def _lines_match(line: str, reference: str) -> bool:
     if line == reference:
         return True
     try:
-        numbers, references = ([Decimal(word) for word in text.split()] for text in (line, reference))
-        return numbers == references
+        return [Decimal(word) for word in line.split()] == [Decimal(word) for word in reference.split()]
     except InvalidOperation:
         return False
 
 
-def _same_value(data: bytes, wanted: str) -> bool:
-    value = decode.loads(data)
-    return (list(value) if isinstance(value, tuple) else value) == json.loads(wanted)
-
-
 @dataclass(frozen=True)
 class LiveCodeRow:
-    """One problem: its question, the starter code of a function ("" for scripts), its day, and its tests."""
+    """One problem."""
 
     question: str
-    starter_code: str
+    starter_code: str  # of a function, "" for scripts
     day: date
     tests: LiveCodeTests
 

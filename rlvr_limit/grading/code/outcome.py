@@ -1,37 +1,31 @@
 """What all code benchmarks share: running a program on its tests and saying which of them it failed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rlvr_limit.grading.sandbox.run import ResultKind, SandboxJob, SandboxLimits, SandboxResult, execute
 from rlvr_limit.types import Status
 
-Right = Callable[[int, bytes], str]
-"""(test, SandboxResult.data) -> "" where it is right, else what is wrong."""
+Mismatch = Callable[[int, bytes], str]
+"""(test, SandboxResult.data) -> "" where the result is right, else what is wrong."""
 
 
 @dataclass(frozen=True)
 class ProgramOutcome:
-    """Whether a program passed all of its tests. failed names those that it failed, in order.
-
-    not_run counts tests after one that timed out, after the program's end, or after the first failure where that was
-    asked for. detail is of the first failure.
-    """
+    """Whether a program passed all of its tests."""
 
     correct: bool
     status: Status
-    failed: tuple[str, ...] = ()
-    not_run: int = 0
-    detail: str = ""
+    failed: tuple[str, ...] = ()  # names of the tests that it failed, in order
+    not_run: int = 0  # tests after a timeout, the program's end, or the first failure where that ends the run
+    detail: str = ""  # of the first failure
 
 
 def run_tests(
     job: SandboxJob,
     limits: SandboxLimits,
     names: Sequence[str],
-    right: Right,
+    mismatch: Mismatch,
     all_tests: bool = False,
     stopped: Callable[[], bool] = lambda: False,
 ) -> ProgramOutcome:
@@ -44,7 +38,7 @@ def run_tests(
     results = execute(job, limits, stopped)
     try:
         for result in results:
-            wrong = _wrong(result, right)
+            wrong = _wrong(result, mismatch)
             seen = max(seen, result.index + 1)
             if wrong:
                 failed.append(names[result.index] if result.index >= 0 else "loading")
@@ -60,11 +54,11 @@ def run_tests(
     return ProgramOutcome(not failed and not missing, status, tuple(failed), missing, detail)
 
 
-def _wrong(result: SandboxResult, right: Right) -> str:
+def _wrong(result: SandboxResult, mismatch: Mismatch) -> str:
     if result.kind in (ResultKind.RAISED, ResultKind.TIMEOUT):
         return result.detail or "failed"
     try:
-        return right(result.index, result.data)
+        return mismatch(result.index, result.data)
     except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
         # What a hostile or a foolish program returns may be comparable with nothing.
         return f"cannot be compared ({type(error).__name__})"

@@ -34,13 +34,13 @@ def overwritten(given: dict) -> dict:
 
 
 def saved(folder: Path, *steps: int) -> None:
-    with closing(checkpoint.TrainStates(folder)) as states:
+    with closing(checkpoint.TrainCheckpoints(folder)) as states:
         for step in steps:
             states.save(step, state(step))
 
 
 def read(folder: Path) -> tuple[int, dict]:
-    with closing(checkpoint.TrainStates(folder)) as states:
+    with closing(checkpoint.TrainCheckpoints(folder)) as states:
         return states.restore(state(0))
 
 
@@ -54,13 +54,13 @@ def largest_file(folder: Path) -> Path:
 
 
 def test_state_given_away_right_after_it_is_saved_is_kept_as_it_was(tmp_path: Path) -> None:
-    with closing(checkpoint.TrainStates(tmp_path)) as states:
+    with closing(checkpoint.TrainCheckpoints(tmp_path)) as states:
         for step in (1, 2, 3):
             given = state(step, size=2**20)
             states.save(step, given)
             jax.block_until_ready(overwritten(given))
             states.save(step, state(9, size=2**20))
-    with closing(checkpoint.TrainStates(tmp_path)) as states:
+    with closing(checkpoint.TrainCheckpoints(tmp_path)) as states:
         step, found = states.restore(state(0, size=2**20))
     assert step == 3 and sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["2", "3"]
     jax.tree.map(np.testing.assert_array_equal, found, state(3, size=2**20))
@@ -94,7 +94,7 @@ def test_broken_newest_state_falls_back_to_the_one_before_in_one_line(tmp_path: 
 
 def test_states_that_are_all_broken_or_of_another_run_are_named_and_left_alone(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2)
-    with closing(checkpoint.TrainStates(tmp_path)) as states:
+    with closing(checkpoint.TrainCheckpoints(tmp_path)) as states:
         with pytest.raises(UserError, match=f"{tmp_path}: none of the states after steps 1, 2 fits this run"):
             states.restore({"other": jnp.zeros(5)})
     assert_is(read(tmp_path), 2)
@@ -116,7 +116,7 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 def test_full_disk_in_mid_write_is_one_clear_line_and_the_last_state_is_kept(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     size = 2**20
-    states = checkpoint.TrainStates(tmp_path)
+    states = checkpoint.TrainCheckpoints(tmp_path)
     with pytest.raises(UserError) as caught:
         with no_file_larger_than(2**18):
             states.save(2, state(2, size))
@@ -138,7 +138,7 @@ def test_disk_that_is_really_full_is_said_and_the_last_state_is_kept(tmp_path: P
     try:
         folder = disk / "states"
         saved(folder, 1)
-        states = checkpoint.TrainStates(folder)
+        states = checkpoint.TrainCheckpoints(folder)
         with pytest.raises(UserError) as caught:
             states.save(2, state(2, 2**20))
             states.save(3, state(3, 2**20))
@@ -157,17 +157,17 @@ def test_broken_state_of_several_hosts_is_refused_by_the_host_that_cannot_read_i
 ) -> None:
     saved(tmp_path, 1, 2)
     cut(largest_file(tmp_path / "2"))
-    with closing(checkpoint.TrainStates(tmp_path, spread=True)) as states:
+    with closing(checkpoint.TrainCheckpoints(tmp_path, spread=True)) as states:
         with pytest.raises(
             UserError, match=f"{tmp_path}: the state after step 2 cannot be read by this host"
         ) as caught:
             states.restore(state(0))
     assert "\n" not in str(caught.value)
     shutil.rmtree(tmp_path / "2")
-    with closing(checkpoint.TrainStates(tmp_path, spread=True)) as states:
+    with closing(checkpoint.TrainCheckpoints(tmp_path, spread=True)) as states:
         assert_is(states.restore(state(0)), 1)
 
 
 def test_states_of_several_hosts_are_refused_in_an_object_store():
     with pytest.raises(UserError, match="memory://.*hosts that train together need a file system"):
-        checkpoint.TrainStates(place("memory://bucket/states"), spread=True)
+        checkpoint.TrainCheckpoints(place("memory://bucket/states"), spread=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from rlvr_limit.records.storage import ObjectPath, Place
+from rlvr_limit.records.storage.objects import ObjectPath, Place
 from rlvr_limit.types import UserError
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from rlvr_limit.records.folders import SCRATCH, bring, is_whole, put_whole, remove_whole
 from rlvr_limit.records.storage import ObjectPath
+from rlvr_limit.records.storage.folders import SCRATCH, bring, is_whole, put_whole, remove_whole
 
 KEPT = 2
 """States that stay in the store."""
 
 
-class StoredStates:
+class UploadedCheckpoints:
     """The states under a name in a store, a folder of objects each; here is the folder that Orbax works in."""
 
     def __init__(self, folder: ObjectPath):

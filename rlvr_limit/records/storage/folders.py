@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlvr_limit.records.files import os_errors
-from rlvr_limit.records.storage import ObjectPath, Place, driver_errors
+from rlvr_limit.records.storage.files import os_errors
+from rlvr_limit.records.storage.objects import ObjectPath, Place, driver_errors
 from rlvr_limit.types import UserError
 
 COMPLETE = "complete.json"

@@ -55,7 +55,7 @@ def place(where: str | os.PathLike[str] | ObjectPath) -> Place:
             f"{where}: {scheme}:// needs {package}, which is not installed: pip install {package}"
         ) from error
     except ValueError as error:
-        raise UserError(f"{where}: cannot be used ({error}); a folder, s3:// or gs:// would be right") from error
+        raise UserError(f"{where}: cannot be used ({error}): it must be a folder, s3://... or gs://...") from error
     return ObjectPath(where.rstrip("/"), store)
 
 
