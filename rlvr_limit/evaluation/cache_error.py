@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from rlvr_limit import records
-from rlvr_limit.evaluation.score import lacking, scored
+from rlvr_limit.evaluation.score import score, unscored
 from rlvr_limit.models.decoder import Params
 from rlvr_limit.passk.entropy import token_entropy
+from rlvr_limit.records.storage import Place
 from rlvr_limit.study.prepared import Evaluated, Study
 from rlvr_limit.types import CacheError
 
@@ -21,47 +22,41 @@ EACH = 2
 
 def measure(study: Study, entry: Evaluated, params: Params) -> None:
     """Scores some answers of an arm under itself, into the records, and says in one line how far off they are."""
-    hosts, asked = study.hosts, study.settings.score.answers
-    each = min(asked, max(EACH, -(-ANSWERS // len(study.problems))))
+    hosts, arm = study.hosts, entry.name
+    each = min(study.settings.score.answers, max(EACH, -(-ANSWERS // len(study.problems))))
 
     def first() -> list[tuple[str, int]]:
-        drawn = records.existing(study.root, "samples", arm=entry.name)
+        drawn = records.existing(study.root, "samples", arm=arm)
         return [(name, i) for name in sorted(drawn) for i in sorted(drawn[name]) if i < each][:ANSWERS]
 
     # One replica does it, with the answers that are on record by then; its hosts take the same ones.
-    for _ in hosts.lease_shares(f"drift/{entry.name}", 1):
+    for _ in hosts.lease_shares(f"cache_error/{arm}", 1):
         chosen = {(name, i) for name, i in hosts.broadcast_in_replica(first)}
-        answers = lacking(study, entry, entry.name, each)
-        todo = [answer for answer in answers if (answer.problem_id, answer.index) in chosen]
+        todo = [a for a in unscored(study, entry, arm, each) if (a.problem_id, a.index) in chosen]
         with records.Writer(study.root, "scores") as scores:
-            for rows in scored(study, entry, entry.name, todo, params):
+            for rows in score(study, entry, arm, todo, params):
                 if hosts.leads_replica:
                     scores.append(rows)
-        found = of(study, entry)
-        if hosts.leads_replica and found:
-            print(f"drift {entry.name}: {found.in_words()}", flush=True)
+        error = recorded_error(study.root, arm)
+        if hosts.leads_replica and error:
+            print(f"cache error of {arm}: {error.in_words()}", flush=True)
 
 
-def of(study: Study, entry: Evaluated) -> CacheError | None:
-    """The drift over all answers of an arm that are scored under it; None where there are none, or no 8-bit cache.
+def recorded_error(root: Place, arm: str) -> CacheError | None:
+    """The error over all answers of an arm that are scored under it; None where there are none.
 
     The KL of a token is k3 (Schulman 2020), r - 1 - log r with r = P(model) / P(sampler), a mean over draws from the
     sampler at temperature 1: where tokens were drawn otherwise, each counts as often as it would have been drawn so.
     """
-    if not study.engine.cache_dtype:
-        return None
     keys = ["problem_id", "index"]
-    where = {"arm": entry.name, "model": entry.name}
-    scores = records.read(study.root, "scores", [*keys, "logp"], where).to_pylist()
+    scores = records.read(root, "scores", [*keys, "logp"], {"arm": arm, "model": arm}).to_pylist()
     under_model = {(row["problem_id"], row["index"]): row["logp"] for row in scores if row["logp"]}
-    drawn = records.read(study.root, "samples", [*keys, "logp", "logp_model"], {"arm": entry.name})
+    drawn = records.read(root, "samples", [*keys, "logp", "logp_model"], {"arm": arm})
     is_scored = [(row["problem_id"], row["index"]) in under_model for row in drawn.select(keys).to_pylist()]
     problems, deltas, kls = [], [], []
     for row in drawn.filter(pa.array(is_scored, pa.bool_())).to_pylist():
-        model, own, sampled = (
-            np.asarray(logp, np.float64)
-            for logp in (under_model[row["problem_id"], row["index"]], row["logp_model"], row["logp"])
-        )
+        three = (under_model[row["problem_id"], row["index"]], row["logp_model"], row["logp"])
+        model, own, sampled = (np.asarray(logp, np.float64) for logp in three)
         delta = model - own
         problems.append(row["problem_id"])
         deltas.append(np.abs(delta))

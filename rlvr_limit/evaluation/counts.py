@@ -6,6 +6,7 @@ Shapes: M problems.
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from rlvr_limit import passk, report
 from rlvr_limit.report.analysis import AgainstBase, Comparison, Findings, analyse
 from rlvr_limit.study.prepared import Report
-from rlvr_limit.study.schema import from_config
-from rlvr_limit.types import UserError
+from rlvr_limit.types import UserError, not_allowed
 
 COLUMNS = ("problem", "arm", "n", "correct")
 PAPERS_K = 256
@@ -28,7 +27,7 @@ INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 @dataclass(frozen=True)
-class Source:
+class CountsSource:
     """Where the counts lie, and which arm is which ("": base is the first arm of the file, rl the last).
 
     guess is the chance that one guess is right, the same for every problem; 0: not known.
@@ -49,12 +48,12 @@ class CountsSettings:
     title: str
     purpose: str
     caveat: str
-    counts: Source
+    counts: CountsSource
     report: Report
 
 
 @dataclass(frozen=True)
-class Row:
+class CountsRow:
     """One line of the file, of which `line` is the number."""
 
     line: int
@@ -64,30 +63,29 @@ class Row:
     correct: int
 
 
-def study_of(s: CountsSettings, path: Path) -> report.Results:
-    """The file as a study. UserError, one line with the file and the line in it, where it contradicts itself."""
-    counts: dict[tuple[str, str], Row] = {}
+def results_of(s: CountsSettings, path: Path) -> report.Results:
+    """The file as results. UserError, one line with the file and the line in it, where it contradicts itself."""
+    counts: dict[tuple[str, str], CountsRow] = {}
     for row in read_rows(path):
         first = counts.setdefault((row.problem, row.arm), row)
         if first is not row:
             raise UserError(
                 f"{path}, line {row.line}: problem {row.problem!r} of arm {row.arm!r} stands in line {first.line} "
-                "already; one line for each problem and arm is right"
+                "already; there must be one line for each problem and arm"
             )
     problems, arms = (tuple(dict.fromkeys(names)) for names in zip(*counts, strict=True))
     if len(arms) < 2:
         raise UserError(f"{path}: found the one arm {arms[0]!r}, but a comparison needs at least two")
     if len(problems) < 2:
         raise UserError(f"{path}: found the one problem {problems[0]!r}, but bands over problems need at least two")
-    for problem in problems:
-        for arm in arms:
-            if (problem, arm) not in counts:
-                known = next(row for (name, _), row in counts.items() if name == problem)
-                raise UserError(
-                    f"{path}, line {known.line}: problem {problem!r} has arm {known.arm!r} but no line for arm "
-                    f"{arm!r}; every arm needs every problem"
-                )
-    base, rl = _named(s.counts, arms)
+    for problem, arm in itertools.product(problems, arms):
+        if (problem, arm) not in counts:
+            known = next(row for row in counts.values() if row.problem == problem)
+            raise UserError(
+                f"{path}, line {known.line}: problem {problem!r} has arm {known.arm!r} but no line for arm {arm!r}; "
+                "every arm needs every problem"
+            )
+    base, rl = _base_and_rl(s.counts, arms)
     return report.Results(
         title=s.title or path.stem,
         purpose=s.purpose,
@@ -115,76 +113,69 @@ def _overrides(s: CountsSettings) -> list[str]:
     return said + ([f"--config.report.k={s.report.k}"] if s.report.k else [])
 
 
-def _named(source: Source, arms: tuple[str, ...]) -> tuple[str, str]:
-    """(base, rl); rl stays "" where none is named."""
+def _base_and_rl(source: CountsSource, arms: tuple[str, ...]) -> tuple[str, str]:
+    """The names of both; rl stays "" where none is named."""
     for field, name in (("base", source.base), ("rl", source.rl)):
         if name and name not in arms:
-            raise UserError(
-                f"config.counts.{field}: found {name!r}, but the arms of {source.path} are {', '.join(arms)}"
-            )
+            raise not_allowed(f"config.counts.{field}", name, f"an arm of {source.path} ({', '.join(arms)})")
     base = source.base or arms[0]
     if source.rl == base:
-        raise UserError(f"config.counts.rl: found {base!r}, which is the base; name another arm")
+        raise UserError(f"config.counts.rl: {base!r} is the base; name another arm")
     return base, source.rl
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[CountsRow]:
     """The rows of the file, each checked by itself. UserError with one line that names the file and the line in it."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
-                found = ",".join(reader.fieldnames or ()) or "nothing"
+                header = ",".join(reader.fieldnames or ()) or "nothing"
                 raise UserError(
-                    f"{path}, line 1: found {found}, but column {missing[0]!r} is missing; the columns are "
+                    f"{path}, line 1: found {header}, but column {missing[0]!r} is missing; the columns are "
                     f"{','.join(COLUMNS)}"
                 )
-            empty = True
+            cells = None
             for cells in reader:
-                empty = False
                 yield _row(cells, f"{path}, line {reader.line_num}", reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read ({reason}); a CSV in UTF-8 is right") from error
-    if empty:
-        raise UserError(f"{path}: no line below the header; one for each problem and arm is right")
+        raise UserError(f"{path}: cannot be read ({reason}); it must be a CSV in UTF-8") from error
+    if cells is None:
+        raise UserError(f"{path}: no line below the header; there must be one for each problem and arm")
 
 
-def _row(cells: dict[str, str | None], where: str, line: int) -> Row:
-    for name in COLUMNS:
-        if not (cells[name] or "").strip():
+def _row(cells: dict[str, str | None], where: str, line: int) -> CountsRow:
+    texts = {name: (cells[name] or "").strip() for name in COLUMNS}
+    for name, text in texts.items():
+        if not text:
             raise UserError(f"{where}: {name} is empty; each line needs {','.join(COLUMNS)}")
-    problem, arm, *numbers = ((cells[name] or "").strip() for name in COLUMNS)
-    for name, text in zip(COLUMNS[2:], numbers, strict=True):
-        if not INTEGER.fullmatch(text):
-            raise UserError(f"{where}: {name} is {text!r}, but a whole number is right")
-    n, correct = map(int, numbers)
+        if name in ("n", "correct") and not INTEGER.fullmatch(text):
+            raise not_allowed(f"{where}: {name}", text, "a whole number")
+    n, correct = int(texts["n"]), int(texts["correct"])
     if n < 1:
-        raise UserError(f"{where}: n is {n}, but at least 1 is right")
+        raise not_allowed(f"{where}: n", n, "at least 1")
     if not 0 <= correct <= n:
-        raise UserError(f"{where}: correct is {correct}, but 0 to n = {n} is right")
-    return Row(line, problem, arm, n, correct)
+        raise not_allowed(f"{where}: correct", correct, f"in [0, n = {n}]")
+    return CountsRow(line, texts["problem"], texts["arm"], n, correct)
 
 
-def lines(study: report.Results, found: Findings) -> list[str]:
+def lines(results: report.Results, found: Findings) -> list[str]:
     """What is printed: curves at powers of two, differences, categories, crossovers, and what would resolve them."""
-    ks = _powers(max(len(curve.mean_K) for curve in found.curves.values()))
-    said = [f"{len(study.problems)} problems; base: {study.base}", "", "pass@k, percent, with 95 % bands over problems"]
-    said += _table(ks, found.curves, "")
-    said += ["", "paired differences, percentage points; ? where the 95 % band includes 0"]
-    said += _table(ks, {c.title(study): c.difference for c in found.comparisons}, "+")
+    K = max(len(curve.mean_K) for curve in found.curves.values())
+    ks = sorted({2**i for i in range(K.bit_length())} | {K})
+    said = [f"{len(results.problems)} problems; base: {results.base}", ""]
+    said += ["pass@k, percent, with 95 % bands over problems", *_table(ks, found.curves, ""), ""]
+    said.append("paired differences, percentage points; ? where the 95 % band includes 0")
+    said += _table(ks, {c.title(results): c.difference for c in found.comparisons}, "+")
     for comparison in found.comparisons:
         other = comparison.told_by
         beside = found.against_base[other]
-        said += ["", f"{study.base} beside {other}", f"  {_categories(study, other, beside)}"]
+        said += ["", f"{results.base} beside {other}", f"  {_categories(results, other, beside)}"]
         said.append(f"  crossover: {beside.crossover.sentence}")
-        said += [f"  to resolve it: {line}" for line in _power(study, comparison, beside)]
+        said += [f"  to resolve it: {line}" for line in _power(results, comparison, beside)]
     return [*said, ""]
-
-
-def _powers(K: int) -> list[int]:
-    return sorted({2**i for i in range(K.bit_length())} | {K})
 
 
 def _table(ks: list[int], bands: dict[str, passk.Band], sign: str) -> list[str]:
@@ -206,26 +197,26 @@ def _table(ks: list[int], bands: dict[str, passk.Band], sign: str) -> list[str]:
     ]
 
 
-def _categories(study: report.Results, other: str, beside: AgainstBase) -> str:
+def _categories(results: report.Results, other: str, beside: AgainstBase) -> str:
     """Problems by who solved them (P, S, E, O of arXiv 2507.14843), and the ratios; expected ones where n differs."""
     if beside.support is None:
-        base, arm = study.arm(study.base), study.arm(other)
+        base, arm = results.arm(results.base), results.arm(other)
         n = int(min(base.n_M.min(), arm.n_M.min()))
         both, first, second, neither = passk.expected_support(base.n_M, base.c_M, arm.n_M, arm.c_M, n)
         return (
-            f"solved by both {both:.1f}, only {study.base} {first:.1f}, only {other} {second:.1f}, "
+            f"solved by both {both:.1f}, only {results.base} {first:.1f}, only {other} {second:.1f}, "
             f"neither {neither:.1f} (n differs: expected when every problem is cut to n = {n} at random)"
         )
     s = beside.support
     both, first, second, neither = map(len, (s.both, s.base_only, s.rl_only, s.neither))
     ratios = {"SRR": s.srr, "NDR": s.ndr, "SDS": s.sds, "NSCR": s.nscr}
     told = ", ".join(f"{name} {'undefined' if x is None else f'{x:.4f}'}" for name, x in ratios.items())
-    return f"solved by both {both}, only {study.base} {first}, only {other} {second}, neither {neither}; {told}"
+    return f"solved by both {both}, only {results.base} {first}, only {other} {second}, neither {neither}; {told}"
 
 
-def _power(study: report.Results, comparison: Comparison, beside: AgainstBase) -> list[str]:
+def _power(results: report.Results, comparison: Comparison, beside: AgainstBase) -> list[str]:
     """What would show the sign at the largest k, and the crossover, where the data do not."""
-    base, arm = study.arm(study.base), study.arm(comparison.told_by)
+    base, arm = results.arm(results.base), results.arm(comparison.told_by)
     counts, names = (base.n_M, base.c_M, arm.n_M, arm.c_M), (base.label, arm.label)
     K = len(comparison.difference.mean_K)
     said = []
@@ -236,15 +227,14 @@ def _power(study: report.Results, comparison: Comparison, beside: AgainstBase) -
     return list(dict.fromkeys(said))
 
 
-def write_counts_report(config: ConfigDict) -> None:
+def write_counts_report(s: CountsSettings) -> None:
     """Prints curves, bands, categories and crossovers of config.counts.path, and writes the page."""
-    s = from_config(CountsSettings, config)
     if not s.counts.path:
         raise UserError("config.counts.path is empty: name a CSV with the columns problem,arm,n,correct")
     if not 0 <= s.counts.guess <= 1:
-        raise UserError(f"config.counts.guess: found {s.counts.guess}, but a probability is right; 0: not known")
+        raise not_allowed("config.counts.guess", s.counts.guess, "in [0, 1], with 0 for not known")
     path = Path(s.counts.path).expanduser()
-    results = study_of(s, path)
+    results = results_of(s, path)
     folder = Path(s.workdir).expanduser() if s.workdir else Path("runs") / "counts" / path.stem
     found = analyse(results)
     print("\n".join(lines(results, found)))

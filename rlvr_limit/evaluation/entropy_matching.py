@@ -1,12 +1,13 @@
-"""The temperature at which one arm has another arm's token entropy (Yue et al. 2025, Fig. 17)."""
+"""The temperature at which one arm has another arm's token entropy (Yue et al. 2025, Fig. 17).
+
+Shapes: S samples.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from rlvr_limit.engine.rollout import rollout
 from rlvr_limit.passk.entropy import Entropy, token_entropy
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
-from rlvr_limit.records.storage.files import publish
+from rlvr_limit.study.matched_temperature import EntropyMatching, MatchingRound, read_matching, write_matching
 from rlvr_limit.study.prepared import Evaluated, Study
 from rlvr_limit.types import Problem, SamplingParams, UserError
 
@@ -32,82 +33,53 @@ SHARE = 0.2
 """Standard error that a round aims at, as a share of what the entropies may differ by."""
 
 SMALL = 1e-4
-"""What an entropy of less is taken for, whose logarithm might not be there."""
-
-
-@dataclass(frozen=True)
-class Round:
-    """One temperature that was tried, and the entropy that a small sample had at it."""
-
-    temperature: float
-    entropy: Entropy
-
-
-@dataclass(frozen=True)
-class Matching:
-    """How a temperature was found: the arm and the entropy aimed at, the rounds, and the result once there is one."""
-
-    aim: str
-    target: Entropy
-    rounds: tuple[Round, ...] = ()
-    temperature: float | None = None
-
-    @property
-    def nearest(self) -> Entropy:
-        """The entropy that came closest to the one aimed at; that one itself before the first round."""
-        found = (r.entropy for r in self.rounds)
-        return min(found, key=lambda entropy: abs(entropy.mean - self.target.mean), default=self.target)
-
-
-def matched_temperature(root: Place, arm: str) -> float | None:
-    """The temperature that was found for an arm of this run folder; None before that."""
-    kept = read(root, arm)
-    return kept.temperature if kept else None
+"""Smaller entropies are taken for this one, because of the logarithm."""
 
 
 def match(study: Study, entry: Evaluated, engine: Engine, stream: str) -> float:
     """Finds an arm's temperature, or goes on finding it; `engine` holds its weights, `stream` is this search's own.
 
     The search ends where the entropies' distance and two of its standard errors together are within match_within. Each
-    round is kept in the run folder as it ends. Raises UserError where the aim is not known well enough, or ROUNDS are
-    not enough.
+    round is kept in the run folder as it ends. Raises UserError where the target's entropy is too uncertain, or after
+    ROUNDS rounds.
     """
-    wanted = study.settings.arms[entry.arm].sampling
-    within = wanted.match_within
-    kept = read(study.root, entry.name)
-    if kept is None:
-        kept = Matching(wanted.match_entropy, recorded_entropy(study, wanted.match_entropy))
-        _write(study.root, entry.name, kept)
-    aim = f"{kept.aim} has {kept.target.mean:.4f} ({kept.target.error:.4f})"
-    if 2 * kept.target.error > within / 2:
+    root, arm = study.root, entry.name
+    asked = study.settings.arms[entry.arm].sampling
+    within = asked.match_within
+    matching = read_matching(root, arm)
+    if matching is None:
+        n = {problem.id: study.first(problem) for problem in study.problems}
+        matching = EntropyMatching(asked.match_entropy, recorded_entropy(root, asked.match_entropy, n))
+        write_matching(root, arm, matching)
+    target = matching.target
+    aim = f"{matching.aim} has {target.mean:.4f} ({target.error:.4f})"
+    if 2 * target.error > within / 2:
         raise UserError(
-            f"arm {entry.name}: {aim} nats, too uncertain for sampling.match_within = {within}: a larger sampling.n is "
-            "right"
+            f"arm {arm}: {aim} nats, too uncertain for sampling.match_within = {within}: use a larger sampling.n"
         )
-    while kept.temperature is None:
-        number = len(kept.rounds) + 1
+    while matching.temperature is None:
+        number = len(matching.rounds) + 1
         if number > ROUNDS:
             raise UserError(
-                f"arm {entry.name}: in {ROUNDS} rounds its entropy came to {kept.nearest.mean:.4f} at best, {aim}; a "
-                "larger sampling.match_within, or another arm to match, is right"
+                f"arm {arm}: in {ROUNDS} rounds its entropy came to {matching.nearest.mean:.4f} at best, {aim}; use a "
+                "larger sampling.match_within, or match another arm"
             )
-        temperature = next_temperature(kept.rounds, kept.target.mean, study.setups[entry.arm].sampling.temperature)
-        answers = answers_needed((kept.target, kept.nearest), len(study.problems), SHARE * within)
-        found = _drawn(study, entry, engine, temperature, answers, f"{stream}/{number}")
-        distance, error = found.mean - kept.target.mean, math.hypot(found.error, kept.target.error)
-        kept = dataclasses.replace(kept, rounds=(*kept.rounds, Round(temperature, found)))
-        if abs(distance) + 2 * error <= within:
-            kept = dataclasses.replace(kept, temperature=temperature)
-        _write(study.root, entry.name, kept)
+        temperature = next_temperature(matching.rounds, target.mean, study.setups[entry.arm].sampling.temperature)
+        answers = answers_needed((target, matching.nearest), len(study.problems), SHARE * within)
+        entropy = _sampled_entropy(study, entry, engine, temperature, answers, f"{stream}/{number}")
+        matching = dataclasses.replace(matching, rounds=(*matching.rounds, MatchingRound(temperature, entropy)))
+        if abs(entropy.mean - target.mean) + 2 * math.hypot(entropy.error, target.error) <= within:
+            matching = dataclasses.replace(matching, temperature=temperature)
+        write_matching(root, arm, matching)
         print(
-            f"match {entry.name}, round {number}: temperature {temperature:.4f}, entropy {found.mean:.4f} nats "
-            f"(standard error {found.error:.4f}, {found.tokens:,} tokens), {aim}",
+            f"match {arm}, round {number}: temperature {temperature:.4f}, entropy {entropy.mean:.4f} nats "
+            f"(standard error {entropy.error:.4f}, {entropy.tokens:,} tokens), {aim}",
             flush=True,
         )
-    return kept.temperature
+    return matching.temperature
 
 
-def next_temperature(rounds: Sequence[Round], target: float, start: float) -> float:
+def next_temperature(rounds: Sequence[MatchingRound], target: float, start: float) -> float:
     """Where to look next; the entropy's logarithm is taken as linear in the temperature, and rising.
 
     Between two that enclose the target by false position, where an end that stays while the other one moves counts
@@ -144,20 +116,17 @@ def answers_needed(known: Sequence[Entropy], problems: int, error: float) -> int
     return max(2, *(math.ceil(k.samples * (k.error / error) ** 2 / problems) for k in known))
 
 
-def recorded_entropy(study: Study, arm: str) -> Entropy:
-    """The entropy of what an evaluated arm has on record. UserError where it has not all its samples yet."""
-    n = {problem.id: study.first(problem) for problem in study.problems}
-    stored = records.read(study.root, "samples", ["problem_id", "index", "logp"], {"arm": arm})
+def recorded_entropy(root: Place, arm: str, n: Mapping[str, int]) -> Entropy:
+    """The entropy of an arm's first n samples of each problem. UserError where some are not on record yet."""
+    stored = records.read(root, "samples", ["problem_id", "index", "logp"], {"arm": arm})
     most = np.array([n.get(name, 0) for name in stored["problem_id"].to_pylist()])
     stored = stored.filter(pa.array(stored["index"].to_numpy() < most))
     if stored.num_rows < sum(n.values()):
         raise UserError(f"arm {arm} has {stored.num_rows} samples of {sum(n.values())}: --config.job=sample draws them")
-    found = entropy_of(stored)
-    if found.error is None:
-        raise UserError(
-            f"arm {arm}: one sample of a problem says nothing of its entropy's error, sampling.n >= 2 is right"
-        )
-    return found
+    entropy = entropy_of(stored)
+    if entropy.error is None:
+        raise UserError(f"arm {arm}: its entropy has no standard error with one sample a problem; use sampling.n >= 2")
+    return entropy
 
 
 def entropy_of(samples: pa.Table) -> Entropy:
@@ -168,40 +137,20 @@ def entropy_of(samples: pa.Table) -> Entropy:
     return token_entropy(samples["problem_id"].to_pylist(), sums[ends_S] - sums[ends_S - length_S], length_S)
 
 
-def _drawn(study: Study, entry: Evaluated, engine: Engine, temperature: float, answers: int, stream: str) -> Entropy:
+def _sampled_entropy(
+    study: Study, entry: Evaluated, engine: Engine, temperature: float, answers: int, stream: str
+) -> Entropy:
     setup = study.setups[entry.arm]
 
     def sampling(problem: Problem) -> SamplingParams:
         return dataclasses.replace(study.sampling_params(setup, problem), temperature=temperature)
 
     work = ((problem, range(answers)) for problem in setup.problems)
-    drawn = rollout(engine, work, sampling, study.settings.seed, stream, setup.tokenizer.decode, None)
     problems, totals, lengths = [], [], []
-    total = answers * len(setup.problems)
-    with Progress(study.root, f"match {entry.name}", total, "samples") as progress:
-        for graded in drawn:
+    with Progress(study.root, f"match {entry.name}", answers * len(setup.problems), "samples") as progress:
+        for graded in rollout(engine, work, sampling, study.settings.seed, stream, setup.tokenizer.decode, None):
             problems.append(graded.sample.problem_id)
             totals.append(-sum(graded.sample.logp))
             lengths.append(len(graded.sample.logp))
             progress.update(len(problems), temperature=temperature)
     return token_entropy(problems, np.array(totals), np.array(lengths))
-
-
-def read(root: Place, arm: str) -> Matching | None:
-    """What is on record of an arm's search; None where none was begun."""
-    path = _path(root, arm)
-    if not path.exists():
-        return None
-    kept = json.loads(path.read_text())
-    rounds = tuple(Round(r["temperature"], Entropy(**r["entropy"])) for r in kept["rounds"])
-    return Matching(kept["aim"], Entropy(**kept["target"]), rounds, kept["temperature"])
-
-
-def _write(root: Place, arm: str, kept: Matching) -> None:
-    path = _path(root, arm)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    publish(path, lambda file: file.write(json.dumps(dataclasses.asdict(kept), indent=1).encode()))
-
-
-def _path(root: Place, arm: str) -> Place:
-    return root / "matching" / f"{arm}.json"

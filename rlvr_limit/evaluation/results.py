@@ -1,10 +1,15 @@
-"""From the records of a run to its pages. Needs no accelerator and no weights."""
+"""From the records of a run to its pages. Needs no accelerator and no weights.
+
+Shapes: M problems, S samples of an arm.
+"""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +27,7 @@ from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.folders import written
 from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.study import conditions
+from rlvr_limit.study.matched_temperature import read_matching
 from rlvr_limit.study.prepared import Evaluated, Study, benchmark_of
 from rlvr_limit.tasks.prompts import ANSWER_ONLY
 from rlvr_limit.types import Problem, Status, Stop, UserError
@@ -48,217 +54,207 @@ def write_report(study: Study) -> Place:
     by_benchmark: dict[str, list[Problem]] = defaultdict(list)
     for problem in study.problems:
         by_benchmark[benchmark_of(problem.id)].append(problem)
-    studies = {
-        ", ".join(filter(None, (name, panel))): study_of(study, name, problems, panel)
+    pages = {
+        ", ".join(filter(None, (name, panel))): results_of(study, name, problems, panel)
         for name, problems in by_benchmark.items()
         for panel in study.panels
     }
     s, root = study.settings, study.root / "report"
     with written(root, last=PAGE) as here:
-        if len(studies) == 1:
-            report.write(next(iter(studies.values())), here)
+        if len(pages) == 1:
+            report.write(next(iter(pages.values())), here)
         else:
-            report.write_all(s.title, s.purpose, s.caveat, studies, here)
+            report.write_all(s.title, s.purpose, s.caveat, pages, here)
     return root / PAGE
 
 
-def study_of(study: Study, benchmark: str, problems: list[Problem], panel: str = "") -> report.Results:
+def results_of(study: Study, benchmark: str, problems: list[Problem], panel: str = "") -> report.Results:
     """Everything the page of one benchmark and panel shows.
 
     Raises UserError naming an arm that has fewer than n graded samples, or may not be compared with its base.
     """
-    s, entries = study.settings, study.panels[panel]
-    compared = _compared(study, entries)
-    arms, examples = [], []
-    judged = judged_chains(study)
-    for entry in entries:
-        arm, shown = _arm(study, entry, problems, judged)
-        arms.append(arm)
-        examples += shown
-    asked = [e.name for e in entries if s.arms[e.arm].prompt == ANSWER_ONLY.name]
+    s, entries, judged = study.settings, study.panels[panel], judged_chains(study)
+    names = [entry.name for entry in entries]
+    notes = _comparison_notes(study, entries)
+    arms, examples = zip(*(_arm(study, entry, problems, judged) for entry in entries), strict=True)
+    answer_only = [e.name for e in entries if s.arms[e.arm].prompt == ANSWER_ONLY.name]
     session = records.read_manifest(study.root)["sessions"][-1]
     controls = [e.name for e in entries if e.group == "control"]
     distilled = [e.name for e in entries if e.group == "distilled"]
+    trained = dict.fromkeys(study.source(entry).arm for entry in entries)
     return report.Results(
         title=": ".join(filter(None, (s.title, benchmark, panel))),
         purpose=s.purpose,
         caveat=s.caveat,
         command=f"python main.py --config=configs/{s.name}.py --config.seed={s.seed}",
         problems=tuple((p.id, p.question, p.guess_rate) for p in problems),
-        arms=tuple(arms),
-        base=entries[0].name,
+        arms=arms,
+        base=names[0],
         control_of={name: controls[0] for name in distilled if controls},
-        examples=tuple(examples),
-        perplexity=_perplexities(study, [e.name for e in entries], {p.id for p in problems}),
-        training={arm: training_rows(study.root, arm) for arm in _trained(study, entries)},
+        examples=tuple(itertools.chain(*examples)),
+        perplexity=_perplexities(study.root, names, {p.id for p in problems}, s.score.answers),
+        training={arm: training_rows(study.root, arm) for arm in trained},
         versions={**session["versions"], "device": session["device"]},
         timings=_timings(study.root),
         seed=s.seed,
-        notes=(*compared, *study.task.notes, EVERY_FIELD),
+        notes=(*notes, *study.task.notes, EVERY_FIELD),
         delta_se_k=min(s.report.k or PAPERS_K, study.n(problems[0])),
-        answer_only=asked[0] if asked else "",
+        answer_only=answer_only[0] if answer_only else "",
     )
-
-
-def _trained(study: Study, entries: list[Evaluated]) -> dict[str, None]:
-    """The arms whose training made the weights of these, each once."""
-    return dict.fromkeys(study.source(entry).arm for entry in entries)
 
 
 def _arm(
     study: Study, entry: Evaluated, problems: list[Problem], judged: Judged
 ) -> tuple[report.ArmResults, list[report.Example]]:
     n, place = study.first(problems[0]), {problem.id: i for i, problem in enumerate(problems)}
-    wanted = ["problem_id", "index", "stop", "text", "logp_model", "logp"]
-    samples = records.read(study.root, "samples", columns=wanted, where={"arm": entry.name})
-    samples = _of(samples, n, place)
-    by = {"arm": entry.name, "grader": study.task.version}
+    columns = ["problem_id", "index", "stop", "text", "logp_model", "logp"]
+    samples = records.read(study.root, "samples", columns, {"arm": entry.name})
     columns = ["problem_id", "index", "correct", "status", "extracted"]
-    verdicts = _of(records.read(study.root, "verdicts", columns=columns, where=by), n, place)
-    expected = n * len(problems)
-    for what, found in (("samples", samples.num_rows), ("verdicts", verdicts.num_rows)):
-        if found != expected:
-            raise UserError(f"arm {entry.name} has {found} {what}, the report needs {expected}: --config.job=compare")
+    verdicts = records.read(study.root, "verdicts", columns, {"arm": entry.name, "grader": study.task.version})
     # Both tables come sorted by (problem, index) and hold the same keys, so their rows stand side by side.
-    row = np.array([place[name] for name in samples["problem_id"].to_pylist()])
-    correct = verdicts["correct"].to_numpy()
-    texts = samples["text"].to_pylist()
-    stops = np.array(samples["stop"].to_pylist())
-    statuses = np.array(verdicts["status"].to_pylist())
+    samples, verdicts = _first(samples, n, place), _first(verdicts, n, place)
+    expected = n * len(problems)
+    for what, count in (("samples", samples.num_rows), ("verdicts", verdicts.num_rows)):
+        if count != expected:
+            raise UserError(f"arm {entry.name} has {count} {what}, the report needs {expected}: --config.job=compare")
+    problem_S = np.array([place[name] for name in samples["problem_id"].to_pylist()])
+    correct_S = verdicts["correct"].to_numpy()
+    stop_S, status_S = (np.array(column.to_pylist()) for column in (samples["stop"], verdicts["status"]))
+    length_S = pc.list_value_length(samples["logp_model"]).to_numpy()
 
-    def count(mask: np.ndarray) -> np.ndarray:
-        return np.bincount(row[mask], minlength=len(place))
+    def count_M(mask_S: np.ndarray) -> np.ndarray:
+        return np.bincount(problem_S[mask_S], minlength=len(problems))
 
-    lengths = pc.list_value_length(samples["logp_model"]).to_numpy()
+    n_M = count_M(np.ones(len(problem_S), bool))
     entropy = entropy_matching.entropy_of(samples)
     chains_right_M, chains_wrong_M = _chains(entry.name, verdicts, judged, place)
-    distinct = len(set(zip(row.tolist(), texts, strict=True)))
+    distinct = len(set(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True)))
+    marginal_M, votes_M = _marginal_rates_and_votes(problems, problem_S, verdicts)
     arm = report.ArmResults(
         name=entry.name,
         label=entry.label,
         group=entry.group,
-        n_M=count(np.ones(len(row), bool)),
-        c_M=count(correct),
-        truncated_M=count(stops == Stop.LENGTH),
-        no_answer_M=count(statuses == Status.NO_ANSWER),
-        ungraded_M=count(np.isin(statuses, (Status.TIMEOUT, Status.ERROR))),
-        mean_tokens=float(lengths.mean()),
-        duplicate_rate=1 - distinct / len(row),
+        n_M=n_M,
+        c_M=count_M(correct_S),
+        truncated_M=count_M(stop_S == Stop.LENGTH),
+        no_answer_M=count_M(status_S == Status.NO_ANSWER),
+        ungraded_M=count_M(np.isin(status_S, (Status.TIMEOUT, Status.ERROR))),
+        mean_tokens=float(length_S.mean()),
+        duplicate_rate=1 - distinct / len(problem_S),
         entropy=entropy.mean,
         entropy_error=entropy.error,
         conditions=_conditions(study, entry, n),
         weights_sha256=records.read_manifest(study.root)["facts"][f"arms.{entry.name}.weights_sha256"],
-        marginal_M=_marginal(problems, row, verdicts),
-        answers_M=_answers(row, verdicts, len(problems)),
-        votes_M=_votes(problems, row, verdicts),
-        tokens_M=np.bincount(row, weights=lengths, minlength=len(place)) / count(np.ones(len(row), bool)),
+        marginal_M=marginal_M,
+        answers_M=frequent_answers(problem_S, verdicts, len(problems)),
+        votes_M=votes_M,
+        tokens_M=np.bincount(problem_S, weights=length_S, minlength=len(problems)) / n_M,
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
         second=second_stage(study, entry, problems),
-        cache_error=cache_error.of(study, entry),
+        cache_error=cache_error.recorded_error(study.root, entry.name) if study.engine.cache_dtype else None,
     )
-    return arm, _examples(entry.name, row, samples, verdicts)
+    return arm, examples_of_arm(entry.name, problem_S, samples, verdicts)
 
 
-def _marginal(problems: list[Problem], row: np.ndarray, verdicts: pa.Table) -> np.ndarray | None:
-    """Guess rates from the arm's answers to other problems.
-
-    Right for a problem are its reference and whatever the grader has accepted for it, so that other spellings count.
-    None where the task has rates of its own, or where references are no texts (tests of programs).
-    """
-    if all(p.guess_rate is not None for p in problems) or any(reference(p) is None for p in problems):
-        return None
-    normal_form = functools.cache(string_rules.normal_form)
-    answers = [normal_form(text) for text in verdicts["extracted"].to_pylist()]
-    accepted = [{normal_form(reference(problem) or "")} for problem in problems]
-    for i in np.flatnonzero(verdicts["correct"].to_numpy()):
-        accepted[row[i]].add(answers[i])
-    return passk.marginal_rates(accepted, row.tolist(), answers)
-
-
-def _votes(problems: list[Problem], row: np.ndarray, verdicts: pa.Table) -> tuple[passk.Votes, ...] | None:
-    """Samples by answer, equal where their normal forms are; None where answers are programs, which have none."""
-    if any(reference(p) is None for p in problems):
-        return None
-    normal_form = functools.cache(string_rules.normal_form)
-    answers = [normal_form(text) if text else "" for text in verdicts["extracted"].to_pylist()]
-    return tuple(passk.count_votes(len(problems), row.tolist(), answers, verdicts["correct"].to_pylist()))
-
-
-def _chains(
-    arm: str, verdicts: pa.Table, judged: Judged, place: dict[str, int]
-) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-    """[M] right answers whose chain was judged right, and judged wrong; None twice where none of the arm's was."""
-    counts = {said: np.zeros(len(place), np.int64) for said in ("right", "wrong")}
-    columns = (verdicts[name].to_pylist() for name in ("problem_id", "index", "correct"))
-    for name, index, correct in zip(*columns, strict=True):
-        said = judged.get((arm, name, index))
-        if said and correct:
-            counts[said][place[name]] += 1
-    return (counts["right"], counts["wrong"]) if any(map(np.any, counts.values())) else (None, None)
-
-
-def _of(table: pa.Table, n: int, place: dict[str, int]) -> pa.Table:
+def _first(table: pa.Table, n: int, problems: Iterable[str]) -> pa.Table:
     """The rows of these problems; of a folder that holds more samples than asked for, the first n of each."""
-    here = pc.is_in(table["problem_id"], value_set=pa.array(list(place), pa.large_string()))
+    here = pc.is_in(table["problem_id"], value_set=pa.array(list(problems), pa.large_string()))
     return table.filter(pc.and_(here, pc.less(table["index"], n)))
 
 
-def _examples(arm: str, row: np.ndarray, samples: pa.Table, verdicts: pa.Table) -> list[report.Example]:
+def _marginal_rates_and_votes(
+    problems: list[Problem], problem_S: np.ndarray, verdicts: pa.Table
+) -> tuple[np.ndarray | None, tuple[passk.Votes, ...] | None]:
+    """Guess rates from the arm's answers to other problems, and its samples by answer.
+
+    Answers are equal where their normal forms are. None twice where references are no texts (tests of programs); guess
+    rates are None too where the task has rates of its own. Right for a problem are its reference and whatever the
+    grader has accepted for it, so that other spellings count.
+    """
+    references = [reference(problem) for problem in problems]
+    if None in references:
+        return None, None
+    normal_form = functools.cache(string_rules.normal_form)
+    answers = [normal_form(text) for text in verdicts["extracted"].to_pylist()]
+    correct, places = verdicts["correct"].to_pylist(), problem_S.tolist()
+    votes = tuple(passk.count_votes(len(problems), places, answers, correct))
+    if all(problem.guess_rate is not None for problem in problems):
+        return None, votes
+    accepted = [{normal_form(text)} for text in references]
+    for place, answer, is_right in zip(places, answers, correct, strict=True):
+        if is_right:
+            accepted[place].add(answer)
+    return passk.marginal_rates(accepted, places, answers), votes
+
+
+def _chains(
+    arm: str, verdicts: pa.Table, judged: Judged, place: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """[M] right answers whose chain was judged right, and judged wrong; None twice where none of the arm's was."""
+    counts = {judgment: np.zeros(len(place), np.int64) for judgment in ("right", "wrong")}
+    columns = (verdicts[name].to_pylist() for name in ("problem_id", "index", "correct"))
+    for name, index, correct in zip(*columns, strict=True):
+        judgment = judged.get((arm, name, index))
+        if judgment and correct:
+            counts[judgment][place[name]] += 1
+    return (counts["right"], counts["wrong"]) if any(map(np.any, counts.values())) else (None, None)
+
+
+def examples_of_arm(arm: str, problem_S: np.ndarray, samples: pa.Table, verdicts: pa.Table) -> list[report.Example]:
     """EXAMPLES samples of each problem: right and other ones in turns while there are both, the lowest index first."""
-    correct = verdicts["correct"].to_numpy()
+    correct_S = verdicts["correct"].to_numpy()
     kept = []
-    for problem in range(row.max() + 1):
-        mine = np.flatnonzero(row == problem)
-        right, other = mine[correct[mine]], mine[~correct[mine]]
+    for problem in range(problem_S.max() + 1):
+        mine = np.flatnonzero(problem_S == problem)
+        right, other = mine[correct_S[mine]], mine[~correct_S[mine]]
         half = EXAMPLES // 2
-        most = max(half, EXAMPLES - len(other)), max(half, EXAMPLES - len(right))
-        turns = [(turn, j) for side, rows in enumerate((right[: most[0]], other[: most[1]]))
-                 for turn, j in ((2 * i + side, int(j)) for i, j in enumerate(rows))]  # fmt: skip
+        right, other = right[: max(half, EXAMPLES - len(other))], other[: max(half, EXAMPLES - len(right))]
+        turns = [(2 * i, int(j)) for i, j in enumerate(right)] + [(2 * i + 1, int(j)) for i, j in enumerate(other)]
         kept += [j for _, j in sorted(turns)]
-    shown = []
-    names = ("problem_id", "index", "text", "stop", "logp")
-    columns = [samples[name].take(pa.array(kept)).to_pylist() for name in names]
-    columns += [verdicts[name].take(pa.array(kept)).to_pylist() for name in ("correct", "extracted", "status")]
-    for problem_id, index, text, stop, logp, right, extracted, status in zip(*columns, strict=True):
-        total = float(np.sum(logp))
-        shown.append(report.Example(problem_id, arm, index, text, right, stop, extracted, total, status))
-    return shown
+    columns = [samples[name].take(pa.array(kept)) for name in ("problem_id", "index", "text", "stop", "logp")]
+    columns += [verdicts[name].take(pa.array(kept)) for name in ("correct", "extracted", "status")]
+    return [
+        report.Example(name, arm, index, text, right, stop, extracted, float(np.sum(logp)), status)
+        for name, index, text, stop, logp, right, extracted, status in zip(
+            *(column.to_pylist() for column in columns), strict=True
+        )
+    ]
 
 
-def _answers(row: np.ndarray, verdicts: pa.Table, M: int) -> tuple[report.Answers, ...]:
+def frequent_answers(problem_S: np.ndarray, verdicts: pa.Table, problems: int) -> tuple[report.Answers, ...]:
     """Of each problem the answers read most often, and how many others there are."""
-    counts: list[Counter[tuple[str, bool]]] = [Counter() for _ in range(M)]
-    columns = (verdicts[name].to_pylist() for name in ("extracted", "correct"))
-    for problem, *answer in zip(row.tolist(), *columns, strict=True):
+    counts: list[Counter[tuple[str, bool]]] = [Counter() for _ in range(problems)]
+    texts, correct = verdicts["extracted"].to_pylist(), verdicts["correct"].to_pylist()
+    for problem, *answer in zip(problem_S.tolist(), texts, correct, strict=True):
         counts[problem][tuple(answer)] += 1
-    found = []
+    shown = []
     for count in counts:
         listed = sorted(count.items(), key=lambda item: (-item[1], item[0]))[:ANSWERS]
         rest = count.total() - sum(samples for _, samples in listed)
-        shown = tuple((text, samples, int(right)) for (text, right), samples in listed)
-        found.append((shown, (len(count) - len(listed), rest)))
-    return tuple(found)
+        answers = tuple((text, samples, int(right)) for (text, right), samples in listed)
+        shown.append((answers, (len(count) - len(listed), rest)))
+    return tuple(shown)
 
 
 def _conditions(study: Study, entry: Evaluated, n: int) -> dict[str, str]:
-    setup, found = study.setups[entry.arm], conditions.of(study, entry)
+    setup, stated = study.setups[entry.arm], conditions.of(study, entry)
     arm = study.settings.arms[study.source(entry).arm]
     asked = records.read_manifest(study.root)["conditions"]["asked"][entry.arm]
     said = {
-        "samples per problem": str(n) if not setup.sampling.adaptive else f"{n}, and more where none is right",
-        "temperature": found.temperature,
-        "top-p": found.top_p,
-        **({"top-k": found.top_k} if setup.sampling.top_k else {}),
-        **({"min-p": found.min_p} if setup.sampling.min_p else {}),
+        "samples per problem": f"{n}, and more where none is right" if setup.sampling.adaptive else str(n),
+        "temperature": stated.temperature,
+        "top-p": stated.top_p,
+        **({"top-k": stated.top_k} if setup.sampling.top_k else {}),
+        **({"min-p": stated.min_p} if setup.sampling.min_p else {}),
         "max new tokens": str(setup.sampling.max_tokens),
         "stop tokens": " ".join(map(str, setup.stop_tokens)),
-        "questions": found.question,
-        "problems and references": found.benchmark,
+        "questions": stated.question,
+        "problems and references": stated.benchmark,
         "prompts": asked["prompts_sha256"][:12],
-        "grader": found.grader,
-        "engine": found.engine,
-        "dtype": found.dtype,
+        "grader": stated.grader,
+        "engine": stated.engine,
+        "dtype": stated.dtype,
     }
     if setup.model.context:
         said["context"] = str(setup.model.context)
@@ -271,33 +267,32 @@ def _conditions(study: Study, entry: Evaluated, n: int) -> dict[str, str]:
     return said
 
 
-def _compared(study: Study, entries: list[Evaluated]) -> tuple[str, ...]:
+def _comparison_notes(study: Study, entries: list[Evaluated]) -> tuple[str, ...]:
     """What a reader must know of these arms' conditions. Raises UserError where they may not be compared."""
     notes = [*conditions.differences(study, entries), *conditions.same_arms(study, entries)]
     for entry in entries:
-        kept = entropy_matching.read(study.root, entry.name)
-        if kept and kept.temperature is not None:
-            last = kept.rounds[-1].entropy
+        matching = read_matching(study.root, entry.name)
+        if matching and matching.temperature is not None:
+            last, target = matching.rounds[-1].entropy, matching.target
             notes.append(
-                f"{entry.label}: temperature {kept.temperature:.4f} was found in {len(kept.rounds)} rounds; in the "
-                f"last of them (a sample of its own, {last.tokens:,} tokens) the entropy of a token was "
-                f"{last.mean:.4f} nats (standard error {last.error:.4f}), that of {study.named(kept.aim).label} "
-                f"{kept.target.mean:.4f} ({kept.target.error:.4f})."
+                f"{entry.label}: temperature {matching.temperature:.4f} was found in {len(matching.rounds)} rounds; in "
+                f"the last of them (a sample of its own, {last.tokens:,} tokens) the entropy of a token was "
+                f"{last.mean:.4f} nats (standard error {last.error:.4f}), that of {study.named(matching.aim).label} "
+                f"{target.mean:.4f} ({target.error:.4f})."
             )
     return tuple(notes)
 
 
-def _perplexities(study: Study, names: list[str], problems: set[str]) -> dict[tuple[str, str], np.ndarray]:
-    found = {}
-    place = {name: i for i, name in enumerate(problems)}
-    for model in names:
-        for arm in (*names, SOLVER, REFERENCES):
-            where = {"arm": arm, "model": model}
-            stored = records.read(study.root, "scores", columns=["problem_id", "index", "logp"], where=where)
-            logps = _of(stored, study.settings.score.answers, place)["logp"].to_pylist()
+def _perplexities(root: Place, arms: list[str], problems: set[str], answers: int) -> dict[tuple[str, str], np.ndarray]:
+    """(model, whose text) -> the perplexity of each answer that is scored."""
+    perplexities = {}
+    for model in arms:
+        for whose in (*arms, SOLVER, REFERENCES):
+            stored = records.read(root, "scores", ["problem_id", "index", "logp"], {"arm": whose, "model": model})
+            logps = _first(stored, answers, problems)["logp"].to_pylist()
             if any(logps):
-                found[model, arm] = np.array([perplexity(logp) for logp in logps if logp])
-    return found
+                perplexities[model, whose] = np.array([perplexity(logp) for logp in logps if logp])
+    return perplexities
 
 
 def _timings(root: Place) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What a person should look at in the verdicts of a run: CSV files in review/ of the run folder.
 
 changes.csv         samples that two versions of the grader judge differently
-disagreements.csv   distinct answers on which the grader and the strict string rules disagree (grading/strict.py)
+disagreements.csv   distinct answers on which the grader and the strict string rules disagree
 rare_wins.csv       every right sample of a problem that an arm solved 1 to 5 times, with its chain; a person writes
                     right or wrong into its last column, which is kept when the file is written again
 """
@@ -18,7 +18,7 @@ from rlvr_limit import records
 from rlvr_limit.grading.math import string_rules
 from rlvr_limit.records.storage import Place
 from rlvr_limit.study.prepared import Study
-from rlvr_limit.types import Problem, UserError
+from rlvr_limit.types import Problem, UserError, not_allowed
 
 RARE = 5
 """Wins of an arm at a problem up to which each of them is worth a look."""
@@ -32,7 +32,7 @@ Judged = dict[tuple[str, str, int], str]
 
 def write_review(study: Study) -> list[str]:
     """Writes the files and returns what they say in short, one line a finding. UserError on a judgment that is none."""
-    root, version = study.root, study.task.version
+    root, grader = study.root, study.task.version
     folder = root / "review"
     folder.mkdir(exist_ok=True)
     problems = {problem.id: problem for problem in study.problems}
@@ -44,8 +44,8 @@ def write_review(study: Study) -> list[str]:
         rows = records.read(root, "verdicts", where={"arm": entry.name}).to_pylist()
         for row in rows:
             by_version[row["grader"]][_said(row)] += 1
-        now = [row for row in rows if row["grader"] == version]
-        changed += changes(rows, version)
+        now = [row for row in rows if row["grader"] == grader]
+        changed += changes(rows, grader)
         if all(reference(problem) is not None for problem in problems.values()):
             counts, answers = disagreements(now, problems)
             agreed += counts
@@ -54,12 +54,12 @@ def write_review(study: Study) -> list[str]:
     _add_chains(root, wins)
     lines = [f"{name}: {counts.total()} verdicts, {_listed(counts)}" for name, counts in sorted(by_version.items())]
     kinds = Counter(f"{row['was']} to {row['is']}" for row in changed)
-    lines.append(f"changed by {version}: {_listed(kinds)} ({_write(folder / 'changes.csv', changed)})")
+    lines.append(f"changed by {grader}: {_listed(kinds)} ({_write(folder / 'changes.csv', changed)})")
     if agreed:
         share = 100 * (agreed[True, True] + agreed[False, False]) / agreed.total()
         lines.append(
-            f"strict string rules agree with {version} on {share:.1f} % of {agreed.total()} answers; right by "
-            f"{version} only: {agreed[True, False]}, by the strict rules only: {agreed[False, True]} "
+            f"strict string rules agree with {grader} on {share:.1f} % of {agreed.total()} answers; right by "
+            f"{grader} only: {agreed[True, False]}, by the strict rules only: {agreed[False, True]} "
             f"({_write(folder / 'disagreements.csv', differing)})"
         )
     rare = len({(row["arm"], row["problem_id"]) for row in wins})
@@ -68,20 +68,20 @@ def write_review(study: Study) -> list[str]:
     return lines
 
 
-def changes(rows: Iterable[Row], version: str) -> list[Row]:
-    """Samples whose verdict under `version` differs from one under another version in correct or status."""
+def changes(rows: Iterable[Row], grader: str) -> list[Row]:
+    """Samples whose verdict under `grader` differs from one under another version in correct or status."""
     rows = list(rows)
-    new = {(row["arm"], row["problem_id"], row["index"]): row for row in rows if row["grader"] == version}
-    found = []
+    new = {_key(row): row for row in rows if row["grader"] == grader}
+    changed = []
     for old in rows:
-        key = (old["arm"], old["problem_id"], old["index"])
-        if old["grader"] != version and key in new and _said(old) != _said(new[key]):
-            found.append(
-                dict(zip(("arm", "problem_id", "index"), key, strict=True))
-                | {"grader": old["grader"], "was": _said(old), "is": _said(new[key])}
-                | {"extracted_was": old["extracted"], "extracted": new[key]["extracted"], "detail": new[key]["detail"]}
+        now = new.get(_key(old))
+        if old["grader"] != grader and now and _said(old) != _said(now):
+            changed.append(
+                {"arm": old["arm"], "problem_id": old["problem_id"], "index": old["index"], "grader": old["grader"]}
+                | {"was": _said(old), "is": _said(now)}
+                | {"extracted_was": old["extracted"], "extracted": now["extracted"], "detail": now["detail"]}
             )
-    return found
+    return changed
 
 
 def disagreements(rows: Iterable[Row], problems: Mapping[str, Problem]) -> tuple[Counter, list[Row]]:
@@ -110,28 +110,27 @@ def rare_wins(rows: Iterable[Row], problems: Mapping[str, Problem], judged: Judg
     rows = list(rows)
     drawn = Counter((row["arm"], row["problem_id"]) for row in rows)
     won = Counter((row["arm"], row["problem_id"]) for row in rows if row["correct"])
-    found = []
+    wins = []
     for row in rows:
-        name, key = row["problem_id"], (row["arm"], row["problem_id"], row["index"])
-        if row["correct"] and (won[key[:2]] <= RARE or key in judged):
-            found.append(
-                {"arm": row["arm"], "problem_id": name, "index": row["index"], "wins": won[key[:2]]}
-                | {"samples": drawn[key[:2]], "question": problems[name].question}
-                | {"reference": str(problems[name].answer), "extracted": row["extracted"], "chain": ""}
-                | {JUDGED: judged.get(key, "")}
+        arm, name, index = key = _key(row)
+        if row["correct"] and (won[arm, name] <= RARE or key in judged):
+            wins.append(
+                {"arm": arm, "problem_id": name, "index": index, "wins": won[arm, name], "samples": drawn[arm, name]}
+                | {"question": problems[name].question, "reference": str(problems[name].answer)}
+                | {"extracted": row["extracted"], "chain": "", JUDGED: judged.get(key, "")}
             )
-    return sorted(found, key=lambda row: (row["wins"], row["problem_id"], row["index"]))
+    return sorted(wins, key=lambda row: (row["wins"], row["problem_id"], row["index"]))
 
 
 def judged_chains(study: Study) -> Judged:
     """What a person has written into the run's rare_wins.csv. UserError naming what is no arm or problem of the run."""
     path = study.root / "review" / "rare_wins.csv"
-    found = judgments(path)
+    judged = judgments(path)
     arms, problems = {entry.name for entry in study.evaluated}, {problem.id for problem in study.problems}
-    for arm, name, index in found:
+    for arm, name, index in judged:
         if arm not in arms or name not in problems:
             raise UserError(f"{path}: arm {arm!r}, problem {name!r}, sample {index} is none of this run")
-    return found
+    return judged
 
 
 def judgments(path: Place) -> Judged:
@@ -141,7 +140,7 @@ def judgments(path: Place) -> Judged:
     """
     if not path.exists():
         return {}
-    found: Judged = {}
+    judged: Judged = {}
     csv.field_size_limit(LONGEST_CHAIN)
     # A spreadsheet may have written a byte order mark.
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -151,13 +150,13 @@ def judgments(path: Place) -> Judged:
                 raise UserError(f"{path}: no column {JUDGED!r}, commas between columns; there are {', '.join(row)}")
             said = (row.get(JUDGED) or "").strip().lower()
             if said not in JUDGMENTS:
-                raise UserError(f"{path}:{reader.line_num}: {JUDGED} is {said!r}, but right, wrong or nothing is right")
+                raise not_allowed(f"{path}:{reader.line_num}: {JUDGED}", said, "right, wrong or nothing")
             if not said:
                 continue
             if not (row.get("arm") and row.get("problem_id") and (row.get("index") or "").isdecimal()):
                 raise UserError(f"{path}:{reader.line_num}: arm, problem_id and index name no sample")
-            found[row["arm"], row["problem_id"], int(row["index"])] = said
-    return found
+            judged[row["arm"], row["problem_id"], int(row["index"])] = said
+    return judged
 
 
 def reference(problem: Problem) -> str | None:
@@ -174,6 +173,10 @@ def _add_chains(root: Place, wins: list[Row]) -> None:
         for row in wins:
             if row["arm"] == arm:
                 row["chain"] = texts[row["problem_id"], row["index"]]
+
+
+def _key(row: Row) -> tuple[str, str, int]:
+    return row["arm"], row["problem_id"], row["index"]
 
 
 def _said(row: Row) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kernels.selfcheck import check
 from rlvr_limit import records
@@ -15,7 +16,8 @@ from rlvr_limit.distributed.work_queue import Work, leased_work
 from rlvr_limit.engine.engine import Engine, Moment
 from rlvr_limit.engine.rollout import Graded, missing, rollout
 from rlvr_limit.evaluation import cache_error, entropy_matching
-from rlvr_limit.evaluation.adaptive import wanted
+from rlvr_limit.evaluation.adaptive import samples_wanted
+from rlvr_limit.evaluation.grade import verdict_row
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.progress import Progress
@@ -54,7 +56,7 @@ def _sample_lacking(study: Study, lease: str) -> None:
     with records.Writer(study.root, "samples") as samples, records.Writer(study.root, "verdicts") as verdicts:
         for entry, work in _lacking(study):
             model = study.setups[entry.arm].model
-            # The last arm's weights must be gone before the next one's come: two of them may not fit.
+            # The last arm's weights go before the next one's come: two of them may not fit.
             if model == shape:
                 engine.load(None)
                 engine.load(load(study, entry))
@@ -63,7 +65,7 @@ def _sample_lacking(study: Study, lease: str) -> None:
                 params = load(study, entry)
                 engine, shape = Engine(params, model, study.engine, _longest(study, model)), model
                 del params
-            _sample(study, entry, engine, work, lease, samples, verdicts)
+            _sample_arm(study, entry, engine, work, lease, samples, verdicts)
             # The next arm's temperature may be matched to what was drawn just now.
             samples.flush()
             verdicts.flush()
@@ -73,37 +75,29 @@ def _sample_lacking(study: Study, lease: str) -> None:
 
 def _longest(study: Study, model: ModelConfig) -> int:
     """Most new tokens that any arm of this shape may draw; sizes the cache."""
-    limits = [
-        study.sampling_params(setup, problem).max_tokens
-        for setup in study.setups.values()
-        if setup.model == model
-        for problem in setup.problems
-    ]
-    return max(limits)
+    setups = (setup for setup in study.setups.values() if setup.model == model)
+    return max(study.sampling_params(setup, problem).max_tokens for setup in setups for problem in setup.problems)
 
 
 def _lacking(study: Study) -> Iterator[tuple[Evaluated, Work]]:
-    def is_matched(entry: Evaluated) -> bool:
-        return bool(study.settings.arms[entry.arm].sampling.match_entropy)
-
-    # The samples that an entropy is matched to must be there first.
-    for entry in sorted(study.evaluated, key=is_matched):
-        by_id = {problem.id: problem for problem in study.setups[entry.arm].problems}
+    """The arms of which samples are missing, each with what is missing. An arm comes after the one it is matched to."""
+    for entry in sorted(study.evaluated, key=lambda e: bool(study.settings.arms[e.arm].sampling.match_entropy)):
+        problems = {problem.id: problem for problem in study.setups[entry.arm].problems}
         # Hosts of one replica draw the same, though records grow while each of them reads.
-        lacking = study.hosts.broadcast_in_replica(lambda entry=entry, by_id=by_id: _runs_lacking(study, entry, by_id))
-        if lacking:
-            yield entry, [(by_id[name], [i for run in runs for i in range(*run)]) for name, runs in lacking]
+        ranges = study.hosts.broadcast_in_replica(functools.partial(_missing_ranges, study, entry))
+        if ranges:
+            yield entry, [(problems[name], [i for ends in mine for i in range(*ends)]) for name, mine in ranges]
 
 
-def _runs_lacking(study: Study, entry: Evaluated, by_id: dict[str, Problem]) -> list[tuple[str, list]]:
-    """(problem, the (first, behind the last) of each run of sample indices that are still to be drawn)."""
+def _missing_ranges(study: Study, entry: Evaluated) -> list[tuple[str, list]]:
+    """(problem, (start, stop) of each range of sample indices that are still to be drawn)."""
     existing = records.existing(study.root, "samples", arm=entry.name)
-    found = []
-    for problem, indices in missing(by_id.values(), wanted(study, entry), existing):
-        by_run = itertools.groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0])
-        runs = [[i for _, i in pairs] for _, pairs in by_run]
-        found.append((problem.id, [(run[0], run[-1] + 1) for run in runs]))
-    return found
+    ranges = []
+    for problem, indices in missing(study.setups[entry.arm].problems, samples_wanted(study, entry), existing):
+        by_range = itertools.groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0])
+        runs = [[i for _, i in pairs] for _, pairs in by_range]
+        ranges.append((problem.id, [(run[0], run[-1] + 1) for run in runs]))
+    return ranges
 
 
 def identity(study: Study, entry: Evaluated, temperature: float) -> str:
@@ -122,7 +116,48 @@ def temperature_of(study: Study, entry: Evaluated, engine: Engine) -> float:
     return entropy_matching.match(study, entry, engine, f"match/{identity(study, entry, own)}")
 
 
-def _sample(
+class _ArmWriter:
+    """An arm's samples and verdicts on their way into the records, and counts of what came by."""
+
+    def __init__(self, arm: str, grader: str, samples: records.Writer, verdicts: records.Writer) -> None:
+        self._arm, self._grader = arm, grader
+        self._samples, self._verdicts = samples, verdicts
+        self._sample_rows: list[dict] = []
+        self._verdict_rows: list[dict] = []
+        self._flushed = time.monotonic()
+        self.drawn = self.tokens = self.truncated = 0
+        self.solved: set[str] = set()
+
+    def add(self, graded: Graded) -> None:
+        """Takes a sample, and its verdict where it has one."""
+        sample = graded.sample
+        key = {"arm": self._arm, "problem_id": sample.problem_id, "index": sample.index}
+        what = {"tokens": sample.tokens, "logp": sample.logp, "logp_model": sample.logp_model}
+        self._sample_rows.append(key | what | {"stop": str(sample.stop), "text": graded.text})
+        self.drawn += 1
+        self.tokens += len(sample.tokens)
+        self.truncated += sample.stop == Stop.LENGTH
+        if graded.verdict:
+            self.add_verdicts([((sample.problem_id, sample.index), graded.verdict)])
+
+    def add_verdicts(self, verdicts: Iterable[tuple[tuple[str, int], Verdict]]) -> None:
+        """Takes verdicts by (problem, sample index)."""
+        for (name, index), verdict in verdicts:
+            self._verdict_rows.append(verdict_row(self._arm, name, index, self._grader, verdict))
+            if verdict.correct:
+                self.solved.add(name)
+
+    def flush(self, older_than: float = 0.0) -> None:
+        """Puts on record what is waiting, unless that was done in the last `older_than` seconds."""
+        if older_than and time.monotonic() - self._flushed <= older_than:
+            return
+        now = time.time()
+        self._samples.append([row | {"time": now} for row in self._sample_rows])
+        self._verdicts.append(self._verdict_rows)
+        self._sample_rows, self._verdict_rows, self._flushed = [], [], time.monotonic()
+
+
+def _sample_arm(
     study: Study,
     entry: Evaluated,
     engine: Engine,
@@ -131,74 +166,60 @@ def _sample(
     samples: records.Writer,
     verdicts: records.Writer,
 ) -> None:
-    s, task, setup = study.settings, study.task, study.setups[entry.arm]
-    total = sum(map(wanted(study, entry), setup.problems))
-    done = total - sum(len(indices) for _, indices in work)
-    moments: deque[Moment] = deque(maxlen=1)
+    """Draws what is missing of an arm, as far as this host's replica leases it."""
+    s, task, setup, hosts = study.settings, study.task, study.setups[entry.arm], study.hosts
     temperature = temperature_of(study, entry, engine)
+    seen: deque[Moment] = deque(maxlen=1)
 
     def sampling(problem: Problem) -> SamplingParams:
         return dataclasses.replace(study.sampling_params(setup, problem), temperature=temperature)
 
     drawn = rollout(
         engine,
-        leased_work(study.hosts, f"{lease}/{entry.name}", work, study.n),
+        leased_work(hosts, f"{lease}/{entry.name}", work, study.n),
         sampling,
         s.seed,
         f"eval/{identity(study, entry, temperature)}",
         setup.tokenizer.decode,
-        task.grade if task.inline and study.hosts.leads_replica else None,
-        moments.append,
+        task.grade if task.inline and hosts.leads_replica else None,
+        seen.append,
     )
-    if not study.hosts.leads_replica:
+    if not hosts.leads_replica:
         for _ in drawn:
             study.notice.raise_if_preempted()
         return
-    pages = engine.shapes.shards * (engine.shapes.pages - 1)
-    solved: set[str] = set()
-    waiting: list[Graded] = []
-    tokens, truncated, began = 0, 0, time.monotonic()
-    flushed = began
-    known = {problem.id: problem for problem in setup.problems}
-    late: list[dict] = []
-
-    def take(wait: bool = False) -> None:
-        for (name, index), verdict in pool.finished(wait) if pool else ():
-            late.append(verdict_row(entry.name, name, index, task.version, verdict))
-            if verdict.correct:
-                solved.add(name)
-
-    hosts = study.hosts
+    problems = {problem.id: problem for problem in setup.problems}
+    kept = _ArmWriter(entry.name, task.version, samples, verdicts)
+    total = sum(map(samples_wanted(study, entry), setup.problems))
+    on_record = total - sum(len(indices) for _, indices in work)
     samples_before, tokens_before = hosts.progress_of_others("samples"), hosts.progress_of_others("tokens")
-    progress = Progress(study.root, f"sample {entry.name}", total, "samples", done, hosts.is_first)
+    progress = Progress(study.root, f"sample {entry.name}", total, "samples", on_record, hosts.is_first)
+    pages, began = engine.shapes.shards * (engine.shapes.pages - 1), time.monotonic()
     with _grading(study) as pool, progress:
         for graded in drawn:
-            waiting.append(graded)
+            kept.add(graded)
             if pool:
                 name = graded.sample.problem_id
-                pool.submit((name, graded.sample.index), known[name], graded.text)
-                take()
-            done += 1
-            tokens += len(graded.sample.tokens)
+                pool.submit((name, graded.sample.index), problems[name], graded.text)
+                kept.add_verdicts(pool.finished())
             hosts.report_progress(samples=1, tokens=len(graded.sample.tokens))
-            truncated += graded.sample.stop == Stop.LENGTH
-            if graded.verdict and graded.verdict.correct:
-                solved.add(graded.sample.problem_id)
-            now = time.monotonic()
-            if now - flushed > s.flush_seconds:
-                _write(entry, task.version, waiting, late, samples, verdicts)
-                waiting, late, flushed = [], [], now
-            speed = round((tokens + hosts.progress_of_others("tokens") - tokens_before) / max(now - began, 1e-9))
-            now_live, held = moments[-1].live, f"{moments[-1].pages}/{pages}"
-            found = {"solved": len(solved), "truncated": truncated}
-            by_all = min(total, done + round(hosts.progress_of_others("samples") - samples_before))
-            progress.update(by_all, tokens_per_s=speed, live=now_live, pages=held, **found)
+            kept.flush(older_than=s.flush_seconds)
+            by_others = round(hosts.progress_of_others("samples") - samples_before)
+            tokens = kept.tokens + hosts.progress_of_others("tokens") - tokens_before
+            progress.update(
+                min(total, on_record + kept.drawn + by_others),
+                tokens_per_s=round(tokens / max(time.monotonic() - began, 1e-9)),
+                live=seen[-1].live,
+                pages=f"{seen[-1].pages}/{pages}",
+                solved=len(kept.solved),
+                truncated=kept.truncated,
+            )
             if study.notice:
                 break
-        _write(entry, task.version, waiting, late, samples, verdicts)
-        late = []
-        take(wait=True)
-        _write(entry, task.version, [], late, samples, verdicts)
+        kept.flush()
+        if pool:
+            kept.add_verdicts(pool.finished(wait=True))
+            kept.flush()
     study.notice.raise_if_preempted()
 
 
@@ -208,52 +229,3 @@ def _grading(study: Study) -> GradingPool | contextlib.nullcontext:
     if task.inline:
         return contextlib.nullcontext()
     return GradingPool(task.grade, grading.workers, grading.seconds, task.shorten)
-
-
-def _write(
-    entry: Evaluated,
-    version: str,
-    graded: list[Graded],
-    late: list[dict],
-    samples: records.Writer,
-    verdicts: records.Writer,
-) -> None:
-    now = time.time()
-    samples.append(
-        [
-            {
-                "arm": entry.name,
-                "problem_id": g.sample.problem_id,
-                "index": g.sample.index,
-                "tokens": g.sample.tokens,
-                "logp": g.sample.logp,
-                "logp_model": g.sample.logp_model,
-                "stop": str(g.sample.stop),
-                "text": g.text,
-                "time": now,
-            }
-            for g in graded
-        ]
-    )
-    verdicts.append(
-        late
-        + [
-            verdict_row(entry.name, g.sample.problem_id, g.sample.index, version, g.verdict)
-            for g in graded
-            if g.verdict
-        ]
-    )
-
-
-def verdict_row(arm: str, problem_id: str, index: int, version: str, verdict: Verdict) -> dict:
-    """A verdict as it stands in the records."""
-    return {
-        "arm": arm,
-        "problem_id": problem_id,
-        "index": index,
-        "grader": version,
-        "correct": verdict.correct,
-        "status": str(verdict.status),
-        "extracted": verdict.extracted,
-        "detail": verdict.detail,
-    }

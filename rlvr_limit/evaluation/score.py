@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rlvr_limit import records
 from rlvr_limit.evaluation import score_inputs
-from rlvr_limit.evaluation.score_inputs import Answer
+from rlvr_limit.evaluation.score_inputs import ScoreInput
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import Params
 from rlvr_limit.records.progress import Progress
@@ -20,10 +21,18 @@ ROWS = 256
 """Scores are put on record so many at a time."""
 
 
-def score_missing(study: Study) -> None:
-    """Scores the first `score.answers` texts of everybody, where that is still to do.
+class _Scoring(NamedTuple):
+    """Texts of `arm` that `model` is to score still."""
 
-    Several hosts share what models are to score; what one leaves undone that died is shared once more.
+    model: Evaluated
+    arm: str
+    todo: list[ScoreInput]
+
+
+def score_missing(study: Study) -> None:
+    """Scores the first `score.answers` texts of every arm, where that is still to do.
+
+    Several hosts share what models are to score; what a host that died leaves undone is shared once more.
     """
     hosts, file = study.hosts, study.settings.score.references
     if file and hosts.is_first:
@@ -31,81 +40,75 @@ def score_missing(study: Study) -> None:
         records.update_manifest(study.root, "score.references_sha256", digest)
     for turn in itertools.count():
         with hosts.in_lockstep():
-            _score_lacking(study, turn)
+            _score_once(study, turn)
         hosts.wait("score", turn)
-        if hosts.count == 1 or not any(todo for _, _, todo in _work(study)):
+        if hosts.count == 1 or not any(scoring.todo for scoring in _scorings(study)):
             return
 
 
-def _work(study: Study) -> list[tuple[Evaluated, str, list[Answer]]]:
+def _scorings(study: Study) -> list[_Scoring]:
+    """Each arm's texts under its panel's base and under itself, and the given ones under every arm."""
+    pairs = []
+    for base, *others in study.panels.values():
+        pairs += [(base, entry.name) for entry in (base, *others)]
+        pairs += [(entry, entry.name) for entry in others]
+    pairs += [(entry, whose) for whose in score_inputs.given_texts(study) for entry in study.evaluated]
     n = study.settings.score.answers
-    return [(model, whose, lacking(study, model, whose, n)) for model, whose in _wanted(study)]
+    return [_Scoring(model, whose, unscored(study, model, whose, n)) for model, whose in pairs]
 
 
-def _score_lacking(study: Study, turn: int) -> None:
-    work, hosts = _work(study), study.hosts
-    left = sum(len(todo) for _, _, todo in work)
+def _score_once(study: Study, turn: int) -> None:
+    scorings, hosts, n = _scorings(study), study.hosts, study.settings.score.answers
+    left = sum(len(scoring.todo) for scoring in scorings)
     if not left:
         return
-    n = study.settings.score.answers
-    total = max(left, sum(min(n, study.first(problem)) for problem in study.problems) * len(work))
-    with (
-        records.Writer(study.root, "scores") as scores,
-        Progress(study.root, "score", total, "answers", total - left, hosts.is_first) as progress,
-    ):
-        done, before = total - left, hosts.progress_of_others("scored")
-        for share in hosts.lease_shares(f"score/{turn}", len(work)):
-            model, arm, todo = work[share]
-            for rows in scored(study, model, arm, todo):
+    total = max(left, sum(min(n, study.first(problem)) for problem in study.problems) * len(scorings))
+    done, before = total - left, hosts.progress_of_others("scored")
+    progress = Progress(study.root, "score", total, "answers", done, hosts.is_first)
+    with records.Writer(study.root, "scores") as scores, progress:
+        for share in hosts.lease_shares(f"score/{turn}", len(scorings)):
+            model, arm, todo = scorings[share]
+            for rows in score(study, model, arm, todo):
                 if hosts.leads_replica:
                     scores.append(rows)
                     done += len(rows)
                     hosts.report_progress(scored=len(rows))
-                    by_all = min(total, done + round(hosts.progress_of_others("scored") - before))
-                    progress.update(by_all, model=model.name, answers_of=arm)
+                    by_others = round(hosts.progress_of_others("scored") - before)
+                    progress.update(min(total, done + by_others), model=model.name, answers_of=arm)
                 study.notice.raise_if_preempted()
 
 
-def _wanted(study: Study) -> list[tuple[Evaluated, str]]:
-    """(model, whose texts): each arm's under its panel's base and under itself, and the given ones under every arm."""
-    wanted = []
-    for base, *others in study.panels.values():
-        wanted += [(base, entry.name) for entry in (base, *others)]
-        wanted += [(entry, entry.name) for entry in others]
-    return wanted + [(entry, whose) for whose in score_inputs.given(study) for entry in study.evaluated]
-
-
-def lacking(study: Study, model: Evaluated, whose: str, n: int) -> list[Answer]:
+def unscored(study: Study, model: Evaluated, whose: str, n: int) -> list[ScoreInput]:
     """Of the first n texts to each problem those that are not scored under the model."""
 
-    def there() -> dict[str, list[int]]:
-        found = records.existing(study.root, "scores", arm=whose, model=model.name)
-        return {name: sorted(indices) for name, indices in found.items()}
+    def on_record() -> dict[str, list[int]]:
+        existing = records.existing(study.root, "scores", arm=whose, model=model.name)
+        return {name: sorted(indices) for name, indices in existing.items()}
 
     # Hosts of one replica score the same, though records grow while each of them reads.
-    have = study.hosts.broadcast_in_replica(there)
-    answers = score_inputs.of_model(study, whose, model, n)
-    return [answer for answer in answers if answer.index not in have.get(answer.problem_id, ())]
+    have = study.hosts.broadcast_in_replica(on_record)
+    inputs = score_inputs.texts_for(study, whose, model, n)
+    return [text for text in inputs if text.index not in have.get(text.problem_id, ())]
 
 
-def scored(
-    study: Study, model: Evaluated, whose: str, todo: list[Answer], params: Params | None = None
+def score(
+    study: Study, model: Evaluated, whose: str, todo: Sequence[ScoreInput], params: Params | None = None
 ) -> Iterator[list[dict]]:
     """Rows of the scores table, some at a time, short answers first. params are the model's; None: to be loaded."""
     if not todo:
         return
     setup, params = study.setups[model.arm], load(study, model) if params is None else params
-    pairs = [(answer.prompt, answer.tokens) for answer in todo]
+
+    def row(text: ScoreInput, scored: log_probs.Scored) -> dict:
+        key = {"arm": whose, "problem_id": text.problem_id, "index": text.index, "model": model.name}
+        return key | scored._asdict()
+
+    pairs = [(text.prompt, text.tokens) for text in todo]
     rows: list[dict] = []
     for i, scored in log_probs.iter_scores(params, setup.model, pairs, study.settings.score.tokens):
-        key = {"arm": whose, "problem_id": todo[i].problem_id, "index": todo[i].index, "model": model.name}
-        rows.append(key | scored._asdict())
+        rows.append(row(todo[i], scored))
         if len(rows) == ROWS:
             yield rows
             rows = []
-    # Of an answer without tokens there is nothing to compute.
-    empty = [answer for answer in todo if not answer.tokens]
-    yield rows + [
-        {"arm": whose, "problem_id": a.problem_id, "index": a.index, "model": model.name, "logp": (), "entropy": ()}
-        for a in empty
-    ]
+    # Of a text without tokens there is nothing to compute.
+    yield rows + [row(text, log_probs.Scored((), ())) for text in todo if not text.tokens]

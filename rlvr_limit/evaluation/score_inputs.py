@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from rlvr_limit import records
@@ -17,8 +18,8 @@ REFERENCES = "references"
 """The name under which the texts of the file score.references are scored: an external Y_GT."""
 
 
-class Answer(NamedTuple):
-    """A text as tokens of a model, behind a prompt of its."""
+class ScoreInput(NamedTuple):
+    """A text as tokens of the model that scores it, and the prompt before it."""
 
     problem_id: str
     index: int
@@ -26,13 +27,13 @@ class Answer(NamedTuple):
     tokens: tuple[int, ...]
 
 
-def given(study: Study) -> tuple[str, ...]:
+def given_texts(study: Study) -> tuple[str, ...]:
     """Whose texts there are beside those of the arms."""
     solver = (SOLVER,) if study.task.demonstrate else ()
     return solver + ((REFERENCES,) if study.settings.score.references else ())
 
 
-def of_model(study: Study, whose: str, model: Evaluated, n: int) -> list[Answer]:
+def texts_for(study: Study, whose: str, model: Evaluated, n: int) -> list[ScoreInput]:
     """The first n texts to each problem, fewer where there are fewer, in a fixed order.
 
     Where text and model have one vocabulary, tokens and prompt are those that the text was drawn with. Else it is
@@ -42,26 +43,25 @@ def of_model(study: Study, whose: str, model: Evaluated, n: int) -> list[Answer]
     asked = study.setups[model.arm]
     most = {problem.id: min(n, study.first(problem)) for problem in study.problems}
     if whose == SOLVER:
-        return _solved(study, asked, most)
+        return _solutions(study, asked, most)
     own = {problem.id: problem.prompt_ids for problem in asked.problems}
     if whose == REFERENCES:
         texts = references.load(study.settings.score.references, asked.problems)
         return [
-            Answer(name, i, own[name], asked.tokenizer.encode(text))
+            ScoreInput(name, i, own[name], asked.tokenizer.encode(text))
             for name, mine in texts.items()
             for i, text in enumerate(mine[:n])
         ]
-    drawn = study.setups[next(entry.arm for entry in study.evaluated if entry.name == whose)]
-    same = drawn.vocabulary == asked.vocabulary
-    prompts = {problem.id: problem.prompt_ids for problem in drawn.problems} if same else own
-    columns = ["problem_id", "index", "tokens", "stop"]
-    stored = records.read(study.root, "samples", columns=columns, where={"arm": whose})
+    drawn = study.setups[study.named(whose).arm]
+    is_same = drawn.vocabulary == asked.vocabulary
+    prompts = {problem.id: problem.prompt_ids for problem in drawn.problems} if is_same else own
+    stored = records.read(study.root, "samples", ["problem_id", "index", "tokens", "stop"], {"arm": whose})
     return [
-        Answer(
+        ScoreInput(
             row["problem_id"],
             row["index"],
             prompts[row["problem_id"]],
-            tuple(row["tokens"]) if same else encoded_again(row["tokens"], row["stop"] == Stop.EOS, drawn, asked),
+            tuple(row["tokens"]) if is_same else encoded_again(row["tokens"], row["stop"] == Stop.EOS, drawn, asked),
         )
         for row in stored.to_pylist()
         # A folder may hold more samples than this config asks for.
@@ -76,10 +76,10 @@ def encoded_again(tokens: list[int], ended: bool, drawn: Setup, asked: Setup) ->
     return (*asked.tokenizer.encode(drawn.tokenizer.decode(body)), *end)
 
 
-def _solved(study: Study, asked: Setup, most: dict[str, int]) -> list[Answer]:
-    found = []
+def _solutions(study: Study, asked: Setup, most: Mapping[str, int]) -> list[ScoreInput]:
+    inputs = []
     for problem in asked.problems:
         rng = random.Random(f"{study.settings.seed}/solver/{problem.id}")
         right = study.task.demonstrate([problem], 1.0, rng)
-        found += [Answer(problem.id, i, problem.prompt_ids, next(right)[1]) for i in range(most[problem.id])]
-    return found
+        inputs += [ScoreInput(problem.id, i, problem.prompt_ids, next(right)[1]) for i in range(most[problem.id])]
+    return inputs

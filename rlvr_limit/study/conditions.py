@@ -7,8 +7,8 @@ from typing import Any
 
 from rlvr_limit import records
 from rlvr_limit.engine.config import EngineConfig
-from rlvr_limit.evaluation.entropy_matching import matched_temperature
 from rlvr_limit.study import comparability, schema
+from rlvr_limit.study.matched_temperature import read_matching
 from rlvr_limit.study.prepared import Evaluated, Study, answer_limit
 
 
@@ -51,8 +51,10 @@ def temperature(study: Study, entry: Evaluated) -> str:
     setup, wanted = study.setups[entry.arm], study.settings.arms[entry.arm].sampling.match_entropy
     if not wanted:
         return str(setup.sampling.temperature)
-    found = matched_temperature(study.root, entry.name)
-    return f"that of the entropy of {wanted}" if found is None else f"{found:.4f}, of the entropy of {wanted}"
+    matching = read_matching(study.root, entry.name)
+    if matching is None or matching.temperature is None:
+        return f"that of the entropy of {wanted}"
+    return f"{matching.temperature:.4f}, of the entropy of {wanted}"
 
 
 def weights_sha256(study: Study, entry: Evaluated) -> str:

@@ -208,9 +208,9 @@ CHEAP = (
 def test_a_run_tells_its_drift_in_the_log_in_the_records_and_on_the_page(smoke_runs, smoke_run):
     done = smoke.run(smoke_runs, *CHEAP, "job=sample")
     assert done.returncode == 0, done.stderr
-    said = [line for line in done.stdout.splitlines() if line.startswith("drift ")]
+    said = [line for line in done.stdout.splitlines() if line.startswith("cache error of ")]
     arms = ["base", "grpo-1", "distilled", "control"]
-    assert [line.split()[1].rstrip(":") for line in said] == arms
+    assert [line.split()[3].rstrip(":") for line in said] == arms
     done = smoke.run(smoke_runs, *CHEAP, "job=report")
     assert done.returncode == 0, done.stderr
     page = next(line for line in done.stdout.splitlines() if line.startswith("report: ")).removeprefix("report: ")

@@ -41,13 +41,13 @@ def test_a_second_stage_is_for_problems_whose_graded_first_one_has_no_right_samp
         *rows(untouched, set(), range(FIRST), arm="control"),
         table="verdicts",
     )
-    limit = adaptive.wanted(found, base)
+    limit = adaptive.samples_wanted(found, base)
     assert [limit(problem) for problem in problems[:5]] == [N, FIRST, FIRST, FIRST, FIRST]
     second = adaptive.second_stage(found, base, problems)
     assert (second.n, second.n_M[:5].tolist(), second.c_M[:5].tolist()) == (N, [5, 0, 0, 0, 0], [1, 0, 0, 0, 0])
     plain = smoke_study(tmp_path)
     assert plain.root == found.root  # a condition of no sample: the same folder
-    assert {adaptive.wanted(plain, base)(problem) for problem in problems} == {N}
+    assert {adaptive.samples_wanted(plain, base)(problem) for problem in problems} == {N}
     assert adaptive.second_stage(plain, base, problems) is None
 
 

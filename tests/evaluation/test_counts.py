@@ -80,12 +80,12 @@ def test_ragged_n_and_a_named_base_are_printed_as_far_as_they_are_defined(tmp_pa
     ("lines", "words"),
     [
         ([*GOOD, "p0,grpo,16,3"], "line 42: problem 'p0' of arm 'grpo' stands in line 3 already"),
-        ([*GOOD, "p20,grpo,16,17"], "line 42: correct is 17, but 0 to n = 16 is right"),
-        ([*GOOD, "p20,grpo,16,-1"], "line 42: correct is -1"),
-        ([*GOOD, "p20,grpo,-4,0"], "line 42: n is -4, but at least 1"),
-        ([*GOOD, "p20,grpo,0,0"], "line 42: n is 0"),
-        ([*GOOD, "p20,grpo,16,2.0"], "line 42: correct is '2.0', but a whole number"),
-        ([*GOOD, "p20,grpo,many,2"], "line 42: n is 'many', but a whole number"),
+        ([*GOOD, "p20,grpo,16,17"], "line 42: correct: 17 is not in [0, n = 16]"),
+        ([*GOOD, "p20,grpo,16,-1"], "line 42: correct: -1 is not in"),
+        ([*GOOD, "p20,grpo,-4,0"], "line 42: n: -4 is not at least 1"),
+        ([*GOOD, "p20,grpo,0,0"], "line 42: n: 0 is not"),
+        ([*GOOD, "p20,grpo,16,2.0"], "line 42: correct: '2.0' is not a whole number"),
+        ([*GOOD, "p20,grpo,many,2"], "line 42: n: 'many' is not a whole number"),
         ([*GOOD, "p20,grpo,16"], "line 42: correct is empty"),
         ([*GOOD, "p20,,16,1"], "line 42: arm is empty"),
         ([*GOOD, "p20,grpo,16,3"], "line 42: problem 'p20' has arm 'grpo' but no line for arm 'start'"),
@@ -113,10 +113,10 @@ def test_files_that_are_none_and_arms_that_are_not_there_are_refused(tmp_path, c
     for argv, words in (
         ((tmp_path / "none.csv",), "none.csv: cannot be read (No such file or directory)"),
         ((tmp_path / "latin.csv",), "latin.csv: cannot be read"),
-        ((path, "--config.counts.base=grp"), "config.counts.base: found 'grp', but the arms of"),
-        ((path, "--config.counts.rl=start"), "config.counts.rl: found 'start', which is the base"),
+        ((path, "--config.counts.base=grp"), "config.counts.base: 'grp' is not an arm of"),
+        ((path, "--config.counts.rl=start"), "config.counts.rl: 'start' is the base"),
         (("",), "config.counts.path is empty"),
-        ((path, "--config.counts.guess=2.0"), "config.counts.guess: found 2.0"),
+        ((path, "--config.counts.guess=2.0"), "config.counts.guess: 2.0 is not in [0, 1]"),
     ):
         assert command(*argv) == 2
         out, err = capsys.readouterr()

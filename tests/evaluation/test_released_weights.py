@@ -98,7 +98,7 @@ def test_fewer_samples_asked_for_than_stored_are_a_smaller_study(
 ) -> None:
     fewer = prepared(folders, "sampling.n=2", "sampling.n_of.aime24=1")
     assert fewer.root.resolve() == finished.resolve()
-    answers = [(a.problem_id, a.index) for a in score_inputs.of_model(fewer, "base", fewer.base, 16)]
+    answers = [(a.problem_id, a.index) for a in score_inputs.texts_for(fewer, "base", fewer.base, 16)]
     wanted = [(p.id, i) for p in fewer.problems for i in range(1 if p.id.startswith("aime24/") else 2)]
     assert sorted(answers) == sorted(wanted)
 

@@ -89,7 +89,7 @@ def test_the_review_tells_what_changed_and_keeps_judgments(run_folder):
     write_review(given)
     assert judgments(path) == {("base", "q", 1): "wrong"}
     path.write_text(path.read_text().replace("wrong", "perhaps"))
-    with pytest.raises(UserError, match=r"rare_wins.csv:3: chain_is is 'perhaps'"):
+    with pytest.raises(UserError, match=r"rare_wins.csv:3: chain_is: 'perhaps' is not right"):
         write_review(given)
 
 

@@ -92,6 +92,7 @@ def prepared(root, vocabularies, same=False, file=""):
     return SimpleNamespace(
         root=root,
         evaluated=entries,
+        named={entry.name: entry for entry in entries}.get,
         setups={name: setup(name) for name in ("base", "rl")},
         problems=problems(vocabularies["base"]),
         first=lambda problem: 4,
@@ -113,7 +114,7 @@ def test_another_vocabulary_gets_the_same_text_and_an_end_token_of_its_own_exact
     ended = stop == Stop.EOS
     drawn(tmp_path, theirs, (*theirs.encode(TEXT), *[theirs.token_id("<|endoftext|>")] * ended), stop)
     study, (base, rl) = prepared(tmp_path, vocabularies)
-    (under_base,), (under_rl,) = (score_inputs.of_model(study, "rl", model, 4) for model in (base, rl))
+    (under_base,), (under_rl,) = (score_inputs.texts_for(study, "rl", model, 4) for model in (base, rl))
     assert under_base.tokens == (*mine.encode(TEXT), *[mine.token_id("<|im_end|>")] * ended)
     assert under_base.prompt == mine.encode("2 + 2?") and under_rl.prompt == theirs.encode("2 + 2?")
     assert under_rl.tokens[: len(theirs.encode(TEXT))] == theirs.encode(TEXT)
@@ -130,8 +131,8 @@ def test_equal_vocabularies_keep_the_tokens_that_were_drawn_even_where_the_text_
         drawn(tmp_path, words, letters, Stop.LENGTH, index=index)
     study, (base, _) = prepared(tmp_path, vocabularies, same=True)
     # Of index 4 this study knows nothing: it asks for four samples.
-    assert [(a.index, a.tokens) for a in score_inputs.of_model(study, "rl", base, 16)] == [(1, letters), (2, letters)]
-    assert [a.index for a in score_inputs.of_model(study, "rl", base, 2)] == [1]
+    assert [(a.index, a.tokens) for a in score_inputs.texts_for(study, "rl", base, 16)] == [(1, letters), (2, letters)]
+    assert [a.index for a in score_inputs.texts_for(study, "rl", base, 2)] == [1]
 
 
 def test_references_are_in_each_models_vocabulary_behind_its_own_prompt_and_without_an_end_token(
@@ -139,10 +140,10 @@ def test_references_are_in_each_models_vocabulary_behind_its_own_prompt_and_with
 ):
     rows = [{"problem_id": "mine/1", "text": f"{TEXT}{i}"} for i in range(3)]
     study, entries = prepared(tmp_path, vocabularies, file=str(written(tmp_path / "gt.jsonl", *rows)))
-    assert score_inputs.given(study) == ("references",)
+    assert score_inputs.given_texts(study) == ("references",)
     for entry in entries:
         words = vocabularies[entry.name]
-        found = score_inputs.of_model(study, "references", entry, 2)
+        found = score_inputs.texts_for(study, "references", entry, 2)
         assert [a.tokens for a in found] == [words.encode(f"{TEXT}{i}") for i in range(2)]
         assert {(a.problem_id, a.prompt) for a in found} == {("mine/1", words.encode("3 + 3?"))}
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rlvr_limit.evaluation.results import ANSWERS, EXAMPLES, _answers, _examples
+from rlvr_limit.evaluation.results import ANSWERS, EXAMPLES, examples_of_arm, frequent_answers
 from rlvr_limit.report import Results
 from rlvr_limit.report.analysis import analyse
 from rlvr_limit.report.page import build
@@ -113,14 +113,14 @@ def test_right_and_other_samples_are_kept_in_turns_and_answers_are_counted():
     verdicts = pa.Table.from_pylist(
         [{"correct": j in right[p], "status": "graded", "extracted": "a" if p else rare[j]} for p, j in keys]
     )
-    kept = _examples("rl", row, samples, verdicts)
+    kept = examples_of_arm("rl", row, samples, verdicts)
     by_problem = [[e for e in kept if e.problem_id == f"p{p}"] for p in range(3)]
     assert [len(found) for found in by_problem] == [EXAMPLES] * 3
     assert [e.index for e in by_problem[0]] == [2, 0, 5, 1, 3, 4, *range(6, EXAMPLES)]
     for found in by_problem[1:]:
         assert [e.correct for e in found] == [True, False] * (EXAMPLES // 2)
     assert [e.index for e in by_problem[2]] == list(range(EXAMPLES))
-    listed, others = _answers(row, verdicts, 3)[0]
+    listed, others = frequent_answers(row, verdicts, 3)[0]
     assert listed[:2] == (("a", 148, 0), ("b", 30, 0)) and ("a", 2, 1) in listed
     assert len(listed) == ANSWERS and others == (23 - ANSWERS, n - sum(count for _, count, _ in listed))
 

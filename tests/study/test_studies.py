@@ -14,10 +14,11 @@ import pytest
 
 from rlvr_limit import checkpoint, records
 from rlvr_limit.evaluation import entropy_matching, results, sample
-from rlvr_limit.evaluation.entropy_matching import Round, next_temperature
+from rlvr_limit.evaluation.entropy_matching import next_temperature, recorded_entropy
 from rlvr_limit.models.decoder import ModelConfig, forward_causal, init_params, logits
 from rlvr_limit.passk.entropy import Entropy, token_entropy
 from rlvr_limit.study import schema
+from rlvr_limit.study.matched_temperature import MatchingRound, read_matching
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import ArmSampling, Study, sampling_of
 from rlvr_limit.training import loop, weight_cache
@@ -61,6 +62,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         checkpoint.save_params(found[name], params)
     yield found
     jax.config.update("jax_compilation_cache_dir", before)
+
+
+def first_of(study: Study) -> dict[str, int]:
+    """Samples of each problem that the entropies are taken of."""
+    return {problem.id: study.first(problem) for problem in study.problems}
 
 
 def sampled(config: Any) -> Study:
@@ -117,7 +123,7 @@ def test_every_field_of_an_arms_own_sampling_counts(matched: Study) -> None:
 
 def test_entropy_on_record_is_that_of_the_tempered_distribution_of_the_models_logits(matched: Study) -> None:
     """Against the whole rows of logits of a plain forward pass, in float64, token by token."""
-    found = entropy_matching.read(matched.root, "level").temperature
+    found = read_matching(matched.root, "level").temperature
     for arm, temperature in (("base", 0.8), ("level", found)):
         setup, params = matched.setups[arm], loop.load(matched, matched.named(arm))
         prompts = {p.id: p.prompt_ids for p in setup.problems}
@@ -137,7 +143,7 @@ def test_entropy_on_record_is_that_of_the_tempered_distribution_of_the_models_lo
             p /= p.sum(-1, keepdims=True)
             entropies.append(-(p * np.log(np.maximum(p, 1e-300))).sum(-1))
         exact = np.concatenate(entropies).mean()
-        recorded = entropy_matching.recorded_entropy(matched, arm)
+        recorded = recorded_entropy(matched.root, arm, first_of(matched))
         assert recorded.tokens == sum(map(len, entropies))
         assert abs(recorded.mean - exact) < 3 * recorded.error
 
@@ -146,14 +152,14 @@ def test_entropy_on_record_is_that_of_the_tempered_distribution_of_the_models_lo
 def test_matched_temperature_gives_the_aims_entropy_in_few_rounds_and_is_on_record(
     matched: Study, arm: str, aim: str
 ) -> None:
-    kept = entropy_matching.read(matched.root, arm)
+    kept = read_matching(matched.root, arm)
     assert kept.aim == aim and 1 < len(kept.rounds) <= entropy_matching.ROUNDS
     assert kept.temperature == kept.rounds[-1].temperature
     assert (kept.temperature > 0.8) == (arm == "level")
-    last, target = kept.rounds[-1].entropy, entropy_matching.recorded_entropy(matched, aim)
+    last, target = kept.rounds[-1].entropy, recorded_entropy(matched.root, aim, first_of(matched))
     assert abs(last.mean - target.mean) + 2 * np.hypot(last.error, target.error) <= WITHIN
     assert abs(kept.rounds[0].entropy.mean - target.mean) > WITHIN
-    full = entropy_matching.recorded_entropy(matched, arm)
+    full = recorded_entropy(matched.root, arm, first_of(matched))
     assert abs(full.mean - last.mean) < 3 * np.hypot(full.error, last.error)
 
 
@@ -174,8 +180,8 @@ def test_interrupted_matching_goes_on_to_the_same_temperature(matched: Study, tm
 
 
 def test_page_says_what_differs_by_allowance_and_how_the_temperature_was_found(matched: Study) -> None:
-    study = results.study_of(matched, "", list(matched.problems))
-    kept = entropy_matching.read(matched.root, "level")
+    study = results.results_of(matched, "", list(matched.problems))
+    kept = read_matching(matched.root, "level")
     text = " ".join(study.notes)
     assert "Allowed to differ: temperature. base: 0.8; early: " in text
     assert f"; hot: 1.5; level: {kept.temperature:.4f}" in text
@@ -205,7 +211,7 @@ def test_one_folder_under_two_labels_is_said_to_be_one_arm(folders: dict[str, Pa
     arms = {"base": given("base", "base", folders["sure"]), "rl": given("rl", "rl", folders["sure"])}
     found = sampled(config_of(folders["runs"], arms))
     assert [r["tokens"] for r in rows_of(found, "base")] == [r["tokens"] for r in rows_of(found, "rl")]
-    study = results.study_of(found, "", list(found.problems))
+    study = results.results_of(found, "", list(found.problems))
     assert any("base and rl are the same arm" in note for note in study.notes)
 
 
@@ -324,7 +330,7 @@ def test_whatever_decides_a_recipe_leads_elsewhere_and_what_does_not_does_not(fo
         return weight_cache.place(made, name)
 
     own = place("grpo")
-    for same in ("sampling.n=17", "sampling.temperature=0.6", "arms.grpo.rl.save_at=(6,)", "results.k=4", "name=other"):
+    for same in ("sampling.n=17", "sampling.temperature=0.6", "arms.grpo.rl.save_at=(6,)", "report.k=4", "name=other"):
         assert place("grpo", same) == own
     for other in (
         "seed=1", "arms.base.pretrain.right=0.5", "arms.grpo.rl.clip=0.3", "engine.max_num_seqs=32", "model.width=64",
@@ -364,11 +370,11 @@ def test_token_entropy_of_one_sample_of_a_problem_has_a_mean_and_no_error() -> N
 )
 @pytest.mark.parametrize("wanted", [0.2, 0.55, 0.7, 1.4, 1.9, 3.0])
 def test_temperature_search_closes_on_any_growing_entropy(entropy: Any, wanted: float) -> None:
-    rounds: list[Round] = []
+    rounds: list[MatchingRound] = []
     target = float(entropy(wanted))
     while not rounds or abs(rounds[-1].entropy.mean - target) > 0.006:
         temperature = next_temperature(rounds, target, 0.6)
-        rounds.append(Round(temperature, Entropy(float(entropy(temperature)), 0.0, 1, 1)))
+        rounds.append(MatchingRound(temperature, Entropy(float(entropy(temperature)), 0.0, 1, 1)))
         assert len(rounds) <= entropy_matching.ROUNDS
 
 
