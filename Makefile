@@ -1,4 +1,4 @@
-.PHONY: run test lint lock
+.PHONY: run test check lock
 
 run:
 	python3 -m venv .venv && .venv/bin/pip install -q -r requirements.lock && .venv/bin/python main.py
@@ -6,8 +6,9 @@ run:
 test:
 	python3 -m venv .venv && .venv/bin/pip install -q -r requirements.lock && .venv/bin/python -m pytest -q
 
-lint:
-	.venv/bin/ruff check .
+# What a change must pass before it is tested; pre-commit runs the same.
+check:
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 # Needs uv (https://docs.astral.sh/uv). One lock serves Python 3.11 to 3.13 on Linux and macOS.
 lock:

@@ -88,8 +88,9 @@ def crossover(
     low, high = int(k_B[reach]), int(k_B[-1 - reach])
     probability = float((k_B <= K).mean())
     verdict = _verdict(band, k)
-    within = [x if x <= K else None for x in (k, low, high)]
-    return Crossover(*within, probability, verdict, _sentence(verdict, band, within, probability, names))
+    within = tuple(x if x <= K else None for x in (k, low, high))
+    sentence = _sentence(verdict, band, within, probability, names)
+    return Crossover(within[0], within[1], within[2], probability, verdict, sentence)
 
 
 def _verdict(band: Band, k: int) -> str:
@@ -105,7 +106,9 @@ def _verdict(band: Band, k: int) -> str:
     return "not resolved"
 
 
-def _sentence(verdict: str, band: Band, within: list[int | None], probability: float, names: tuple[str, str]) -> str:
+def _sentence(
+    verdict: str, band: Band, within: tuple[int | None, ...], probability: float, names: tuple[str, str]
+) -> str:
     base, rl = names
     K, percent = band.mean_K.size, f"{100 * band.level:g} %"
     k, low, high = within

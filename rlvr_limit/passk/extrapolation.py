@@ -67,8 +67,11 @@ def fit_beta_binomial(n_M: ArrayLike, c_M: ArrayLike, *, zero_inflated: bool = F
         raise UserError(f"the beta-binomial law cannot be fitted: {which} in all of {n_M.size} problems")
     apart_M = (c_M == 0) & zero_inflated
     J = int(n_M.max())
+    c_J, wrong_J, n_J = (_above(x_M[~apart_M], J) for x_M in (c_M, n_M - c_M, n_M))
     tallies = _Tallies(
-        *(_above(x_M[~apart_M], J) for x_M in (c_M, n_M - c_M, n_M)),
+        c_J,
+        wrong_J,
+        n_J,
         zeros_N=np.bincount(n_M[apart_M], minlength=J + 1),
         others=int((~apart_M).sum()) if zero_inflated else 0,
     )

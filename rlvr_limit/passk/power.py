@@ -109,7 +109,8 @@ def power_of_crossover(
         late = leads[1]
         return Power(K, late.difference, late.error, None, None, late.modelled, sentence)
     harder = max(leads, key=lambda lead: math.inf if lead.problems is None else lead.problems)
-    samples = None if None in (leads[0].samples, leads[1].samples) else max(lead.samples for lead in leads)
+    known = [lead.samples for lead in leads if lead.samples is not None]
+    samples = max(known) if len(known) == len(leads) else None
     lead = f"{rl}'s lead at k = {early}" if harder is leads[0] else f"{base}'s lead at k = {K}"
     sentence = f"The crossover needs both leads shown, and {lead} is the harder. {harder.sentence}"
     return Power(harder.k, harder.difference, harder.error, harder.problems, samples, harder.modelled, sentence)

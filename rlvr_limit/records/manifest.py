@@ -33,7 +33,8 @@ def open_run(root: str | os.PathLike[str] | ObjectPath, conditions: Mapping[str,
         raise UserError(f"{root} holds records but no manifest.json: restore that file, or choose a new run folder")
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     if is_new:
-        manifest = {"format": FORMAT, "created": now, "conditions": conditions, "facts": {}, "sessions": []}
+        manifest: dict[str, Any] = {"format": FORMAT, "created": now, "conditions": conditions}
+        manifest |= {"facts": {}, "sessions": []}
     else:
         manifest = read_manifest(root)
         _refuse_differences(root, manifest["conditions"], conditions)

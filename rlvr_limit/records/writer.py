@@ -232,9 +232,9 @@ def _new_part(folder: Place, ending: str) -> Place:
     return folder / f"part-{time.time_ns()}-{uuid.uuid4().hex[:8]}{ending}"
 
 
-def _open_part(folder: Path, table: Table) -> _OpenPart:
+def _open_part(folder: Place, table: Table) -> _OpenPart:
     """A new stream, locked and with its schema in it before it has the name that others look for."""
-    path = _new_part(folder, OPEN)
+    path = Path(str(_new_part(folder, OPEN)))
     with os_errors("write", path):
         hidden = path.with_suffix(".tmp")
         part = _OpenPart(path, os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666), 0, 0.0)

@@ -25,7 +25,7 @@ def os_errors(doing: str, path: Place) -> Iterator[None]:
         ) from error
 
 
-def publish(path: Place, write: Callable[[BinaryIO], None]) -> None:
+def publish(path: Place, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file under another name, syncs it to disk and renames it: no reader ever sees half of it.
 
     In an object store it is one put. Raises UserError where the disk is full or the folder cannot be written; an older

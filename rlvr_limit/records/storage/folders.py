@@ -143,7 +143,7 @@ class Growing:
 
     def put(self, *patterns: str) -> None:
         """Raises UserError where the store cannot be written; the files here stay, for the next put."""
-        if self._scratch is None:
+        if not isinstance(self._folder, ObjectPath):
             return
         for path in sorted(path for pattern in patterns for path in self.here.glob(pattern) if path.is_file()):
             name, state = path.relative_to(self.here).as_posix(), path.stat()

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import fsspec
 
@@ -43,9 +43,11 @@ def place(where: str | os.PathLike[str] | ObjectPath) -> Place:
     """A folder or file as a config names it. UserError where a URL's driver is missing or its scheme is not known."""
     if isinstance(where, ObjectPath):
         return where
-    if not (isinstance(where, str) and is_url(where)):
+    where = os.fspath(where)
+    url = URL.match(where)
+    if url is None:
         return Path(where)
-    scheme = URL.match(where)["scheme"]
+    scheme = url["scheme"]
     try:
         # What another host has put must be seen, so no listing may be remembered.
         store, _ = fsspec.core.url_to_fs(where, use_listings_cache=False)
@@ -159,11 +161,11 @@ class ObjectPath:
         """Puts the text with its line ends as they are."""
         self.write_bytes(text.encode(encoding))
 
-    def put(self, write: Callable[[BinaryIO], None]) -> None:
+    def put(self, write: Callable[[BinaryIO], object]) -> None:
         """Puts what `write` writes, as one object, once all of it was written: closing a driver's own file would put
         what there is when `write` fails."""
         with tempfile.NamedTemporaryFile(prefix="rlvr_limit-") as file:
-            write(file)
+            write(cast(BinaryIO, file))
             file.flush()
             self.put_file(Path(file.name))
 
