@@ -14,7 +14,6 @@ import jax
 from jax.experimental import topologies
 
 from rlvr_limit.distributed.mesh import all_devices
-from rlvr_limit.planning import hlo
 from rlvr_limit.planning.programs import Program
 from rlvr_limit.planning.targets import Target
 from rlvr_limit.types import UserError
@@ -45,22 +44,15 @@ _OUT_OF_MEMORY = re.compile(
 
 @dataclass(frozen=True)
 class Compiled:
-    """What became of a program; bytes are of one device.
-
-    real is False where it was only lowered: alone, temporaries and loop are then None. alone is everything the program
-    itself holds while it runs, resident what lies beside it. refused: the compiler found no room for it. sends: what
-    devices send each other, of a program without a token loop.
-    """
+    """What became of a program; bytes are of one device, None where they are not known."""
 
     name: str
-    real: bool
+    real: bool  # compiled, not only lowered
     seconds: float
-    resident: int
-    alone: int | None = None
+    resident: int  # what lies beside the program
+    alone: int | None = None  # all that the program itself holds while it runs
     temporaries: int | None = None
-    refused: bool = False
-    loop: hlo.LoopReport | None = None
-    sends: hlo.Sends | None = None
+    refused: bool = False  # the compiler found no room for it
 
     @property
     def total(self) -> int | None:
@@ -119,8 +111,8 @@ def devices_of(target: Target, hosts: int = 1) -> list[Any]:
     return by_host[: hosts * target.host_devices]
 
 
-def compile_program(program: Program, target: Target, real: bool, big: int) -> Compiled:
-    """Compiles a program for the target, or only lowers it where not `real`; big: bytes of a cache-sized array.
+def compile_program(program: Program, target: Target, real: bool) -> Compiled:
+    """Compiles a program for the target, or only lowers it where not `real`.
 
     A program that the compiler refuses for want of memory does not fit; any other refusal is passed on.
     """
@@ -140,10 +132,4 @@ def compile_program(program: Program, target: Target, real: bool, big: int) -> C
     memory = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     alone = held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-    loop = sends = None
-    if program.token_loop:
-        loop = hlo.token_loop(compiled.as_text(), program.token_loop, big, program.mesh)
-    else:
-        sends = hlo.sends(compiled.as_text(), program.mesh)
-    beside = memory.temp_size_in_bytes
-    return Compiled(program.name, True, seconds, program.resident, alone, beside, loop=loop, sends=sends)
+    return Compiled(program.name, True, seconds, program.resident, alone, memory.temp_size_in_bytes)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from rlvr_limit.distributed.mesh import MeshConfig
@@ -26,8 +25,7 @@ SLOTS_STEP = 8
 CLOSE = 0.1
 """The search for slots ends where the next number is larger by no more than this share."""
 
-Compile = Callable[[Program, int], Compiled]
-"""(program, bytes of a cache-sized array) -> what became of it."""
+Compile = Callable[[Program], Compiled]
 
 
 class Case(NamedTuple):
@@ -94,8 +92,7 @@ class Case(NamedTuple):
     def windows(self, compiled: Compile, buckets: Sequence[int]) -> list[Compiled]:
         """The decode windows of so many rows each, compiled."""
         sizes = self.sizes
-        big = programs.device_bytes(jax.tree.leaves(programs.pool(self.model, sizes, self.mesh))[0])
-        return [compiled(programs.decode_window(self.model, sizes, self.mesh, rows), big) for rows in buckets]
+        return [compiled(programs.decode_window(self.model, sizes, self.mesh, rows)) for rows in buckets]
 
     def helpers(self, compiled: Compile) -> list[Compiled]:
         """Every length of prefill, longest last; windows of guesses; where samples can be set back, what moves their
@@ -105,7 +102,7 @@ class Case(NamedTuple):
         found += [programs.prefill(self.model, self.engine, sizes, self.mesh, places) for places in sizes.prefills]
         if self.engine.cache_tokens:
             found = [*programs.moved_pages(self.model, sizes, self.mesh), *found]
-        return [compiled(program, 0) for program in found]
+        return [compiled(program) for program in found]
 
     def held(self, tokens: int) -> int:
         """Samples of so many tokens, and their prompts, that the pages of all shards hold together."""
@@ -189,7 +186,7 @@ def fit_scorer(case: Case, compiled: Compile) -> list[Compiled]:
     batch = max(1, case.workload.score_tokens // places)
 
     def scorer() -> Compiled:
-        return compiled(programs.scorer(case.model, case.mesh, batch, prompt, places), 0)
+        return compiled(programs.scorer(case.model, case.mesh, batch, prompt, places))
 
     found = [scorer()]
     weights = case.weight_bytes

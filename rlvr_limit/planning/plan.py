@@ -124,8 +124,8 @@ def plan(
         case = case._replace(mesh=programs.make_mesh(own, devices, together))
     shape = over_hosts(own, together, REPLICA_AXIS)
 
-    def compiled(program: Program, big: int) -> Compiled:
-        return compiling.compile_program(program, target, real, big)
+    def compiled(program: Program) -> Compiled:
+        return compiling.compile_program(program, target, real)
 
     # What these need beside the pages does not depend on how many there are.
     smallest = case.with_slots(case.step)
@@ -143,7 +143,7 @@ def plan(
         devices = compiling.devices_of(target, target.hosts)[: target.devices] if real else []
         everywhere = programs.make_mesh(own, devices, target.hosts, TRAINING_AXIS)
         for update in updates(everywhere, target.hosts):
-            trained.append(Trained(update, tuple(compiled(program, 0) for program in update.programs)))
+            trained.append(Trained(update, tuple(map(compiled, update.programs))))
     return Plan(
         target=target,
         model=model,

@@ -33,11 +33,6 @@ class Target:
     host_topology: str = ""
 
     @property
-    def clock(self) -> float:
-        """Cycles a second, in which the compiler of a TPU tells time."""
-        return CLOCKS[self.chip]
-
-    @property
     def host_devices(self) -> int:
         """Devices of one host."""
         return self.devices // self.hosts
@@ -46,8 +41,6 @@ class Target:
 VENDOR = "the vendor's peak figures"
 MEASURED = "measured on one H200: a copy, and bf16 matrix products"
 H200_MEMORY = 140 * 10**9
-CLOCKS = {"TPU v5e": 1.5e9, "TPU v5p": 1.75e9, "TPU v6e": 1.75e9}
-"""The rate at which all matrix units together make the chip's peak."""
 
 TARGETS = (
     Target("cpu", "cpu", "CPU", 1, "", 0, 20e9, 100e9, "a guess at two cores; memory is this machine's"),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from rlvr_limit.distributed.mesh import AXES, MeshConfig
+from rlvr_limit.distributed.mesh import MeshConfig
 from rlvr_limit.planning import estimate
 from rlvr_limit.planning.compiling import Compiled
-from rlvr_limit.planning.hlo import LoopReport, Sends
 from rlvr_limit.planning.plan import Plan
 
 
@@ -91,44 +90,7 @@ def _programs(plan: Plan) -> list[str]:
     lines += [_program(program, plan.target.memory) for program in (*plan.others, *plan.fit.tried)]
     spent = sum(program.seconds for program in (*plan.others, *plan.fit.tried))
     lines.append(f"seconds to compile, those tried and refused included: {spent:,.0f}")
-    loop = plan.window.loop if plan.window else None
-    if loop:
-        turns = "of unknown length to the compiler" if loop.turns is None else f"of {loop.turns} turns"
-        lines += [
-            f"token loop: {turns if loop.turns != 0 else 'unrolled'}, a window is {plan.engine.steps_per_call} steps",
-            f"between devices, a decode step: {_sends(loop, plan.mesh)}",
-            f"arrays as large as a layer's keys that are written anew: {loop.big_writes_step:g} a decode step and "
-            f"{loop.big_writes_window:g} a window; the cache has {2 * plan.model.layers}",
-        ]
-        lines += _by_compiler(plan, loop)
     return lines
-
-
-def _by_compiler(plan: Plan, loop: LoopReport) -> list[str]:
-    """A decode step by what the compiler counts, where it counts anything, beside the roofline."""
-    if loop.cycles is None:
-        return []
-    t, (counted, moved) = plan.target, (loop.cycles / plan.target.clock, loop.moved / plan.target.bandwidth)
-    empty = estimate.Batch(rows=plan.slots, prompts=0, shared=0, own=0)
-    bare, whole = (estimate.step_seconds(plan.decoder, plan.machine, batch) for batch in (empty, plan.batch))
-    ratio = max(counted, moved) / bare
-    return [
-        f"a decode step by the compiler: {_ms(counted)}, {loop.cycles:,.0f} cycles at {t.clock / 1e9:g} GHz, beside "
-        f"which {_gb(loop.moved)} are fetched in {_ms(moved)}",
-        f"by the roofline: {_ms(bare)} without context, of which the longer of those two is {ratio:.2f}; {_ms(whole)} "
-        "with it",
-        "the compiler counts draws, with every truncation, but neither kernels, which read the context, nor what "
-        "devices send",
-    ]
-
-
-def _sends(found: Sends, mesh: MeshConfig) -> str:
-    if not found.collectives:
-        return "nothing"
-    kinds = ", ".join(f"{count:g} {kind}" for kind, count in found.collectives)
-    others = [name for name in AXES if getattr(mesh, name) > 1 and name not in found.axes]
-    over = f"over {' and '.join(found.axes) or 'no axis'}{', nothing over ' + ' or '.join(others) if others else ''}"
-    return f"{kinds}; {_gb(found.sent)} a device, {over}"
 
 
 def _training(plan: Plan) -> list[str]:
@@ -142,7 +104,6 @@ def _training(plan: Plan) -> list[str]:
         parts = f"parameters {_gb(update.parameters)}, optimizer {_gb(update.optimizer)}{kept}"
         lines += [f"{update.name}: each device holds {parts}"]
         lines += [_program(program, plan.target.memory) for program in programs]
-        lines += [f"between devices, {p.name}: {_sends(p.sends, plan.training_mesh)}" for p in programs if p.sends]
         window = plan.window.total if plan.window else None
         if update.beside_sampler is not None and window is not None:
             both = update.beside_sampler + window
@@ -190,10 +151,6 @@ def _speed(plan: Plan) -> list[str]:
         f"tokens: {seconds / 3600:,.2f} hours{f' by {scoring} replicas' if plan.target.hosts > 1 else ''}"
     )
     return lines
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.2f} ms"
 
 
 def _gb(count: float) -> str:

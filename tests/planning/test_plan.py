@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from rlvr_limit import planning
 from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
@@ -21,6 +22,7 @@ from rlvr_limit.models.decoder import init_params, parameter_specs
 from rlvr_limit.planning import compiling, estimate, fitting, programs, targets
 from rlvr_limit.planning import updates as job
 from rlvr_limit.types import SamplingParams, UserError
+from tests.support import hlo
 from tests.support.plans import QWEN_7B, QWEN_32B, SLOTS, STUDY, TINY, case
 from tests.support.studies import settings_of
 
@@ -41,7 +43,7 @@ def given(case: fitting.Case, tokens: int) -> fitting.Case:
 def growing(case: fitting.Case, share: float, refuse: bool = False) -> fitting.Compile:
     """A compiler whose temporaries are `share` of the cache; with refuse it says nothing of what does not fit."""
 
-    def compiled(program: programs.Program, _: int) -> compiling.Compiled:
+    def compiled(program: programs.Program) -> compiling.Compiled:
         slots = int(program.name.split()[2])
         alone = int(case.fixed_bytes + (1 + share) * slots * case.slot_bytes)
         if refuse and alone > case.memory:
@@ -161,7 +163,7 @@ def test_answers_and_scorings_are_counted() -> None:
 def test_slots_of_a_compiled_plan_fit_and_more_would_not(cpu_plan: planning.Plan) -> None:
     fit, memory = cpu_plan.fit, cpu_plan.target.memory
     assert fit.verified and fit.most.total <= memory
-    assert cpu_plan.slots == SLOTS.max_num_seqs and cpu_plan.advice == ()
+    assert cpu_plan.slots == SLOTS.max_num_seqs and cpu_plan.advice == () and cpu_plan.window.temporaries > 0
     per_slot = (fit.most.total - fit.wanted.total) / (fit.slots - SLOTS.max_num_seqs)
     assert fit.most.total + per_slot * 2 * fitting.SLOTS_STEP > memory / (1 + fitting.CLOSE)
 
@@ -281,25 +283,32 @@ def test_pages_are_not_copied_by_prefill_or_by_what_moves_them() -> None:
         config = dataclasses.replace(SLOTS, page_size=8, cache_tokens=tokens, max_prompt_len=256)
         some = fitting.Case(TINY, config, STUDY, mesh, 10**9)
         assert len(some.sizes.prefills) == 2
-        return [p.temporaries for p in some.helpers(lambda p, big: compiling.compile_program(p, target, True, big))]
+        return [p.temporaries for p in some.helpers(lambda p: compiling.compile_program(p, target, True))]
 
     assert needs(8_000) == needs(16_000)
 
 
 def test_windows_of_data_parallel_shards_send_nothing_in_their_token_loop() -> None:
     mesh = programs.make_mesh(MeshConfig(data=2), jax.devices()[:2])
-    some = fitting.Case(TINY, SLOTS, STUDY, mesh, 10**9)
-    found = some.window(16, lambda p, big: compiling.compile_program(p, planning.find("cpu"), True, big))
-    assert (found.loop.turns, found.loop.collectives, found.loop.sent) == (SLOTS.steps_per_call, (), 0)
-    assert found.loop.big_writes_step == 0
+    loop = token_loop(mesh)
+    assert (loop.turns, loop.collectives, loop.sent) == (SLOTS.steps_per_call, (), 0)
+    assert loop.big_writes_step == 0
 
 
-def test_token_loop_of_a_real_program_sends_sums_over_tensor(cpu_plan: planning.Plan) -> None:
+def test_windows_of_tensor_parallel_shards_send_sums_in_their_token_loop() -> None:
     """Over 2 devices, a sum after each layer's attention and after each ffn, and more to draw the tokens."""
-    loop = cpu_plan.window.loop
+    loop = token_loop(programs.make_mesh(MeshConfig(tensor=2), jax.devices()[:2]))
     assert dict(loop.collectives)["all-reduce"] >= 2 * TINY.layers
     assert loop.sent >= 2 * TINY.layers * SLOTS.max_num_seqs * TINY.width * 4
-    assert cpu_plan.window.temporaries > 0
+    assert loop.axes == ("tensor",) and loop.big_writes_step == 0
+
+
+def token_loop(mesh: Mesh) -> hlo.LoopReport:
+    """The token loop of the CPU's decode window; an array of a layer's keys is a big one."""
+    sizes = fitting.Case(TINY, SLOTS, STUDY, mesh, 10**9).sizes
+    keys = jax.tree.leaves(programs.pool(TINY, sizes, mesh))[0]
+    text = hlo.text_of(programs.decode_window(TINY, sizes, mesh, SLOTS.max_num_seqs), planning.find("cpu"))
+    return hlo.token_loop(text, SLOTS.steps_per_call, programs.device_bytes(keys), mesh.shape)
 
 
 @pytest.mark.parametrize("name", ["h200-8", "h200-128", "v5e-8", "v5p-128"])
@@ -330,6 +339,7 @@ def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.Plan) -> None:
     for words in (
         "20 GB/s and 0.1 TFLOP/s",
         "compiled for real",
+        "% of the cache",
         "slots that fit at 12 new tokens",
         "hours",
         "prefill",

@@ -12,9 +12,10 @@ from rlvr_limit.distributed.mesh import TRAINING_AXIS, MeshConfig, sharding
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models.decoder import init_params, parameter_count
 from rlvr_limit.models.log_probs import AnswerRows, answer_log_probs
-from rlvr_limit.planning import compiling, hlo, programs
+from rlvr_limit.planning import compiling, programs
 from rlvr_limit.planning import updates as job
 from rlvr_limit.training import learner, segments
+from tests.support import hlo
 from tests.support.plans import TINY
 from tests.support.studies import settings_of
 
@@ -47,7 +48,7 @@ def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once()
         training = dataclasses.replace(s.training, tokens=64)
         places = engine.max_prompt_len, s.sampling.max_tokens
         program, step = job._reinforced(model, mesh, training, recipe, places)
-        compiled = compiling.compile_program(program, planning.find("cpu"), True, 0)
+        compiled = compiling.compile_program(program, planning.find("cpu"), True)
         assert all(("adapters of rank 2" in each.name) == bool(rank) for each in (program, step))
         found[rank] = program.resident, compiled.alone - compiled.temporaries
     weights = programs.device_bytes(programs.abstract_params(model, mesh))
@@ -66,7 +67,7 @@ def test_a_value_head_has_a_program_of_its_own_beside_the_policys_optimizer() ->
     policy, _, value = job._reinforced(model, mesh, dataclasses.replace(s.training, tokens=64), ppo, places)
     assert value.name == f"value head's gradient of {64 // sum(places)} x {sum(places)} tokens"
     assert policy.resident == value.resident > 1.9 * programs.device_bytes(programs.abstract_params(model, mesh))
-    compiled = compiling.compile_program(value, planning.find("cpu"), True, 0)
+    compiled = compiling.compile_program(value, planning.find("cpu"), True)
     # A forward pass: it is given all weights, and gives a gradient of the head alone.
     assert compiled.alone > programs.device_bytes(programs.abstract_params(model, mesh))
 
@@ -91,7 +92,7 @@ def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> N
     assert asked > usual
     weights = programs.device_bytes(programs.abstract_params(model, mesh))
     for program in drawing:
-        compiled = compiling.compile_program(program, planning.find("cpu"), True, 0)
+        compiled = compiling.compile_program(program, planning.find("cpu"), True)
         held = compiled.alone - compiled.temporaries
         # A prefill makes no logits, and so is not given all weights.
         assert asked + weights * (program is not drawing[0]) <= held and 2 * weights <= program.resident < 2.1 * weights
@@ -116,8 +117,8 @@ def test_training_over_hosts_cuts_the_state_over_all_their_devices_and_samples_b
     # On one host the sampler takes the state's own arrays.
     assert one[1].beside_sampler == one[1].optimizer
     assert four[1].beside_sampler == four[1].optimizer + four[1].parameters
-    compiled = compiling.compile_program(four[1].programs[0], planning.find("cpu"), True, 0)
-    assert set(compiled.sends.axes) == {"fsdp", "tensor"}
+    text = hlo.text_of(four[1].programs[0], planning.find("cpu"))
+    assert set(hlo.sends(text, mesh.shape).axes) == {"fsdp", "tensor"}
 
 
 def test_the_unembedding_is_fetched_once_however_many_chunks_of_logits_there_are() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlvr_limit.planning import hlo
+from tests.support import hlo
 
 SUM = """\
   %add = f32[] add(%x, %y)

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlvr_limit.planning.programs import Program
+from rlvr_limit.planning.targets import Target
+
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 # Opcodes that name memory which is already there, or that update it in place.
 NO_NEW_ARRAY = ("parameter", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call", "constant")
@@ -35,6 +38,15 @@ _NAMED = re.compile(
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 # Arrays moved while other operations run, and which of those that the instruction names is the one that is written.
 _MOVES = {"copy-start": 0, "slice-start": -2}
+
+
+CLOCKS = {"TPU v5e": 1.5e9, "TPU v5p": 1.75e9, "TPU v6e": 1.75e9}
+"""Cycles a second of a chip's estimated_cycles: the rate at which all matrix units together make its peak."""
+
+
+def text_of(program: Program, target: Target) -> str:
+    """The optimised HLO of a program, by the target's compiler."""
+    return program.trace().lower(lowering_platforms=(target.platform,)).compile().as_text()
 
 
 @dataclass(frozen=True)
