@@ -3,10 +3,8 @@
 `parse` gives the structure by the brackets, separators and relations of the text; equivalence.py compares two of them.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import sympy
@@ -25,7 +23,7 @@ class TextValue:
 
 @dataclass(frozen=True)
 class ScalarValue:
-    """One expression as text (read when it is compared) and its unit."""
+    """One expression, as text that is read when it is compared, and its unit."""
 
     text: str
     unit: str = ""
@@ -41,19 +39,19 @@ class BaseNumeral:
 
 @dataclass(frozen=True)
 class ValueGroup:
-    """Items: kind is "list" (also a set; no order), "union" (no order), "matrix", "row", ":" or brackets as in "(]"."""
+    """Several values."""
 
-    kind: str
-    items: tuple[AnswerValue, ...]
+    kind: str  # "list" (also a set) or "union", both without order; "matrix", "row", ":", "=", or brackets as in "(]"
+    items: tuple["AnswerValue", ...]
 
 
 @dataclass(frozen=True)
 class NamedValue:
-    """name = value where the left side is a name or f(x); argument is x of f(x), otherwise empty."""
+    """name = value where the left side is a name, or f(x); argument is x of f(x), otherwise empty."""
 
     name: str
     argument: str
-    value: AnswerValue
+    value: "AnswerValue"
 
 
 @dataclass(frozen=True)
@@ -66,15 +64,17 @@ class RelationValue:
 
 AnswerValue = TextValue | ScalarValue | BaseNumeral | ValueGroup | NamedValue | RelationValue
 
+_SEPARATORS = (",", ";")
 _SIGNS = ("=", "<", ">", r"\le", r"\ge", r"\ne")
 # 12,345 alone, or behind a name, words or a sign of money and before a unit: nothing else has a comma or brackets.
 _THOUSANDS = re.compile(
     r"((?:[^,()\[\]{}]|\\text\s*\{[^{}]*\})*?)(?<![\d.])(\d{1,3}(?:,\d{3})+(?:\.\d+)?)((?:[^,\d.][^,]*)?)", re.DOTALL
 )
-_BASED = re.compile(r"(-?)\(?([0-9A-Za-z]+)\)?\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
+_IN_BASE = re.compile(r"(-?)\(?([0-9A-Za-z]+)\)?\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
 _MIXED = re.compile(r"(-?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)")
 NAME = re.compile(r"(?:[A-Za-z]+'*|\\[A-Za-z]+)(?:_(?:\{[^{}]*\}+|\w))?")
 FUNCTION = re.compile(r"([A-Za-z]'*|\\[A-Za-z]+)\s*\(\s*([A-Za-z])\s*\)")
+_NAMED_OBJECT = re.compile(r"\\(?:angle|triangle|overline|text)\s*.*|[A-Z]{2,}|\([A-Za-z](?:\s*,\s*[A-Za-z])+\)")
 _HALF_OPEN = re.compile(r"^([A-Za-z])\s*(\([^()\[\]]*\]|\[[^()\[\]]*\))$")
 _MATRIX = re.compile(
     r"\\begin\s*\{([bpvBV]?matrix|array|smallmatrix)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
@@ -85,17 +85,17 @@ _CONNECTED = re.compile(
 _SPACED = re.compile(r"(-?\d{1,3}(?: \d{3})+(?:\.\d+)?)")
 _REALS = (r"\mathbb{R}", r"\text{all real numbers}", "all real numbers", r"\R")
 _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
-_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
 _ALL_TEXT = re.compile(r"(?:\s*\\text\s*\{[^{}]*\}\s*)+")
 _LABEL = re.compile(r"\\text\s*\{([^{}]*(?:\b(?:is|are|be)|:))\s*\}\s*(?=\S)")
-_COMMAND_WORDS = re.compile(r"\\[A-Za-z]+|\{|\}")
+_COMMAND_OR_BRACE = re.compile(r"\\[A-Za-z]+|\{|\}")
 
 
 def parse(text: str, thousands: bool = True) -> AnswerValue:
     """The structure of one answer; thousands=False takes 100,200 as two numbers. Raises UnreadableMath if empty."""
     name, equals, text = _LABEL.sub("", normalise(text)).rpartition("=")
     if _ALL_TEXT.fullmatch(text):
-        text = normalise(_TEXT.sub(r"\1", text))
+        text = normalise(TEXT_COMMAND.sub(r"\1", text))
     text = f"{name}{equals}{text}"
     text = _CONNECTED.sub(", ", text).strip(", ")
     if not text:
@@ -109,40 +109,40 @@ def _parse(text: str, thousands: bool) -> AnswerValue:
     if thousands and (grouped := _THOUSANDS.fullmatch(text)):
         text = f"{grouped[1]}{grouped[2].replace(',', '')}{grouped[3]}"
     inside = text.removeprefix(r"\quad").strip()
-    union = split(inside, (r"\cup",))
-    if len(union) > 1:
+    if len(union := split(inside, (r"\cup",))) > 1:
         return ValueGroup("union", tuple(_parse(part, False) for part in union))
-    brackets = enclosed(inside)
-    if brackets:
+    if brackets := enclosed(inside):
         return _bracketed(*brackets, thousands)
     without = split(inside, (r"\setminus", r"\backslash"))
     if len(without) == 2 and without[0] in _REALS and (points := enclosed(without[1])):
-        return RelationValue(("x", *split(points[1], (",", ";"))), (r"\ne",) * len(split(points[1], (",", ";"))))
-    items = split(inside, (",", ";"))
+        left_out = split(points[1], _SEPARATORS)
+        return RelationValue(("x", *left_out), (r"\ne",) * len(left_out))
+    items = split(inside, _SEPARATORS)
     if len(items) > 1:
-        return ValueGroup("list", tuple(found for item in items if item for found in _item(item, thousands)))
-    found = _item(inside, thousands)
-    return found[0] if len(found) == 1 else ValueGroup("list", tuple(found))
+        return _listed(filter(None, items), thousands)
+    values = _item(inside, thousands)
+    return values[0] if len(values) == 1 else ValueGroup("list", tuple(values))
+
+
+def _listed(items: Iterable[str], thousands: bool) -> ValueGroup:
+    return ValueGroup("list", tuple(value for item in items for value in _item(item, thousands)))
 
 
 def _bracketed(opening: str, inside: str, closing: str, thousands: bool) -> AnswerValue:
-    items = [item for item in split(inside, (",", ";")) if item]
-    if opening == r"\{" and closing == r"\}":
-        return ValueGroup("list", tuple(found for item in items for found in _item(item, False)))
+    items = [item for item in split(inside, _SEPARATORS) if item]
+    if opening == r"\{" and (closing == r"\}" or not items):
+        return _listed(items, False)
+    if not items:
+        raise UnreadableMath("empty brackets")
     if len(items) > 1 and opening != "{":
         return ValueGroup(opening + closing, tuple(_parse(item, False) for item in items))
-    if not items:
-        if opening == r"\{":
-            return ValueGroup("list", ())
-        raise UnreadableMath("empty brackets")
     matrix = _MATRIX.fullmatch(inside)
     return _matrix(matrix[2]) if matrix else _parse(inside, thousands)
 
 
 def _item(text: str, thousands: bool) -> list[AnswerValue]:
     """One item without separators outside brackets; two where it holds a plus-minus sign."""
-    matrix = _MATRIX.fullmatch(text)
-    if matrix:
+    if matrix := _MATRIX.fullmatch(text):
         return [_matrix(matrix[2])]
     if _signs(text, (r"\pm", r"\mp")):
         upper = text.replace(r"\pm", "+").replace(r"\mp", "-")
@@ -153,9 +153,8 @@ def _item(text: str, thousands: bool) -> list[AnswerValue]:
 
 def _matrix(body: str) -> ValueGroup:
     rows = [row.strip() for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![A-Za-z])", body) if row.strip()]
-    return ValueGroup(
-        "matrix", tuple(ValueGroup("row", tuple(_parse(e.strip(), True) for e in row.split("&"))) for row in rows)
-    )
+    entries = (tuple(_parse(entry.strip(), True) for entry in row.split("&")) for row in rows)
+    return ValueGroup("matrix", tuple(ValueGroup("row", row) for row in entries))
 
 
 def _signs(text: str, wanted: Sequence[str]) -> list[str]:
@@ -164,12 +163,12 @@ def _signs(text: str, wanted: Sequence[str]) -> list[str]:
 
 def _single(text: str, thousands: bool) -> AnswerValue:
     text = next(filter(None, split(text, (r"\approx",))), text)
-    if enclosed(text) and not (_signs(text, _SIGNS)):
+    signs = _signs(text, _SIGNS)
+    if enclosed(text) and not signs:
         return _parse(text, thousands)
     member = split(_HALF_OPEN.sub(r"\1 \\in \2", text), (r"\in",))
     if len(member) == 2:
         return _named(member[0], member[1], thousands)
-    signs = _signs(text, _SIGNS)
     if signs:
         return _related(split(text, _SIGNS), signs, thousands)
     if len(ratio := split(text, (":",))) > 1:
@@ -191,9 +190,7 @@ def _related(sides: list[str], signs: list[str], thousands: bool) -> AnswerValue
 
 def _is_label(text: str) -> bool:
     """\\angle BEA_1, AB, (x, y) or words: what is named is no expression."""
-    return bool(
-        re.fullmatch(r"\\(?:angle|triangle|overline|text)\s*.*|[A-Z]{2,}|\([A-Za-z](?:\s*,\s*[A-Za-z])+\)", text)
-    )
+    return bool(_NAMED_OBJECT.fullmatch(text))
 
 
 def _same_amount(left: str, right: str) -> bool:
@@ -206,7 +203,7 @@ def _same_amount(left: str, right: str) -> bool:
 
 
 def _amount(text: str) -> sympy.Expr:
-    number, unit = units.cut(text)
+    number, unit = units.split_unit(text)
     return expression.read(number) / (100 if unit == units.PERCENT else 1)
 
 
@@ -224,11 +221,11 @@ def _plain(text: str) -> AnswerValue:
         return ValueGroup("()", (ScalarValue(r"-\infty"), ScalarValue(r"\infty")))
     if text == r"\emptyset":
         return ValueGroup("list", ())
-    if based := _BASED.fullmatch(_TEXT.sub(r"\1", text)):
-        sign, digits, base = based[1], based[2].upper(), int(based[3] or based[4])
+    if numeral := _IN_BASE.fullmatch(TEXT_COMMAND.sub(r"\1", text)):
+        sign, digits, base = numeral[1], numeral[2].upper(), int(numeral[3] or numeral[4])
         if digits[0].isdigit() or (len(digits) > 1 and base > 10):
             return BaseNumeral(sign + (digits.lstrip("0") or "0"), base)
-    number, unit = units.cut(text)
+    number, unit = units.split_unit(text)
     if _SPACED.fullmatch(number):
         number = number.replace(" ", "")
     if mixed := _MIXED.fullmatch(number):
@@ -241,11 +238,11 @@ def _plain(text: str) -> AnswerValue:
 
 def _wordy(text: str) -> bool:
     """Three letters in a row outside commands, or foreign ones: no product of variables is written so."""
-    return bool(re.search(r"[A-Za-z]{3,}|[A-Za-z]{2,}\s+[A-Za-z]{2,}|[^\x00-\x7f]", _COMMAND_WORDS.sub(" ", text)))
+    return bool(re.search(r"[A-Za-z]{3,}|[A-Za-z]{2,}\s+[A-Za-z]{2,}|[^\x00-\x7f]", _COMMAND_OR_BRACE.sub(" ", text)))
 
 
 def words(text: str) -> str:
     """Letters, digits and arithmetic signs, small, without a leading article; the text itself where none is left."""
-    plain = _TEXT.sub(r" \1 ", normalise(text)).lower()
+    plain = TEXT_COMMAND.sub(r" \1 ", normalise(text)).lower()
     plain = re.sub(r"^\s*(?:the|an|a)\s+(?=\S)", "", plain)
     return re.sub(r"[^\w+\-*/=<>^]", "", plain) or text

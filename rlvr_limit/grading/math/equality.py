@@ -1,12 +1,12 @@
 """Whether two expressions are equal: exact for rationals, to 300 digits for other numbers, at points otherwise."""
 
-from __future__ import annotations
-
 import sympy
 
 from rlvr_limit.grading.math.expression import UndefinedMath, UnreadableMath
 
 DIGITS, PROOF_DIGITS, FEWEST_POINTS = 50, 300, 3
+
+Point = dict[sympy.Symbol, sympy.Expr]
 
 
 def equal(a: sympy.Expr, b: sympy.Expr) -> bool:
@@ -20,12 +20,15 @@ def equal(a: sympy.Expr, b: sympy.Expr) -> bool:
     names = _symbols(a, b)
     if not names:
         return _equal_numbers(a, b)
-    verdicts = [_equal_at(point, a, b) for point in _points(names, a, b)]
+    discrete = _is_discrete(a) or _is_discrete(b)
+    points = _natural_points(names) if discrete else _rational_points(names)
+    verdicts = [_equal_at(point, a, b) for point in points]
     if False in verdicts:
         return False
     if verdicts.count(True) < FEWEST_POINTS:
         raise UnreadableMath("both expressions have a value at too few points to compare them")
-    return all(_equal_where_real(a.xreplace(point), b.xreplace(point)) for point in _negative_points(names, a, b))
+    negative = [] if discrete else [{x: -value for x, value in point.items()} for point in points[:2]]
+    return all(_equal_where_real(a.xreplace(point), b.xreplace(point)) for point in negative)
 
 
 def proportional(a: sympy.Expr, b: sympy.Expr) -> bool:
@@ -33,32 +36,30 @@ def proportional(a: sympy.Expr, b: sympy.Expr) -> bool:
     names = _symbols(a, b)
     if not names:
         return False
-    values = [(a.xreplace(point), b.xreplace(point)) for point in _points(names, a, b)]
-    (a0, b0), rest = values[0], values[1:]
-    return not _equal_numbers(b0, sympy.S.Zero) and all(_equal_numbers(x * b0, y * a0) for x, y in rest)
+    points = _natural_points(names) if _is_discrete(a) or _is_discrete(b) else _rational_points(names)
+    (a0, b0), *others = [(a.xreplace(point), b.xreplace(point)) for point in points]
+    return not _equal_numbers(b0, sympy.S.Zero) and all(_equal_numbers(x * b0, y * a0) for x, y in others)
 
 
-def _symbols(*expressions: sympy.Expr) -> list[sympy.Symbol]:
-    return sorted({symbol for expression in expressions for symbol in expression.free_symbols}, key=str)
+def _symbols(a: sympy.Expr, b: sympy.Expr) -> list[sympy.Symbol]:
+    return sorted(a.free_symbols | b.free_symbols, key=str)
 
 
-def _points(names: list[sympy.Symbol], *expressions: sympy.Expr) -> list[dict[sympy.Symbol, sympy.Expr]]:
-    if _discrete(*expressions):
-        # In both orders: of n and k in (n - k)! either may be meant to be the larger one.
-        orders = (names, names[::-1])
-        return [{x: sympy.Integer(3 + k + (5 + 2 * k) * i) for i, x in enumerate(orders[k % 2])} for k in range(10)]
+def _is_discrete(expression: sympy.Expr) -> bool:
+    return expression.has(sympy.floor, sympy.ceiling, sympy.factorial, sympy.binomial, sympy.Mod)
+
+
+def _natural_points(names: list[sympy.Symbol]) -> list[Point]:
+    """In both orders of the names: of n and k in (n - k)! either may be meant to be the larger one."""
+    orders = (names, names[::-1])
+    return [{x: sympy.Integer(3 + k + (5 + 2 * k) * i) for i, x in enumerate(orders[k % 2])} for k in range(10)]
+
+
+def _rational_points(names: list[sympy.Symbol]) -> list[Point]:
     return [
         {x: sympy.Rational(prime + 6 * i, 7 + 4 * ((i + k) % 3)) for i, x in enumerate(names)}
         for k, prime in enumerate((13, 17, 19, 23, 29))
     ]
-
-
-def _negative_points(names: list[sympy.Symbol], *expressions: sympy.Expr) -> list[dict[sympy.Symbol, sympy.Expr]]:
-    return [] if _discrete(*expressions) else [{x: -v for x, v in p.items()} for p in _points(names)[:2]]
-
-
-def _discrete(*expressions: sympy.Expr) -> bool:
-    return any(e.has(sympy.floor, sympy.ceiling, sympy.factorial, sympy.binomial, sympy.Mod) for e in expressions)
 
 
 def _equal_numbers(a: sympy.Expr, b: sympy.Expr) -> bool:
@@ -77,7 +78,7 @@ def _equal_numbers(a: sympy.Expr, b: sympy.Expr) -> bool:
     return True
 
 
-def _equal_at(point: dict[sympy.Symbol, sympy.Expr], a: sympy.Expr, b: sympy.Expr) -> bool | None:
+def _equal_at(point: Point, a: sympy.Expr, b: sympy.Expr) -> bool | None:
     """None where one of them has no value: outside its domain an expression says nothing."""
     x, y = a.xreplace(point), b.xreplace(point)
     if not (_value(x, DIGITS).is_finite and _value(y, DIGITS).is_finite):

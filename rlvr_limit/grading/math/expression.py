@@ -1,11 +1,9 @@
 """Reads one LaTeX or plain-text expression into sympy, exactly.
 
 Decimals are read as exact rationals and degrees as pi/180. Nothing large is evaluated: powers, factorials and lengths
-are bounded before sympy sees them. What this reader has no rule for (sums, integrals, limits, max, gcd ...) is read by
-math-verify's grammar.
+are bounded before sympy sees them. What has no rule here (sums, integrals, limits, max, gcd ...) is read by
+latex2sympy2_extended, the grammar of math-verify.
 """
-
-from __future__ import annotations
 
 import re
 
@@ -15,10 +13,9 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 MAX_LENGTH, MAX_DEPTH, MAX_BITS, MAX_FACTORIAL = 1000, 40, 400_000, 10_000
 MAX_TERMS, MAX_EXPONENT, MAX_ANGLE = 10_000, sympy.Integer(10**9), sympy.Integer(10**300)
 
-_TOKEN = re.compile(
-    r"\s*(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|\\[A-Za-z]+|\\[{}|]|[A-Za-z]'*|[-+*/^_!()\[\]{}|])\s*"
-)
-_NUMBER = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?")
+_NUMBER_FORM = r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
+_NUMBER = re.compile(_NUMBER_FORM)
+_TOKEN = re.compile(rf"\s*({_NUMBER_FORM}|\\[A-Za-z]+|\\[{{}}|]|[A-Za-z]'*|[-+*/^_!()\[\]{{}}|])\s*")
 _BEYOND = re.compile(r"\\(?:sum|prod|i?int|oint|lim|max|min|gcd|lcm|det|bmod|pmod|mod|begin)(?![A-Za-z])")
 _DERIVATIVE = re.compile(r"d(\^\{?\d\}?)?([A-Za-z\\][^-+*/()]*)?")
 _TIMES, _OVER = ("*", r"\cdot", r"\times", r"\ast"), ("/", r"\div")
@@ -27,6 +24,7 @@ _FUNCTIONS = {
     r"\csc": sympy.csc, r"\arcsin": sympy.asin, r"\arccos": sympy.acos, r"\arctan": sympy.atan, r"\sinh": sympy.sinh,
     r"\cosh": sympy.cosh, r"\tanh": sympy.tanh, r"\ln": sympy.log, r"\exp": sympy.exp,
 }  # fmt: skip
+_LOGARITHMS = (r"\log", r"\lg")
 _GROWING = (r"\exp", r"\sinh", r"\cosh", r"\tanh")
 _INVERSE = {r"\sin": sympy.asin, r"\cos": sympy.acos, r"\tan": sympy.atan}
 _ACCENTS = (r"\dot", r"\ddot", r"\bar", r"\hat", r"\tilde", r"\vec", r"\overline", r"\overrightarrow", r"\mathbb")
@@ -35,7 +33,10 @@ _GREEK = frozenset(
     r"\rho \sigma \tau \upsilon \phi \varphi \chi \psi \omega \Gamma \Delta \Theta \Lambda \Xi \Pi \Sigma \Phi \Psi "
     r"\Omega \hbar \ell \mho \triangle \angle".split()
 )
-_FENCES = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", "|": "|", r"\lvert": r"\rvert"}
+_STARTS_FACTOR = frozenset(
+    (*_FUNCTIONS, *_GREEK, *_ACCENTS, *_LOGARITHMS, r"\frac", r"\sqrt", r"\binom", r"\pi", r"\infty")
+)
+_BRACKETS = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", "|": "|", r"\lvert": r"\rvert"}
 
 
 class UnreadableMath(Exception):
@@ -49,7 +50,7 @@ class UndefinedMath(UnreadableMath):
 def read(text: str) -> sympy.Expr:
     """The expression of a text, with e the base of logarithms and i the imaginary unit. Raises UnreadableMath."""
     if len(text) > MAX_LENGTH:
-        raise UnreadableMath(f"{len(text)} signs, more than {MAX_LENGTH}")
+        raise UnreadableMath(f"{len(text)} characters, more than {MAX_LENGTH}")
     if _BEYOND.search(text):
         return _read_by_math_verify(text)
     reader = _ExpressionReader(text)
@@ -72,14 +73,13 @@ def _read_by_math_verify(text: str) -> sympy.Expr:
         raise UnreadableMath(f"not read by math-verify: {text!r}") from error
     if not isinstance(value, sympy.Expr):
         raise UnreadableMath(f"{text!r} is a {type(value).__name__}, not one expression")
-    for sum_ in value.atoms(sympy.Sum, sympy.Product):
-        for _, first, last in sum_.limits:
-            if (last - first).is_Integer and last - first > MAX_TERMS:
-                raise UnreadableMath(f"a sum or product of more than {MAX_TERMS} terms")
+    limits = (limits for series in value.atoms(sympy.Sum, sympy.Product) for limits in series.limits)
+    if any((last - first).is_Integer and last - first > MAX_TERMS for _, first, last in limits):
+        raise UnreadableMath(f"a sum or product of more than {MAX_TERMS} terms")
     plain = {symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name) for symbol in value.free_symbols}
     # The variable of a sum or integral must not be taken for a free one of the same name.
     value = value.as_dummy()
-    return value.xreplace({**plain, **{number: sympy.Rational(str(number)) for number in value.atoms(sympy.Float)}})
+    return value.xreplace(plain | {number: sympy.Rational(str(number)) for number in value.atoms(sympy.Float)})
 
 
 class _ExpressionReader:
@@ -87,20 +87,15 @@ class _ExpressionReader:
 
     def __init__(self, text: str) -> None:
         self.text, self.depth, self.place = text, 0, 0
-        self.tokens: list[str] = []
-        at = 0
-        while at < len(text):
-            match = _TOKEN.match(text, at)
-            if not match:
-                raise UnreadableMath(f"{text[at]!r} has no meaning in {text!r}")
-            self.tokens.append(match[1])
-            at = match.end()
+        self.tokens: list[str] = _TOKEN.findall(text)
+        if unknown := _TOKEN.sub("", text):
+            raise UnreadableMath(f"{unknown[0]!r} has no meaning in {text!r}")
 
     @property
     def token(self) -> str:
         return self.tokens[self.place] if self.place < len(self.tokens) else ""
 
-    def ahead(self, steps: int = 1) -> str:
+    def ahead(self, steps: int) -> str:
         return self.tokens[self.place + steps] if self.place + steps < len(self.tokens) else ""
 
     def take(self, wanted: str = "") -> str:
@@ -109,6 +104,9 @@ class _ExpressionReader:
             raise UnreadableMath(f"{wanted or 'more'} is missing in {self.text!r}")
         self.place += 1
         return token
+
+    def ambiguous(self, what: str) -> UnreadableMath:
+        return UnreadableMath(f"{what} in {self.text!r} can mean two things")
 
     def sum(self) -> sympy.Expr:
         self.depth += 1
@@ -145,27 +143,25 @@ class _ExpressionReader:
             if self.tokens[self.place - 1] in (")", "]", "}"):
                 return True
             raise UnreadableMath(f"a number right behind another factor in {self.text!r}")
-        opens = self.token in _FENCES and not (self.token == "|" and "|" in self.tokens[: self.place])
-        return opens or self.token[0].isalpha() or self.token in _GREEK or self.token in _FUNCTIONS or self.is_command()
-
-    def is_command(self) -> bool:
-        return self.token in (*_ACCENTS, r"\frac", r"\sqrt", r"\binom", r"\log", r"\lg", r"\pi", r"\infty", r"\lfloor")
+        closes = self.token == "|" and "|" in self.tokens[: self.place]
+        return (self.token in _BRACKETS and not closes) or self.token[0].isalpha() or self.token in _STARTS_FACTOR
 
     def factor(self) -> sympy.Expr:
         value = self.atom()
         while self.token in ("!", "^"):
             sign = self.take()
             if self.token == sign:
-                raise UnreadableMath(f"{sign}{sign} in {self.text!r} can mean two things")
+                raise self.ambiguous(f"{sign}{sign}")
             if sign == "!":
-                value = _factorial(value)
+                _check_whole("factorial", value)
+                value = sympy.factorial(value)
             elif self.token == r"\circ":
                 self.take()
                 value = value * sympy.pi / 180
             else:
                 value = _power(value, self.argument())
                 if self.token == "^":
-                    raise UnreadableMath(f"two exponents of one base in {self.text!r} can mean two things")
+                    raise self.ambiguous("two exponents of one base")
         return value
 
     def argument(self) -> sympy.Expr:
@@ -184,7 +180,7 @@ class _ExpressionReader:
     def group(self, opening: str) -> sympy.Expr:
         self.take(opening)
         value = self.sum()
-        self.take(_FENCES[opening])
+        self.take(_BRACKETS[opening])
         return value
 
     def raw_group(self) -> str:
@@ -199,15 +195,12 @@ class _ExpressionReader:
 
     def atom(self) -> sympy.Expr:
         token = self.token
-        if _NUMBER.fullmatch(token or "-"):
+        if _NUMBER.fullmatch(token):
             return self.number()
-        if token in ("|", r"\lvert"):
-            return sympy.Abs(self.group(token))
-        if token in (r"\lfloor", r"\lceil"):
-            return (sympy.floor if token == r"\lfloor" else sympy.ceiling)(self.group(token))
-        if token in _FENCES:
-            return self.group(token)
-        if token in _FUNCTIONS or token in (r"\log", r"\lg"):
+        if token in _BRACKETS:
+            wrap = {"|": sympy.Abs, r"\lvert": sympy.Abs, r"\lfloor": sympy.floor, r"\lceil": sympy.ceiling}.get(token)
+            return wrap(self.group(token)) if wrap else self.group(token)
+        if token in _FUNCTIONS or token in _LOGARITHMS:
             return self.function()
         if token[:1].isalpha() or token in _GREEK or token in _ACCENTS:
             return self.symbol()
@@ -219,7 +212,9 @@ class _ExpressionReader:
                 index = self.group("[") if self.token == "[" else sympy.Integer(2)
                 return _power(self.argument(), _quotient(sympy.S.One, index))
             case r"\binom":
-                return _binomial(self.digit(), self.digit())
+                n, k = self.digit(), self.digit()
+                _check_whole("binomial", n, k)
+                return sympy.binomial(n, k)
             case r"\pi":
                 return sympy.pi
             case r"\infty":
@@ -228,7 +223,7 @@ class _ExpressionReader:
 
     def number(self) -> sympy.Expr:
         token = self.take()
-        value = exact(token)
+        value = _exact(token)
         if self.token == r"\overline" and "." in token:
             self.take()
             period = self.raw_group()
@@ -236,24 +231,24 @@ class _ExpressionReader:
                 raise UnreadableMath(f"{period!r} is no period of a decimal")
             places = len(token.partition(".")[2])
             value += sympy.Rational(int(period), (10 ** len(period) - 1) * 10**places)
-        elif token.isdigit() and self.token == r"\frac" and (mixed := self.mixed()) is not None:
-            value += mixed
+        elif token.isdigit() and self.token == r"\frac":
+            value += self.mixed_part()
         return value
 
-    def mixed(self) -> sympy.Rational | None:
-        """The proper fraction of whole numbers that follows a whole number: 1\\frac{4}{5} is 9/5."""
+    def mixed_part(self) -> sympy.Rational:
+        """The proper fraction of whole numbers behind a whole number, as in 1\\frac{4}{5}; 0 where another follows."""
         start = self.place
         self.take()
         if self.token.isdigit() and len(self.token) == 2:
             above, below = self.take()
         else:
             above, below = self.raw_group(), self.raw_group()
-        if above.isdigit() and below.isdigit():
-            if int(above) >= int(below):
-                raise UnreadableMath(f"a whole number before an improper fraction in {self.text!r} can mean two things")
-            return sympy.Rational(int(above), int(below))
-        self.place = start
-        return None
+        if not (above.isdigit() and below.isdigit()):
+            self.place = start
+            return sympy.S.Zero
+        if int(above) >= int(below):
+            raise self.ambiguous("a whole number before an improper fraction")
+        return sympy.Rational(int(above), int(below))
 
     def fraction(self) -> sympy.Expr:
         start = self.place
@@ -272,14 +267,14 @@ class _ExpressionReader:
                 base = self.argument()
             else:
                 power = self.argument()
-        if name in (r"\log", r"\lg") and base is None:
+        if name in _LOGARITHMS and base is None:
             base = sympy.Integer(10)
         argument = self.group(self.token) if self.token in ("(", "[", "{") else self.open_argument()
-        if name not in (r"\log", r"\lg", r"\ln"):
-            _bounded(argument, MAX_EXPONENT if name in _GROWING else MAX_ANGLE)
+        if name not in (*_LOGARITHMS, r"\ln"):
+            _check_size(argument, MAX_EXPONENT if name in _GROWING else MAX_ANGLE)
         if power == -1 and name in _INVERSE:
             return _INVERSE[name](argument)
-        if base is not None and name not in (r"\log", r"\lg"):
+        if base is not None and name not in _LOGARITHMS:
             raise UnreadableMath(f"{name} with an index")
         value = sympy.log(argument) / sympy.log(base) if base is not None else _FUNCTIONS[name](argument)
         return value if power is None else _power(value, power)
@@ -287,10 +282,8 @@ class _ExpressionReader:
     def open_argument(self) -> sympy.Expr:
         """\\sin 2x \\cos y: factors up to the next function, sign, bracket or slash."""
         value = self.signed() if self.token in ("+", "-") else self.factor()
-        stop = (*_FUNCTIONS, r"\log", r"\lg", "(", "[")
-        while self.token and self.token not in stop and self.token not in _TIMES and self.token not in _OVER:
-            if self.token in ("+", "-") or not self.starts_factor():
-                break
+        stop = (*_FUNCTIONS, *_LOGARITHMS, *_TIMES, *_OVER, "(", "[", "+", "-")
+        while self.token and self.token not in stop and self.starts_factor():
             value = value * self.factor()
         return value
 
@@ -302,13 +295,13 @@ class _ExpressionReader:
             self.take()
             name = f"{name}_{self.raw_group()}"
         # f(2) and u(t) are values of a function; n(n+1) is a product.
-        if self.token == "(" and self.ahead(2) == ")" and (self.ahead()[:1].isalnum() or self.ahead() in _GREEK):
-            name = f"{name}({self.ahead()})"
+        if self.token == "(" and self.ahead(2) == ")" and (self.ahead(1)[:1].isalnum() or self.ahead(1) in _GREEK):
+            name = f"{name}({self.ahead(1)})"
             self.place += 3
         return {"e": sympy.E, "i": sympy.I}.get(name) or sympy.Symbol(name)
 
 
-def exact(number: str) -> sympy.Rational:
+def _exact(number: str) -> sympy.Rational:
     """A decimal, with or without exponent, as an exact rational. Raises UnreadableMath beyond 10^(+-5000)."""
     digits, _, exponent = number.lower().partition("e")
     if len(exponent) > 5 or abs(int(exponent or 0)) > 5000:
@@ -326,35 +319,26 @@ def _quotient(a: sympy.Expr, b: sympy.Expr) -> sympy.Expr:
 
 
 def _power(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
-    if exponent.is_Rational and not exponent.is_Integer and base.is_Rational:
-        exponent_size = abs(exponent.p)
-    else:
-        exponent_size = abs(exponent) if exponent.is_Integer else 0
+    evaluated = exponent.is_Integer or (exponent.is_Rational and base.is_Rational)
+    size = abs(exponent.p) if evaluated else 0
     if base.is_Rational and base not in (0, 1, -1):
         bits = max(int(abs(base.p)).bit_length(), int(base.q).bit_length())
-        if exponent_size * bits > MAX_BITS:
+        if size * bits > MAX_BITS:
             raise UnreadableMath(f"a power of more than {MAX_BITS} bits")
-    elif exponent_size > MAX_FACTORIAL:
+    elif size > MAX_FACTORIAL:
         raise UnreadableMath(f"an exponent beyond {MAX_FACTORIAL}")
-    _bounded(exponent, MAX_EXPONENT)
+    _check_size(exponent, MAX_EXPONENT)
     if base == 0 and exponent.is_negative:
         raise UndefinedMath("a division by zero")
     return base**exponent
 
 
-def _bounded(value: sympy.Expr, limit: sympy.Integer) -> None:
+def _check_size(value: sympy.Expr, limit: sympy.Integer) -> None:
     """Refuses a number whose size alone makes functions of it impossible to evaluate."""
     if value.is_number and value.is_finite and sympy.Abs(value.evalf(5)) > limit:
         raise UnreadableMath(f"an exponent or an angle beyond {limit.evalf(1)}")
 
 
-def _factorial(value: sympy.Expr) -> sympy.Expr:
-    if value.is_number and not (value.is_Integer and 0 <= value <= MAX_FACTORIAL):
-        raise UnreadableMath(f"a factorial of something that is no whole number up to {MAX_FACTORIAL}")
-    return sympy.factorial(value)
-
-
-def _binomial(n: sympy.Expr, k: sympy.Expr) -> sympy.Expr:
-    if any(value.is_number and not (value.is_Integer and 0 <= value <= MAX_FACTORIAL) for value in (n, k)):
-        raise UnreadableMath(f"a binomial of something that is no whole number up to {MAX_FACTORIAL}")
-    return sympy.binomial(n, k)
+def _check_whole(function: str, *values: sympy.Expr) -> None:
+    if any(value.is_number and not (value.is_Integer and 0 <= value <= MAX_FACTORIAL) for value in values):
+        raise UnreadableMath(f"a {function} of something that is no whole number up to {MAX_FACTORIAL}")

@@ -3,22 +3,20 @@
 Which of these is looked for first depends on what the prompt asked for; without a prompt the order is as above.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 
-_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(?=\{)")
-_BRACES = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\.|[{}]", re.DOTALL)
+_BOX_NAMES = r"\\(?:boxed|fbox|framebox)"
+_BOX = re.compile(rf"{_BOX_NAMES}\s*(?=\{{)")
+_BRACES = re.compile(rf"{_BOX_NAMES}\s*\{{|\\.|[{{}}]", re.DOTALL)
 _LINE = re.compile(r"^[ \t>#*_]*(?:final\s+)?answer[*_ \t]*:[*_ \t]*(\S.*)?$", re.IGNORECASE | re.MULTILINE)
 _LEAD = re.compile(r"^(?:so\s+|thus\s+)?(?:the\s+)?(?:final\s+)?answer\s+is:?\s*", re.IGNORECASE)
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S.*)$", re.MULTILINE)
 # Two boxes are one answer when nothing but "and", a comma, math signs and a name like `y =` stands between them.
 _JOINED = re.compile(r"[\s$,;.]*(?:\\[\])([])?[\s$,;]*(?:and|or)?[\s$,;]*(?:\\[\])([])?[\s$]*(?:[A-Za-z]\s*=\s*)?")
-_MARKED = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])|</?answer>|####|\banswer[*_ \t]*:", re.IGNORECASE)
+_MARKED = re.compile(rf"{_BOX_NAMES}(?![A-Za-z])|</?answer>|####|\banswer[*_ \t]*:", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 LOOKED_AT, LONGEST_JOINT, LONGEST_BARE = 16, 40, 20
-_MARKS = {"boxed": "\\boxed", "tag": "<answer>", "line": "Answer:", "hashes": "####"}
 
 
 @dataclass(frozen=True)
@@ -31,10 +29,8 @@ class ExtractedAnswer:
 
 def extract(response: str, prompt: str = "") -> ExtractedAnswer:
     """The final answer of a response. The form that the prompt asks for goes first, the other forms follow."""
-    asked = [form for form, mark in _MARKS.items() if mark in prompt]
-    for form in sorted(_MARKS, key=lambda form: form not in asked):
-        text = _FORMS[form](response)
-        if text:
+    for mark in sorted(_FORMS, key=lambda mark: mark not in prompt):
+        if text := _FORMS[mark](response):
             return ExtractedAnswer(text)
     if re.search(r"\\boxed\b", response):
         return ExtractedAnswer("", "a \\boxed that is empty or never closed")
@@ -69,25 +65,31 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
     """(start, end, content) of the last non-empty boxes outside other boxes, in order; unclosed ones are left out."""
     starts = [match.start() for match in _BOX.finditer(text)]
     # A response may hold thousands of boxes: only when the last few say nothing are all looked at.
-    return (starts and (_closed(text, starts[max(0, len(starts) - LOOKED_AT)]) or _closed(text, starts[0]))) or []
+    for start in (*starts[-LOOKED_AT:][:1], *starts[:1]):
+        if boxes := _closed_boxes(text, start):
+            return boxes
+    return []
 
 
-def _closed(text: str, place: int) -> list[tuple[int, int, str]]:
-    found: list[tuple[int, int, str]] = []
+def _closed_boxes(text: str, place: int) -> list[tuple[int, int, str]]:
+    boxes: list[tuple[int, int, str]] = []
+    # (start, end) of the openings of boxes; None for other braces.
     opened: list[tuple[int, int] | None] = []
     for match in _BRACES.finditer(text, place):
-        if match[0][-1] == "{" and match[0] != "\\{":
-            opened.append((match.start(), match.end()) if len(match[0]) > 1 else None)
-        elif match[0] == "}" and opened:
-            box = opened.pop()
-            content = text[box[1] : match.start()].strip() if box else ""
-            if box and content:
+        if match[0] == "{":
+            opened.append(None)
+        elif match[0][-1] == "{" and match[0] != "\\{":
+            opened.append(match.span())
+        elif match[0] == "}" and opened and (box := opened.pop()):
+            start, inside = box
+            if content := text[inside : match.start()].strip():
                 # Of nested boxes the innermost holds the answer, of several in one the last.
-                inner = found[-1][2] if found and found[-1][0] > box[0] else content
-                while found and found[-1][0] > box[0]:
-                    found.pop()
-                found.append((box[0], match.end(), inner))
-    return found
+                if boxes and boxes[-1][0] > start:
+                    content = boxes[-1][2]
+                while boxes and boxes[-1][0] > start:
+                    boxes.pop()
+                boxes.append((start, match.end(), content))
+    return boxes
 
 
 def _last_tag(text: str) -> str:
@@ -101,13 +103,13 @@ def _last_tag(text: str) -> str:
 
 
 def _last_line(text: str) -> str:
-    found = [match for match in _LINE.finditer(text) if match[1]]
-    return (last_box(found[-1][1]) or _plain(found[-1][1])) if found else ""
+    lines = [line for line in _LINE.findall(text) if line]
+    return (last_box(lines[-1]) or _plain(lines[-1])) if lines else ""
 
 
 def _last_hashes(text: str) -> str:
-    found = _HASHES.findall(text)
-    return _plain(found[-1]) if found else ""
+    lines = _HASHES.findall(text)
+    return _plain(lines[-1]) if lines else ""
 
 
 def _plain(text: str) -> str:
@@ -115,4 +117,5 @@ def _plain(text: str) -> str:
     return _LEAD.sub("", text.strip().strip("*`").strip())
 
 
-_FORMS = {"boxed": last_box, "tag": _last_tag, "line": _last_line, "hashes": _last_hashes}
+_FORMS = {"\\boxed": last_box, "<answer>": _last_tag, "Answer:": _last_line, "####": _last_hashes}
+"""What a prompt says that asks for a form, and how an answer of that form is found."""

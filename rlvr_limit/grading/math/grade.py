@@ -4,8 +4,6 @@ No numeric tolerance: a decimal is the rational that it writes. A percent sign a
 never rescale: 50\\% is 50 and not 1/2, and two different units do not agree. What cannot be read is an ERROR.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from fractions import Fraction
@@ -19,6 +17,9 @@ from rlvr_limit.types import Problem, Status, Verdict
 VERSION = "math-2"
 LONGEST_ANSWER = 4000
 
+Reference = str | list[str] | tuple[str, ...]
+"""What is asked for; of a list or tuple every entry."""
+
 _RATIONAL = re.compile(
     r"(-?)(?:(\d{1,18})(?:\.(\d{1,18}))?|\.(\d{1,18})|\\frac\{(-?\d{1,18})\}\{(\d{1,18})\}|(\d{1,18})/(\d{1,18}))"
 )
@@ -30,12 +31,12 @@ _ASKS_PERCENT = re.compile(r"percent|%", re.IGNORECASE)
 
 
 def grade(problem: Problem, text: str) -> Verdict:
-    """Verdict on a response; problem.answer is the reference, or a list or tuple of references that are all asked for.
+    """Verdict on a response; problem.answer is a Reference.
 
     NO_ANSWER where no final answer is found, ERROR where it (or the reference) cannot be read as mathematics.
     """
-    found = shorten(problem, text)
-    return _compared(problem, extract(found).text) if isinstance(found, str) else found
+    short = shorten(problem, text)
+    return _compared(problem, extract(short).text) if isinstance(short, str) else short
 
 
 def shorten(problem: Problem, text: str) -> Verdict | str:
@@ -44,8 +45,8 @@ def shorten(problem: Problem, text: str) -> Verdict | str:
     if not answer.text:
         return Verdict(False, Status.NO_ANSWER, detail=answer.why)
     if len(answer.text) > LONGEST_ANSWER:
-        start = answer.text[:LONGEST_ANSWER]
-        return Verdict(False, Status.ERROR, start, f"an answer of {len(answer.text)} signs, more than {LONGEST_ANSWER}")
+        detail = f"an answer of {len(answer.text)} characters, more than {LONGEST_ANSWER}"
+        return Verdict(False, Status.ERROR, answer.text[:LONGEST_ANSWER], detail)
     if isinstance(problem.answer, str):
         given, wanted = _bare(answer.text), _bare(problem.answer)
         if given == wanted:
@@ -61,7 +62,7 @@ def shorten(problem: Problem, text: str) -> Verdict | str:
 
 def _compared(problem: Problem, answer: str) -> Verdict:
     try:
-        reference = _reference(problem.answer)
+        reference = _parsed_reference(problem.answer)
         given = answers.parse(_choice(problem.answer, answer) or answer)
         if isinstance(reference, answers.ValueGroup) and isinstance(given, answers.ScalarValue | answers.NamedValue):
             given = answers.parse(answer, thousands=False)
@@ -78,22 +79,22 @@ def _compared(problem: Problem, answer: str) -> Verdict:
         return Verdict(False, Status.ERROR, answer, f"not evaluated: {type(error).__name__}")
 
 
-def _reference(answer: str | list[str] | tuple[str, ...]) -> answers.AnswerValue:
-    if isinstance(answer, str):
-        return answers.parse(answer)
-    return answers.ValueGroup("list", tuple(answers.parse(part) for part in answer))
+def _parsed_reference(reference: Reference) -> answers.AnswerValue:
+    if isinstance(reference, str):
+        return answers.parse(reference)
+    return answers.ValueGroup("list", tuple(map(answers.parse, reference)))
 
 
-def _choice(reference: str | list[str] | tuple[str, ...], answer: str) -> str:
+def _choice(reference: Reference, answer: str) -> str:
     """The letter of an answer that names a choice and says what it stands for; empty where no choice is asked for."""
-    if not isinstance(reference, str) or not _CHOICE.fullmatch(_unwrapped(reference)):
+    if not isinstance(reference, str) or not _CHOICE.fullmatch(_without_text_command(reference)):
         return ""
-    match = _EXPLAINED.fullmatch(_unwrapped(answer))
+    match = _EXPLAINED.fullmatch(_without_text_command(answer))
     return (match[1] or match[2]) if match else ""
 
 
-def _unwrapped(text: str) -> str:
-    return re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", normalise(text)).strip()
+def _without_text_command(text: str) -> str:
+    return answers.TEXT_COMMAND.sub(r"\1", normalise(text)).strip()
 
 
 def _percent_out_of_place(reference: answers.AnswerValue, given: answers.AnswerValue, question: str) -> bool:
@@ -112,11 +113,11 @@ def _rational(text: str) -> Fraction | None:
     match = _RATIONAL.fullmatch(text)
     if not match:
         return None
-    sign, whole, places, only, above, below, top, bottom = match.groups()
+    sign, whole, places, only_places, above, below, top, bottom = match.groups()
     if below or bottom:
         if not int(below or bottom):
             return None
         value = Fraction(int(above or top), int(below or bottom))
     else:
-        value = Fraction(f"{whole or 0}.{places or only or 0}")
+        value = Fraction(f"{whole or 0}.{places or only_places or 0}")
     return -value if sign else value

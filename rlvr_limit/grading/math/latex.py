@@ -1,9 +1,6 @@
 """LaTeX and plain text of short answers in one spelling, and cutting it where no bracket is open."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable
 
 _UNICODE = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "∕": "/",
@@ -20,7 +17,7 @@ _WRAPPER = r"\\(?:mathbf|mathit|mathsf|mathcal|boldsymbol|bm|underline|displayst
 _NAMED = "sqrt|pi|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|ln|log|exp|infty|infinity|cup|theta"
 
 # In order: what an answer looks like is taken away, what it says stays.
-_RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+_RULES = (
     (re.compile(r"\\(?:left|right)\s*\.(?!\d)"), ""),
     (re.compile(r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])\s*"), ""),
     (re.compile(r"\\(?:phantom|hphantom|vphantom|label|tag)\s*\{[^{}]*\}|\\phantom\s*."), ""),
@@ -36,12 +33,14 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (re.compile(r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it)(?![A-Za-z])"), ""),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
-    (re.compile(r"\\(?:lbrace|rbrace)(?![A-Za-z])"), lambda match: r"\{" if "l" == match[0][1] else r"\}"),
-    (re.compile(r"\\(?:lbrack|rbrack)(?![A-Za-z])"), lambda match: "[" if "l" == match[0][1] else "]"),
+    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
+    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
+    (re.compile(r"\\lbrack(?![A-Za-z])"), "["),
+    (re.compile(r"\\rbrack(?![A-Za-z])"), "]"),
     (re.compile(r"\\(?:leqslant|leqq|leq|le)(?![A-Za-z])|<="), r"\\le "),
     (re.compile(r"\\(?:geqslant|geqq|geq|ge)(?![A-Za-z])|>="), r"\\ge "),
-    (re.compile(r"\\(?:lt)(?![A-Za-z])"), "<"),
-    (re.compile(r"\\(?:gt)(?![A-Za-z])"), ">"),
+    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
+    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
     (re.compile(r"\\(?:neq|ne)(?![A-Za-z])|!="), r"\\ne "),
     (re.compile(r"\\(?:approx|simeq|cong|sim)(?![A-Za-z])|~="), r"\\approx "),
     (re.compile(r"\\colon(?![A-Za-z])"), ":"),
@@ -83,14 +82,12 @@ def tokens(text: str) -> list[tuple[str, int]]:
 
     Half-open intervals close ( with ]: any bracket closes any other but a brace, which closes a brace.
     """
-    depth, out = 0, []
+    depth, found = 0, []
     for token in _TOKEN.findall(text):
-        if token in _CLOSING:
-            depth -= 1
-        out.append((token, depth))
-        if token in _OPENING:
-            depth += 1
-    return out
+        depth -= token in _CLOSING
+        found.append((token, depth))
+        depth += token in _OPENING
+    return found
 
 
 def split(text: str, separators: tuple[str, ...]) -> list[str]:
@@ -108,9 +105,9 @@ def split(text: str, separators: tuple[str, ...]) -> list[str]:
 
 def enclosed(text: str) -> tuple[str, str, str] | None:
     """(opening, inside, closing) where one pair of brackets spans the whole text; None otherwise."""
-    found = tokens(text)
-    if len(found) < 2 or found[0][0] not in _OPENING or found[-1][0] not in _CLOSING:
+    if len(parts := tokens(text)) < 2:
         return None
-    if any(depth < 1 for _, depth in found[1:-1]) or found[-1][1] != 0:
+    (opening, _), *middle, (closing, depth) = parts
+    if opening not in _OPENING or closing not in _CLOSING or depth != 0 or any(depth < 1 for _, depth in middle):
         return None
-    return found[0][0], "".join(token for token, _ in found[1:-1]).strip(), found[-1][0]
+    return opening, "".join(token for token, _ in middle).strip(), closing

@@ -1,10 +1,8 @@
 """A second opinion on answers: the string rules of the MATH authors (Hendrycks et al. 2021, arXiv 2103.03874).
 
 Two answers are the same if they are the same text once layout, units and spelling of fractions and roots are put in one
-form. No algebra: it accepts less than grading/math.py and fails in other ways, which is what an audit needs.
+form. No algebra: it accepts less than grade.py and fails in other ways, which is what an audit needs.
 """
-
-from __future__ import annotations
 
 import re
 

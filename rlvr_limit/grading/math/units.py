@@ -1,7 +1,5 @@
 """Units and counted things behind a number: cutting them off, and whether two of them contradict each other."""
 
-from __future__ import annotations
-
 import re
 
 from rlvr_limit.grading.math.latex import split
@@ -29,6 +27,7 @@ _SYNONYMS = {
     "k": "k kelvin", "arcsec": "arcsec arcsecs arcsecond arcseconds", "a.m.": "a.m. a.m am", "p.m.": "p.m. p.m",
     "c": "celsius", "f": "fahrenheit",
 }  # fmt: skip
+_CANONICAL = {spelling: name for name, spellings in _SYNONYMS.items() for spelling in spellings.split()}
 _MULTIPLES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _PIECE = (
     r"(?:\\text\{[^{}]*\}(?:\s*\^\s*(?:\{\s*-?\d\s*\}|\d))?"
@@ -45,27 +44,26 @@ _NO_UNIT = re.compile(r"\b(?:or|and|more|less|fewer|greater|least|most|not|no|th
 _EXPONENT = re.compile(r"^(.*?)\s*\^\s*\{?\s*(-?\d)\s*\}?$")
 
 
-def cut(text: str) -> tuple[str, str]:
-    """(what the number is, its unit in one spelling or ""); the text is normalised. `3 million` becomes its number."""
-    head = _HEAD.match(text)
-    if head:
-        inside, unit = cut(head[2])
-        return (inside, unit if unit in ("cent", "eur") else "$") if inside else (text, "")
+def split_unit(text: str) -> tuple[str, str]:
+    """(number, its unit in one spelling or "") of a normalised text. `3 million` becomes its number."""
+    if head := _HEAD.match(text):
+        number, unit = split_unit(head[2])
+        return (number, unit if unit in ("cent", "eur") else "$") if number else (text, "")
     if text.startswith(("-\\dollar", "- \\dollar")):
-        inside, _ = cut(text[text.index("\\dollar") :])
-        return f"-{inside}", "$"
+        number, _ = split_unit(text[text.index("\\dollar") :])
+        return f"-{number}", "$"
     tail = _TAIL.match(text)
     if tail and not _NO_UNIT.search(tail[2]) and not (tail[2].strip() == r"^\circ" and _ANGLE_OF.search(tail[1])):
-        return _multiplied(tail[1].strip(), _plain(tail[2]))
+        return _multiplied(tail[1].strip(), _unit_text(tail[2]))
     words = _WORDS.match(text)
     if words and _is_number(words[1]) and _is_unit(words[3], words[2]):
         return _multiplied(words[1].strip(), words[3].strip())
     return text, ""
 
 
-def agree(a: str, b: str) -> bool:
-    """Whether two units, as `cut` gives them, can stand for the same thing. Without a unit, the question names it."""
-    return not a or not b or a == b or not (_known(a) and _known(b))
+def compatible(a: str, b: str) -> bool:
+    """Whether two units of split_unit can stand for the same thing. Where one is missing, the question names it."""
+    return not a or not b or a == b or not (_is_known(a) and _is_known(b))
 
 
 def _multiplied(number: str, unit: str) -> tuple[str, str]:
@@ -82,18 +80,21 @@ def _is_number(text: str) -> bool:
 
 def _is_unit(word: str, space: str) -> bool:
     """Known units of two letters and more, and after a space any word that is no product of one or two variables."""
-    return (space != "" and bool(re.match(r"[A-Za-z]{3}", word)) and not _NO_UNIT.search(word)) or bool(
-        re.match(r"[A-Za-z]{2}|[°%]|[ap]\.m", word) and (_canonical(word) == "" or _known(_canonical(word)))
-    )
+    if space and re.match(r"[A-Za-z]{3}", word) and not _NO_UNIT.search(word):
+        return True
+    if not re.match(r"[A-Za-z]{2}|[°%]|[ap]\.m", word):
+        return False
+    unit = _canonical(word)
+    return unit == "" or _is_known(unit)
 
 
-def _plain(tail: str) -> str:
+def _unit_text(tail: str) -> str:
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", tail).replace(r"^\circ", " ° ").replace(r"\percent", " % ")
     text = text.replace(r"\dollar", " $ ").replace(r"\AA", " å ").replace(r"\mu", " u").replace(r"\cdot", " ")
     return " ".join(text.replace(r"\times", " ").split())
 
 
-def _known(unit: str) -> bool:
+def _is_known(unit: str) -> bool:
     return all(part.partition("^")[0] in _SYNONYMS for part in unit.split("/"))
 
 
@@ -107,11 +108,11 @@ def _canonical(unit: str) -> str:
             text, power = text.removeprefix(word), exponent
     text = text if text in ("a.m.", "p.m.") else text.strip(" .,")
     text = re.sub(r"\s*(?:/| per )\s*", "/", text)
-    text = "/".join(_one(part) for part in split(text, ("/",)))
-    whole = _one(text)
-    return "" if whole in ("unit", "units") else whole + power
+    # km/h as a whole is a unit as well.
+    name = _canonical_name("/".join(_canonical_name(part) for part in split(text, ("/",))))
+    return "" if name in ("unit", "units") else name + power
 
 
-def _one(word: str) -> str:
-    word = word.replace("° c", "celsius").replace("° f", "fahrenheit") if "° " in word else word
-    return next((name for name, spellings in _SYNONYMS.items() if word in spellings.split()), word)
+def _canonical_name(word: str) -> str:
+    word = word.replace("° c", "celsius").replace("° f", "fahrenheit")
+    return _CANONICAL.get(word, word)

@@ -5,11 +5,9 @@
         for tag, verdict in pool.finished(): ...    what is done by now; wait=True: all that is left
     map_verdicts(grade, items, 2, 10.0)             the same as a stream in order
 
-A process of its own (grading/workers.py) reads the responses, tells equal ones and watches the worker processes; this
-one writes to a socket and reads from it, without a thread, so that a sampler which has one core keeps it.
+A process of its own (workers.py) reads the responses, tells equal ones and watches the worker processes; this one
+writes to a socket and reads from it, without a thread, so that a sampler which has one core keeps it.
 """
-
-from __future__ import annotations
 
 import atexit
 import dataclasses
@@ -19,9 +17,9 @@ import select
 import socket
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from rlvr_limit.grading.pool.workers import BREAKS, CHUNK, Shorten, packed, serve, unpacked
+from rlvr_limit.grading.pool.workers import BREAKS, CHUNK, Shorten, pack_message, serve, take_messages
 from rlvr_limit.types import Grader, Problem, Verdict
 
 AHEAD, MEMORY_BYTES, GRACE_SECONDS = 64, 2 << 30, 10.0
@@ -52,13 +50,13 @@ class GradingPool:
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self._arguments = (grade, workers, seconds, shorten, memory_bytes)
-        self._out: dict[int, _Submission] = {}
+        self._unfinished: dict[int, _Submission] = {}
         self._count = self._breaks = 0
         self._start()
         # Should nobody close it, the server must see its socket closed before this process waits for it to end.
         atexit.register(self.close)
 
-    def __enter__(self) -> GradingPool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,11 +65,11 @@ class GradingPool:
     @property
     def unfinished(self) -> int:
         """Responses whose verdicts have not come out of `finished`."""
-        return len(self._out)
+        return len(self._unfinished)
 
     def submit(self, tag: Hashable, problem: Problem, response: str) -> None:
         """Takes a response without waiting; its verdict comes out of `finished` with its tag."""
-        self._out[self._count] = _Submission(tag, problem, response)
+        self._unfinished[self._count] = _Submission(tag, problem, response)
         self._send(self._count)
         self._count += 1
         self._write()
@@ -81,7 +79,7 @@ class GradingPool:
 
         Raises RuntimeError where workers, or the process that watches them, cannot be started at all.
         """
-        while self._out:
+        while self._unfinished:
             self._write()
             self._read()
             if not self._ready and not wait:
@@ -92,12 +90,12 @@ class GradingPool:
             while self._ready:
                 self._breaks = 0
                 number, verdict = self._ready.popleft()
-                yield self._out.pop(number).tag, verdict
+                yield self._unfinished.pop(number).tag, verdict
 
     def close(self) -> None:
         """Kills the workers; what is not finished is dropped."""
         atexit.unregister(self.close)
-        self._out.clear()
+        self._unfinished.clear()
         self._stop()
 
     def _start(self) -> None:
@@ -111,7 +109,7 @@ class GradingPool:
         self._poll = select.poll()
         self._poll.register(self._socket)
         self._unsent, self._unread = bytearray(), bytearray()
-        self._sent: set[str] = set()
+        self._sent_problems: set[str] = set()
         self._ready: deque[tuple[int, Verdict]] = deque()
 
     def _stop(self) -> None:
@@ -126,18 +124,19 @@ class GradingPool:
         self._breaks += 1
         if self._breaks > BREAKS:
             raise RuntimeError(f"the process that watches the graders ended {self._breaks} times before any verdict")
-        logging.warning("the process that watches the graders ended: %d verdicts tried again", len(self._out))
+        logging.warning("the process that watches the graders ended: %d verdicts tried again", len(self._unfinished))
         self._stop()
         self._start()
-        for number in self._out:
+        for number in self._unfinished:
             self._send(number)
 
     def _send(self, number: int) -> None:
-        _, problem, response = self._out[number]
-        # A grader judges text: token ids of the prompt would only be sent for nothing. A problem is sent once.
-        told = problem.id if problem.id in self._sent else dataclasses.replace(problem, prompt_ids=())
-        self._sent.add(problem.id)
-        self._unsent += packed((number, told, response))
+        _, problem, response = self._unfinished[number]
+        # A problem is sent once, then its id. A grader judges text: the prompt's token ids would be sent for nothing.
+        first = problem.id not in self._sent_problems
+        self._sent_problems.add(problem.id)
+        sent = dataclasses.replace(problem, prompt_ids=()) if first else problem.id
+        self._unsent += pack_message((number, sent, response))
 
     def _write(self) -> None:
         """As much as the socket takes now."""
@@ -152,7 +151,8 @@ class GradingPool:
 
     def _read(self) -> None:
         """The verdicts that are there now."""
-        while True:
+        full = True
+        while full:
             try:
                 data = self._socket.recv(CHUNK)
             except BlockingIOError:
@@ -162,9 +162,8 @@ class GradingPool:
             if not data:
                 return self._restart()
             self._unread += data
-            if len(data) < CHUNK:
-                break
-        for number, verdict in unpacked(self._unread):
+            full = len(data) == CHUNK
+        for number, verdict in take_messages(self._unread):
             if number is None:
                 raise RuntimeError(verdict)
             self._ready.append((number, verdict))
@@ -178,7 +177,7 @@ def map_verdicts(
     shorten: Shorten | None = None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> Iterator[Verdict]:
-    """The verdict of each (problem, response), in order, at most 64 items a worker ahead of the one that is yielded."""
+    """The verdict of each (problem, response), in order, at most AHEAD items a worker ahead of the one yielded."""
     with GradingPool(grade, workers, seconds, shorten, memory_bytes) as pool:
         early: dict[Hashable, Verdict] = {}
         taken = given = 0

@@ -1,10 +1,8 @@
-"""Grades responses in killable worker processes: the process that serves a GradingPool (grading/pool.py) holds these.
+"""Grades responses in killable worker processes: the process that serves a GradingPool (pool.py) holds these.
 
 Workers fork from a server process of their own, which is started as a new program and has seen the grader only: no fork
 ever copies a process that holds jax, and a killed worker is replaced in milliseconds.
 """
-
-from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -61,38 +59,33 @@ class GradingWorkers:
         tell: Callable[[], None],
     ) -> None:
         """tell is called, from any thread, when something new may come out of `finished`."""
-        self._tell = tell
         self._grade, self._workers, self._seconds, self._memory = grade, workers, seconds, memory_bytes
-        self._shorten = shorten
+        self._shorten, self._tell = shorten, tell
         self._ready: deque[tuple[Hashable, Verdict]] = deque()
         self._known: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
-        self._out: dict[tuple[str, str], _GradingTask] = {}
+        self._tasks: dict[tuple[str, str], _GradingTask] = {}
         self._done: queue.SimpleQueue[tuple[_GradingTask, Future[Any]]] = queue.SimpleQueue()
         self._breaks = 0
         self._pool = self._new_pool()
 
-    def __enter__(self) -> GradingWorkers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def submit(self, tag: Hashable, problem: Problem, response: str) -> None:
         """Takes a response without waiting; its verdict comes out of `finished` with its tag."""
-        found = self._shortened(problem, response)
-        if isinstance(found, Verdict):
-            self._ready.append((tag, found))
+        try:
+            short = self._shorten(problem, response) if self._shorten else response
+        except Exception as error:  # as in a worker: one bad response must not end the run
+            short = _raised(error)
+        if isinstance(short, Verdict):
+            self._ready.append((tag, short))
             return
-        key = (problem.id, found)
+        key = (problem.id, short)
         if key in self._known:
             self._known.move_to_end(key)
             self._ready.append((tag, self._known[key]))
-        elif key in self._out:
-            self._out[key].tags.append(tag)
+        elif key in self._tasks:
+            self._tasks[key].tags.append(tag)
         else:
-            task = _GradingTask(key, problem, found, [tag])
-            self._out[key] = task
-            self._schedule(task)
+            self._tasks[key] = _GradingTask(key, problem, short, [tag])
+            self._schedule(self._tasks[key])
 
     def finished(self) -> Iterator[tuple[Hashable, Verdict]]:
         """(tag, verdict) of what is done by now, in no particular order.
@@ -111,14 +104,6 @@ class GradingWorkers:
         """Kills the workers; what is not finished is dropped."""
         self._pool.stop()
         self._pool.join()
-
-    def _shortened(self, problem: Problem, response: str) -> Verdict | str:
-        if self._shorten is None:
-            return response
-        try:
-            return self._shorten(problem, response)
-        except Exception as error:  # as in a worker: one bad response must not end the run
-            return _error(error)
 
     def _new_pool(self) -> ProcessPool:
         context = multiprocessing.get_context("forkserver")
@@ -143,10 +128,10 @@ class GradingWorkers:
         self._breaks += 1
         if self._breaks > BREAKS:
             raise RuntimeError(f"grading workers ended {self._breaks} times in a row before any verdict")
-        logging.warning("grading workers ended from outside: started anew, %d verdicts tried again", len(self._out))
+        logging.warning("grading workers ended from outside: started anew, %d verdicts tried again", len(self._tasks))
         self.close()
         self._pool = self._new_pool()
-        for task in tuple(self._out.values()):
+        for task in tuple(self._tasks.values()):
             self._schedule(task)
 
     def _settle(self, task: _GradingTask, future: Future[Any]) -> None:
@@ -156,25 +141,24 @@ class GradingWorkers:
         try:
             verdict = future.result()
         except BrokenProcessPool:
-            self._replace_pool()
-            return
+            return self._replace_pool()
         except TimeoutError:
-            wall = f"no verdict in {WALL_FACTOR * self._seconds:g} s on a busy machine"
-            return self._again(task, Verdict(False, Status.TIMEOUT, detail=wall))
+            detail = f"no verdict in {WALL_FACTOR * self._seconds:g} s on a busy machine"
+            return self._try_again(task, Verdict(False, Status.TIMEOUT, detail=detail))
         except ProcessExpired as error:
             if error.exitcode == -signal.SIGPROF:
-                late = f"no verdict in {self._seconds:g} s of CPU time"
-                return self._finish(task, Verdict(False, Status.TIMEOUT, detail=late))
-            died = f"the worker died with exit code {error.exitcode}"
-            return self._again(task, Verdict(False, Status.ERROR, detail=died))
+                detail = f"no verdict in {self._seconds:g} s of CPU time"
+                return self._finish(task, Verdict(False, Status.TIMEOUT, detail=detail))
+            detail = f"the worker died with exit code {error.exitcode}"
+            return self._try_again(task, Verdict(False, Status.ERROR, detail=detail))
         except Exception as error:  # whatever the grader raised, carried over from the worker
-            verdict = _error(error)
+            verdict = _raised(error)
         if not isinstance(verdict, Verdict):
             verdict = Verdict(False, Status.ERROR, detail=f"the grader gave a {type(verdict).__name__}"[:DETAIL_LENGTH])
         self._breaks = 0
         self._finish(task, verdict)
 
-    def _again(self, task: _GradingTask, verdict: Verdict) -> None:
+    def _try_again(self, task: _GradingTask, verdict: Verdict) -> None:
         if task.attempts < ATTEMPTS:
             self._schedule(task)
         else:
@@ -182,7 +166,7 @@ class GradingWorkers:
             self._finish(task, dataclasses.replace(verdict, detail=f"{verdict.detail}, twice"), remember=False)
 
     def _finish(self, task: _GradingTask, verdict: Verdict, remember: bool = True) -> None:
-        del self._out[task.key]
+        del self._tasks[task.key]
         self._ready.extend((tag, verdict) for tag in task.tags)
         if remember:
             self._known[task.key] = verdict
@@ -207,11 +191,11 @@ def serve(link: socket.socket, *arguments: Any) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(telling, b".")
 
-    with contextlib.suppress(ConnectionError), GradingWorkers(*arguments, tell) as workers:
+    with contextlib.suppress(ConnectionError), contextlib.closing(GradingWorkers(*arguments, tell)) as workers:
         try:
             _serve(link, listening, workers)
         except RuntimeError as error:
-            link.sendall(packed((None, str(error))))
+            link.sendall(pack_message((None, str(error))))
 
 
 def _serve(link: socket.socket, listening: int, workers: GradingWorkers) -> None:
@@ -229,30 +213,30 @@ def _serve(link: socket.socket, listening: int, workers: GradingWorkers) -> None
             if not data:
                 return
             unread += data
-            for number, told, response in unpacked(unread):
-                problem = problems.setdefault(told.id, told) if isinstance(told, Problem) else problems[told]
+            for number, sent, response in take_messages(unread):
+                problem = problems.setdefault(sent.id, sent) if isinstance(sent, Problem) else problems[sent]
                 workers.submit(number, problem, response)
-        link.sendall(b"".join(map(packed, workers.finished())))
+        link.sendall(b"".join(map(pack_message, workers.finished())))
 
 
-def packed(message: tuple) -> bytes:
+def pack_message(message: tuple) -> bytes:
     """A message as it goes through the socket: the length of its pickle in four bytes, then the pickle."""
     data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     return LENGTH.pack(len(data)) + data
 
 
-def unpacked(unread: bytearray) -> list[tuple]:
+def take_messages(unread: bytearray) -> list[tuple]:
     """Takes the messages that are complete from the start of what was read."""
-    found, start = [], 0
+    messages, start = [], 0
     while len(unread) - start >= LENGTH.size:
         begin = start + LENGTH.size
         end = begin + LENGTH.unpack_from(unread, start)[0]
         if end > len(unread):
             break
-        found.append(pickle.loads(unread[begin:end]))
+        messages.append(pickle.loads(unread[begin:end]))
         start = end
     del unread[:start]
-    return found
+    return messages
 
 
 def _timed(seconds: float, grade: Grader, problem: Problem, response: str) -> Verdict:
@@ -264,7 +248,7 @@ def _timed(seconds: float, grade: Grader, problem: Problem, response: str) -> Ve
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _error(error: Exception) -> Verdict:
+def _raised(error: Exception) -> Verdict:
     return Verdict(False, Status.ERROR, detail=f"{type(error).__name__}: {error}"[:DETAIL_LENGTH])
 
 
