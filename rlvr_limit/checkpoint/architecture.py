@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlvr_limit.models.decoder import ModelConfig, RopeScaling
-from rlvr_limit.types import UserError
+from rlvr_limit.types import UserError, not_allowed
+
+Condition = Callable[[Any, dict[str, Any]], bool]
+"""(value of a field, all fields of the file) -> bool."""
 
 
-class Family(NamedTuple):
+class ModelFamily(NamedTuple):
     """What an architecture fixes without a field of its own."""
 
     model_type: str
@@ -24,61 +27,41 @@ class Family(NamedTuple):
 
 
 FAMILIES = {
-    "Qwen2ForCausalLM": Family("qwen2", qkv_bias=True, qk_norm=False),
-    "Qwen3ForCausalLM": Family("qwen3", qkv_bias=False, qk_norm=True),
-    "LlamaForCausalLM": Family("llama", qkv_bias=False, qk_norm=False),
+    "Qwen2ForCausalLM": ModelFamily("qwen2", qkv_bias=True, qk_norm=False),
+    "Qwen3ForCausalLM": ModelFamily("qwen3", qkv_bias=False, qk_norm=True),
+    "LlamaForCausalLM": ModelFamily("llama", qkv_bias=False, qk_norm=False),
 }
 DTYPES = ("float32", "bfloat16")
 TOKEN_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def _whatever(value: Any, fields: dict[str, Any]) -> bool:
-    return True
-
-
-def _off(value: Any, fields: dict[str, Any]) -> bool:
-    return not value
-
-
-def _one(value: Any, fields: dict[str, Any]) -> bool:
-    return value in (None, 1)
-
-
-def _silu(value: Any, fields: dict[str, Any]) -> bool:
-    return value == "silu"
-
-
-def _window_off(value: Any, fields: dict[str, Any]) -> bool:
-    return value is None or fields.get("use_sliding_window") is False
-
-
-def _all_full(value: Any, fields: dict[str, Any]) -> bool:
+def _is_all_full(value: Any, fields: dict[str, Any]) -> bool:
     return value is None or (isinstance(value, list) and all(kind == "full_attention" for kind in value))
 
 
-INERT: dict[str, tuple[Callable[[Any, dict[str, Any]], bool], str]] = {
-    **dict.fromkeys(TOKEN_FIELDS, (_whatever, "")),
+ALWAYS: tuple[Condition, str] = (lambda value, fields: True, "")
+FALSE: tuple[Condition, str] = (lambda value, fields: not value, "false or 0")
+ONE: tuple[Condition, str] = (lambda value, fields: value in (None, 1), "1")
+INERT: dict[str, tuple[Condition, str]] = {
+    **dict.fromkeys(TOKEN_FIELDS, ALWAYS),
     # Where the file came from; each tensor names its own dtype.
-    **dict.fromkeys(
-        ("_name_or_path", "transformers_version", "unsloth_version", "torch_dtype", "dtype"), (_whatever, "")
-    ),
+    **dict.fromkeys(("_name_or_path", "transformers_version", "unsloth_version", "torch_dtype", "dtype"), ALWAYS),
     # How others run or initialise a model, not what it computes.
-    **dict.fromkeys(("use_cache", "initializer_range", "_attn_implementation_autoset"), (_whatever, "")),
+    **dict.fromkeys(("use_cache", "initializer_range", "_attn_implementation_autoset"), ALWAYS),
     # In released files, but read by no implementation of these families.
-    **dict.fromkeys(("mask_value", "tokenizer"), (_whatever, "")),
-    "attention_dropout": (_off, "0"),
-    "mlp_bias": (_off, "false"),
-    "use_mrope": (_off, "false"),
-    "hidden_act": (_silu, '"silu"'),
-    "pretraining_tp": (_one, "1"),
-    "partial_rotary_factor": (_one, "1"),
-    "use_sliding_window": (_off, "false"),
-    "max_window_layers": (_whatever, ""),
-    "sliding_window": (_window_off, "null, or use_sliding_window false,"),
-    "layer_types": (_all_full, 'a list of "full_attention" only'),
+    **dict.fromkeys(("mask_value", "tokenizer"), ALWAYS),
+    # use_sliding_window must be off, so that max_window_layers speaks of nothing.
+    **dict.fromkeys(("attention_dropout", "mlp_bias", "use_mrope", "use_sliding_window"), FALSE),
+    "max_window_layers": ALWAYS,
+    "sliding_window": (
+        lambda value, fields: value is None or fields.get("use_sliding_window") is False,
+        "null, or use_sliding_window false",
+    ),
+    "hidden_act": (lambda value, fields: value == "silu", '"silu"'),
+    "layer_types": (_is_all_full, 'a list of "full_attention" only'),
+    **dict.fromkeys(("pretraining_tp", "partial_rotary_factor"), ONE),
 }
-"""Field -> (the condition under which it changes no logit, what would be right). use_sliding_window itself must be off,
-so that max_window_layers speaks of nothing."""
+"""Field -> (the condition under which it changes no logit, what it must be)."""
 
 
 def read_model_config(folder: Path, dtype: str) -> ModelConfig:
@@ -89,7 +72,7 @@ def read_model_config(folder: Path, dtype: str) -> ModelConfig:
     path = folder / "config.json"
     fields = read_json(path)
     if dtype not in DTYPES:
-        raise UserError(f"dtype: found {dtype!r}, but one of {', '.join(DTYPES)} is right")
+        raise not_allowed("dtype", dtype, f"one of {', '.join(DTYPES)}")
     family = _family(path, fields)
     rest = dict(fields)
 
@@ -120,11 +103,9 @@ def read_model_config(folder: Path, dtype: str) -> ModelConfig:
         context=_context(path, rest),
     )
     if head_width < 2 or head_width % 2:
-        raise UserError(
-            f"{path}: head_dim: the {heads} heads of a width of {width} need an even head_dim that is given"
-        )
+        raise UserError(f"{path}: head_dim: {heads} heads of a width of {width} need a head_dim, and an even one")
     if heads % kv_heads:
-        raise UserError(f"{path}: num_key_value_heads: found {kv_heads}, but a divisor of {heads} heads would be right")
+        raise not_allowed(f"{path}: num_key_value_heads", kv_heads, f"a divisor of {heads} heads")
     for name, value in rest.items():
         _require_inert(path, name, value, fields)
     return model
@@ -173,13 +154,11 @@ def stop_tokens(folder: Path) -> tuple[int, ...]:
     """Tokens that end an answer: eos_token_id of generation_config.json, else of config.json; empty if neither says."""
     for name in ("generation_config.json", "config.json"):
         path = folder / name
-        found = read_json(path).get("eos_token_id") if path.is_file() else None
-        if found is not None:
-            ids = tuple(found) if isinstance(found, list) else (found,)
+        given = read_json(path).get("eos_token_id") if path.is_file() else None
+        if given is not None:
+            ids = tuple(given) if isinstance(given, list) else (given,)
             if not all(type(i) is int and i >= 0 for i in ids):
-                raise UserError(
-                    f"{path}: eos_token_id: found {found!r}, but a token id or a list of them would be right"
-                )
+                raise not_allowed(f"{path}: eos_token_id", given, "a token id or a list of them")
             return ids
     return ()
 
@@ -192,55 +171,55 @@ def check_vocabulary(model: ModelConfig, tokenizer_size: int, where: str) -> Non
     if tokenizer_size > model.vocab_size:
         raise UserError(
             f"{where}: the tokenizer's ids go up to {tokenizer_size - 1}, but the model embeds only ids below "
-            f"{model.vocab_size} (vocab_size); weights and tokenizer of one and the same model would be right"
+            f"{model.vocab_size} (vocab_size); take weights and tokenizer of the same model"
         )
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; UserError naming the file that is not there or holds something else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file; a folder in Hugging Face format would have it") from error
+        raise UserError(f"{path}: there is no such file; a folder in Hugging Face format has it") from error
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: found {type(found).__name__}, but a JSON object would be right")
-    return found
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must be a JSON object, not {type(content).__name__}")
+    return content
 
 
-def _family(path: Path, fields: dict[str, Any]) -> Family:
+def _family(path: Path, fields: dict[str, Any]) -> ModelFamily:
     """The family of a config.json."""
     named = fields.get("architectures")
     name = named[0] if isinstance(named, list) and len(named) == 1 else None
     if name not in FAMILIES:
-        raise UserError(f"{path}: architectures: found {named!r}; supported are {', '.join(FAMILIES)}")
+        raise not_allowed(f"{path}: architectures", named, f"one of {', '.join(FAMILIES)}")
     family = FAMILIES[name]
     if fields.get("model_type", family.model_type) != family.model_type:
-        raise _wrong(path, "model_type", fields["model_type"], f'"{family.model_type}" for {name}')
+        raise not_allowed(f"{path}: model_type", fields["model_type"], f'"{family.model_type}" for {name}')
     # Where the other families have the field, it would put a bias on the output projection too.
     if fields.get("attention_bias", family.qkv_bias) is not family.qkv_bias:
-        raise _wrong(path, "attention_bias", fields["attention_bias"], f"{str(family.qkv_bias).lower()} for {name}")
+        wanted = f"{str(family.qkv_bias).lower()} for {name}"
+        raise not_allowed(f"{path}: attention_bias", fields["attention_bias"], wanted)
     return family
 
 
 def _rope(path: Path, rest: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     """Takes the fields of rotary positions, in the spelling of transformers before 5 or since."""
     old, new = rest.pop("rope_scaling", None), rest.pop("rope_parameters", None)
-    for name, found in (("rope_scaling", old), ("rope_parameters", new)):
-        if found is not None and not isinstance(found, dict):
-            raise _wrong(path, name, found, "an object or null")
+    for name, given in (("rope_scaling", old), ("rope_parameters", new)):
+        if given is not None and not isinstance(given, dict):
+            raise not_allowed(f"{path}: {name}", given, "an object or null")
     if old and new and old != new:
-        raise UserError(f"{path}: rope_scaling {old!r} and rope_parameters {new!r} differ; one of them would be right")
+        raise UserError(f"{path}: rope_scaling {old!r} and rope_parameters {new!r} differ; keep one of them")
     name = "rope_parameters" if new else "rope_scaling"
     inner = dict(new or old or {})
     thetas = [x for x in (rest.pop("rope_theta", None), inner.pop("rope_theta", None)) if x is not None]
     kinds = [x for x in (inner.pop("rope_type", None), inner.pop("type", None)) if x is not None] or ["default"]
     if len(set(thetas)) > 1:
-        raise UserError(f"{path}: rope_theta: found both {thetas[0]!r} and {thetas[1]!r}; one value would be right")
+        raise UserError(f"{path}: rope_theta: has two values, {thetas[0]!r} and {thetas[1]!r}")
     theta = _value(path, "rope_theta", thetas[0] if thetas else None, float, 10_000.0)
-    if not _one(inner.pop("partial_rotary_factor", None), {}):
-        raise UserError(f"{path}: {name}.partial_rotary_factor: only 1 would be right")
+    _require_inert(path, "partial_rotary_factor", inner.pop("partial_rotary_factor", None), {}, f"{name}.")
     scaling = None
     if set(kinds) == {"llama3"}:
 
@@ -254,13 +233,12 @@ def _rope(path: Path, rest: dict[str, Any]) -> tuple[float, RopeScaling | None]:
             take("original_max_position_embeddings", int),
         )
         if not scaling.low_freq_factor < scaling.high_freq_factor:
-            raise _wrong(path, f"{name}.high_freq_factor", scaling.high_freq_factor, "more than low_freq_factor")
+            where = f"{path}: {name}.high_freq_factor"
+            raise not_allowed(where, scaling.high_freq_factor, f"above low_freq_factor {scaling.low_freq_factor}")
     elif set(kinds) != {"default"}:
-        raise UserError(f"{path}: {name}: found rope_type {kinds[0]!r}; supported are default and llama3")
+        raise not_allowed(f"{path}: {name}.rope_type", kinds[0], "default or llama3")
     for field, value in inner.items():
-        raise UserError(
-            f"{path}: {name}.{field}: found {value!r}, which this decoder does not know; remove it if inert"
-        )
+        raise _unknown(f"{path}: {name}.{field}", value)
     return theta, scaling
 
 
@@ -276,18 +254,23 @@ def _context(path: Path, rest: dict[str, Any]) -> int:
         return context
     known = {"chunk_size", "local_size", "original_max_position_embeddings"}
     if not isinstance(chunks, dict) or set(chunks) != known:
-        raise _wrong(path, "dual_chunk_attention_config", chunks, f"an object of {', '.join(sorted(known))}")
+        raise not_allowed(f"{path}: dual_chunk_attention_config", chunks, f"an object of {', '.join(sorted(known))}")
     limits = [_value(path, f"dual_chunk_attention_config.{name}", chunks[name], int, None) for name in sorted(known)]
     plain = min(limits[0], limits[2])
     return min(context, plain) if context else plain
 
 
-def _require_inert(path: Path, name: str, value: Any, fields: dict[str, Any]) -> None:
+def _require_inert(path: Path, name: str, value: Any, fields: dict[str, Any], prefix: str = "") -> None:
+    where = f"{path}: {prefix}{name}"
     if name not in INERT:
-        raise UserError(f"{path}: {name}: found {value!r}, which this decoder does not know; remove it if it is inert")
-    is_inert, right = INERT[name]
+        raise _unknown(where, value)
+    is_inert, wanted = INERT[name]
     if not is_inert(value, fields):
-        raise _wrong(path, name, value, right)
+        raise not_allowed(where, value, f"supported: it must be {wanted}")
+
+
+def _unknown(where: str, value: Any) -> UserError:
+    return UserError(f"{where}: {value!r} is a field that this decoder does not know; remove it if it changes nothing")
 
 
 def _value(path: Path, name: str, value: Any, kind: type, default: Any) -> Any:
@@ -301,10 +284,7 @@ def _value(path: Path, name: str, value: Any, kind: type, default: Any) -> Any:
         return float(value)
     if kind is int and type(value) is int and value > 0:
         return value
-    found = "nothing" if value is None else repr(value)
-    right = {bool: "true or false", float: "a number above 0", int: "a whole number above 0"}[kind]
-    raise UserError(f"{path}: {name}: found {found}, but {right} would be right")
-
-
-def _wrong(path: Path, name: str, value: Any, right: str) -> UserError:
-    return UserError(f"{path}: {name}: found {value!r}, but {right} would be right")
+    wanted = {bool: "true or false", float: "a number above 0", int: "a whole number above 0"}[kind]
+    if value is None:
+        raise UserError(f"{path}: {name}: is missing; it must be {wanted}")
+    raise not_allowed(f"{path}: {name}", value, wanted)

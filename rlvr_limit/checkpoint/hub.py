@@ -35,8 +35,8 @@ def resolve(weights: str, revision: str = "", with_weights: bool = True) -> Path
 
 def _neither(weights: str) -> UserError:
     return UserError(
-        f"weights: there is no folder {weights!r}, and it is no hub name; "
-        "a folder of config.json, safetensors and tokenizer files, or OWNER/NAME would be right"
+        f"weights: there is no folder {weights!r}, and it is no hub name; give OWNER/NAME, or a folder of "
+        "config.json, safetensors and tokenizer files"
     )
 
 
