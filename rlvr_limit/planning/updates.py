@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -126,19 +127,9 @@ def _supervised(
     model: ModelConfig, mesh: Mesh | AbstractMesh, training: Training, recipe: Supervised, places: int
 ) -> tuple[Program, ...]:
     (tx, state), compute = _begun(model, mesh, training, recipe), rl.Compute(training.remat)
-    if training.tokens or recipe.lora:
-        size = _microbatch(mesh, training, places) if training.tokens else (recipe.batch, places)
-        rows, number = _rows(mesh, *size, packed=bool(training.tokens))
-        batch = rl.SupervisedBatch(rows, number)
-        return _accumulated("supervised", model, mesh, None, compute, tx, state, batch, 0, recipe.lora)
-    rows, _ = _rows(mesh, recipe.batch, places)
-    update = Program(
-        f"supervised update of {recipe.batch} x {places:,} tokens",
-        lambda: rl.supervised_update.trace(state, model, tx, rows, compute),
-        mesh.shape,
-        abstract.device_bytes(state.params),
-    )
-    return (update,)
+    size = _microbatch(mesh, training, places) if training.tokens else (recipe.batch, places)
+    batch = rl.SupervisedBatch(*_rows(mesh, *size, packed=bool(training.tokens)))
+    return _step(mesh, "supervised", "", model, None, compute, tx, state, batch, 0, recipe.lora)
 
 
 def _reinforced(
@@ -163,17 +154,7 @@ def _reinforced(
     base = abstract.abstract_params(model, mesh)
     kept = abstract.device_bytes(base) if recipe.kl and not recipe.lora else 0
     besides = ", with a reference policy" if recipe.kl else ""
-    if packed or recipe.lora:
-        name = f"policy{besides}"
-        found = _accumulated(name, model, mesh, recipe.objective, compute, tx, state, answers, kept, recipe.lora)
-    else:
-        update = Program(
-            f"policy update of {batch} x {size[1]:,} tokens{besides}",
-            lambda: rl.policy_update.trace(state, model, tx, recipe.objective, answers, compute),
-            mesh.shape,
-            kept,
-        )
-        found = (update,)
+    found = _step(mesh, "policy", besides, model, recipe.objective, compute, tx, state, answers, kept, recipe.lora)
     if not recipe.value_optimizer:
         return found
     # Adapters add less to a forward pass than is worth a program of its own.
@@ -190,10 +171,11 @@ def _reinforced(
     return *found, value
 
 
-def _accumulated(
-    name: str,
-    model: ModelConfig,
+def _step(
     mesh: Mesh | AbstractMesh,
+    kind: str,
+    besides: str,
+    model: ModelConfig,
     objective: rl.Objective | None,
     compute: rl.Compute,
     tx: optax.GradientTransformation,
@@ -201,24 +183,24 @@ def _accumulated(
     batch: rl.PolicyBatch | rl.SupervisedBatch,
     kept: int,
     lora: rl.Lora | None,
-) -> tuple[Program, Program]:
-    """The gradient of one microbatch, of all parameters or of adapters alone, and the step along their sum.
-
-    Beside the gradient lies the optimizer's state, beside the step of adapters what they belong to.
-    """
-    sums = rl.no_sums(state.params, objective, mesh)
+) -> tuple[Program, ...]:
+    """The programs of rl.train_step: one, or the gradient of a packed batch and the step along a sum of such."""
     rows, places = batch.weight_BT.shape
     base = abstract.abstract_params(model, mesh) if lora else None
-    adapters = f", adapters of rank {lora.rank}" if lora else ""
+    size, besides = f"{rows} x {places:,} tokens", besides + (f", adapters of rank {lora.rank}" if lora else "")
+    if not rl.is_packed(batch):
+        trace = partial(rl.single_batch_step.trace, state, model, tx, objective, compute, batch, lora, base)
+        return (Program(f"{kind} update of {size}{besides}", trace, mesh.shape, kept),)
+    sums = rl.shape_of_sums(state.params, objective, mesh)
     gradient = Program(
-        f"gradient of {rows} x {places:,} tokens, {name}{adapters}",
-        lambda: rl.accumulate.trace(state.params, model, objective, compute, batch, sums, lora, base),
+        f"gradient of {size}, {kind}{besides}",
+        partial(rl.accumulate.trace, state.params, model, objective, compute, batch, sums, lora, base),
         mesh.shape,
         abstract.device_bytes(state.opt_state) + kept,
     )
     step = Program(
-        f"step along it, {name}{adapters}",
-        lambda: rl.apply.trace(state, model, tx, sums, lora),
+        f"step along it, {kind}{besides}",
+        partial(rl.apply.trace, state, model, tx, sums, lora),
         mesh.shape,
         kept + (abstract.device_bytes(base) if lora else 0),
     )

@@ -2,23 +2,23 @@
 
 from rlvr_limit.rl.advantages import overlong_penalty
 from rlvr_limit.rl.algorithms import ALGORITHMS, OVERLONG, Algorithm, Rewards, advantage
-from rlvr_limit.rl.batch import Objective, PolicyBatch
+from rlvr_limit.rl.batch import Objective, PolicyBatch, SupervisedBatch, supervised_batch
 from rlvr_limit.rl.lora import Lora, init_adapters, merged
 from rlvr_limit.rl.losses import k3, token_weights
 from rlvr_limit.rl.optimizers import OptimizerConfig, optimizer
 from rlvr_limit.rl.packing import behind_prompts, microbatch_shape, microbatches
 from rlvr_limit.rl.update import (
     Compute,
-    SupervisedBatch,
     TrainState,
     accumulate,
-    accumulated_update,
     apply,
     init_state,
-    no_sums,
-    policy_update,
-    supervised_update,
+    is_packed,
+    shape_of_sums,
+    single_batch_step,
+    train_step,
     weights,
+    zero_sums,
 )
 from rlvr_limit.rl.value import ActorCritic, ValueState, answer_values, init_value, value_gradient, value_update
 
@@ -37,7 +37,6 @@ __all__ = [
     "TrainState",
     "ValueState",
     "accumulate",
-    "accumulated_update",
     "apply",
     "advantage",
     "answer_values",
@@ -49,13 +48,16 @@ __all__ = [
     "merged",
     "microbatch_shape",
     "microbatches",
-    "no_sums",
     "optimizer",
     "overlong_penalty",
-    "policy_update",
-    "supervised_update",
     "token_weights",
     "value_gradient",
     "value_update",
+    "is_packed",
+    "shape_of_sums",
+    "single_batch_step",
+    "supervised_batch",
+    "train_step",
+    "zero_sums",
     "weights",
 ]

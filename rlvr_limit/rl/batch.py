@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import flax.struct
 import jax
+import numpy as np
 
 from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch
 
@@ -51,3 +52,16 @@ class PolicyBatch(flax.struct.PyTreeNode):
     value_BT: jax.Array | None = None
     return_BT: jax.Array | None = None
     proximal_BT: jax.Array | None = None
+
+
+class SupervisedBatch(flax.struct.PyTreeNode):
+    """Demonstrations, and what each token's -log P counts in the loss, float32 [B, T]; 0 outside answers."""
+
+    rows: AnswerRows
+    weight_BT: jax.Array
+
+
+def supervised_batch(rows: AnswerRows) -> SupervisedBatch:
+    """Rows on the host as a batch whose loss is the mean over all answer tokens."""
+    weight_BT = np.where(rows.answer_BT, 1 / max(rows.answer_BT.sum(), 1), 0).astype(np.float32)
+    return SupervisedBatch(rows, weight_BT)

@@ -20,7 +20,6 @@ from rlvr_limit.distributed.mesh import (
     shard_count,
 )
 from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
-from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.rl.lora import adapter_specs, attached
 
 T = TypeVar("T")
@@ -31,8 +30,7 @@ class Learner:
     """How a policy is updated, and where its parameters are found. With lora a state holds adapters of `base` alone,
     and so do its optimizer and what is kept of it; without, base is None.
 
-    mesh is that of all hosts, here that of this one. packed: whether steps are summed over packed microbatches rather
-    than taken as one program.
+    mesh is that of all hosts, here that of this one.
     """
 
     model: ModelConfig
@@ -40,7 +38,6 @@ class Learner:
     here: Mesh
     tx: optax.GradientTransformation
     compute: rl.Compute
-    packed: bool
     lora: rl.Lora | None = None
     base: Params | None = field(default=None, repr=False)
 
@@ -69,26 +66,16 @@ class Learner:
     def fitted(self, batches: Sequence[rl.PolicyBatch]) -> Learner:
         """The same, with logits at about as many places as these microbatches on the host have answer tokens."""
         shards = shard_count(self.mesh, len(batches[0].weight_BT))
-        return replace(self, compute=self.compute.packed_for(self.model, batches, shards))
+        return replace(self, compute=self.compute.at_answers(self.model, batches, shards))
 
     def step(
-        self, state: rl.TrainState, objective: rl.Objective, batches: Sequence[rl.PolicyBatch]
+        self,
+        state: rl.TrainState,
+        objective: rl.Objective | None,
+        batches: Sequence[rl.PolicyBatch | rl.SupervisedBatch],
     ) -> tuple[rl.TrainState, dict[str, jax.Array]]:
-        """One optimizer step of reinforcement. state is given away."""
-        if self.packed or self.lora:
-            return rl.accumulated_update(
-                state, self.model, self.tx, objective, batches, self.compute, self.lora, self.base
-            )
-        (batch,) = batches
-        return rl.policy_update(state, self.model, self.tx, objective, batch, self.compute)
-
-    def supervised(
-        self, state: rl.TrainState, batches: Sequence[rl.SupervisedBatch] | AnswerRows
-    ) -> tuple[rl.TrainState, dict[str, jax.Array]]:
-        """One optimizer step on demonstrations: microbatches, or rows that are one. state is given away."""
-        if isinstance(batches, AnswerRows):
-            return rl.supervised_update(state, self.model, self.tx, batches, self.compute)
-        return rl.accumulated_update(state, self.model, self.tx, None, batches, self.compute, self.lora, self.base)
+        """One optimizer step; objective None: on demonstrations. state is donated."""
+        return rl.train_step(state, self.model, self.tx, objective, batches, self.compute, self.lora, self.base)
 
 
 def spread(params: Params, model: ModelConfig, mesh: Mesh) -> Params:
@@ -103,7 +90,6 @@ def begin(
     model: ModelConfig,
     tx: optax.GradientTransformation,
     compute: rl.Compute,
-    packed: bool,
     param_dtype: str,
     lora: rl.Lora | None,
     seed: int,
@@ -114,7 +100,7 @@ def begin(
     mesh = mesh_of(start)
     here = here or mesh
     if lora is None:
-        return Learner(model, mesh, here, tx, compute, packed), rl.init_state(start, tx, param_dtype)
+        return Learner(model, mesh, here, tx, compute), rl.init_state(start, tx, param_dtype)
     lie = parameter_shardings(adapter_specs(model, lora), mesh)
     adapters = placed(rl.init_adapters(model, lora, jax.random.key(seed)), lie)
-    return Learner(model, mesh, here, tx, compute, packed, lora, start), rl.init_state(adapters, tx)
+    return Learner(model, mesh, here, tx, compute, lora, start), rl.init_state(adapters, tx)

@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from rlvr_limit import checkpoint, records, rl
 from rlvr_limit.distributed.mesh import parameter_shardings, row_devices
@@ -132,11 +131,9 @@ def _begin(
     if isinstance(recipe, Reinforced):
         return rl_step.begin(study, arm, recipe, start, _pool(study, stack))
     tx, s = rl.optimizer(recipe.optimizer, recipe.steps), study.settings
-    model, compute, packed = study.setups[arm].model, rl.Compute(s.training.remat), bool(s.training.tokens)
+    model, compute = study.setups[arm].model, rl.Compute(s.training.remat)
     start = learner.spread(start, model, study.training_mesh)
-    trained, state = learner.begin(
-        start, model, tx, compute, packed, s.training.param_dtype, recipe.lora, s.seed, study.mesh
-    )
+    trained, state = learner.begin(start, model, tx, compute, s.training.param_dtype, recipe.lora, s.seed, study.mesh)
     return _supervised_step(study, arm, recipe, trained), state, trained
 
 
@@ -266,13 +263,9 @@ def _supervised_step(study: Study, arm: str, recipe: Supervised, trained: Learne
         else:
             pairs = list(itertools.islice(task.demonstrate(setup.training, recipe.right, rng), recipe.batch))
         rows = log_probs.answer_rows(pairs, study.row_places)
-        if training.tokens or trained.lora:
-            weight_BT = np.where(rows.answer_BT, 1 / max(rows.answer_BT.sum(), 1), 0).astype(np.float32)
-            batch = rl.SupervisedBatch(rows, weight_BT)
-            parts = rl.microbatches(batch, *study.microbatch) if training.tokens else [batch]
-            state, metrics = trained.supervised(state, [trained.sent(part) for part in parts])
-        else:
-            state, metrics = trained.supervised(state, trained.sent(rows))
+        batch = rl.supervised_batch(rows)
+        parts = rl.microbatches(batch, *study.microbatch) if training.tokens else [batch]
+        state, metrics = trained.step(state, None, [trained.sent(part) for part in parts])
         return state, _floats(metrics)
 
     return step

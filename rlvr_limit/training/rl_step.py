@@ -55,11 +55,9 @@ def begin(
     source = Source(study, arm, recipe, engine, reward_named(recipe.reward, f"{where}.reward"), pool)
     updates = recipe.steps * recipe.minibatches
     tx = rl.optimizer(recipe.optimizer, updates)
-    compute, packed = rl.Compute(s.training.remat), bool(s.training.tokens)
+    compute = rl.Compute(s.training.remat)
     start = learner.spread(start, model, study.training_mesh)
-    trained, state = learner.begin(
-        start, model, tx, compute, packed, s.training.param_dtype, recipe.lora, s.seed, study.mesh
-    )
+    trained, state = learner.begin(start, model, tx, compute, s.training.param_dtype, recipe.lora, s.seed, study.mesh)
     value_tx = None
     if recipe.value_optimizer:
         value_tx = rl.optimizer(recipe.value_optimizer, updates)

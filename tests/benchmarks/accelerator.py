@@ -259,7 +259,7 @@ def updated(name: str, c: ModelConfig, masters: str, kind: str, places: int, a: 
 
     def step() -> dict[str, jax.Array]:
         nonlocal state
-        state, metrics = rl.accumulated_update(state, c, tx, objective, [batch] * 4, compute)
+        state, metrics = rl.train_step(state, c, tx, objective, [batch] * 4, compute)
         return metrics
 
     began = time.perf_counter()

@@ -68,7 +68,7 @@ def killed_in(phase: str, call: int, delay: float) -> None:
     if phase == "rollout":
         rl_step.draw, segments.draw = armed(rl_step.draw), armed(segments.draw)
     elif phase == "update":
-        rl.policy_update, rl.accumulated_update = armed(rl.policy_update), armed(rl.accumulated_update)
+        rl.train_step = armed(rl.train_step)
     else:
         checkpoint.TrainCheckpoints.save = armed(checkpoint.TrainCheckpoints.save)
 

@@ -69,7 +69,7 @@ def main() -> None:
     behaviour = np.full(shape, -np.log(c.vocab_size), np.float32)
     drawn = rl.PolicyBatch(rows, behaviour, rng.normal(size=shape).astype(np.float32), weight)
     (batch,) = rl.microbatches(drawn, a.rows, a.places)
-    compute = rl.Compute(remat=a.remat).packed_for(c, [batch], 1)
+    compute = rl.Compute(remat=a.remat).at_answers(c, [batch], 1)
     flops, seconds = matmuls(params, a.rows * a.places, int(rows.answer_BT.sum()), a.repeats)
     tx = rl.optimizer(rl.OptimizerConfig(1e-6, kind=a.kind), 100)
     state, objective = rl.init_state(params, tx), rl.Objective(0.2, 0.2)
@@ -77,7 +77,7 @@ def main() -> None:
 
     def step() -> dict[str, jax.Array]:
         nonlocal state
-        state, metrics = rl.accumulated_update(state, c, tx, objective, [batch] * a.microbatches, compute)
+        state, metrics = rl.train_step(state, c, tx, objective, [batch] * a.microbatches, compute)
         return metrics
 
     found = times(step, a.repeats)

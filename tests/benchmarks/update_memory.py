@@ -70,7 +70,7 @@ def main() -> None:
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
     moments = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.opt_state))
     objective, compute = rl.Objective(0.2, 0.2), rl.Compute(remat=a.remat)
-    sums = rl.no_sums(state.params, objective, mesh)
+    sums = rl.shape_of_sums(state.params, objective, mesh)
     traced = updates.accumulate.trace(state.params, config, objective, compute, batch, sums)
     # The optimizer's moments lie beside this program, which is not given them.
     report(f"gradient of 1 x {a.places}", traced, target.platform, 2 * size)

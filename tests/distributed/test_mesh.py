@@ -91,11 +91,11 @@ def test_each_device_packs_its_own_answers_and_no_hidden_state_travels_for_it(pa
 
 def test_sharded_update_equals_that_of_one_device(params: object, sharded: object) -> None:
     tx = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=1), 10)
-    rows = log_probs.answer_rows(PAIRS, 9)
-    one, found = rl.supervised_update(rl.init_state(params, tx), MODEL, tx, rows)
+    batch = rl.supervised_batch(log_probs.answer_rows(PAIRS, 9))
+    one, found = rl.train_step(rl.init_state(params, tx), MODEL, tx, None, [batch])
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    spread = jax.device_put(rows, rows_sharding(mesh))
-    many, also = rl.supervised_update(rl.init_state(sharded, tx), MODEL, tx, spread)
+    spread = jax.device_put(batch, rows_sharding(mesh))
+    many, also = rl.train_step(rl.init_state(sharded, tx), MODEL, tx, None, [spread])
     np.testing.assert_allclose(also["loss"], found["loss"], rtol=1e-5)
     np.testing.assert_allclose(also["grad_norm"], found["grad_norm"], rtol=1e-4)
     assert int(one.step) == int(many.step) == 1
@@ -105,11 +105,12 @@ def test_sharded_update_equals_that_of_one_device(params: object, sharded: objec
 def test_updates_compile_once(params: object, shape: tuple[int, int, int] | None) -> None:
     tx = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=1), 10)
     state = rl.init_state(placed(params, MODEL, shape) if shape else params, tx)
-    before = rl.supervised_update._cache_size()
-    rows = jax.device_put(log_probs.answer_rows(PAIRS, 9), rows_sharding(mesh_of(state.params)))
+    before = rl.single_batch_step._cache_size()
+    batch = rl.supervised_batch(log_probs.answer_rows(PAIRS, 9))
+    batch = jax.device_put(batch, rows_sharding(mesh_of(state.params)))
     for _ in range(3):
-        state, _ = rl.supervised_update(state, MODEL, tx, rows)
-    assert rl.supervised_update._cache_size() == before + 1
+        state, _ = rl.train_step(state, MODEL, tx, None, [batch])
+    assert rl.single_batch_step._cache_size() == before + 1
 
 
 def test_sharded_sampler_gives_its_tokens_the_log_probs_of_one_device(params: object, sharded: object) -> None:

@@ -52,7 +52,7 @@ def answers(vocab: int = GROUPED.vocab_size, groups: dict = GROUPS, places: tupl
 
 def gradient(params, config, batches, compute=None, lora=None, base=None):
     compute = compute or rl.Compute()
-    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), rl.no_sums(params, OBJECTIVE))
+    sums = rl.zero_sums(params, OBJECTIVE)
     for batch in batches:
         sums = program.accumulate(params, config, OBJECTIVE, compute, batch, sums, lora, base)
     return sums
@@ -99,7 +99,7 @@ def test_loss_gradient_and_metrics_are_those_of_one_row_an_answer(params, expect
     # Layers are made again and logits chosen in the first two, as jobs do; everything is kept in the others.
     compute = rl.Compute()
     if len(parts) == 1:
-        compute = rl.Compute("layers", packed=log_probs.packed_positions(GROUPED, parts[0].rows.answer_BT, 1))
+        compute = rl.Compute("layers", logit_positions=log_probs.packed_positions(GROUPED, parts[0].rows.answer_BT, 1))
     assert_equal(gradient(params, GROUPED, parts, compute), expected)
 
 

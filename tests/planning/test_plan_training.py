@@ -31,7 +31,7 @@ def test_updates_of_recipes_have_the_state_that_training_has() -> None:
     tx = rl.optimizer(s.arms["grpo"].rl.optimizer, 10)
     for lora in (None, rl.Lora(2, 4.0)):
         params, compute = init_params(model, jax.random.key(0)), rl.Compute()
-        _, real = learner.begin(params, model, tx, compute, False, "", lora, seed=0)
+        _, real = learner.begin(params, model, tx, compute, "", lora, seed=0)
         planned = job._state(model, mesh, tx, "", lora)
         assert jax.tree.structure(real) == jax.tree.structure(planned)
         for x, y in zip(jax.tree.leaves(real), jax.tree.leaves(planned), strict=True):

@@ -73,31 +73,30 @@ def test_the_comparison_above_notices_when_one_shards_gradient_is_dropped(
 
 def test_an_accumulated_packed_step_is_the_unsplit_one_metrics_included() -> None:
     params, batch, tx = init_params(WIDE, jax.random.key(0)), whole_step(), optax.sgd(0.1)
-    whole, expected = rl.policy_update(rl.init_state(params, tx), WIDE, tx, OBJECTIVE, batch)
+    whole, expected = rl.train_step(rl.init_state(params, tx), WIDE, tx, OBJECTIVE, [batch])
     programs = program.accumulate._cache_size(), program.apply._cache_size()
     split, found = rl.init_state(params, tx), {}
     parts = rl.microbatches(batch, 2, 16)
     assert len(parts) == 3
     # Logits of the microbatches at the places of answer tokens alone, of the whole everywhere.
-    compute = rl.Compute(packed=max(packed_positions(WIDE, part.rows.answer_BT, 1) for part in parts))
-    assert compute.packed < 2 * 16
-    split, found = rl.accumulated_update(split, WIDE, tx, OBJECTIVE, parts, compute)
+    compute = rl.Compute(logit_positions=max(packed_positions(WIDE, part.rows.answer_BT, 1) for part in parts))
+    assert compute.logit_positions < 2 * 16
+    split, found = rl.train_step(split, WIDE, tx, OBJECTIVE, parts, compute)
     assert {name: float(x) for name, x in found.items()} == pytest.approx(
         {name: float(x) for name, x in expected.items()}, rel=1e-4, abs=1e-6
     )
     assert float(expected["clipped"]) > 0
     changes = (jax.tree.map(lambda x, old: np.asarray(x) - old, s.params, params) for s in (split, whole))
     assert max(relative_errors(*changes)) < 1e-4
-    rl.accumulated_update(split, WIDE, tx, OBJECTIVE, parts, compute)
+    rl.train_step(split, WIDE, tx, OBJECTIVE, parts, compute)
     assert (program.accumulate._cache_size(), program.apply._cache_size()) == (programs[0] + 1, programs[1] + 1)
 
 
 def test_an_accumulated_supervised_step_is_the_unsplit_one() -> None:
     params, batch, tx = init_params(WIDE, jax.random.key(0)), whole_step(), optax.sgd(0.1)
-    answer = batch.rows.answer_BT
-    weighed = rl.SupervisedBatch(batch.rows, (answer / answer.sum()).astype(np.float32))
-    whole, expected = rl.supervised_update(rl.init_state(params, tx), WIDE, tx, batch.rows)
-    split, found = rl.accumulated_update(rl.init_state(params, tx), WIDE, tx, None, rl.microbatches(weighed, 2, 16))
+    batch = rl.supervised_batch(batch.rows)
+    whole, expected = rl.train_step(rl.init_state(params, tx), WIDE, tx, None, [batch])
+    split, found = rl.train_step(rl.init_state(params, tx), WIDE, tx, None, rl.microbatches(batch, 2, 16))
     assert found.keys() == expected.keys()
     np.testing.assert_allclose([float(found[k]) for k in found], [float(expected[k]) for k in found], rtol=1e-5)
     changes = (jax.tree.map(lambda x, old: np.asarray(x) - old, s.params, params) for s in (split, whole))
@@ -109,7 +108,7 @@ def test_float32_weights_of_a_bfloat16_model_keep_changes_that_bfloat16_would_lo
     params = init_params(config, jax.random.key(0))
     state = rl.init_state(params, tx, "float32")
     for _ in range(2):
-        state, metrics = rl.policy_update(state, config, tx, OBJECTIVE, whole_step())
+        state, metrics = rl.train_step(state, config, tx, OBJECTIVE, [whole_step()])
     assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
     leaves = zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True)
     moved = [float(jnp.max(jnp.abs(new - old.astype(jnp.float32)))) for new, old in leaves]
@@ -126,8 +125,8 @@ def test_float32_weights_of_a_bfloat16_model_keep_changes_that_bfloat16_would_lo
 
 def test_logits_are_chosen_where_the_vocabulary_is_wide_enough_to_pay_for_it() -> None:
     batch = whole_step()
-    assert rl.Compute().packed_for(WIDE, [batch], 1).packed is None
+    assert rl.Compute().at_answers(WIDE, [batch], 1).logit_positions is None
     wide = replace(WIDE, vocab_size=4096)
-    chosen = rl.Compute(held=2**16).packed_for(wide, [batch, batch], 1).packed
+    chosen = rl.Compute(max_live_logits=2**16).at_answers(wide, [batch, batch], 1).logit_positions
     answers = int(batch.rows.answer_BT.sum())
     assert answers <= chosen <= answers + 16 < batch.rows.answer_BT.size

@@ -36,8 +36,8 @@ def test_a_step_moves_adapters_against_the_gradient_of_the_merged_weights() -> N
     params, (_, batch) = random_params(GROUPED), batch_of([(3, 5), (2, 6), (4, 4)], 8)
     adapters, tx = rl.init_adapters(GROUPED, LORA, jax.random.key(0)), optax.sgd(1.0)
     state = rl.init_state(adapters, tx)
-    state, _ = rl.accumulated_update(state, GROUPED, tx, OBJECTIVE, [batch], lora=LORA, base=params)
-    full, _ = rl.accumulated_update(rl.init_state(params, tx), GROUPED, tx, OBJECTIVE, [batch])
+    state, _ = rl.train_step(state, GROUPED, tx, OBJECTIVE, [batch], lora=LORA, base=params)
+    full, _ = rl.train_step(rl.init_state(params, tx), GROUPED, tx, OBJECTIVE, [batch])
     for number, layer in enumerate(adapters["layers"]):
         for name, pair in layer.items():
             # d loss / d b = scale a^T (d loss / d W); d loss / d a = 0 while b is 0.

@@ -90,10 +90,10 @@ def test_states_lie_on_a_mesh_and_updates_compile_once(kind: str) -> None:
     params = jax.device_put(params, parameter_shardings(parameter_specs(config), mesh))
     tx = rl.optimizer(rl.OptimizerConfig(1e-2, kind=kind), 5)
     state = rl.init_state(params, tx)
-    before = rl.supervised_update._cache_size()
-    rows = jax.device_put(answer_rows([((2, 3), (5, 7, 9))] * 8, 6), rows_sharding(mesh))
+    before = rl.single_batch_step._cache_size()
+    batch = jax.device_put(rl.supervised_batch(answer_rows([((2, 3), (5, 7, 9))] * 8, 6)), rows_sharding(mesh))
     seen = []
     for _ in range(4):
-        state, metrics = rl.supervised_update(state, config, tx, rows)
+        state, metrics = rl.train_step(state, config, tx, None, [batch])
         seen.append(float(metrics["loss"]))
-    assert rl.supervised_update._cache_size() == before + 1 and seen[-1] < seen[0]
+    assert rl.single_batch_step._cache_size() == before + 1 and seen[-1] < seen[0]

@@ -62,7 +62,7 @@ def slow_surrogate(logps, behaviours, advantages, clip):
 
 
 def policy_gradient(params, batch):
-    state, metrics = rl.policy_update(rl.init_state(params, KEEP), SHALLOW, KEEP, OBJECTIVE, batch)
+    state, metrics = rl.train_step(rl.init_state(params, KEEP), SHALLOW, KEEP, OBJECTIVE, [batch])
     return state.opt_state, metrics
 
 
@@ -141,7 +141,7 @@ def test_supervised_gradient_equals_finite_differences():
         return -np.concatenate(numpy_answer_logps(exact, SHALLOW_TIED, pairs)).mean()
 
     state = rl.init_state(params, KEEP_AND_LEARN)
-    state, metrics = rl.supervised_update(state, SHALLOW_TIED, KEEP_AND_LEARN, batch.rows)
+    state, metrics = rl.train_step(state, SHALLOW_TIED, KEEP_AND_LEARN, None, [rl.supervised_batch(batch.rows)])
     assert metrics["loss"] == pytest.approx(loss(in_float64(params)), rel=1e-5)
     assert_gradient_equals_finite_differences(state.opt_state[0], params, loss)
 
@@ -149,12 +149,12 @@ def test_supervised_gradient_equals_finite_differences():
 def test_training_is_bitwise_repeatable_lowers_the_loss_and_leaves_the_callers_parameters_alone():
     params = jax.tree.map(jnp.asarray, random_params(SHALLOW_TIED))
     before = jax.tree.map(np.array, params)
-    rows = batch_of(SHALLOW_TIED, behaviour_shift=0.0)[1].rows
+    shown = rl.supervised_batch(batch_of(SHALLOW_TIED, behaviour_shift=0.0)[1].rows)
 
     def train():
         state, seen = rl.init_state(params, KEEP_AND_LEARN), []
         for _ in range(25):
-            state, metrics = rl.supervised_update(state, SHALLOW_TIED, KEEP_AND_LEARN, rows)
+            state, metrics = rl.train_step(state, SHALLOW_TIED, KEEP_AND_LEARN, None, [shown])
             seen.append(float(metrics["loss"]))
         return state, seen
 

@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 from rlvr_limit import checkpoint, rl
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, init_params
-from rlvr_limit.rl.update import Compute, accumulate, no_sums
 from rlvr_limit.study.recipes import Reinforced
 from rlvr_limit.tokenizer import load_tokenizer
 from tests.support.tokenizer_files import write_qwen2
@@ -94,8 +93,8 @@ def test_grpo_has_the_loss_and_the_gradient_of_trl(tmp_path: Path, kl: float) ->
     # As a run lays it out: the answers of a group behind one prompt.
     batch = rl.behind_prompts(batch, LONG, NEW)
     assert len(batch.rows.length_P) == PROMPTS
-    sums = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), no_sums(params, recipe.objective))
-    found = accumulate(params, shape, recipe.objective, Compute(), batch, sums)
+    sums = rl.zero_sums(params, recipe.objective)
+    found = rl.accumulate(params, shape, recipe.objective, rl.Compute(), batch, sums)
 
     deviation = reward_PG.std(axis=1, ddof=1, keepdims=True)
     theirs = ((reward_PG - reward_PG.mean(axis=1, keepdims=True)) / (deviation + 1e-4)).reshape(-1)

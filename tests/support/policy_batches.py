@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -73,7 +72,7 @@ def sent(batch: rl.PolicyBatch, params: dict) -> rl.PolicyBatch:
 
 
 def gradient(params: dict, parts: list[rl.PolicyBatch]) -> dict:
-    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), rl.no_sums(params, OBJECTIVE))
+    sums = rl.zero_sums(params, OBJECTIVE)
     for part in parts:
         sums = program.accumulate(params, WIDE, OBJECTIVE, rl.Compute(), sent(part, params), sums)
     return jax.tree.map(fetch, sums.gradient)
@@ -92,5 +91,5 @@ def trained(params: dict, parts: list[rl.PolicyBatch]) -> list[np.ndarray]:
     before = [fetch(x) for x in jax.tree.leaves(state.params)]
     for _ in range(STEPS):
         batches = [sent(part, params) for part in parts]
-        state, _ = rl.accumulated_update(state, WIDE, SGD, OBJECTIVE, batches)
+        state, _ = rl.train_step(state, WIDE, SGD, OBJECTIVE, batches)
     return [fetch(x) - old for x, old in zip(jax.tree.leaves(state.params), before, strict=True)]

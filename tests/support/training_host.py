@@ -47,7 +47,7 @@ def begun(here: Mesh) -> tuple[learner.Learner, rl.TrainState]:
         init_params(step.WIDE, jax.random.key(0)), parameter_shardings(parameter_specs(step.WIDE), here)
     )
     params = learner.spread(params, step.WIDE, mesh_of_all_hosts(here))
-    return learner.begin(params, step.WIDE, TX, rl.Compute(), True, "", None, 0, here)
+    return learner.begin(params, step.WIDE, TX, rl.Compute(), "", None, 0, here)
 
 
 def numbered(values: object) -> dict[str, np.ndarray]:

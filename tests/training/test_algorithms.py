@@ -131,11 +131,11 @@ def step_of(trained: Study, arm: str, monkeypatch: pytest.MonkeyPatch) -> tuple[
     start = loop._start(trained, arm, "base")
     caught: Caught = []
 
-    def keep(policy: Any, config: Any, tx: Any, objective: Any, batch: Any, *_: Any) -> tuple[Any, dict[str, float]]:
-        caught.append((jax.tree.map(np.asarray, batch), objective))
+    def keep(policy: Any, config: Any, tx: Any, objective: Any, batches: Any, *_: Any) -> tuple[Any, dict[str, float]]:
+        caught.append((jax.tree.map(np.asarray, batches[0]), objective))
         return policy, dict.fromkeys((*rl_step.FIRST, *rl_step.MEAN), 0.0)
 
-    monkeypatch.setattr(rl, "policy_update", keep)
+    monkeypatch.setattr(rl, "train_step", keep)
     step, state, _ = rl_step.begin(trained, arm, recipe, start)
     return caught, step(1, state)[1], start
 
@@ -330,14 +330,14 @@ def test_loss_that_is_no_number_stops_a_run_and_the_last_good_state_is_kept(
     trained: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = from_base(trained, steps=3, save_at=(1, 3))
-    real, calls = rl.policy_update, []
+    real, calls = rl.train_step, []
 
     def spoilt(*args: Any) -> tuple[Any, dict[str, Any]]:
         state, found = real(*args)
         calls.append(0)
         return state, found | {"loss": jnp.nan if len(calls) > MINIBATCHES else found["loss"]}
 
-    monkeypatch.setattr(rl, "policy_update", spoilt)
+    monkeypatch.setattr(rl, "train_step", spoilt)
     line = refused(config, rows=2)
     root = prepare(config).root
     assert line == f"arm arm, step 2: loss is nan; the state after step 1 is kept in {root / 'train/arm/states'}"

@@ -161,7 +161,7 @@ def test_adapters_alone_are_trained_from_answers_in_segments_and_exports_hold_th
     model, lora = whole.setups["grpo"].model, whole.settings.arms["grpo"].rl.lora
     base = checkpoint.load_hf(folders / "base", model, whole.mesh)
     tx = rl.optimizer(whole.settings.arms["grpo"].rl.optimizer, STEPS * 2)
-    trained, fresh = learner.begin(base, model, tx, rl.Compute(), True, "", lora, whole.settings.seed)
+    trained, fresh = learner.begin(base, model, tx, rl.Compute(), "", lora, whole.settings.seed)
     with contextlib.closing(checkpoint.TrainCheckpoints(whole.root / "train/grpo/states")) as states:
         done, state = states.restore(fresh)
     assert done == STEPS
@@ -208,7 +208,7 @@ def test_answers_without_a_verdict_are_counted_by_name_and_teach_nothing(
         caught.append(jax.tree.map(np.asarray, batches[0]))
         return policy, dict.fromkeys((*rl_step.FIRST, *rl_step.MEAN), 0.0)
 
-    monkeypatch.setattr(rl, "accumulated_update", keep)
+    monkeypatch.setattr(rl, "train_step", keep)
     start = loop._start(study, "grpo", "base")
     with contextlib.ExitStack() as stack:
         pool, recipe = loop._pool(study, stack), study.settings.arms["grpo"].rl
