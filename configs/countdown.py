@@ -30,34 +30,29 @@ def get_config() -> ConfigDict:
     )
     config.task = {
         "numbers": 4,
-        "low": 1,
         "high": 20,
-        "max_value": 99,
         "targets": (24, 48),
-        "guess_max": 0.004,
         "train_guess_max": 0.03,
-        "eval_problems": 96,
         "train_problems": 4000,
-        "one_in": 4,
     }
     config.model = {"width": 128, "layers": 3, "heads": 4, "kv_heads": 2, "head_width": 32, "ffn_width": 256}
-    config.sampling = {"n": 128, "adaptive": 0, "max_tokens": 18, "temperature": 1.0, "top_p": 1.0}
-    config.report = {"k": 128}
+    config.sampling.max_tokens = 18
+    config.report.k = 128
+    config.engine.update({"max_num_seqs": 512, "steps_per_call": 9, "page_size": 18, "max_prompt_len": 7})
+    config.score.tokens = 12_800
     config.arms = {
         "base": {
             "label": "base",
             "group": "base",
-            "weights": "",
             "pretrain": {"steps": 1800, "batch": 64, "right": 0.45, "optimizer": adam(3e-3, 50, "cosine")},
         },
         "grpo": {
             "label": "GRPO",
             "group": "rl",
-            "weights": "",
-            "rl": base.reinforced("base", 40, (2, 5, 40), adam(3e-4, 5, "constant")),
+            "rl": {"start": "base", "steps": 40, "save_at": (2, 5, 40), "optimizer": adam(3e-4, 5)},
         },
-        "distilled": {"label": "distilled", "group": "distilled", "weights": "", "sft": further(right=1.0)},
-        "control": {"label": "control", "group": "control", "weights": "", "sft": further(right=0.45)},
+        "distilled": {"label": "distilled", "group": "distilled", "sft": further(right=1.0)},
+        "control": {"label": "control", "group": "control", "sft": further(right=0.45)},
     }
     return config
 

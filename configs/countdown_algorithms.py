@@ -12,7 +12,7 @@ Only truncated answers are overlong: the rules alone decide how long a right ans
 
 from ml_collections import ConfigDict
 
-from configs import base, countdown
+from configs import countdown
 from configs.base import adam
 
 LABELS = {
@@ -31,7 +31,6 @@ LABELS = {
 
 CHANGES = {
     "grpo": {"save_at": (5, 20, 40)},
-    "ppo": {"gae_lambda": 1.0, "value_clip": 0.5},
     "pass_at_k": {"pass_k": 4},
     "grpo_kl": {"algorithm": "grpo", "kl": 0.001},
     "grpo_8": {"algorithm": "grpo", "answers": 8},
@@ -60,8 +59,8 @@ def study(name: str, title: str, arms: tuple[str, ...]) -> ConfigDict:
 
 def arm(name: str) -> dict:
     """One algorithm from the base: what all share, and what CHANGES says of it."""
-    recipe = {"algorithm": name, "answers": 16, "save_at": (40,)} | CHANGES.get(name, {})
+    recipe = {"start": "base", "steps": 40, "optimizer": adam(3e-4, 5), "algorithm": name, "answers": 16}
+    recipe |= {"save_at": (40,)} | CHANGES.get(name, {})
     if recipe["algorithm"] == "ppo":
-        recipe["value_optimizer"] = adam(1e-3, 5, "constant")
-    recipe = base.reinforced("base", 40, optimizer=adam(3e-4, 5, "constant"), **recipe)
-    return {"label": LABELS[name], "group": "rl", "weights": "", "rl": recipe}
+        recipe["value_optimizer"] = adam(1e-3, 5)
+    return {"label": LABELS[name], "group": "rl", "rl": recipe}

@@ -24,7 +24,6 @@ def get_config() -> ConfigDict:
     config.arms.rules = {
         "label": "knows the rules only",
         "group": "other",
-        "weights": "",
         "prompt": "answer_only",
         "pretrain": {"steps": 1800, "batch": 64, "right": 0.0, "optimizer": base.adam(3e-3, 50, "cosine")},
     }

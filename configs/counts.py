@@ -7,28 +7,20 @@ One line for each problem and arm: n samples drawn, correct of them right. n may
 curve ends at the fewest samples its arm has.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
+
+from rlvr_limit.settings import CountsSettings
 
 
 def get_config() -> ConfigDict:
     """Only what the counts job reads."""
-    return ConfigDict(
-        {
-            "job": "counts",
-            "workdir": "",  # where the page goes; "": runs/counts/<name of the file>
-            "title": "",  # "": the name of the file
-            "purpose": "What two or more models solve with k tries, from counts of right answers alone.",
-            "caveat": (
-                "Made from counts of right answers and nothing else: whether the arms were sampled under the same "
-                "conditions, how answers were graded and what guessing reaches is for the reader to find out. The "
-                "bands speak of other problems of the same kind, not of other training runs."
-            ),
-            "counts": {
-                "path": "",
-                "base": "",  # the arm that the others are held against; "": the first in the file
-                "rl": "",  # the arm to tell about first; "": the last in the file
-                "guess": 0.0,  # chance that one guess is right, such as 0.001 for AIME; 0: not known
-            },
-            "report": {"k": 0},
-        }
+    config = ConfigDict(dataclasses.asdict(CountsSettings()))
+    config.purpose = "What two or more models solve with k tries, from counts of right answers alone."
+    config.caveat = (
+        "Made from counts of right answers and nothing else: whether the arms were sampled under the same conditions, "
+        "how answers were graded and what guessing reaches is for the reader to find out. The bands speak of other "
+        "problems of the same kind, not of other training runs."
     )
+    return config

@@ -17,9 +17,9 @@ def get_config() -> ConfigDict:
     )
     config.sampling.max_tokens = 1024
     config.arms.base = base.arm("Qwen2.5-0.5B", "base", "Qwen/Qwen2.5-0.5B", "qwen_boxed")
-    sizes = {"prompts": 64, "answers": 8, "minibatches": 4, "data": ("gsm8k_train",)}
+    sizes = {"answers": 8, "data": ("gsm8k_train",)}
     sizes["limits"] = base.limits(config.sampling.max_tokens)
     config.training.update({"tokens": 16_384, "remat": "products", "param_dtype": "float32"})
-    recipe = base.reinforced("base", 200, (50, 200), base.adam(1e-6, 10), **sizes)
+    recipe = {"start": "base", "steps": 200, "save_at": (50, 200), "optimizer": base.adam(1e-6, 10), **sizes}
     config.arms.grpo = base.trained("GRPO", "qwen_boxed", recipe)
     return config

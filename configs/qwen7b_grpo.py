@@ -26,6 +26,7 @@ def study(algorithm: str, label: str, save_at: tuple = (150,), **changes) -> Con
     sizes["limits"] = base.limits(config.sampling.max_tokens)
     config.training.update({"tokens": 16_384, "remat": "layers", "param_dtype": "float32"})
     optimizer = base.adam(1e-6, 10) | {"kind": "adamw_bf16"}
-    recipe = base.reinforced("base", max(save_at), save_at, optimizer, algorithm=algorithm, **{**sizes, **changes})
+    recipe = {"start": "base", "steps": max(save_at), "save_at": save_at, "optimizer": optimizer}
+    recipe |= {"algorithm": algorithm, **sizes, **changes}
     config.arms[algorithm] = base.trained(label, "verl_r1", recipe)
     return config

@@ -1,11 +1,11 @@
-"""The nouns every module shares: frozen records, no jax, no behaviour."""
+"""The nouns every module shares: frozen records and the ranges of their fields; no jax."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any
 
 
 class UserError(Exception):
@@ -53,18 +53,63 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class SamplingParams:
-    """How tokens are drawn: temperature first, then top-k, then top-p of what is left, then min-p.
+class AtLeast:
+    """A range of numbers, as all ranges declared beside a field: `n: Annotated[int, AtLeast(1)] = 8`."""
 
-    top_k keeps the k likeliest tokens (0: all), min_p those of at least min_p times the likeliest one's probability.
-    """
+    least: float
 
-    temperature: float = 1.0
-    top_p: float = 1.0
+    def __contains__(self, value: float) -> bool:
+        return value >= self.least
+
+    def __str__(self) -> str:
+        return f"at least {self.least}"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A range of numbers between two ends, with square brackets at an end that belongs to it: "(0, 1]"."""
+
+    text: str
+
+    def __contains__(self, value: float) -> bool:
+        low, high = map(float, self.text[1:-1].split(","))
+        above = value >= low if self.text[0] == "[" else value > low
+        return above and (value <= high if self.text[-1] == "]" else value < high)
+
+    def __str__(self) -> str:
+        return f"in {self.text}"
+
+
+class OneOf(tuple[str, ...]):
+    """A range of names."""
+
+    def __new__(cls, *names: str) -> OneOf:
+        return super().__new__(cls, names)
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(name or repr(name) for name in self)}"
+
+
+RANGES = (AtLeast, Interval, OneOf)
+
+
+@dataclass(frozen=True)
+class TokenSampling:
+    """How a token is drawn: temperature first, then top-k, then top-p of what is left, then min-p."""
+
+    temperature: Annotated[float, AtLeast(0)] = 1.0  # 0: always the likeliest token
+    top_p: Annotated[float, Interval("(0, 1]")] = 1.0  # the likeliest tokens that have this probability together
+    _: KW_ONLY
+    top_k: Annotated[int, AtLeast(0)] = 0  # the k likeliest tokens; 0: all
+    min_p: Annotated[float, Interval("[0, 1]")] = 0.0  # tokens of at least min_p times the likeliest one's probability
+
+
+@dataclass(frozen=True)
+class SamplingParams(TokenSampling):
+    """How an answer is drawn: its tokens, and where it ends."""
+
     max_tokens: int = 32
     stop_tokens: tuple[int, ...] = ()
-    top_k: int = 0
-    min_p: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ PLANTED: dict[Callable[[str, str], list[str]], tuple[list[tuple[str, str]], list
             ("rlvr_limit/engine/rollout.py", "from rlvr_limit.grading.countdown import grade"),
             ("rlvr_limit/engine/engine.py", "from . import programs\nfrom rlvr_limit.engine import programs"),
             ("rlvr_limit/training/loop.py", "from ..rl import losses\nfrom rlvr_limit.study import arms"),
-            ("main.py", "from rlvr_limit.study import schema"),
+            ("main.py", "from rlvr_limit.settings import schema"),
             ("tests/test_x.py", "import main"),
         ],
     ),
@@ -79,7 +79,7 @@ PLANTED: dict[Callable[[str, str], list[str]], tuple[list[tuple[str, str]], list
             ("kernels/x.py", "import ml_collections.config_dict"),
         ],
         [
-            ("rlvr_limit/study/schema.py", "from ml_collections import ConfigDict"),
+            ("rlvr_limit/settings/command_line.py", "from ml_collections import ConfigDict"),
             ("configs/base.py", "import ml_collections"),
         ],
     ),
@@ -221,7 +221,7 @@ def test_the_house_has_no(check):
 
 def test_every_file_of_the_house_is_looked_at():
     files = all_files()
-    assert {"main.py", "rlvr_limit/types.py", "rlvr_limit/study/schema.py", "tests/test_floors.py"} <= files.keys()
+    assert {"main.py", "rlvr_limit/types.py", "rlvr_limit/settings/schema.py", "tests/test_floors.py"} <= files.keys()
     rooms = {room(path) for path in files if path.startswith("rlvr_limit/") and path != "rlvr_limit/__init__.py"}
     assert rooms == FLOORS.keys() - {"main"}
 
@@ -239,7 +239,7 @@ def test_main_stays_under_60_lines():
             ("rlvr_limit.engine.engine", "rlvr_limit.engine.programs", "rlvr_limit.models"),
         ),
         ("rlvr_limit.distributed.mesh", ("rlvr_limit.passk", "rlvr_limit.rl")),
-        ("rlvr_limit.study.schema", ("jax",)),
+        ("rlvr_limit.settings.command_line", ("jax",)),
     ],
 )
 def test_importing_a_room_does_not_bring(module, strangers):

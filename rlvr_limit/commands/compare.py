@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
 from rlvr_limit import records
 from rlvr_limit.evaluation.grade import grade_missing
 from rlvr_limit.evaluation.results import write_report
 from rlvr_limit.evaluation.sample import sample_missing
 from rlvr_limit.evaluation.score import score_missing
+from rlvr_limit.settings import Settings
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.training.loop import train_missing
 
 
-def run(config: ConfigDict) -> None:
+def run(settings: Settings) -> None:
     """The compare job. Stages meet in files only, so each goes on where an earlier run of it was stopped."""
-    study = prepare(config)
+    study = prepare(settings)
     if study.hosts.is_first:
         print(f"run folder: {study.root}", flush=True)
     train_missing(study)

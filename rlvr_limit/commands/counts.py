@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
-from rlvr_limit.evaluation.counts import CountsSettings, write_counts_report
-from rlvr_limit.study.schema import from_config
+from rlvr_limit.evaluation.counts import write_counts_report
+from rlvr_limit.settings import CountsSettings
 
 
-def run(config: ConfigDict) -> None:
+def run(settings: CountsSettings) -> None:
     """Prints curves, bands, categories and crossovers, and writes the page."""
-    write_counts_report(from_config(CountsSettings, config))
+    write_counts_report(settings)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
 from rlvr_limit.evaluation.grade import grade_missing
 from rlvr_limit.evaluation.review import write_review
+from rlvr_limit.settings import Settings
 from rlvr_limit.study.prepare import prepare
 
 
-def run(config: ConfigDict) -> None:
+def run(settings: Settings) -> None:
     """Grades again what an older grader judged; older verdicts stay on record. Prints what review/ says in short."""
-    study = prepare(config)
+    study = prepare(settings)
     grade_missing(study, again=True)
     if study.hosts.is_first:
         print("\n".join(write_review(study)))

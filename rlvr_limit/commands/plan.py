@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
 from rlvr_limit.planning.updates import print_plan
+from rlvr_limit.settings import Settings
 
 
-def run(config: ConfigDict) -> None:
+def run(settings: Settings) -> None:
     """Prints the plan. Raises UserError, one line, for what fits nowhere."""
-    print_plan(config)
+    print_plan(settings)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
 from rlvr_limit.evaluation.results import write_report
+from rlvr_limit.settings import Settings
 from rlvr_limit.study.prepare import prepare
 
 
-def run(config: ConfigDict) -> None:
+def run(settings: Settings) -> None:
     """Needs no accelerator and no weights."""
-    study = prepare(config)
+    study = prepare(settings)
     if study.hosts.is_first:
         print(f"report: {write_report(study).absolute()}")
     study.hosts.close()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
 from rlvr_limit.evaluation.sample import sample_missing
+from rlvr_limit.settings import Settings
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.training.loop import train_missing
 
 
-def run(config: ConfigDict) -> None:
+def run(settings: Settings) -> None:
     """n samples of every arm and problem are on record when it returns.
 
     With sampling.adaptive the second stage is drawn only where the first one is graded.
     """
-    study = prepare(config)
+    study = prepare(settings)
     train_missing(study)
     sample_missing(study)
     study.hosts.close()

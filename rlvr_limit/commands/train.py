@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
+from rlvr_limit.settings import Settings
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.training.loop import train_missing
 
 
-def run(config: ConfigDict) -> None:
+def run(settings: Settings) -> None:
     """Every arm's weights are in the run folder when it returns."""
-    study = prepare(config)
+    study = prepare(settings)
     train_missing(study)
     study.hosts.close()

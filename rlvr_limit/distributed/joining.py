@@ -8,30 +8,14 @@ import re
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 from jax._src import cloud_tpu_init, distributed
 
 from rlvr_limit.distributed.hosts import START_SECONDS, Hosts, first_line
+from rlvr_limit.settings import HostsConfig
 from rlvr_limit.types import UserError, not_allowed
-
-
-@dataclass(frozen=True)
-class HostsConfig:
-    """Processes of one run: none of the first three where the launcher tells them (TPU pod, SLURM, Open MPI), or all.
-
-    coordinator is "address:port" of host 0, the same on every host; index counts from 0.
-    patience: seconds of silence after which a host counts as dead and others take over what it had leased.
-    hosts_per_replica: hosts that hold one replica of the sampler between them, where one is too small for it.
-    """
-
-    coordinator: str = ""
-    count: int = 0
-    index: int = -1
-    patience: float = 30.0
-    hosts_per_replica: int = 1
 
 
 def start(config: HostsConfig) -> Hosts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from rlvr_limit.settings import MeshConfig
 from rlvr_limit.types import UserError
 
 RULES = {
@@ -27,15 +28,6 @@ RULES = {
 """Logical axis -> the mesh axes it is cut over; an axis that is not named here lies whole on every device.
 
 rows are sequences; draws are the same rows where each device draws tokens from whole distributions."""
-
-
-@dataclass(frozen=True)
-class MeshConfig:
-    """Devices of a host along each axis: rows are spread over data x fsdp, parameters over fsdp x tensor."""
-
-    data: int = 1
-    fsdp: int = 1
-    tensor: int = 1
 
 
 AXES = ("data", "fsdp", "tensor")

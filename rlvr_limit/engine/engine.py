@@ -13,13 +13,13 @@ import numpy as np
 from kernels.decode_attention import Plan
 from rlvr_limit.distributed.mesh import mesh_of, placed
 from rlvr_limit.engine import plans, programs
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.requests import Request, check
 from rlvr_limit.engine.rows import Live, table
 from rlvr_limit.engine.scheduler import TRASH, Job, Round, Scheduler, Seat
 from rlvr_limit.engine.shapes import Shapes, shapes_of
 from rlvr_limit.engine.speculation import Pace, Siblings
 from rlvr_limit.models.decoder import ModelConfig, Params
+from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import Sample, UserError
 
 MOVED_PAGES = 8

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import jax
 import numpy as np
 
+from rlvr_limit.settings.schema import check_ranges
 from rlvr_limit.types import SamplingParams, UserError
 
 STOP_TOKENS = 4
@@ -65,11 +66,4 @@ def check(request: Request, max_prompt_len: int, max_tokens: int, vocab_size: in
         )
     if len(sampling.stop_tokens) > STOP_TOKENS:
         raise UserError(f"{where}: more than {STOP_TOKENS} stop tokens")
-    if not sampling.temperature >= 0:
-        raise UserError(f"{where}: temperature {sampling.temperature} is not 0 or more")
-    if not 0 < sampling.top_p <= 1:
-        raise UserError(f"{where}: top_p {sampling.top_p} is not above 0 and at most 1")
-    if sampling.top_k < 0:
-        raise UserError(f"{where}: top_k {sampling.top_k} is not 0 (off) or more")
-    if not 0 <= sampling.min_p <= 1:
-        raise UserError(f"{where}: min_p {sampling.min_p} is not in 0 (off) to 1")
+    check_ranges(sampling, f"{where}: ")

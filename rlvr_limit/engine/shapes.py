@@ -11,9 +11,9 @@ from kernels.decode_attention import Tiling, tiling
 from rlvr_limit.distributed.mesh import platform_of, row_devices
 from rlvr_limit.engine import plans, scheduler
 from rlvr_limit.engine.cache import Pool, empty_pool
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.requests import Request
 from rlvr_limit.models.decoder import ModelConfig
+from rlvr_limit.settings import EngineConfig
 
 REFERENCE_ROWS = 64
 SHORTEST_PREFILL = 64

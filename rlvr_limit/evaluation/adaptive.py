@@ -13,11 +13,12 @@ import numpy as np
 
 from rlvr_limit import passk, records
 from rlvr_limit.records.storage import Place
-from rlvr_limit.study.prepared import Evaluated, Study
+from rlvr_limit.study.arms import EvaluatedArm
+from rlvr_limit.study.prepared import Study
 from rlvr_limit.types import Problem
 
 
-def samples_wanted(study: Study, entry: Evaluated) -> Callable[[Problem], int]:
+def samples_wanted(study: Study, entry: EvaluatedArm) -> Callable[[Problem], int]:
     """How many samples of an arm each problem is to have, as far as its verdicts tell by now.
 
     n for all without sampling.adaptive; with it n only for problems whose first stage is graded and has no right one.
@@ -35,7 +36,7 @@ def samples_wanted(study: Study, entry: Evaluated) -> Callable[[Problem], int]:
     return lambda problem: study.n(problem) if graded[problem.id] == first and problem.id not in solved else first
 
 
-def second_stage(study: Study, entry: Evaluated, problems: Sequence[Problem]) -> passk.SecondStageCounts | None:
+def second_stage(study: Study, entry: EvaluatedArm, problems: Sequence[Problem]) -> passk.SecondStageCounts | None:
     """What the second stage of an arm drew for problems of one benchmark; None without sampling.adaptive.
 
     0 of 0 where the first stage has a right sample, whatever an earlier run may have drawn there.

@@ -10,7 +10,8 @@ from rlvr_limit.evaluation.score import score, unscored
 from rlvr_limit.models.decoder import Params
 from rlvr_limit.passk.entropy import token_entropy
 from rlvr_limit.records.storage import Place
-from rlvr_limit.study.prepared import Evaluated, Study
+from rlvr_limit.study.arms import EvaluatedArm
+from rlvr_limit.study.prepared import Study
 from rlvr_limit.types import CacheError
 
 ANSWERS = 256
@@ -20,7 +21,7 @@ EACH = 2
 """Answers to a problem of those, at least: one of a problem says nothing of the error."""
 
 
-def measure(study: Study, entry: Evaluated, params: Params) -> None:
+def measure(study: Study, entry: EvaluatedArm, params: Params) -> None:
     """Scores some answers of an arm under itself, into the records, and says in one line how far off they are."""
     hosts, arm = study.hosts, entry.name
     each = min(study.settings.score.answers, max(EACH, -(-ANSWERS // len(study.problems))))

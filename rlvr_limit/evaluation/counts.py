@@ -17,39 +17,13 @@ import numpy as np
 
 from rlvr_limit import passk, report
 from rlvr_limit.report.analysis import AgainstBase, Comparison, Findings, analyse
-from rlvr_limit.study.prepared import Report
+from rlvr_limit.settings import CountsSettings, CountsSource
 from rlvr_limit.types import UserError, not_allowed
 
 COLUMNS = ("problem", "arm", "n", "correct")
 PAPERS_K = 256
 ROUNDING = 1e-10
 INTEGER = re.compile(r"[+-]?[0-9]+")
-
-
-@dataclass(frozen=True)
-class CountsSource:
-    """Where the counts lie, and which arm is which ("": base is the first arm of the file, rl the last).
-
-    guess is the chance that one guess is right, the same for every problem; 0: not known.
-    """
-
-    path: str
-    base: str = ""
-    rl: str = ""
-    guess: float = 0.0
-
-
-@dataclass(frozen=True)
-class CountsSettings:
-    """A config of this job, frozen. workdir is where the page goes ("": runs/counts/<name of the file>)."""
-
-    job: str
-    workdir: str
-    title: str
-    purpose: str
-    caveat: str
-    counts: CountsSource
-    report: Report
 
 
 @dataclass(frozen=True)
@@ -231,8 +205,6 @@ def write_counts_report(s: CountsSettings) -> None:
     """Prints curves, bands, categories and crossovers of config.counts.path, and writes the page."""
     if not s.counts.path:
         raise UserError("config.counts.path is empty: name a CSV with the columns problem,arm,n,correct")
-    if not 0 <= s.counts.guess <= 1:
-        raise not_allowed("config.counts.guess", s.counts.guess, "in [0, 1], with 0 for not known")
     path = Path(s.counts.path).expanduser()
     results = results_of(s, path)
     folder = Path(s.workdir).expanduser() if s.workdir else Path("runs") / "counts" / path.stem

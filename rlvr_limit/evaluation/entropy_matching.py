@@ -19,8 +19,9 @@ from rlvr_limit.engine.rollout import rollout
 from rlvr_limit.passk.entropy import Entropy, token_entropy
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
+from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.matched_temperature import EntropyMatching, MatchingRound, read_matching, write_matching
-from rlvr_limit.study.prepared import Evaluated, Study
+from rlvr_limit.study.prepared import Study
 from rlvr_limit.types import Problem, SamplingParams, UserError
 
 ROUNDS = 8
@@ -36,7 +37,7 @@ SMALL = 1e-4
 """Smaller entropies are taken for this one, because of the logarithm."""
 
 
-def match(study: Study, entry: Evaluated, engine: Engine, stream: str) -> float:
+def match(study: Study, entry: EvaluatedArm, engine: Engine, stream: str) -> float:
     """Finds an arm's temperature, or goes on finding it; `engine` holds its weights, `stream` is this search's own.
 
     The search ends where the entropies' distance and two of its standard errors together are within match_within. Each
@@ -138,7 +139,7 @@ def entropy_of(samples: pa.Table) -> Entropy:
 
 
 def _sampled_entropy(
-    study: Study, entry: Evaluated, engine: Engine, temperature: float, answers: int, stream: str
+    study: Study, entry: EvaluatedArm, engine: Engine, temperature: float, answers: int, stream: str
 ) -> Entropy:
     setup = study.setups[entry.arm]
 

@@ -12,7 +12,9 @@ from rlvr_limit import records
 from rlvr_limit.grading.pool.pool import map_verdicts
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
-from rlvr_limit.study.prepared import Evaluated, Grading, Study, Task
+from rlvr_limit.settings import Grading
+from rlvr_limit.study.arms import EvaluatedArm
+from rlvr_limit.study.prepared import Study, Task
 from rlvr_limit.types import Problem, UserError, Verdict
 
 BATCH = 512
@@ -44,7 +46,7 @@ def verdict_row(arm: str, problem_id: str, index: int, grader: str, verdict: Ver
     }
 
 
-def _grade_arm(study: Study, entry: Evaluated, again: bool, verdicts: records.Writer) -> None:
+def _grade_arm(study: Study, entry: EvaluatedArm, again: bool, verdicts: records.Writer) -> None:
     arm, grader = entry.name, study.task.version
     have = records.existing(study.root, "verdicts", arm=arm, grader=grader)
     drawn = records.existing(study.root, "samples", arm=arm)

@@ -27,8 +27,9 @@ from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.folders import written
 from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.study import conditions
+from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.matched_temperature import read_matching
-from rlvr_limit.study.prepared import Evaluated, Study, benchmark_of
+from rlvr_limit.study.prepared import Study, benchmark_of
 from rlvr_limit.tasks.prompts import ANSWER_ONLY
 from rlvr_limit.types import Problem, Status, Stop, UserError
 
@@ -104,7 +105,7 @@ def results_of(study: Study, benchmark: str, problems: list[Problem], panel: str
 
 
 def _arm(
-    study: Study, entry: Evaluated, problems: list[Problem], judged: Judged
+    study: Study, entry: EvaluatedArm, problems: list[Problem], judged: Judged
 ) -> tuple[report.ArmResults, list[report.Example]]:
     n, place = study.first(problems[0]), {problem.id: i for i, problem in enumerate(problems)}
     columns = ["problem_id", "index", "stop", "text", "logp_model", "logp"]
@@ -237,7 +238,7 @@ def frequent_answers(problem_S: np.ndarray, verdicts: pa.Table, problems: int) -
     return tuple(shown)
 
 
-def _conditions(study: Study, entry: Evaluated, n: int) -> dict[str, str]:
+def _conditions(study: Study, entry: EvaluatedArm, n: int) -> dict[str, str]:
     setup, stated = study.setups[entry.arm], conditions.of(study, entry)
     arm = study.settings.arms[study.source(entry).arm]
     asked = records.read_manifest(study.root)["conditions"]["asked"][entry.arm]
@@ -267,7 +268,7 @@ def _conditions(study: Study, entry: Evaluated, n: int) -> dict[str, str]:
     return said
 
 
-def _comparison_notes(study: Study, entries: list[Evaluated]) -> tuple[str, ...]:
+def _comparison_notes(study: Study, entries: list[EvaluatedArm]) -> tuple[str, ...]:
     """What a reader must know of these arms' conditions. Raises UserError where they may not be compared."""
     notes = [*conditions.differences(study, entries), *conditions.same_arms(study, entries)]
     for entry in entries:

@@ -21,9 +21,10 @@ from rlvr_limit.evaluation.grade import verdict_row
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.progress import Progress
-from rlvr_limit.study import schema
+from rlvr_limit.settings import schema
+from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.conditions import weights_sha256
-from rlvr_limit.study.prepared import Evaluated, Study
+from rlvr_limit.study.prepared import Study
 from rlvr_limit.training.loop import load
 from rlvr_limit.types import Problem, SamplingParams, Stop, Verdict
 
@@ -79,7 +80,7 @@ def _longest(study: Study, model: ModelConfig) -> int:
     return max(study.sampling_params(setup, problem).max_tokens for setup in setups for problem in setup.problems)
 
 
-def _lacking(study: Study) -> Iterator[tuple[Evaluated, Work]]:
+def _lacking(study: Study) -> Iterator[tuple[EvaluatedArm, Work]]:
     """The arms of which samples are missing, each with what is missing. An arm comes after the one it is matched to."""
     for entry in sorted(study.evaluated, key=lambda e: bool(study.settings.arms[e.arm].sampling.match_entropy)):
         problems = {problem.id: problem for problem in study.setups[entry.arm].problems}
@@ -89,7 +90,7 @@ def _lacking(study: Study) -> Iterator[tuple[Evaluated, Work]]:
             yield entry, [(problems[name], [i for ends in mine for i in range(*ends)]) for name, mine in ranges]
 
 
-def _missing_ranges(study: Study, entry: Evaluated) -> list[tuple[str, list]]:
+def _missing_ranges(study: Study, entry: EvaluatedArm) -> list[tuple[str, list]]:
     """(problem, (start, stop) of each range of sample indices that are still to be drawn)."""
     existing = records.existing(study.root, "samples", arm=entry.name)
     ranges = []
@@ -100,7 +101,7 @@ def _missing_ranges(study: Study, entry: Evaluated) -> list[tuple[str, list]]:
     return ranges
 
 
-def identity(study: Study, entry: Evaluated, temperature: float) -> str:
+def identity(study: Study, entry: EvaluatedArm, temperature: float) -> str:
     """What an arm's random numbers derive from: its weights and how they are sampled, whatever the arm is called."""
     setup, weights = study.setups[entry.arm], weights_sha256(study, entry)
     assert weights, f"the weights of {entry.name} were not loaded before they are sampled"
@@ -108,7 +109,7 @@ def identity(study: Study, entry: Evaluated, temperature: float) -> str:
     return schema.digest([weights, schema.to_jsonable(s), sorted(setup.stop_tokens)])
 
 
-def temperature_of(study: Study, entry: Evaluated, engine: Engine) -> float:
+def temperature_of(study: Study, entry: EvaluatedArm, engine: Engine) -> float:
     """The temperature of an arm; where it is to be matched, it is found with the engine, which holds its weights."""
     own = study.setups[entry.arm].sampling.temperature
     if not study.settings.arms[entry.arm].sampling.match_entropy:
@@ -159,7 +160,7 @@ class _ArmWriter:
 
 def _sample_arm(
     study: Study,
-    entry: Evaluated,
+    entry: EvaluatedArm,
     engine: Engine,
     work: Work,
     lease: str,

@@ -14,7 +14,8 @@ from rlvr_limit.evaluation.score_inputs import ScoreInput
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import Params
 from rlvr_limit.records.progress import Progress
-from rlvr_limit.study.prepared import Evaluated, Study
+from rlvr_limit.study.arms import EvaluatedArm
+from rlvr_limit.study.prepared import Study
 from rlvr_limit.training.loop import load
 
 ROWS = 256
@@ -24,7 +25,7 @@ ROWS = 256
 class _Scoring(NamedTuple):
     """Texts of `arm` that `model` is to score still."""
 
-    model: Evaluated
+    model: EvaluatedArm
     arm: str
     todo: list[ScoreInput]
 
@@ -78,7 +79,7 @@ def _score_once(study: Study, turn: int) -> None:
                 study.notice.raise_if_preempted()
 
 
-def unscored(study: Study, model: Evaluated, whose: str, n: int) -> list[ScoreInput]:
+def unscored(study: Study, model: EvaluatedArm, whose: str, n: int) -> list[ScoreInput]:
     """Of the first n texts to each problem those that are not scored under the model."""
 
     def on_record() -> dict[str, list[int]]:
@@ -92,7 +93,7 @@ def unscored(study: Study, model: Evaluated, whose: str, n: int) -> list[ScoreIn
 
 
 def score(
-    study: Study, model: Evaluated, whose: str, todo: Sequence[ScoreInput], params: Params | None = None
+    study: Study, model: EvaluatedArm, whose: str, todo: Sequence[ScoreInput], params: Params | None = None
 ) -> Iterator[list[dict]]:
     """Rows of the scores table, some at a time, short answers first. params are the model's; None: to be loaded."""
     if not todo:

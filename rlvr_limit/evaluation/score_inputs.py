@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from rlvr_limit import records
-from rlvr_limit.study.prepared import Evaluated, Setup, Study
+from rlvr_limit.study.arms import EvaluatedArm
+from rlvr_limit.study.prepared import Setup, Study
 from rlvr_limit.tasks import references
 from rlvr_limit.types import Stop
 
@@ -33,7 +34,7 @@ def given_texts(study: Study) -> tuple[str, ...]:
     return solver + ((REFERENCES,) if study.settings.score.references else ())
 
 
-def texts_for(study: Study, whose: str, model: Evaluated, n: int) -> list[ScoreInput]:
+def texts_for(study: Study, whose: str, model: EvaluatedArm, n: int) -> list[ScoreInput]:
     """The first n texts to each problem, fewer where there are fewer, in a fixed order.
 
     Where text and model have one vocabulary, tokens and prompt are those that the text was drawn with. Else it is

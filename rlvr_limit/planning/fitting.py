@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 from jax.sharding import AbstractMesh, Mesh
 
-from rlvr_limit.distributed.mesh import MeshConfig
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.shapes import Shapes, own_pages, shapes_of
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import programs
 from rlvr_limit.planning.compiling import Compiled
 from rlvr_limit.planning.programs import Program
 from rlvr_limit.planning.workload import Workload
+from rlvr_limit.settings import EngineConfig, MeshConfig
 
 TRIES = 4
 MOST_DEVICES = 1024

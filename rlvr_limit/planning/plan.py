@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from jax.sharding import AbstractMesh, Mesh
 
-from rlvr_limit.distributed.mesh import REPLICA_AXIS, TRAINING_AXIS, MeshConfig, over_hosts
-from rlvr_limit.engine.config import EngineConfig
+from rlvr_limit.distributed.mesh import REPLICA_AXIS, TRAINING_AXIS, over_hosts
 from rlvr_limit.engine.shapes import Shapes
 from rlvr_limit.models.decoder import ModelConfig, parameter_count
 from rlvr_limit.planning import compiling, estimate, fitting, programs
@@ -18,6 +17,7 @@ from rlvr_limit.planning.compiling import Compiled
 from rlvr_limit.planning.programs import Program, Update
 from rlvr_limit.planning.targets import Target
 from rlvr_limit.planning.workload import Workload
+from rlvr_limit.settings import EngineConfig, MeshConfig
 from rlvr_limit.types import UserError, not_allowed
 
 Updates = Callable[[Mesh | AbstractMesh, int], Sequence[Update]]

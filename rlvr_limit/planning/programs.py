@@ -15,7 +15,6 @@ from kernels.draw import Rules
 from rlvr_limit.distributed.mesh import (
     AXES,
     REPLICA_AXIS,
-    MeshConfig,
     arrange_devices,
     over_hosts,
     parameter_shardings,
@@ -23,7 +22,6 @@ from rlvr_limit.distributed.mesh import (
     sharding,
 )
 from rlvr_limit.engine import plans, programs
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.engine import MOVED_PAGES
 from rlvr_limit.engine.requests import STOP_TOKENS
 from rlvr_limit.engine.scheduler import Scheduler
@@ -32,6 +30,7 @@ from rlvr_limit.models import decoder as decoder_model
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params, parameter_count
 from rlvr_limit.planning.estimate import Decoder
+from rlvr_limit.settings import EngineConfig, MeshConfig
 from rlvr_limit.types import UserError
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rlvr_limit.distributed.mesh import MeshConfig
 from rlvr_limit.planning import estimate
 from rlvr_limit.planning.compiling import Compiled
 from rlvr_limit.planning.plan import Plan
+from rlvr_limit.settings import MeshConfig
 
 
 def render(plan: Plan) -> str:

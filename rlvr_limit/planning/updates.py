@@ -11,21 +11,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh
-from ml_collections import ConfigDict
 
 from rlvr_limit import planning, rl
 from rlvr_limit.distributed.mesh import row_devices, shard_count, sharding
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models.decoder import ModelConfig, parameter_specs
 from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch, padded_length
 from rlvr_limit.planning import Benchmark, Program, Update, Workload
 from rlvr_limit.planning import programs as abstract
 from rlvr_limit.rl.lora import adapter_specs
-from rlvr_limit.study import schema
+from rlvr_limit.settings import EngineConfig, Reinforced, Settings, Supervised, Training, schema
+from rlvr_limit.study import recipes
+from rlvr_limit.study.arms import expand
 from rlvr_limit.study.checks import check
-from rlvr_limit.study.prepared import Settings, Training, expand
-from rlvr_limit.study.recipes import Reinforced, Supervised
 from rlvr_limit.tasks import countdown
 from rlvr_limit.tasks.benchmarks import BENCHMARKS
 from rlvr_limit.training import segments
@@ -100,12 +98,12 @@ def updates(
         _, state = _begun(model, mesh, s.training, recipe)
         parameters, optimizer = map(abstract.device_bytes, (state.params, state.opt_state))
         if isinstance(recipe, Supervised):
-            kept, beside = base if recipe.lora else 0, None
+            kept, beside = base if recipe.lora_rank else 0, None
             programs = _supervised(model, mesh, s.training, recipe, sum(places))
         else:
-            kept = base if recipe.lora or recipe.kl else 0
+            kept = base if recipe.lora_rank or recipe.kl else 0
             # On one host a state in the model's own dtype is what is sampled from; another one is copied.
-            is_sampled = hosts == 1 and not recipe.lora and s.training.param_dtype in ("", model.dtype)
+            is_sampled = hosts == 1 and not recipe.lora_rank and s.training.param_dtype in ("", model.dtype)
             beside = parameters + optimizer + kept - (parameters if is_sampled else 0)
             programs = _reinforced(model, mesh, s.training, recipe, places)
             programs += _segments(model, engine, mesh, s.training, recipe, places) if recipe.segment else ()
@@ -120,7 +118,7 @@ def _begun(
     """The optimizer of a recipe and the state that it begins from."""
     count = recipe.steps * (recipe.minibatches if isinstance(recipe, Reinforced) else 1)
     tx = rl.optimizer(recipe.optimizer, count)
-    return tx, _state(model, mesh, tx, training.param_dtype, recipe.lora)
+    return tx, _state(model, mesh, tx, training.param_dtype, recipes.adapters(recipe))
 
 
 def _supervised(
@@ -129,7 +127,7 @@ def _supervised(
     (tx, state), compute = _begun(model, mesh, training, recipe), rl.Compute(training.remat)
     size = _microbatch(mesh, training, places) if training.tokens else (recipe.batch, places)
     batch = rl.SupervisedBatch(*_rows(mesh, *size, packed=bool(training.tokens)))
-    return _step(mesh, "supervised", "", model, None, compute, tx, state, batch, 0, recipe.lora)
+    return _step(mesh, "supervised", "", model, None, compute, tx, state, batch, 0, recipes.adapters(recipe))
 
 
 def _reinforced(
@@ -144,7 +142,7 @@ def _reinforced(
     answers = rl.PolicyBatch(
         rows,
         *(number, number, number),
-        reference_BT=number if recipe.objective.kl else None,
+        reference_BT=number if recipes.objective(recipe).kl else None,
         value_BT=number if recipe.value_optimizer else None,
         return_BT=number if recipe.value_optimizer else None,
         proximal_BT=number if recipe.importance_cap else None,
@@ -152,19 +150,31 @@ def _reinforced(
     # The weights that the run started from are there as the reference policy, or as what adapters belong to: then they
     # are among what the program is given.
     base = abstract.abstract_params(model, mesh)
-    kept = abstract.device_bytes(base) if recipe.kl and not recipe.lora else 0
+    kept = abstract.device_bytes(base) if recipe.kl and not recipe.lora_rank else 0
     besides = ", with a reference policy" if recipe.kl else ""
-    found = _step(mesh, "policy", besides, model, recipe.objective, compute, tx, state, answers, kept, recipe.lora)
+    found = _step(
+        mesh,
+        "policy",
+        besides,
+        model,
+        recipes.objective(recipe),
+        compute,
+        tx,
+        state,
+        answers,
+        kept,
+        recipes.adapters(recipe),
+    )
     if not recipe.value_optimizer:
         return found
     # Adapters add less to a forward pass than is worth a program of its own.
-    policy = base if recipe.lora else state.params
+    policy = base if recipe.lora_rank else state.params
     head = abstract.replicated(
         {"weight_D": jax.ShapeDtypeStruct((model.width,), "float32"), "bias": jax.ShapeDtypeStruct((), "float32")}, mesh
     )
     value = Program(
         f"value head's gradient of {size[0]} x {size[1]:,} tokens",
-        lambda: rl.value_gradient.trace(head, policy, model, recipe.objective, answers),
+        lambda: rl.value_gradient.trace(head, policy, model, recipes.objective(recipe), answers),
         mesh.shape,
         abstract.device_bytes(state.opt_state) + kept,
     )
@@ -259,10 +269,12 @@ def _segments(
     state that is trained lies beside it."""
     larger = segments.engine_config(engine, sum(places))
     sizes = shapes_of(larger, mesh, min(recipe.segment, places[1]))
-    state = _state(model, mesh, rl.optimizer(recipe.optimizer, recipe.steps), training.param_dtype, recipe.lora)
-    copied = recipe.lora or (training.param_dtype or model.dtype) != model.dtype
+    state = _state(
+        model, mesh, rl.optimizer(recipe.optimizer, recipe.steps), training.param_dtype, recipes.adapters(recipe)
+    )
+    copied = recipe.lora_rank or (training.param_dtype or model.dtype) != model.dtype
     beside = abstract.device_bytes(state.opt_state) + (abstract.device_bytes(state.params) if copied else 0)
-    if recipe.kl or recipe.lora:
+    if recipe.kl or recipe.lora_rank:
         beside += abstract.device_bytes(abstract.abstract_params(model, mesh))
     drawing = (
         abstract.prefill(model, larger, sizes, mesh, sizes.prefills[-1]),
@@ -298,9 +310,8 @@ def _state(
     return rl.TrainState(params, moments, scalar(jax.ShapeDtypeStruct((), jnp.int32)))
 
 
-def print_plan(config: ConfigDict) -> None:
+def print_plan(s: Settings) -> None:
     """Prints what every program of the config needs on config.target. Raises UserError, one line."""
-    s = schema.from_config(Settings, config)
     check(s)
     target = planning.find(s.target)
     model = model_of(s)

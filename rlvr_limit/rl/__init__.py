@@ -5,7 +5,7 @@ from rlvr_limit.rl.algorithms import ALGORITHMS, OVERLONG, Algorithm, Rewards, a
 from rlvr_limit.rl.batch import Objective, PolicyBatch, SupervisedBatch, supervised_batch
 from rlvr_limit.rl.lora import Lora, init_adapters, merged
 from rlvr_limit.rl.losses import k3, token_weights
-from rlvr_limit.rl.optimizers import OptimizerConfig, optimizer
+from rlvr_limit.rl.optimizers import optimizer
 from rlvr_limit.rl.packing import behind_prompts, microbatch_shape, microbatches
 from rlvr_limit.rl.update import (
     Compute,
@@ -30,7 +30,6 @@ __all__ = [
     "Compute",
     "Lora",
     "Objective",
-    "OptimizerConfig",
     "PolicyBatch",
     "Rewards",
     "SupervisedBatch",

@@ -12,33 +12,17 @@ at all. adamw_bf16 is Adam to 3 digits and leaves an H200 room for a sampler's c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from rlvr_limit.settings import OptimizerConfig
 from rlvr_limit.types import UserError
 
 SLOWEST_B2 = 0.99
 """The largest b2 of bfloat16 moments: they have 8 bits, and v (1 - b2) must be more than half of the last one of v."""
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """Linear warm-up; decay = "cosine" falls to a tenth of the peak by the last step, "constant" stays.
-
-    kind: a row of the table above. Adafactor has no b2: its decay is 1 - t^-0.8.
-    """
-
-    learning_rate: float
-    warmup: int = 20
-    decay: str = "constant"
-    weight_decay: float = 0.0
-    b2: float = 0.95
-    clip_norm: float = 1.0
-    kind: str = "adamw"
 
 
 def optimizer(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:

@@ -1,23 +1,22 @@
-"""Settings that cannot be, each refused in one line that names the field."""
+"""Settings that do not go together, each refused in one line that names the field; ranges are declared with them."""
 
 from __future__ import annotations
 
 import re
 
-from rlvr_limit.engine.cache import DTYPES
-from rlvr_limit.models.decoder import REMAT
+from rlvr_limit.settings import Arm, Settings
+from rlvr_limit.study.arms import expand, origin, sampling_of
 from rlvr_limit.study.comparability import FIELDS
-from rlvr_limit.study.prepared import ORDER, Arm, Settings, Training, expand, origin, sampling_of
-from rlvr_limit.study.recipes import check_adapters, check_reinforced
-from rlvr_limit.types import UserError
+from rlvr_limit.study.recipes import check_recipe
+from rlvr_limit.types import UserError, not_allowed
 
 
 def check(s: Settings) -> None:
-    """Raises UserError, one line that names the field, for settings that cannot be."""
+    """Raises UserError, one line that names the field, for settings that do not go together."""
     if bool(s.task) == bool(s.benchmarks):
         raise UserError("config: give either config.task (Countdown) or config.benchmarks, one of the two")
-    if not 0 <= s.seed < 2**32:
-        raise UserError(f"config.seed: found {s.seed}, 0 to {2**32 - 1} is right")
+    if s.task and not s.model:
+        raise UserError("config.model is missing: the decoder that learns Countdown")
     _check_panels(s)
     for name, arm in s.arms.items():
         _check_arm(s, name, arm)
@@ -25,10 +24,9 @@ def check(s: Settings) -> None:
     _check_views(s)
     for name in s.allow_differ:
         if name not in FIELDS:
-            raise UserError(f"config.allow_differ: found {name!r}, but of {', '.join(FIELDS)} some are right")
+            raise not_allowed("config.allow_differ", name, f"one of {', '.join(FIELDS)}")
     _check_sampling(s)
     _check_engine(s)
-    _check_training(s.training)
 
 
 def _check_panels(s: Settings) -> None:
@@ -37,36 +35,30 @@ def _check_panels(s: Settings) -> None:
         groups = [arm.group for arm in s.arms.values() if arm.panel == panel]
         if groups.count("base") != 1:
             where = f" of panel {panel!r}" if panel else ""
-            raise UserError(f"config.arms: {groups.count('base')} arms{where} have group 'base', exactly one is right")
+            raise UserError(f"config.arms: {groups.count('base')} arms{where} have group 'base', not exactly one")
         if len(panels) > 1 and not re.fullmatch(r"[\w.=-]+", panel):
-            found = f"found a panel {panel!r}"
-            raise UserError(f"config.arms: {found}, but letters, digits, . = - are right: each has a folder of its own")
+            # Each has a folder of its own.
+            raise not_allowed("config.arms: panel", panel, "made of letters, digits, . = -")
 
 
 def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     where = f"config.arms.{name}"
-    if arm.group not in ORDER:
-        raise UserError(f"{where}.group: found {arm.group!r}, but one of {', '.join(ORDER)} is right")
-    recipes = sum(r is not None for r in (arm.pretrain, arm.sft, arm.rl))
+    recipes = [kind for kind in ("pretrain", "sft", "rl") if getattr(arm, kind)]
     if arm.weights_of and (arm.weights or recipes):
-        raise UserError(f"{where}.weights_of: found {arm.weights_of!r} beside weights or a recipe, one is right")
+        raise not_allowed(f"{where}.weights_of", arm.weights_of, "empty, beside weights or a recipe")
     if s.benchmarks and not (arm.weights or arm.weights_of) and s.job != "plan":
         _check_released_recipe(s, where, arm)
-    if s.task and recipes != 1 and not (arm.weights or arm.weights_of):
+    if s.task and len(recipes) != 1 and not (arm.weights or arm.weights_of):
         raise UserError(f"{where}: give weights, weights_of, or exactly one of pretrain, sft and rl")
     start = arm.recipe.start if arm.recipe and not arm.weights else ""
-    if start and (start not in s.arms or s.arms[start].rl or s.arms[start].weights_of):
-        usable = ", ".join(other for other, a in s.arms.items() if not a.rl and not a.weights_of and other != name)
-        raise UserError(f"{where}: starts from {start!r}, but one of {usable} is right")
+    usable = [other for other, a in s.arms.items() if not a.weights_of and other != name]
+    if start and (start not in usable or s.arms[start].rl):
+        raise not_allowed(f"{where}.{recipes[0]}.start", start, _one_of(o for o in usable if not s.arms[o].rl))
     teacher = arm.sft.teacher if arm.sft and not arm.weights else ""
-    if teacher and (teacher not in s.arms or teacher == name or s.arms[teacher].weights_of):
-        usable = ", ".join(other for other, a in s.arms.items() if not a.weights_of and other != name)
-        raise UserError(f"{where}.sft.teacher: found {teacher!r}, but one of {usable} is right")
-    for kind in ("pretrain", "sft", "rl"):
-        if getattr(arm, kind):
-            check_adapters(f"{where}.{kind}", getattr(arm, kind))
-    if arm.rl:
-        check_reinforced(f"{where}.rl", arm.rl, s.sampling.max_tokens)
+    if teacher and teacher not in usable:
+        raise not_allowed(f"{where}.sft.teacher", teacher, _one_of(usable))
+    for kind in recipes:
+        check_recipe(f"{where}.{kind}", getattr(arm, kind), s.sampling.max_tokens)
 
 
 def _check_views(s: Settings) -> None:
@@ -75,20 +67,19 @@ def _check_views(s: Settings) -> None:
     own = [e.name for e in evaluated if not e.weights_of]
     fixed = [e.name for e in evaluated if not s.arms[e.arm].sampling.match_entropy]
     for name, arm in s.arms.items():
+        where, sampling, wanted = f"config.arms.{name}", arm.sampling, arm.sampling.match_entropy
         if arm.weights_of and arm.weights_of not in own:
-            raise UserError(
-                f"config.arms.{name}.weights_of: found {arm.weights_of!r}, but one of {', '.join(own)} is right"
-            )
-        wanted, where = arm.sampling.match_entropy, f"config.arms.{name}.sampling"
-        if wanted and wanted not in fixed:
-            raise UserError(f"{where}.match_entropy: found {wanted!r}, but one of {', '.join(fixed)} is right")
-        if arm.sampling.match_within <= 0:
-            raise UserError(f"{where}.match_within: found {arm.sampling.match_within}, above 0 nats is right")
-        if wanted and arm.sampling.temperature is not None:
-            raise UserError(f"{where}.temperature: match_entropy finds the temperature, one of the two is right")
-        temperature = sampling_of(s.sampling, arm).temperature
-        if temperature < 0 or (wanted and temperature == 0):
-            raise UserError(f"{where}.temperature: found {temperature}, 0 or more is right, above 0 to be matched")
+            raise not_allowed(f"{where}.weights_of", arm.weights_of, _one_of(own))
+        if not wanted:
+            continue
+        if wanted not in fixed:
+            raise not_allowed(f"{where}.sampling.match_entropy", wanted, _one_of(fixed))
+        if sampling.temperature is not None:
+            raise UserError(f"{where}.sampling.temperature: match_entropy finds the temperature, give one of the two")
+        if not sampling_of(s.sampling, arm).temperature:
+            raise not_allowed(f"{where}.sampling.temperature", 0.0, "above 0, as it is to be matched")
+        if min((s.sampling.n, *s.sampling.n_of.values())) < 2:
+            raise not_allowed("config.sampling.n", 1, "at least 2, as match_entropy needs an entropy's error")
 
 
 def _check_order(s: Settings, path: tuple[str, ...]) -> None:
@@ -105,12 +96,12 @@ def _check_order(s: Settings, path: tuple[str, ...]) -> None:
 def _check_released_recipe(s: Settings, where: str, arm: Arm) -> None:
     """A recipe of a config with benchmarks starts, in the end, from weights that are given, and names its data."""
     if not arm.recipe:
-        raise UserError(f"{where}.weights: found nothing, but a folder or a hub name, or a recipe sft or rl, is right")
+        raise UserError(f"{where}.weights: empty; give a folder, a hub name, or a recipe sft or rl")
     if arm.pretrain:
-        raise UserError(f"{where}.pretrain: released models are not trained from nothing; sft or rl is right")
-    kind = "rl" if arm.rl else "sft"
+        raise UserError(f"{where}.pretrain: released models are not trained from nothing; give sft or rl")
     if not arm.recipe.data:
-        raise UserError(f"{where}.{kind}.data: found nothing, but the names or files of what it learns from are right")
+        kind = "rl" if arm.rl else "sft"
+        raise UserError(f"{where}.{kind}.data: empty; give the names or files of what it learns from")
     origin(s.arms, where.rpartition(".")[2])
 
 
@@ -118,60 +109,31 @@ def _check_sampling(s: Settings) -> None:
     counts = {f"n_of.{name}": n for name, n in s.sampling.n_of.items() if name in s.benchmarks}
     counts["n"] = s.sampling.n
     for name, n in counts.items():
-        if n < 1:
-            raise UserError(f"config.sampling.{name}: found {n}, 1 or more is right")
-        if not 0 <= s.sampling.adaptive < n:
-            raise UserError(
-                f"config.sampling.adaptive: found {s.sampling.adaptive}, but fewer samples than {name} = {n}, or 0 for "
-                f"{name} everywhere, is right"
-            )
-    if s.limit < 0:
-        raise UserError(f"config.limit: found {s.limit}, a number of problems, or 0 for all, is right")
-    if s.score.answers < 1:
-        raise UserError(f"config.score.answers: found {s.score.answers}, 1 or more is right")
+        if s.sampling.adaptive >= n:
+            raise not_allowed("config.sampling.adaptive", s.sampling.adaptive, f"in [0, sampling.{name} = {n})")
     most = max(counts.values())
-    if not 0 <= s.report.k <= most:
-        raise UserError(f"config.report.k: found {s.report.k}, sampling.n = {most} allows 1 to {most}, or 0")
-
-
-def _check_training(t: Training) -> None:
-    if t.tokens < 0:
-        raise UserError(f"config.training.tokens: found {t.tokens}, 1 or more, or 0 for whole minibatches, is right")
-    if t.remat not in REMAT:
-        raise UserError(f"config.training.remat: found {t.remat!r}, but one of {', '.join(REMAT)} is right")
-    if t.param_dtype not in ("", "float32", "bfloat16"):
-        raise UserError(
-            f"config.training.param_dtype: found {t.param_dtype!r}, but float32, bfloat16 or nothing is right"
-        )
+    if s.report.k > most:
+        raise not_allowed("config.report.k", s.report.k, f"in [0, sampling.n = {most}]")
 
 
 def _check_engine(s: Settings) -> None:
-    e = s.engine
-    for name in ("max_num_seqs", "steps_per_call", "page_size", "min_shared_prefix", "prefill_rows", "prefix_rows"):
-        if getattr(e, name) < 1:
-            raise UserError(f"config.engine.{name}: found {getattr(e, name)}, 1 or more is right")
-    if e.max_prompt_len < 0:
-        raise UserError(
-            f"config.engine.max_prompt_len: found {e.max_prompt_len}, 1 or more, or 0 for the prompts', is right"
-        )
-    if e.speculative_tokens < 0 or (e.speculative_tokens and e.reference):
-        raise UserError(
-            f"config.engine.speculative_tokens: found {e.speculative_tokens}, 0 (off) is right, or in no "
-            "reference mode the tokens that are verified at once"
-        )
-    if e.cache_dtype not in DTYPES:
-        raise UserError(
-            f"config.engine.cache_dtype: found {e.cache_dtype!r}, but 'int8', or '' for the model's dtype, is right"
-        )
+    e, per_replica = s.engine, s.hosts.hosts_per_replica
+    # Whether guesses pay is told by a clock, and hosts' clocks differ.
+    for is_off, why in ((e.reference, "engine.reference"), (per_replica > 1, "hosts.hosts_per_replica above 1")):
+        if e.speculative_tokens and is_off:
+            raise not_allowed("config.engine.speculative_tokens", e.speculative_tokens, f"0, as {why} needs")
     for rows in e.buckets:
-        if not 1 <= rows <= e.max_num_seqs:
-            raise UserError(
-                f"config.engine.buckets: found {rows}, 1 to engine.max_num_seqs = {e.max_num_seqs} is right"
-            )
+        if rows > e.max_num_seqs:
+            raise not_allowed("config.engine.buckets", rows, f"in [1, engine.max_num_seqs = {e.max_num_seqs}]")
     shards = s.mesh.data * s.mesh.fsdp
     least = 2 * shards * -(-e.page_size // e.steps_per_call) * e.steps_per_call
     if e.cache_tokens and e.cache_tokens < least:
-        raise UserError(
-            f"config.engine.cache_tokens: found {e.cache_tokens}, {least} or more (two pages on each of {shards} "
-            "shards) is right, or 0 for room for every slot's longest sample"
-        )
+        allowed = f"0 or at least {least}: two pages on each of {shards} shards"
+        raise not_allowed("config.engine.cache_tokens", e.cache_tokens, allowed)
+    trained = [name for name, arm in s.arms.items() if arm.recipe and not arm.weights]
+    if trained and per_replica > 1:
+        raise UserError(f"config.arms.{trained[0]}: a recipe; hosts.hosts_per_replica above 1 needs given weights")
+
+
+def _one_of(names) -> str:
+    return f"one of {', '.join(names)}"

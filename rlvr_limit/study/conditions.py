@@ -6,24 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlvr_limit import records
-from rlvr_limit.engine.config import EngineConfig
-from rlvr_limit.study import comparability, schema
+from rlvr_limit.settings import EngineConfig, schema
+from rlvr_limit.study import comparability
+from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.matched_temperature import read_matching
-from rlvr_limit.study.prepared import Evaluated, Study, answer_limit
+from rlvr_limit.study.prepared import Study, answer_limit
 
 
-def differences(study: Study, entries: Sequence[Evaluated]) -> tuple[str, ...]:
+def differences(study: Study, entries: Sequence[EvaluatedArm]) -> tuple[str, ...]:
     """What differs between these arms, the first of which is their base, by allowance. UserError for what may not."""
     base, *others = (of(study, entry) for entry in entries)
     return comparability.check(base, others, study.settings.allow_differ)
 
 
-def same_arms(study: Study, entries: Sequence[Evaluated]) -> tuple[str, ...]:
+def same_arms(study: Study, entries: Sequence[EvaluatedArm]) -> tuple[str, ...]:
     """What must be said of arms that are the same, once their weights are known."""
     return comparability.same(of(study, entry) for entry in entries)
 
 
-def of(study: Study, entry: Evaluated) -> comparability.Conditions:
+def of(study: Study, entry: EvaluatedArm) -> comparability.Conditions:
     """The conditions of one arm; its weights, and a temperature that is matched, where they are known already."""
     setup = study.setups[entry.arm]
     s, problems = setup.sampling, setup.problems
@@ -46,7 +47,7 @@ def of(study: Study, entry: Evaluated) -> comparability.Conditions:
     )
 
 
-def temperature(study: Study, entry: Evaluated) -> str:
+def temperature(study: Study, entry: EvaluatedArm) -> str:
     """An arm's temperature, or what it is to be matched to."""
     setup, wanted = study.setups[entry.arm], study.settings.arms[entry.arm].sampling.match_entropy
     if not wanted:
@@ -57,7 +58,7 @@ def temperature(study: Study, entry: Evaluated) -> str:
     return f"{matching.temperature:.4f}, of the entropy of {wanted}"
 
 
-def weights_sha256(study: Study, entry: Evaluated) -> str:
+def weights_sha256(study: Study, entry: EvaluatedArm) -> str:
     """What an arm is; "" where its weights have not been loaded yet."""
     fact = f"{entry.name}.weights_sha256"
     said = study.hosts.checked_values("arms.").get(fact, "")

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from rlvr_limit import checkpoint, records
 from rlvr_limit.distributed import joining
 from rlvr_limit.distributed.mesh import machine, make_mesh
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.grading import countdown as countdown_grading
 from rlvr_limit.grading.code import grade as code_grading
 from rlvr_limit.grading.named import grader_named
@@ -26,24 +24,15 @@ from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protect
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.storage import is_url, place
 from rlvr_limit.rl.reward_functions import reward_named, source_digest
-from rlvr_limit.study import conditions, schema
+from rlvr_limit.settings import Arm, EngineConfig, Settings, schema
+from rlvr_limit.study import conditions
+from rlvr_limit.study.arms import origin, sampling_of, views_asked_as_lenders
 from rlvr_limit.study.checks import check
-from rlvr_limit.study.prepared import (
-    Arm,
-    Settings,
-    Setup,
-    Study,
-    Task,
-    answer_limit,
-    benchmark_of,
-    origin,
-    sampling_of,
-    views_asked_as_lenders,
-)
+from rlvr_limit.study.prepared import Setup, Study, Task, answer_limit, benchmark_of
 from rlvr_limit.tasks import benchmarks, countdown, demonstrations, prompts, references
 from rlvr_limit.tasks.questions import Question
 from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
-from rlvr_limit.types import Problem, UserError, not_allowed
+from rlvr_limit.types import Problem, UserError
 
 STREAMS = "weights"
 """What samples' random numbers derive from: the arm's weights. A folder where they derive from its name is refused."""
@@ -52,9 +41,8 @@ PLACES = 64
 """Prompt places are rounded up to a multiple of this where a config leaves them to the prompts."""
 
 
-def prepare(config: ConfigDict) -> Study:
-    """Checks a config, makes or opens its run folder and lays out the problems. Raises UserError, one line."""
-    s = schema.from_config(Settings, config)
+def prepare(s: Settings) -> Study:
+    """Checks settings, makes or opens its run folder and lays out the problems. Raises UserError, one line."""
     check(s)
     platforms = jax.config.jax_platforms
     if platforms and "cpu" not in platforms.split(","):
@@ -65,8 +53,6 @@ def prepare(config: ConfigDict) -> Study:
     compiled = (Path("runs") if is_url(s.runs) else Path(s.runs)) / ".compiled"
     jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    if here.hosts_per_replica > 1:
-        _check_together(s)
     matched = [name for name, arm in s.arms.items() if arm.sampling.match_entropy]
     if matched and here.count > 1:
         raise UserError(f"config.arms.{matched[0]}.sampling.match_entropy: found on {here.count} hosts, 1 is right")
@@ -83,23 +69,10 @@ def prepare(config: ConfigDict) -> Study:
     for entries in study.panels.values():
         conditions.differences(study, entries)
     if here.is_first:
-        records.open_run(root, decisive, _info(config))
+        records.open_run(root, decisive, _info(s))
         _store_prompts(study)
     here.wait("prepare")
     return study
-
-
-def _check_together(s: Settings) -> None:
-    """Raises UserError for what a replica over several hosts cannot do."""
-    if s.engine.speculative_tokens:
-        # Whether guesses pay is told by a clock, and hosts' clocks differ.
-        tokens = s.engine.speculative_tokens
-        raise not_allowed("config.engine.speculative_tokens", tokens, "0 with hosts_per_replica above 1")
-    trained = [name for name, arm in s.arms.items() if arm.recipe and not arm.weights]
-    if trained:
-        raise UserError(
-            f"config.arms.{trained[0]}: found a recipe with hosts.hosts_per_replica above 1, given weights are right"
-        )
 
 
 def prompt_sha256(problem: Problem) -> str:
@@ -290,9 +263,9 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}
 
 
-def _info(config: ConfigDict) -> dict[str, Any]:
+def _info(s: Settings) -> dict[str, Any]:
     return {
-        "config": config.to_dict(),
+        "config": schema.to_jsonable(s),
         "versions": _versions(),
         "device": machine(),
         "machine": f"{platform.machine()}, {platform.system()}",

@@ -14,30 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rlvr_limit.grading.countdown import OPERATORS, CountdownAnswer
+from rlvr_limit.settings import CountdownConfig
 from rlvr_limit.tokenizer import TextTokenizer, word_tokenizer
 from rlvr_limit.types import Problem, UserError
 
 State = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class CountdownConfig:
-    """Which problems there are. A problem belongs to the evaluation when its hash says so (one in `one_in`).
-
-    Evaluated are problems whose random legal policy succeeds with a chance in (0, guess_max]; trained on, those with
-    a chance in (0, train_guess_max].
-    """
-
-    numbers: int = 5
-    low: int = 1
-    high: int = 9
-    max_value: int = 99
-    targets: tuple[int, ...] = (24, 36, 48, 60)
-    guess_max: float = 0.004
-    train_guess_max: float = 1.0
-    eval_problems: int = 96
-    train_problems: int = 2048
-    one_in: int = 4
 
 
 @dataclass(frozen=True)

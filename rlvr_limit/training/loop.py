@@ -28,8 +28,10 @@ from rlvr_limit.models.decoder import Params, init_params, parameter_specs
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.folders import brought, is_whole, made
-from rlvr_limit.study.prepared import Evaluated, Setup, Study
-from rlvr_limit.study.recipes import Limits, Reinforced, Supervised
+from rlvr_limit.settings import Limits, Reinforced, Supervised
+from rlvr_limit.study import recipes
+from rlvr_limit.study.arms import EvaluatedArm
+from rlvr_limit.study.prepared import Setup, Study
 from rlvr_limit.training import learner, rejection_sampling, rl_step, weight_cache
 from rlvr_limit.training.learner import Learner
 from rlvr_limit.training.logging import Metrics
@@ -60,12 +62,12 @@ def train_missing(study: Study) -> None:
     hosts.wait("train")
 
 
-def _is_lacking(study: Study, entry: Evaluated) -> bool:
+def _is_lacking(study: Study, entry: EvaluatedArm) -> bool:
     """Whether an arm's weights are still to be made, as host 0 sees it."""
     return study.hosts.broadcast_from_first(not is_whole(study.weights(entry)))
 
 
-def load(study: Study, entry: Evaluated) -> Params:
+def load(study: Study, entry: EvaluatedArm) -> Params:
     """The weights of an arm; their hash is noted in the manifest, which refuses others under the same name."""
     arm, setup = study.settings.arms[study.source(entry).arm], study.setups[entry.arm]
     if not arm.weights:
@@ -83,7 +85,7 @@ def load(study: Study, entry: Evaluated) -> Params:
     return params
 
 
-def _is_given(study: Study, entry: Evaluated) -> bool:
+def _is_given(study: Study, entry: EvaluatedArm) -> bool:
     return bool(study.settings.arms[study.source(entry).arm].weights)
 
 
@@ -133,7 +135,9 @@ def _begin(
     tx, s = rl.optimizer(recipe.optimizer, recipe.steps), study.settings
     model, compute = study.setups[arm].model, rl.Compute(s.training.remat)
     start = learner.spread(start, model, study.training_mesh)
-    trained, state = learner.begin(start, model, tx, compute, s.training.param_dtype, recipe.lora, s.seed, study.mesh)
+    trained, state = learner.begin(
+        start, model, tx, compute, s.training.param_dtype, recipes.adapters(recipe), s.seed, study.mesh
+    )
     return _supervised_step(study, arm, recipe, trained), state, trained
 
 

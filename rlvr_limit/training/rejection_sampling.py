@@ -12,8 +12,8 @@ from rlvr_limit.models.decoder import Params
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.files import publish
+from rlvr_limit.settings import Supervised
 from rlvr_limit.study.prepared import Pair, Study
-from rlvr_limit.study.recipes import Supervised
 from rlvr_limit.training.exchange import drawn_by_all
 from rlvr_limit.types import Problem, SamplingParams, UserError
 

@@ -16,8 +16,9 @@ from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.rl.reward_functions import reward_named
+from rlvr_limit.settings import Reinforced
+from rlvr_limit.study import recipes
 from rlvr_limit.study.prepared import Study
-from rlvr_limit.study.recipes import Reinforced
 from rlvr_limit.training import learner, segments
 from rlvr_limit.training.learner import Learner
 from rlvr_limit.training.logging import SAMPLES_EVERY, write_samples
@@ -57,7 +58,9 @@ def begin(
     tx = rl.optimizer(recipe.optimizer, updates)
     compute = rl.Compute(s.training.remat)
     start = learner.spread(start, model, study.training_mesh)
-    trained, state = learner.begin(start, model, tx, compute, s.training.param_dtype, recipe.lora, s.seed, study.mesh)
+    trained, state = learner.begin(
+        start, model, tx, compute, s.training.param_dtype, recipes.adapters(recipe), s.seed, study.mesh
+    )
     value_tx = None
     if recipe.value_optimizer:
         value_tx = rl.optimizer(recipe.value_optimizer, updates)
@@ -70,7 +73,7 @@ def _step(
 ) -> Step:
     recipe, model = source.recipe, source.study.setups[source.arm].model
     training = source.study.settings.training
-    objective = recipe.objective
+    objective = recipes.objective(recipe)
 
     def step(number: int, state: State) -> tuple[State, dict[str, float]]:
         policy, value = (state.policy, state.value) if value_tx else (state, None)
@@ -125,7 +128,7 @@ def _batch(
 ) -> tuple[rl.PolicyBatch, np.ndarray, dict[str, float]]:
     """(a rollout as arrays on the host, without weights; which rows count [B]; what is worth watching of it)."""
     study, recipe = source.study, source.recipe
-    row, model = recipe.row, study.setups[source.arm].model
+    row, model = recipes.algorithm(recipe), study.setups[source.arm].model
     samples = [sample for group in drawn.groups for sample in group.samples]
     pairs = [(group.problem.prompt_ids, sample.tokens) for group in drawn.groups for sample in group.samples]
     rows = log_probs.answer_rows(pairs, study.row_places)
@@ -175,7 +178,7 @@ def _batch(
 
 def _minibatch(source: Source, batch: rl.PolicyBatch, kept_B: np.ndarray, part: np.ndarray) -> rl.PolicyBatch:
     """The rows of one optimizer step, with what each of their tokens counts in its loss."""
-    most, how = source.study.settings.sampling.max_tokens, source.recipe.row.aggregation
+    most, how = source.study.settings.sampling.max_tokens, recipes.algorithm(source.recipe).aggregation
     found = jax.tree.map(lambda x: x[part], batch)
     return found.replace(weight_BT=rl.token_weights(found.rows.answer_BT, kept_B[part], how, most))
 

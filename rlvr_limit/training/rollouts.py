@@ -19,8 +19,9 @@ from rlvr_limit.engine.rollout import Graded, graded_beside, rollout
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.rl import overlong_penalty
 from rlvr_limit.rl.reward_functions import Reward, called
+from rlvr_limit.settings import Reinforced
+from rlvr_limit.study import recipes
 from rlvr_limit.study.prepared import Study
-from rlvr_limit.study.recipes import Reinforced
 from rlvr_limit.training.exchange import drawn_by_all
 from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError
 
@@ -103,7 +104,7 @@ def draw(source: Source, number: int) -> Drawn:
     2503.14476, sec. 3.2); where the rounds end before, the others fill the batch and are not learnt from. UserError
     where not one group is mixed. Random streams derive from arm, step and round.
     """
-    study, recipe, rounds = source.study, source.recipe, source.recipe.row.rounds
+    study, recipe, rounds = source.study, source.recipe, recipes.algorithm(source.recipe).rounds
     training = study.setups[source.arm].training
     rng = random.Random(f"{study.settings.seed}/{source.arm}/{number}")
     chosen = rng.sample(training, min(rounds * recipe.prompts, len(training)))
@@ -127,7 +128,7 @@ def draw(source: Source, number: int) -> Drawn:
         raise unjudged(source, number, judged_PG.size)
     row = watched(groups) | {"rounds": used, "groups": int(learn_P.sum())}
     greedy_P = None
-    if recipe.row.advantage == "greedy":
+    if recipes.algorithm(recipe).advantage == "greedy":
         best = _groups(source, [group.problem for group in kept], 1, f"train/{source.arm}/{number}/greedy", 0.0)
         greedy_P = np.array([group.reward_G[0] for group in best])
         has_P = np.array([group.judged_G[0] for group in best])
@@ -193,7 +194,7 @@ def group_of(source: Source, problem: Problem, answers: list[Graded], earned: li
     if source.reward is None:
         status = tuple(g.verdict.status for g in answers)
     earned_G = reward_G = np.array(earned, np.float64)
-    if recipe.row.overlong == "shape":
+    if recipes.algorithm(recipe).overlong == "shape":
         length_G = np.array([len(s.tokens) for s in samples])
         cut_G = np.array([s.stop == Stop.LENGTH for s in samples])
         most = source.study.settings.sampling.max_tokens

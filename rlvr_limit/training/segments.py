@@ -32,11 +32,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.engine.rollout import Graded, graded_beside
 from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.files import publish
+from rlvr_limit.settings import EngineConfig
 from rlvr_limit.training.rollouts import Drawn, Source, earned, group_of, unjudged, watched
 from rlvr_limit.types import Problem, Sample, Status, Stop, UserError, Verdict
 

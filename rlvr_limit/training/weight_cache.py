@@ -13,9 +13,9 @@ from rlvr_limit.records.storage.files import publish
 from rlvr_limit.records.storage.folders import brought, is_whole, put_whole
 from rlvr_limit.records.training_log import METRICS_FILE
 from rlvr_limit.rl.reward_functions import reward_named, source_digest
-from rlvr_limit.study import conditions, schema
+from rlvr_limit.settings import Reinforced, schema
+from rlvr_limit.study import conditions
 from rlvr_limit.study.prepared import Study
-from rlvr_limit.study.recipes import Reinforced
 
 
 def take(study: Study, arm: str, save: Mapping[int, str]) -> bool:

@@ -33,12 +33,12 @@ from kernels import selfcheck
 from kernels.decode_attention import decode_attention, hopper, tiling
 from rlvr_limit import rl
 from rlvr_limit.engine import plans
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.engine import Engine, Moment
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.engine.scheduler import Job, Scheduler, Shapes
 from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_count
 from rlvr_limit.models.log_probs import AnswerRows
+from rlvr_limit.settings import EngineConfig, OptimizerConfig
 from rlvr_limit.types import SamplingParams
 from tests.benchmarks.sampler import matmul_rate, times
 
@@ -253,7 +253,7 @@ def updated(name: str, c: ModelConfig, masters: str, kind: str, places: int, a: 
     weight = (rows.answer_BT / rows.answer_BT.sum() / 4).astype(np.float32)
     behaviour = np.full(shape, -np.log(c.vocab_size), np.float32)
     batch = rl.PolicyBatch(rows, behaviour, rng.normal(size=shape).astype(np.float32), weight)
-    tx = rl.optimizer(rl.OptimizerConfig(1e-6, kind=kind), 100)
+    tx = rl.optimizer(OptimizerConfig(1e-6, kind=kind), 100)
     state, objective, compute = rl.init_state(params, tx), rl.Objective(0.2, 0.2), rl.Compute(remat="layers")
     del params
 

@@ -198,9 +198,9 @@ def sampler() -> Callable[[Callable[[Any], None]], int]:
     # jax must not start before the cores are set.
     import jax
 
-    from rlvr_limit.engine.config import EngineConfig
     from rlvr_limit.engine.engine import Engine
     from rlvr_limit.models.decoder import init_params
+    from rlvr_limit.settings import EngineConfig
     from tests.benchmarks.sampler import TINY, Workload, requests
 
     work = Workload(TINY, prompts=8, samples=64, long=64, new=32, slots=128, window=16)

@@ -18,12 +18,12 @@ import jax
 import numpy as np
 
 from rlvr_limit import rl
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.rl.algorithms import ALGORITHMS
+from rlvr_limit.settings import EngineConfig, OptimizerConfig
 from rlvr_limit.types import SamplingParams
 from tests.benchmarks.sampler import TINY
 
@@ -42,7 +42,7 @@ def ours(c: ModelConfig, prompts: int, answers: int, new: int, chosen: bool = Tr
     rows = prompts * answers
     shapes = EngineConfig(max_num_seqs=rows, steps_per_call=32, page_size=32, max_prompt_len=LONG, prefix_rows=prompts)
     engine = Engine(params, c, shapes, new)
-    tx = rl.optimizer(rl.OptimizerConfig(1e-6, warmup=0), 1000)
+    tx = rl.optimizer(OptimizerConfig(1e-6, warmup=0), 1000)
     state = rl.init_state(params, tx)
     objective = rl.Objective(0.2, 0.2)
     rng, step = np.random.default_rng(0), 0

@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rlvr_limit.settings import command_line
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PHASES = ("rollout", "update", "checkpoint")
 ARMS: dict[str, dict[str, Any]] = {
@@ -84,14 +86,15 @@ def run(config: Path, root: Path, kill: str = "") -> bool:
 
 def child(config: Path, root: Path, kill: str) -> None:
     """The process that may be killed."""
-    from rlvr_limit.study import schema
+    from rlvr_limit.study.prepare import prepare
     from rlvr_limit.training import loop
 
     if kill:
         phase, call, delay = kill.split()
         killed_in(phase, int(call), float(delay))
     line = ["main.py", f"--config={config}", "--config.job=train", f"--config.runs={root.parent}"]
-    loop.run(schema.parse_command_line([*line, f"--config.run_dir={root}"], config))
+    study = prepare(command_line.parse_command_line([*line, f"--config.run_dir={root}"], config))
+    loop.train_missing(study)
 
 
 def ended_with(root: Path) -> tuple[dict[str, Any], list[str]]:

@@ -65,7 +65,8 @@ def load(folder: Path, dtype: str, mesh: tuple[int, int]) -> dict[str, float]:
     import jax.numpy as jnp
 
     from rlvr_limit.checkpoint import load_hf, read_model_config
-    from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
+    from rlvr_limit.distributed.mesh import make_mesh
+    from rlvr_limit.settings import MeshConfig
 
     config, devices = read_model_config(folder, dtype), make_mesh(MeshConfig(fsdp=mesh[0], tensor=mesh[1]))
     jax.block_until_ready(jnp.zeros(8) + 1)

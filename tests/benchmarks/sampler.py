@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.engine import Engine, Moment
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_count
+from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import SamplingParams
 
 TINY = ModelConfig(2048, 256, 4, 4, 2, 64, 704, rope_theta=1e6, tied_embedding=True)

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.engine import Engine, Moment
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.engine.scheduler import Job, Scheduler, Shapes
 from rlvr_limit.engine.shapes import AHEAD
 from rlvr_limit.models.decoder import ModelConfig, init_params
+from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import SamplingParams
 
 ONE_LAYER = ModelConfig(64, 16, 1, 2, 1, 8, 32)

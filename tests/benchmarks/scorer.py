@@ -23,10 +23,11 @@ import jax
 import jax.numpy as jnp
 
 from rlvr_limit import checkpoint
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
+from rlvr_limit.distributed.mesh import make_mesh
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params, init_params, matmul_precision
 from rlvr_limit.models.log_probs import Pair, TokenScores
+from rlvr_limit.settings import MeshConfig
 from tests.benchmarks.sampler import HALF, TINY
 
 SHAPES = {"tiny": TINY, "half": HALF}

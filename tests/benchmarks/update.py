@@ -19,6 +19,7 @@ import numpy as np
 from rlvr_limit import rl
 from rlvr_limit.models.decoder import Params, init_params
 from rlvr_limit.models.log_probs import AnswerRows
+from rlvr_limit.settings import OptimizerConfig
 from tests.benchmarks.sampler import HALF, TINY, times
 
 SHAPES = {"tiny": TINY, "half": HALF}
@@ -71,7 +72,7 @@ def main() -> None:
     (batch,) = rl.microbatches(drawn, a.rows, a.places)
     compute = rl.Compute(remat=a.remat).at_answers(c, [batch], 1)
     flops, seconds = matmuls(params, a.rows * a.places, int(rows.answer_BT.sum()), a.repeats)
-    tx = rl.optimizer(rl.OptimizerConfig(1e-6, kind=a.kind), 100)
+    tx = rl.optimizer(OptimizerConfig(1e-6, kind=a.kind), 100)
     state, objective = rl.init_state(params, tx), rl.Objective(0.2, 0.2)
     del params
 

@@ -27,6 +27,7 @@ from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.planning import compiling, targets
 from rlvr_limit.planning import updates as plan
 from rlvr_limit.rl import update as updates
+from rlvr_limit.settings import OptimizerConfig
 
 LEAST_MEMORY = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
@@ -62,7 +63,7 @@ def main() -> None:
     def of(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere)
 
-    tx = rl.optimizer(rl.OptimizerConfig(1e-6, kind=a.kind), 100)
+    tx = rl.optimizer(OptimizerConfig(1e-6, kind=a.kind), 100)
     state = plan._state(config, mesh, tx, "float32", None)
     shape = (1, a.places)
     rows = AnswerRows(of(shape, jnp.int32), of(shape, bool), *[of(shape, jnp.int32)] * 3)

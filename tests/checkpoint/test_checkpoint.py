@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from rlvr_limit import checkpoint, rl
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
+from rlvr_limit.distributed.mesh import make_mesh
 from rlvr_limit.models.decoder import ModelConfig, Params
+from rlvr_limit.settings import MeshConfig, OptimizerConfig
 from rlvr_limit.types import UserError
 from tests.support.checkpoint_folders import random_params
 
@@ -66,7 +67,7 @@ def test_digest_holds_one_parameter_at_a_time_on_the_host() -> None:
 def test_train_state_comes_back_on_another_number_of_devices_bit_for_bit(
     tmp_path: Path, saved: MeshConfig, restored: MeshConfig
 ) -> None:
-    tx = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=1), 10)
+    tx = rl.optimizer(OptimizerConfig(1e-2, warmup=1), 10)
     state = random_like(rl.init_state(placed(saved), tx))
     states = checkpoint.TrainCheckpoints(tmp_path)
     states.save(1, state)

@@ -16,8 +16,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from rlvr_limit.checkpoint import export_hf, huggingface, load_hf, read_model_config, stop_tokens, tensors
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
+from rlvr_limit.distributed.mesh import make_mesh, parameter_shardings
 from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
+from rlvr_limit.settings import MeshConfig
 from rlvr_limit.types import UserError
 from tests.support import checkpoint_folders as made
 

@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from rlvr_limit.checkpoint import export_hf, load_hf, read_model_config, stop_tokens
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
+from rlvr_limit.distributed.mesh import make_mesh
 from rlvr_limit.models import decoder
+from rlvr_limit.settings import MeshConfig
 
 pytestmark = pytest.mark.parity
 

@@ -9,8 +9,9 @@ import time
 import pytest
 
 from rlvr_limit.distributed.hosts import Hosts
-from rlvr_limit.distributed.joining import HostsConfig, start
+from rlvr_limit.distributed.joining import start
 from rlvr_limit.distributed.work_queue import leased_indices
+from rlvr_limit.settings import HostsConfig
 from rlvr_limit.types import UserError
 from tests.support.store_hosts import Store, on_each, several
 

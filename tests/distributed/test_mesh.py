@@ -11,7 +11,6 @@ import pytest
 
 from rlvr_limit import rl
 from rlvr_limit.distributed.mesh import (
-    MeshConfig,
     arrange_devices,
     make_mesh,
     mesh_of,
@@ -20,11 +19,11 @@ from rlvr_limit.distributed.mesh import (
     rows_sharding,
 )
 from rlvr_limit.engine import programs
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models import decoder, log_probs
 from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
+from rlvr_limit.settings import EngineConfig, MeshConfig, OptimizerConfig
 from rlvr_limit.types import Sample, SamplingParams, UserError
 from tests.support.numpy_decoder import in_float64, numpy_log_softmax
 
@@ -90,7 +89,7 @@ def test_each_device_packs_its_own_answers_and_no_hidden_state_travels_for_it(pa
 
 
 def test_sharded_update_equals_that_of_one_device(params: object, sharded: object) -> None:
-    tx = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=1), 10)
+    tx = rl.optimizer(OptimizerConfig(1e-2, warmup=1), 10)
     batch = rl.supervised_batch(log_probs.answer_rows(PAIRS, 9))
     one, found = rl.train_step(rl.init_state(params, tx), MODEL, tx, None, [batch])
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
@@ -103,7 +102,7 @@ def test_sharded_update_equals_that_of_one_device(params: object, sharded: objec
 
 @pytest.mark.parametrize("shape", [None, *SLOWER, (2, 2, 2)], ids=str)
 def test_updates_compile_once(params: object, shape: tuple[int, int, int] | None) -> None:
-    tx = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=1), 10)
+    tx = rl.optimizer(OptimizerConfig(1e-2, warmup=1), 10)
     state = rl.init_state(placed(params, MODEL, shape) if shape else params, tx)
     before = rl.single_batch_step._cache_size()
     batch = rl.supervised_batch(log_probs.answer_rows(PAIRS, 9))

@@ -9,9 +9,8 @@ import pytest
 
 from rlvr_limit.distributed.preemption import Preempted
 from rlvr_limit.records.training_log import training_rows
-from rlvr_limit.study.prepare import prepare
 from rlvr_limit.training import loop
-from tests.support.studies import algorithms_config
+from tests.support.studies import algorithms_config, prepare_config
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 
@@ -35,7 +34,7 @@ def test_training_stops_with_the_last_step_kept_whenever_the_notice_comes(tmp_pa
     config = algorithms_config(tmp_path, {})
     config.checkpoint_seconds = 1000.0
     for later in range(3):
-        study = replace(prepare(config), notice=Late(later))
+        study = replace(prepare_config(config), notice=Late(later))
         with pytest.raises(Preempted):
             loop.train_missing(study)
         steps = len(training_rows(study.root, "base"))

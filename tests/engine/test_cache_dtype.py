@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rlvr_limit import records
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
+from rlvr_limit.distributed.mesh import make_mesh, parameter_shardings
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request
 from rlvr_limit.engine.scheduler import Scheduler
@@ -20,6 +20,7 @@ from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models import decoder
 from rlvr_limit.models.decoder import Params, parameter_specs
 from rlvr_limit.planning import programs
+from rlvr_limit.settings import MeshConfig
 from rlvr_limit.study import conditions
 from rlvr_limit.types import Sample
 from tests.support import smoke
@@ -254,4 +255,4 @@ def test_the_cache_s_dtype_is_a_condition_of_samples_and_leaves_older_folders_th
 def test_another_dtype_is_refused_in_one_line(tmp_path):
     done = smoke.run(tmp_path, "engine.cache_dtype=int4")
     assert done.returncode == 2
-    assert "config.engine.cache_dtype: found 'int4', but 'int8', or '' for the model's dtype, is right" in done.stderr
+    assert "config.engine.cache_dtype: 'int4' is not one of '', int8" in done.stderr

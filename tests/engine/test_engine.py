@@ -14,13 +14,13 @@ import pytest
 
 from kernels.decode_attention import Partial, Plan, Recent, attend_recent, gpu, join, tiling
 from rlvr_limit.engine import programs, shapes
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.engine.rollout import Graded, missing, rollout
 from rlvr_limit.engine.shapes import AHEAD
 from rlvr_limit.models import decoder, log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params
+from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError, Verdict
 from tests.support.numpy_decoder import in_float64, numpy_log_softmax, random_params
 
@@ -37,7 +37,7 @@ SETTINGS = [
     SamplingParams(0.0, 1.0, 9),
     SamplingParams(0.0, 0.5, 6, (5,)),
     SamplingParams(1.0, 0.95, 4),
-    SamplingParams(1.2, 0.9, 8, (), 5, 0.05),
+    SamplingParams(1.2, 0.9, 8, top_k=5, min_p=0.05),
 ]
 Drawn = dict[tuple[str, int], Sample]
 
@@ -260,12 +260,12 @@ def test_nothing_asked_is_nothing_drawn(engine: Engine):
         ({"limits": {2: 25}}, "sample 2 is limited to 25 tokens, not to 1 to 24"),
         ({"limits": {1: 0}}, "sample 1 is limited to 0 tokens, not to 1 to 24"),
         ({"sampling": replace(FREE, stop_tokens=(1, 2, 3, 4, 5))}, "more than 4 stop tokens"),
-        ({"sampling": replace(FREE, temperature=-0.5)}, "temperature -0.5 is not 0 or more"),
-        ({"sampling": replace(FREE, temperature=float("nan"))}, "temperature nan is not 0 or more"),
-        ({"sampling": replace(FREE, top_p=0.0)}, "top_p 0.0 is not above 0 and at most 1"),
-        ({"sampling": replace(FREE, top_k=-1)}, "top_k -1 is not 0 (off) or more"),
-        ({"sampling": replace(FREE, min_p=1.5)}, "min_p 1.5 is not in 0 (off) to 1"),
-        ({"sampling": replace(FREE, top_p=1.1)}, "top_p 1.1 is not above 0 and at most 1"),
+        ({"sampling": replace(FREE, temperature=-0.5)}, "temperature: -0.5 is not at least 0"),
+        ({"sampling": replace(FREE, temperature=float("nan"))}, "temperature: nan is not at least 0"),
+        ({"sampling": replace(FREE, top_p=0.0)}, "top_p: 0.0 is not in (0, 1]"),
+        ({"sampling": replace(FREE, top_k=-1)}, "top_k: -1 is not at least 0"),
+        ({"sampling": replace(FREE, min_p=1.5)}, "min_p: 1.5 is not in [0, 1]"),
+        ({"sampling": replace(FREE, top_p=1.1)}, "top_p: 1.1 is not in (0, 1]"),
     ],
     ids=str,
 )

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
+from rlvr_limit.distributed.mesh import make_mesh, parameter_shardings
 from rlvr_limit.engine.engine import Engine, Moment
 from rlvr_limit.engine.scheduler import Scheduler
 from rlvr_limit.models.decoder import Params, parameter_specs
+from rlvr_limit.settings import MeshConfig
 from rlvr_limit.types import Stop
 from tests.support.engine_requests import CONFIG, LONGEST, MODEL, Drawn, asked, compilations, draw, hold_within_rounding
 from tests.support.numpy_decoder import random_params

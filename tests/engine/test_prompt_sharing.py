@@ -12,10 +12,11 @@ import optax
 import pytest
 
 from rlvr_limit import rl
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings, rows_sharding
+from rlvr_limit.distributed.mesh import make_mesh, parameter_shardings, rows_sharding
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import init_params, parameter_specs
 from rlvr_limit.rl import update as program
+from rlvr_limit.settings import MeshConfig
 from tests.support.numpy_decoder import GROUPED, random_params
 
 GROUPS = {3: (5, 1, 4, 0, 6), 1: (3, 6), 6: (1, 1, 6, 5), 2: (4,)}

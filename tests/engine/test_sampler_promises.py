@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
+from rlvr_limit.distributed.mesh import make_mesh, parameter_shardings
 from rlvr_limit.engine import programs
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
+from rlvr_limit.settings import EngineConfig, MeshConfig
 from rlvr_limit.types import Sample, SamplingParams
 from tests.support.smoke import REPOSITORY, environment
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models.decoder import ModelConfig
+from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import Sample, SamplingParams
 from tests.support.numpy_decoder import in_float64, numpy_log_softmax, random_params
 

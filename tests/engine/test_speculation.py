@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
+from rlvr_limit.distributed.mesh import make_mesh, parameter_shardings
 from rlvr_limit.engine import programs
 from rlvr_limit.engine.engine import Engine, Moment, _Run
 from rlvr_limit.engine.requests import Request
 from rlvr_limit.engine.scheduler import Seat
 from rlvr_limit.engine.speculation import AT_ONCE, KEPT, LONG, SHORT, Pace, Siblings
 from rlvr_limit.models.decoder import Params, parameter_specs
+from rlvr_limit.settings import MeshConfig
 from rlvr_limit.types import Stop
 from tests.support.engine_requests import (
     CONFIG,

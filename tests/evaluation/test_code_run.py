@@ -18,7 +18,7 @@ from rlvr_limit.grading.code.evalplus import EvalPlusTests
 from rlvr_limit.grading.code.grade import VERSION, check, grade, shorten
 from rlvr_limit.grading.pool.pool import map_verdicts
 from rlvr_limit.models.decoder import ModelConfig, init_params
-from rlvr_limit.study import schema
+from rlvr_limit.settings import command_line
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import Problem, Status
@@ -84,7 +84,7 @@ def words(folder: Path, *overrides: str) -> list[str]:
 
 
 def root_of(folder: Path) -> Path:
-    return prepare(schema.parse_command_line(words(folder), REPOSITORY / "configs" / "countdown.py")).root
+    return prepare(command_line.parse_command_line(words(folder), REPOSITORY / "configs" / "countdown.py")).root
 
 
 def programs(folder: Path) -> dict[tuple[str, str, int], tuple[str, bool, str, str]]:

@@ -21,11 +21,11 @@ from rlvr_limit.evaluation import grade, results
 from rlvr_limit.evaluation.review import JUDGED, judged_chains
 from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.report.words import percent, signed_percent
-from rlvr_limit.study import schema
-from rlvr_limit.study.prepare import prepare
+from rlvr_limit.settings import command_line
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import UserError
 from tests.support.smoke import REPOSITORY
+from tests.support.studies import prepare_config
 from tests.support.tokenizer_files import write_qwen2
 
 N, ARMS = 24, ("base", "rl", "direct")
@@ -72,11 +72,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
         "--config.allow_differ=('template',)",
     ]  # fmt: skip
     before = jax.config.jax_compilation_cache_dir
-    made = schema.parse_command_line(words, REPOSITORY / "configs" / "countdown.py")
+    made = command_line.read_config(words, REPOSITORY / "configs" / "countdown.py")
     with made.unlocked():
         made.arms.direct = made.arms.base.copy_and_resolve_references()
         made.arms.direct.update(label="base without reasoning", group="other", prompt="answer_only")
-    store(prepare(made).root)
+    store(prepare_config(made).root)
     yield made
     jax.config.update("jax_compilation_cache_dir", before)
 
@@ -239,7 +239,7 @@ def test_judgments_that_name_nothing_are_refused_in_one_line(config, judged, spo
     try:
         review(config).write_text(spoil(good))
         with pytest.raises(UserError) as refused:
-            judged_chains(prepare(config))
+            judged_chains(prepare_config(config))
     finally:
         review(config).write_text(good)
     assert said in str(refused.value) and "\n" not in str(refused.value)

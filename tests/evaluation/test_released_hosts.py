@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from rlvr_limit import checkpoint
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
+from rlvr_limit.distributed.mesh import make_mesh
 from rlvr_limit.models.decoder import init_params
+from rlvr_limit.settings import MeshConfig
 from tests.support.records_rows import keyed_rows
 from tests.support.released import words, write_released
 from tests.support.smoke import REPOSITORY, environment

@@ -14,7 +14,7 @@ import pytest
 
 from rlvr_limit import records
 from rlvr_limit.evaluation import score_inputs
-from rlvr_limit.study import schema
+from rlvr_limit.settings import command_line
 from rlvr_limit.study.conditions import differences, of
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
@@ -36,7 +36,7 @@ def run(folders: Path) -> subprocess.CompletedProcess[str]:
 def prepared(folders: Path, *overrides: str) -> Study:
     config = REPOSITORY / "configs" / "qwen7b_math.py"
     line = [*words(folders, *overrides), f"--config={config}"]
-    return prepare(schema.parse_command_line(line, config))
+    return prepare(command_line.parse_command_line(line, config))
 
 
 @pytest.fixture(scope="module")

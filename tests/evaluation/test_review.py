@@ -13,7 +13,9 @@ from rlvr_limit.evaluation.review import JUDGED, changes, disagreements, judgmen
 from rlvr_limit.grading.math import string_rules
 from rlvr_limit.passk.curve import pass_curve
 from rlvr_limit.passk.guessing import chain_bounds, guessable, marginal_rates
-from rlvr_limit.study.prepared import Evaluated, Grading, Task
+from rlvr_limit.settings import Grading
+from rlvr_limit.study.arms import EvaluatedArm
+from rlvr_limit.study.prepared import Task
 from rlvr_limit.types import Problem, Status, UserError, Verdict
 from tests.support.records_rows import rows_of, sample, verdict, write
 
@@ -30,7 +32,7 @@ def study(root, version="new"):
     return SimpleNamespace(
         root=root,
         problems=(problem("p", "p 0"), problem("q", "q 1")),
-        evaluated=[Evaluated("base", "Base", "base", "base")],
+        evaluated=[EvaluatedArm("base", "Base", "base", "base")],
         task=Task(grade, version, inline=True),
         settings=SimpleNamespace(grading=Grading()),
         hosts=Hosts(),

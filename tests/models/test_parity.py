@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from kernels.draw import Rules
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
+from rlvr_limit.distributed.mesh import make_mesh
 from rlvr_limit.engine import plans, programs
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.scheduler import Job, Scheduler
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models import decoder, log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.planning import programs as abstract
+from rlvr_limit.settings import EngineConfig, MeshConfig
 from tests.goldens import families
 from tests.goldens.families import FAMILIES, PLACES
 from tests.support.golden_models import NAMES, model_config, our_params

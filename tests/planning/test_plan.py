@@ -14,13 +14,14 @@ import pytest
 from jax.sharding import Mesh
 
 from rlvr_limit import planning
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings
+from rlvr_limit.distributed.mesh import make_mesh, parameter_shardings
 from rlvr_limit.engine import programs as device
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request
 from rlvr_limit.models.decoder import init_params, parameter_specs
 from rlvr_limit.planning import compiling, estimate, fitting, programs, targets
 from rlvr_limit.planning import updates as job
+from rlvr_limit.settings import MeshConfig
 from rlvr_limit.types import SamplingParams, UserError
 from tests.support import hlo
 from tests.support.plans import QWEN_7B, QWEN_32B, SLOTS, STUDY, TINY, case

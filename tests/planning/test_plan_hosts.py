@@ -8,11 +8,10 @@ import math
 import pytest
 
 from rlvr_limit import planning
-from rlvr_limit.distributed.mesh import MeshConfig
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import compiling, estimate, fitting, programs
 from rlvr_limit.planning.plan import Trained, _together
+from rlvr_limit.settings import EngineConfig, MeshConfig
 from rlvr_limit.types import UserError
 from tests.support.plans import SLOTS, STUDY, TINY
 

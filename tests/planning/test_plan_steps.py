@@ -12,8 +12,8 @@ import pytest
 from jax.extend import core
 
 from rlvr_limit import planning
-from rlvr_limit.distributed.mesh import MeshConfig
 from rlvr_limit.planning import compiling, fitting, programs
+from rlvr_limit.settings import MeshConfig
 from tests.support import hlo
 from tests.support.plans import SLOTS, STUDY, TINY
 

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from rlvr_limit import planning, rl
-from rlvr_limit.distributed.mesh import TRAINING_AXIS, MeshConfig, sharding
+from rlvr_limit.distributed.mesh import TRAINING_AXIS, sharding
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models.decoder import init_params, parameter_count
 from rlvr_limit.models.log_probs import AnswerRows, answer_log_probs
 from rlvr_limit.planning import compiling, programs
 from rlvr_limit.planning import updates as job
+from rlvr_limit.settings import MeshConfig
 from rlvr_limit.training import learner, segments
 from tests.support import hlo
 from tests.support.plans import TINY

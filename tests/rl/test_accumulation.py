@@ -14,6 +14,7 @@ from rlvr_limit import rl
 from rlvr_limit.models.decoder import init_params
 from rlvr_limit.models.log_probs import packed_positions
 from rlvr_limit.rl import update as program
+from rlvr_limit.settings import OptimizerConfig
 from tests.support.policy_batches import (
     OBJECTIVE,
     STEPS,
@@ -104,7 +105,7 @@ def test_an_accumulated_supervised_step_is_the_unsplit_one() -> None:
 
 
 def test_float32_weights_of_a_bfloat16_model_keep_changes_that_bfloat16_would_lose() -> None:
-    config, tx = replace(WIDE, dtype="bfloat16"), rl.optimizer(rl.OptimizerConfig(1e-6, warmup=0), 9)
+    config, tx = replace(WIDE, dtype="bfloat16"), rl.optimizer(OptimizerConfig(1e-6, warmup=0), 9)
     params = init_params(config, jax.random.key(0))
     state = rl.init_state(params, tx, "float32")
     for _ in range(2):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from rlvr_limit import rl
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings, rows_sharding
+from rlvr_limit.distributed.mesh import make_mesh, parameter_shardings, rows_sharding
 from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
 from rlvr_limit.models.log_probs import answer_rows
 from rlvr_limit.rl import optimizers
+from rlvr_limit.settings import MeshConfig, OptimizerConfig
 from rlvr_limit.types import UserError
 
 SHAPE = (160, 128)
@@ -19,7 +20,7 @@ SHAPE = (160, 128)
 
 def walked(kind: str, steps: int = 60) -> tuple[np.ndarray, list]:
     """Where noisy gradients towards a target lead from 0, and the optimizer's state."""
-    tx = rl.optimizer(rl.OptimizerConfig(0.01, warmup=0, b2=0.95, clip_norm=1e9, kind=kind), steps)
+    tx = rl.optimizer(OptimizerConfig(0.01, warmup=0, b2=0.95, clip_norm=1e9, kind=kind), steps)
     rng = np.random.default_rng(0)
     target = rng.normal(size=SHAPE).astype(np.float32)
     params = {"w": jnp.zeros(SHAPE), "b": jnp.zeros(3)}
@@ -63,7 +64,7 @@ def test_gradients_are_clipped_to_the_norm_that_they_may_have_together(size: flo
 
 
 def test_an_adam_step_makes_no_clipped_copy_of_the_gradient() -> None:
-    tx = rl.optimizer(rl.OptimizerConfig(0.01), 5)
+    tx = rl.optimizer(OptimizerConfig(0.01), 5)
     like = [jax.ShapeDtypeStruct((512, 512), jnp.float32)]
     state = jax.eval_shape(tx.init, like)
 
@@ -77,9 +78,9 @@ def test_an_adam_step_makes_no_clipped_copy_of_the_gradient() -> None:
 
 def test_unknown_kinds_and_a_b2_too_slow_for_bfloat16_are_refused() -> None:
     with pytest.raises(UserError, match="optimizer.kind is 'lion'"):
-        rl.optimizer(rl.OptimizerConfig(0.1, kind="lion"), 5)
+        rl.optimizer(OptimizerConfig(0.1, kind="lion"), 5)
     with pytest.raises(UserError, match="optimizer.b2 is 0.999, but moments in bfloat16 need at most 0.99"):
-        rl.optimizer(rl.OptimizerConfig(0.1, b2=0.999, kind="adamw_bf16"), 5)
+        rl.optimizer(OptimizerConfig(0.1, b2=0.999, kind="adamw_bf16"), 5)
 
 
 @pytest.mark.parametrize("kind", ["adamw_bf16", "adafactor"])
@@ -88,7 +89,7 @@ def test_states_lie_on_a_mesh_and_updates_compile_once(kind: str) -> None:
     mesh = make_mesh(MeshConfig(2, 2, 2))
     params = init_params(config, jax.random.key(0))
     params = jax.device_put(params, parameter_shardings(parameter_specs(config), mesh))
-    tx = rl.optimizer(rl.OptimizerConfig(1e-2, kind=kind), 5)
+    tx = rl.optimizer(OptimizerConfig(1e-2, kind=kind), 5)
     state = rl.init_state(params, tx)
     before = rl.single_batch_step._cache_size()
     batch = jax.device_put(rl.supervised_batch(answer_rows([((2, 3), (5, 7, 9))] * 8, 6)), rows_sharding(mesh))

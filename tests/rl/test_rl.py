@@ -11,13 +11,14 @@ import pytest
 
 from rlvr_limit import rl
 from rlvr_limit.models import decoder, log_probs
+from rlvr_limit.settings import OptimizerConfig
 from rlvr_limit.types import UserError
 from tests.support.numpy_decoder import GROUPED, TIED, in_float64, numpy_log_softmax, random_params
 
 # A transformation that passes the gradient on and keeps it where it can be read.
 KEEP = optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), lambda g, *_: (g, g))
 # One transformation for all supervised steps, so that they are compiled once.
-KEEP_AND_LEARN = optax.chain(KEEP, rl.optimizer(rl.OptimizerConfig(0.02, warmup=2), 25))
+KEEP_AND_LEARN = optax.chain(KEEP, rl.optimizer(OptimizerConfig(0.02, warmup=2), 25))
 SHALLOW, SHALLOW_TIED = replace(GROUPED, layers=1), replace(TIED, layers=1)
 CLIP = 0.2
 OBJECTIVE = rl.Objective(CLIP, CLIP)
@@ -181,18 +182,18 @@ def learning_rates(config, updates):
 def test_learning_rate_ramps_up_then_stays_or_falls_to_a_tenth_of_its_peak(warmup, updates):
     peak, step = 0.03, np.arange(updates)
     ramp = peak * np.minimum(1, step / max(warmup, 1)) if warmup else np.full(updates, peak)
-    constant = learning_rates(rl.OptimizerConfig(peak, warmup, "constant"), updates)
+    constant = learning_rates(OptimizerConfig(peak, warmup, "constant"), updates)
     np.testing.assert_allclose(constant, ramp, rtol=1e-4, atol=1e-8)
     share = np.clip((step - warmup) / max(updates - warmup, 1), 0, 1)
     falling = peak * (0.1 + 0.9 * (1 + np.cos(np.pi * share)) / 2)
-    cosine = learning_rates(rl.OptimizerConfig(peak, warmup, "cosine"), updates)
+    cosine = learning_rates(OptimizerConfig(peak, warmup, "cosine"), updates)
     np.testing.assert_allclose(cosine, np.where(step < warmup, ramp, falling), rtol=1e-4, atol=1e-8)
     with pytest.raises(UserError, match="optimizer.decay is 'cosin'"):
-        rl.optimizer(rl.OptimizerConfig(peak, warmup, "cosin"), updates)
+        rl.optimizer(OptimizerConfig(peak, warmup, "cosin"), updates)
 
 
 def test_an_update_is_adamw_on_gradients_clipped_to_their_global_norm():
-    config = rl.OptimizerConfig(0.1, warmup=0, weight_decay=0.3, b2=0.9, clip_norm=2.0)
+    config = OptimizerConfig(0.1, warmup=0, weight_decay=0.3, b2=0.9, clip_norm=2.0)
     tx, rng = rl.optimizer(config, 5), np.random.default_rng(4)
     params = {"a": rng.normal(size=3), "b": rng.normal(size=2)}
     state, flat = tx.init(jax.tree.map(jnp.float32, params)), np.concatenate([params["a"], params["b"]])

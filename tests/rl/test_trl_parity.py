@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 from rlvr_limit import checkpoint, rl
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, init_params
-from rlvr_limit.study.recipes import Reinforced
+from rlvr_limit.settings import OptimizerConfig, Reinforced
+from rlvr_limit.study import recipes
 from rlvr_limit.tokenizer import load_tokenizer
 from tests.support.tokenizer_files import write_qwen2
 
@@ -83,18 +84,18 @@ def test_grpo_has_the_loss_and_the_gradient_of_trl(tmp_path: Path, kl: float) ->
     now = np.asarray(log_probs.answer_log_probs(params, shape, drawn)[0])
     behaviour_BT = (now + np.where(drawn.answer_BT, rng.normal(0, 0.3, now.shape), 0)).astype(np.float32)
     reference_BT = (now + np.where(drawn.answer_BT, rng.normal(0, 0.3, now.shape), 0)).astype(np.float32)
-    optimizer = rl.OptimizerConfig(1e-3)
-    recipe = Reinforced("base", 1, (1,), PROMPTS, ANSWERS, 1, 0.2, optimizer, kl=kl)
-    advantage_BT, _ = rl.advantage(recipe.row, rl.Rewards(reward_PG, drawn.answer_BT), kl)
-    weight_BT = rl.token_weights(drawn.answer_BT, np.ones(rows, bool), recipe.row.aggregation, NEW)
+    optimizer = OptimizerConfig(1e-3)
+    recipe = Reinforced("base", 1, (1,), optimizer, prompts=PROMPTS, answers=ANSWERS, minibatches=1, kl=kl)
+    advantage_BT, _ = rl.advantage(recipes.algorithm(recipe), rl.Rewards(reward_PG, drawn.answer_BT), kl)
+    weight_BT = rl.token_weights(drawn.answer_BT, np.ones(rows, bool), recipes.algorithm(recipe).aggregation, NEW)
     batch = rl.PolicyBatch(
         drawn, behaviour_BT, advantage_BT.astype(np.float32), weight_BT, reference_BT if kl else None
     )
     # As a run lays it out: the answers of a group behind one prompt.
     batch = rl.behind_prompts(batch, LONG, NEW)
     assert len(batch.rows.length_P) == PROMPTS
-    sums = rl.zero_sums(params, recipe.objective)
-    found = rl.accumulate(params, shape, recipe.objective, rl.Compute(), batch, sums)
+    sums = rl.zero_sums(params, recipes.objective(recipe))
+    found = rl.accumulate(params, shape, recipes.objective(recipe), rl.Compute(), batch, sums)
 
     deviation = reward_PG.std(axis=1, ddof=1, keepdims=True)
     theirs = ((reward_PG - reward_PG.mean(axis=1, keepdims=True)) / (deviation + 1e-4)).reshape(-1)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from rlvr_limit import rl
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh, parameter_shardings, rows_sharding
+from rlvr_limit.distributed.mesh import make_mesh, parameter_shardings, rows_sharding
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import parameter_specs
 from rlvr_limit.rl import value as program
+from rlvr_limit.settings import MeshConfig, OptimizerConfig
 from tests.support.numpy_decoder import GROUPED, random_params
 
 CONFIG = replace(GROUPED, layers=1)
@@ -34,7 +35,7 @@ def trained_on(mesh_config: MeshConfig, packed: bool = False) -> tuple[list[floa
     parts = rl.microbatches(batch, 2, 12) if packed else [batch]
     assert len(parts) > 1 or not packed
     parts = [jax.device_put(part, rows_sharding(mesh)) for part in parts]
-    tx, objective = rl.optimizer(rl.OptimizerConfig(0.01, warmup=0), 3), rl.Objective(0.2, 0.2, value_clip=0.5)
+    tx, objective = rl.optimizer(OptimizerConfig(0.01, warmup=0), 3), rl.Objective(0.2, 0.2, value_clip=0.5)
     value, seen, before = rl.init_value(CONFIG, params, tx), [], program._apply._cache_size()
     for _ in range(3):
         value, loss = rl.value_update(value, params, CONFIG, tx, objective, parts)

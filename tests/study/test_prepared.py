@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from rlvr_limit.study import schema
+from rlvr_limit.settings import command_line
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.types import UserError
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("compilation_cache")
 def prepared(tmp_path: Path, *overrides: str) -> Study:
     config = REPOSITORY / "configs" / "countdown_smoke.py"
     words = ["main.py", f"--config={config}", f"--config.runs={tmp_path}", *(f"--config.{o}" for o in overrides)]
-    return prepare(schema.parse_command_line(words, config))
+    return prepare(command_line.parse_command_line(words, config))
 
 
 def test_reinforced_arm_becomes_one_arm_a_saved_step_in_a_fixed_order(tmp_path: Path) -> None:

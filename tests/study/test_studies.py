@@ -17,13 +17,14 @@ from rlvr_limit.evaluation import entropy_matching, results, sample
 from rlvr_limit.evaluation.entropy_matching import next_temperature, recorded_entropy
 from rlvr_limit.models.decoder import ModelConfig, forward_causal, init_params, logits
 from rlvr_limit.passk.entropy import Entropy, token_entropy
-from rlvr_limit.study import schema
+from rlvr_limit.settings import ArmSampling, command_line
+from rlvr_limit.study.arms import sampling_of
 from rlvr_limit.study.matched_temperature import MatchingRound, read_matching
-from rlvr_limit.study.prepare import prepare
-from rlvr_limit.study.prepared import ArmSampling, Study, sampling_of
+from rlvr_limit.study.prepared import Study
 from rlvr_limit.training import loop, weight_cache
 from rlvr_limit.types import UserError
 from tests.support.smoke import REPOSITORY
+from tests.support.studies import prepare_config
 
 N, WITHIN = 64, 0.2
 OPTIMIZER = {
@@ -36,7 +37,7 @@ def config_of(runs: Path, arms: dict[str, Any], *overrides: str) -> Any:
     """The smoke config with these arms in place of its own."""
     words = ["main.py", f"--config={REPOSITORY / 'configs' / 'countdown_smoke.py'}", f"--config.runs={runs}"]
     words += [f"--config.sampling.n={N}", *(f"--config.{word}" for word in overrides)]
-    config = schema.parse_command_line(words, REPOSITORY / "configs" / "countdown.py")
+    config = command_line.read_config(words, REPOSITORY / "configs" / "countdown.py")
     with config.unlocked():
         config.arms = arms
     return config
@@ -52,7 +53,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("studies")
     before = jax.config.jax_compilation_cache_dir
     recipe = {"steps": 1, "batch": 1, "optimizer": OPTIMIZER}
-    made = prepare(config_of(root / "runs", {"base": {"label": "base", "group": "base", "pretrain": recipe}}))
+    made = prepare_config(config_of(root / "runs", {"base": {"label": "base", "group": "base", "pretrain": recipe}}))
     model: ModelConfig = made.setups["base"].model
     found = {"runs": root / "runs"}
     for seed, (name, scale) in enumerate({"unsure": 2.0, "sure": 5.0}.items()):
@@ -70,7 +71,7 @@ def first_of(study: Study) -> dict[str, int]:
 
 
 def sampled(config: Any) -> Study:
-    study = prepare(config)
+    study = prepare_config(config)
     loop.train_missing(study)
     sample.sample_missing(study)
     return study
@@ -221,7 +222,7 @@ def test_arms_that_differ_are_refused_before_anything_is_made(folders: dict[str,
         "rl": given("rl", "rl", folders["sure"], sampling={"temperature": 1.2}),
     }
     with pytest.raises(UserError) as refused:
-        prepare(config_of(tmp_path, arms))
+        prepare_config(config_of(tmp_path, arms))
     assert "arm rl: temperature is 1.2, that of base is 1.0" in str(refused.value)
     assert not list(tmp_path.glob("countdown_smoke/*"))
     # Each panel has a base of its own, so this comparison is under equal conditions.
@@ -233,7 +234,7 @@ def test_arms_that_differ_are_refused_before_anything_is_made(folders: dict[str,
         "sampling": {"temperature": 1.2},
     }
     arms["rl"]["panel"], arms["base"]["panel"] = "hot", "cold"
-    made = prepare(config_of(tmp_path, arms))
+    made = prepare_config(config_of(tmp_path, arms))
     assert {p: [e.name for e in es] for p, es in made.panels.items()} == {"cold": ["base"], "hot": ["hot", "rl"]}
 
 
@@ -277,21 +278,21 @@ def test_views_that_cannot_be_are_refused_by_name(
 ) -> None:
     arms = {"base": given("base", "base", folders["unsure"]), "view": {"label": "view", "group": "other", **arm}}
     with pytest.raises(UserError) as refused:
-        prepare(config_of(tmp_path, arms))
+        prepare_config(config_of(tmp_path, arms))
     assert named in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_unknown_condition_in_allow_differ_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     arms = {"base": given("base", "base", folders["unsure"]), "rl": given("rl", "rl", folders["sure"])}
-    with pytest.raises(UserError, match="config.allow_differ: found 'temprature'"):
-        prepare(config_of(tmp_path, arms, "allow_differ=('temprature',)"))
+    with pytest.raises(UserError, match="config.allow_differ: 'temprature' is not one of"):
+        prepare_config(config_of(tmp_path, arms, "allow_differ=('temprature',)"))
 
 
 def recipes(runs: Path, name: str, share: bool = True, **changes: Any) -> Study:
     """A config of that name whose base takes two steps."""
     recipe = {"steps": 2, "batch": 4, "optimizer": OPTIMIZER, **changes}
     arms = {"base": {"label": "base", "group": "base", "pretrain": recipe}}
-    return prepare(config_of(runs, arms, f"name={name}", f"share_weights={share}"))
+    return prepare_config(config_of(runs, arms, f"name={name}", f"share_weights={share}"))
 
 
 def test_equal_recipes_of_two_configs_are_trained_once(
@@ -326,7 +327,7 @@ def test_whatever_decides_a_recipe_leads_elsewhere_and_what_does_not_does_not(fo
     def place(name: str, *overrides: str) -> Path | None:
         words = ["main.py", f"--config={REPOSITORY / 'configs' / 'countdown_smoke.py'}", "--config.share_weights=True"]
         words += [f"--config.runs={folders['runs']}", *(f"--config.{word}" for word in overrides)]
-        made = prepare(schema.parse_command_line(words, REPOSITORY / "configs" / "countdown.py"))
+        made = prepare_config(command_line.read_config(words, REPOSITORY / "configs" / "countdown.py"))
         return weight_cache.place(made, name)
 
     own = place("grpo")

@@ -9,10 +9,10 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.engine import Engine, Moment
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models.decoder import ModelConfig
+from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import Sample, SamplingParams
 from tests.support.reference_engine import Reference
 

@@ -16,22 +16,23 @@ SUFFIXES = (".py", ".html", ".j2", ".css", ".js", ".md", ".cc", ".h")
 LONGEST = 400
 MODULES = 12
 INNER_FLOORS = 4
-MAY_SEE_CONFIGS = ("main", "configs", "study", "commands")
+MAY_SEE_CONFIGS = ("configs", "settings")
 VAGUE = ("of", "one", "same", "found")
 
 FLOORS = {
     "types": 0,
-    **dict.fromkeys(("passk", "records", "grading", "tokenizer", "distributed"), 1),
-    **dict.fromkeys(("models", "tasks"), 2),
-    **dict.fromkeys(("rl", "engine", "checkpoint"), 3),
-    "report": 4,
-    "study": 5,
-    "planning": 6,
-    **dict.fromkeys(("training", "evaluation"), 7),
-    "commands": 8,
-    "main": 9,
+    "settings": 1,
+    **dict.fromkeys(("passk", "records", "grading", "tokenizer", "distributed"), 2),
+    **dict.fromkeys(("models", "tasks"), 3),
+    **dict.fromkeys(("rl", "engine", "checkpoint"), 4),
+    "report": 5,
+    "study": 6,
+    "planning": 7,
+    **dict.fromkeys(("training", "evaluation"), 8),
+    "commands": 9,
+    "main": 10,
 }
-WITHOUT_JAX = ("types", "tokenizer", "records", "grading", "report")
+WITHOUT_JAX = ("types", "settings", "tokenizer", "records", "grading", "report")
 REPORT_KNOWS = ("passk", "types", "report")
 BRINGS_JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "kernels")
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from rlvr_limit import planning
-from rlvr_limit.distributed.mesh import MeshConfig
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import fitting, programs
+from rlvr_limit.settings import EngineConfig, MeshConfig
 
 TINY = ModelConfig(vocab_size=64, width=32, layers=1, heads=4, kv_heads=2, head_width=8, ffn_width=64)
 

@@ -10,11 +10,12 @@ import optax
 
 from rlvr_limit import rl
 from rlvr_limit.distributed import mesh
-from rlvr_limit.distributed.mesh import MeshConfig, fetch, make_mesh, mesh_of, parameter_shardings, rows_sharding
+from rlvr_limit.distributed.mesh import fetch, make_mesh, mesh_of, parameter_shardings, rows_sharding
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_specs
 from rlvr_limit.rl import PolicyBatch
 from rlvr_limit.rl import update as program
+from rlvr_limit.settings import MeshConfig
 
 
 def batch_of(lengths, places, vocab=23, seed=0, alike=False):

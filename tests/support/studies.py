@@ -6,9 +6,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from rlvr_limit.study import schema
+from rlvr_limit.settings import Settings, command_line, schema
 from rlvr_limit.study.prepare import prepare
-from rlvr_limit.study.prepared import Settings, Study
+from rlvr_limit.study.prepared import Study
 from tests.support.smoke import REPOSITORY
 
 
@@ -17,7 +17,12 @@ def smoke_study(runs: Path, *overrides: str) -> Study:
     config = REPOSITORY / "configs" / "countdown_smoke.py"
     words = ["main.py", f"--config={config}", f"--config.runs={runs}", "--config.report.k=0"]
     words += [f"--config.{o}" for o in ("sampling.n=10", *overrides)]
-    return prepare(schema.parse_command_line(words, config))
+    return prepare(command_line.parse_command_line(words, config))
+
+
+def prepare_config(config: Any) -> Study:
+    """What a config that a test has changed means."""
+    return prepare(schema.from_config(Settings, config))
 
 
 PROMPTS, ANSWERS, MINIBATCHES, STEPS = 4, 8, 2, 2
@@ -26,7 +31,7 @@ PROMPTS, ANSWERS, MINIBATCHES, STEPS = 4, 8, 2, 2
 def algorithms_config(runs: Path, arms: dict[str, dict[str, Any]]) -> Any:
     """The smoke config with these reinforced arms from its base."""
     path = REPOSITORY / "configs" / "countdown_smoke.py"
-    config = schema.parse_command_line(["main.py", f"--config={path}", f"--config.runs={runs}"], path)
+    config = command_line.read_config(["main.py", f"--config={path}", f"--config.runs={runs}"], path)
     config.unlock()
     usual = {"prompts": PROMPTS, "answers": ANSWERS, "minibatches": MINIBATCHES, "steps": STEPS, "save_at": (1, STEPS)}
     # A base that is right often enough for groups of eight to be mixed.

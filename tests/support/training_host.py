@@ -19,16 +19,17 @@ from jax.sharding import Mesh
 
 from rlvr_limit import checkpoint, rl
 from rlvr_limit.distributed.hosts import Hosts
-from rlvr_limit.distributed.joining import HostsConfig, start
-from rlvr_limit.distributed.mesh import MeshConfig, fetch, make_mesh, mesh_of_all_hosts, parameter_shardings
+from rlvr_limit.distributed.joining import start
+from rlvr_limit.distributed.mesh import fetch, make_mesh, mesh_of_all_hosts, parameter_shardings
 from rlvr_limit.engine.rollout import Graded
 from rlvr_limit.models.decoder import init_params, parameter_specs
+from rlvr_limit.settings import HostsConfig, MeshConfig, OptimizerConfig
 from rlvr_limit.training import learner
 from rlvr_limit.training.exchange import drawn_by_all
 from rlvr_limit.types import Problem, Sample, Status, Stop, Verdict
 from tests.support import policy_batches as step
 
-TX = rl.optimizer(rl.OptimizerConfig(1e-2, warmup=0), 10)
+TX = rl.optimizer(OptimizerConfig(1e-2, warmup=0), 10)
 KEPT = 2
 PROBLEMS, ANSWERS = [Problem(f"p{i}", "", "", (), None) for i in range(3)], 20
 

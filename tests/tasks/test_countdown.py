@@ -13,7 +13,8 @@ import pytest
 from scipy.stats import chisquare
 
 from rlvr_limit.grading.countdown import CountdownAnswer, grade
-from rlvr_limit.tasks.countdown import CountdownConfig, Game, demonstrations, problems, tokenizer
+from rlvr_limit.settings import CountdownConfig
+from rlvr_limit.tasks.countdown import Game, demonstrations, problems, tokenizer
 from rlvr_limit.types import Problem, Status, UserError, Verdict
 
 SMALL = CountdownConfig(

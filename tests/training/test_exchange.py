@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rlvr_limit.distributed.hosts import Hosts
-from rlvr_limit.distributed.mesh import MeshConfig, make_mesh
-from rlvr_limit.study.recipes import Reinforced, Supervised
+from rlvr_limit.distributed.mesh import make_mesh
+from rlvr_limit.settings import MeshConfig, Reinforced, Supervised
 from rlvr_limit.training.exchange import drawn_by_all, from_bytes, to_bytes
 from rlvr_limit.training.loop import check_shares
 from rlvr_limit.training.rollouts import _earned_by_all

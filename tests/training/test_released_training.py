@@ -15,13 +15,14 @@ from rlvr_limit import checkpoint, rl
 from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.models.log_probs import answer_log_probs, answer_rows
 from rlvr_limit.records.training_log import training_rows
-from rlvr_limit.study import schema
+from rlvr_limit.settings import command_line
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.training import learner, logging, loop, rejection_sampling, rl_step
 from rlvr_limit.types import UserError
 from tests.support.smoke import REPOSITORY
+from tests.support.studies import prepare_config
 from tests.support.tokenizer_files import write_qwen2
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
@@ -73,7 +74,7 @@ def prepared(folders: Path, runs: Path, *overrides: str) -> Study:
     ]
     config = REPOSITORY / "configs" / "qwen05b_gsm8k_grpo.py"
     line = ["main.py", f"--config={config}", *(f"--config.{word}" for word in changed)]
-    return prepare(schema.parse_command_line(line, config))
+    return prepare(command_line.parse_command_line(line, config))
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +243,7 @@ def test_other_training_problems_are_other_conditions(trained: Study, folders: P
 
 def with_sft(folders: Path, runs: Path, **changes: object) -> Study:
     config = REPOSITORY / "configs" / "qwen05b_gsm8k_grpo.py"
-    made = schema.parse_command_line(["main.py", f"--config={config}"], config).unlock()
+    made = command_line.read_config(["main.py", f"--config={config}"], config).unlock()
     optimizer = made.arms.grpo.rl.optimizer.to_dict() | {"learning_rate": 0.01, "warmup": 0}
     made.update({"data_dir": str(folders / "data"), "runs": str(runs), "dtype": "float32", "benchmarks": ("gsm8k",)})
     made.engine.update({"max_num_seqs": 16, "steps_per_call": 4, "page_size": 16})
@@ -254,7 +255,7 @@ def with_sft(folders: Path, runs: Path, **changes: object) -> Study:
     del made.arms["grpo"]
     made.allow_differ = ("eos",)
     made.arms.copied = copied | {"sft": recipe}
-    return prepare(made)
+    return prepare_config(made)
 
 
 def test_demonstrations_of_a_file_are_learnt_with_an_end_token_behind(folders: Path, tmp_path: Path) -> None:

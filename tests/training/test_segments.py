@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rlvr_limit.engine.config import EngineConfig
 from rlvr_limit.engine.requests import Request
+from rlvr_limit.settings import EngineConfig
 from rlvr_limit.training import segments
 from rlvr_limit.training.rollouts import Source
 from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError, Verdict

@@ -1,0 +1,195 @@
+"""Settings of a study: its problems, its arms, how they are sampled, graded, scored and reported."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Annotated, get_type_hints
+
+from rlvr_limit.settings.machine import EngineConfig, HostsConfig, MeshConfig
+from rlvr_limit.settings.training import Reinforced, Supervised, Training
+from rlvr_limit.types import AtLeast, Interval, OneOf, TokenSampling
+
+GROUPS = OneOf("base", "rl", "distilled", "control", "other")
+"""Kinds of arms, in the order in which they are shown."""
+
+TOKEN_SAMPLING = tuple(field.name for field in dataclasses.fields(TokenSampling))
+
+JOBS = {
+    "compare": "train what is missing, then sample, grade, score and report",
+    "sample": "draw the samples that the run folder still lacks",
+    "grade": "give a verdict on every stored sample that has none",
+    "score": "log-likelihoods of stored samples under each arm",
+    "train": "train the arms that are recipes, not weights",
+    "report": "draw the page, figures and tables from the records",
+    "counts": "draw the page from a file of counts (problem,arm,n,correct): no samples, no models",
+    "plan": "what the config takes on config.target, without weights or accelerator",
+}
+
+
+@dataclass(frozen=True)
+class CountdownConfig:
+    """Which problems of Countdown there are. A problem is evaluated on when its hash says so, else trained on."""
+
+    numbers: Annotated[int, AtLeast(1)] = 5  # numbers of a problem
+    low: Annotated[int, AtLeast(1)] = 1  # the smallest
+    high: Annotated[int, AtLeast(1)] = 9  # the largest
+    max_value: Annotated[int, AtLeast(1)] = 99  # of a result on the way
+    targets: tuple[Annotated[int, AtLeast(1)], ...] = (24, 36, 48, 60)
+    guess_max: Annotated[float, Interval("(0, 1]")] = 0.004  # most of a random legal policy's success, evaluation
+    train_guess_max: Annotated[float, Interval("(0, 1]")] = 1.0  # the same of training problems
+    eval_problems: Annotated[int, AtLeast(1)] = 96
+    train_problems: Annotated[int, AtLeast(0)] = 2048
+    one_in: Annotated[int, AtLeast(1)] = 4  # problems of which one is for evaluation
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The decoder that recipes train (its vocabulary is the task's), and what a plan assumes where no weights are."""
+
+    width: Annotated[int, AtLeast(1)]
+    layers: Annotated[int, AtLeast(1)]
+    heads: Annotated[int, AtLeast(1)]
+    kv_heads: Annotated[int, AtLeast(1)]
+    head_width: Annotated[int, AtLeast(1)]
+    ffn_width: Annotated[int, AtLeast(1)]
+    vocab_size: Annotated[int, AtLeast(0)] = 0
+    qkv_bias: bool = True
+    tied_embedding: bool = False
+    context: Annotated[int, AtLeast(0)] = 0  # tokens of prompt and answer; 0: no limit
+
+
+@dataclass(frozen=True)
+class Sampling(TokenSampling):
+    """How arms are sampled that do not say otherwise."""
+
+    n: Annotated[int, AtLeast(1)] = 128  # answers to a problem
+    n_of: dict[str, Annotated[int, AtLeast(1)]] = field(default_factory=dict)  # the same of single benchmarks
+    adaptive: Annotated[int, AtLeast(0)] = 0  # answers at first, and n where none of them is right; 0: n everywhere
+    max_tokens: Annotated[int, AtLeast(1)] = 16_384  # most tokens of an answer
+    allow_beyond_context: bool = False  # else answers end where prompt and answer fill the model's context
+
+
+def _own_token_sampling() -> type:
+    """TokenSampling with fields that are None where an arm says nothing."""
+    hints = get_type_hints(TokenSampling, include_extras=True)
+    fields = [(name, hints[name] | None, field(default=None)) for name in TOKEN_SAMPLING]
+    return dataclasses.make_dataclass("OwnTokenSampling", fields, frozen=True)
+
+
+OwnTokenSampling = _own_token_sampling()
+
+
+@dataclass(frozen=True)
+class ArmSampling(OwnTokenSampling):
+    """Where one arm is sampled otherwise than config.sampling says."""
+
+    match_entropy: str = ""  # the evaluated arm whose token entropy this one's temperature is to reach (Fig. 17)
+    match_within: Annotated[float, Interval("(0, inf)")] = 0.01  # nats
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model to compare: given weights, one of three recipes, or the weights of another arm."""
+
+    label: str
+    group: Annotated[str, GROUPS]
+    panel: str = ""  # arms of one panel are compared with its base, on a page of their own
+    weights: str = ""  # a folder or a hub name
+    revision: str = ""  # of a hub name
+    weights_of: str = ""  # the evaluated arm ("grpo-40") of which this is another view, sampled or asked otherwise
+    prompt: str = ""  # a template of tasks/prompts.py; "" with weights_of: that arm's
+    prompt_of: dict[str, str] = field(default_factory=dict)  # another template for a benchmark
+    stop: tuple[str, ...] = ()  # tokens that end an answer besides those of generation_config.json
+    sampling: ArmSampling = ArmSampling()
+    pretrain: Supervised | None = None
+    sft: Supervised | None = None
+    rl: Reinforced | None = None
+
+    @property
+    def recipe(self) -> Supervised | Reinforced | None:
+        """How the weights come about, if they are not given."""
+        return self.pretrain or self.sft or self.rl
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-likelihoods of stored answers under the base and the arm itself."""
+
+    answers: Annotated[int, AtLeast(1)] = 16  # answers to a problem; all, where n is less
+    tokens: Annotated[int, AtLeast(1)] = 4_096  # at a time on each device
+    references: str = ""  # a file of others' answers, {"problem": question or id, "text"} a line, which all arms score
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What the page shows."""
+
+    k: Annotated[int, AtLeast(0)] = 0  # of Delta_SE = pass@k(base) - pass@1(RL); 0: the paper's 256, or n if less
+
+
+@dataclass(frozen=True)
+class Grading:
+    """Worker processes of the graders that can hang."""
+
+    workers: Annotated[int, AtLeast(1)] = 2
+    seconds: Annotated[float, Interval("(0, inf)")] = 10.0  # of CPU time, after which a verdict is TIMEOUT
+    grader: str = "math"  # math, exact, or module:function of one's own; Countdown and code have their own
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole config. Either task (Countdown) or benchmarks says what the problems are."""
+
+    name: str = ""  # first folder of a run's place
+    job: Annotated[str, OneOf(*JOBS)] = "compare"
+    title: str = ""  # of the page, as the two below
+    purpose: str = ""
+    caveat: str = ""
+    seed: Annotated[int, Interval("[0, 4294967295]")] = 0
+    target: str = "cpu"  # the machine of job=plan
+    runs: str = "runs"  # folder or object store of all runs
+    run_dir: str = ""  # folder of this run; "": by its conditions, in runs/name
+    data_dir: str = ""  # folder of the benchmarks' files; "": the hub's
+    task: CountdownConfig | None = None
+    benchmarks: tuple[str, ...] = ()  # names of tasks/math.py and tasks/code.py, or files of problems
+    limit: Annotated[int, AtLeast(0)] = 0  # first problems of each benchmark; 0: all
+    model: ModelShape | None = None
+    dtype: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
+    arms: dict[str, Arm] = field(default_factory=dict)
+    sampling: Sampling = Sampling()
+    grading: Grading = Grading()
+    score: Score = Score()
+    report: ReportSettings = ReportSettings()
+    training: Training = Training()
+    engine: EngineConfig = EngineConfig()
+    mesh: MeshConfig = MeshConfig()
+    hosts: HostsConfig = HostsConfig()
+    allow_differ: tuple[str, ...] = ()  # conditions in which compared arms may differ (study/comparability.py)
+    share_weights: bool = False  # what recipes make is kept in runs/trained, for equal recipes of other configs
+    checkpoint_seconds: Annotated[float, AtLeast(0)] = 10.0  # between two kept states of training
+    flush_seconds: Annotated[float, AtLeast(0)] = 1.0  # between two writes of samples
+    wandb: str = ""  # a Weights & Biases project that training reports to
+
+
+@dataclass(frozen=True)
+class CountsSource:
+    """Where counts lie, and which arm is which."""
+
+    path: str = ""  # a CSV with the columns problem, arm, n and correct
+    base: str = ""  # "": the first arm of the file
+    rl: str = ""  # the arm to tell about first; "": the last of the file
+    guess: Annotated[float, Interval("[0, 1]")] = 0.0  # chance that one guess is right; 0: not known
+
+
+@dataclass(frozen=True)
+class CountsSettings:
+    """A config of job=counts."""
+
+    job: Annotated[str, OneOf("counts")] = "counts"
+    workdir: str = ""  # where the page goes; "": runs/counts/<name of the file>
+    title: str = ""  # "": the name of the file
+    purpose: str = ""
+    caveat: str = ""
+    counts: CountsSource = CountsSource()
+    report: ReportSettings = ReportSettings()

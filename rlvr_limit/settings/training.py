@@ -1,0 +1,90 @@
+"""Settings of training: how the weights of an arm come about where they are not given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from rlvr_limit.types import AtLeast, Interval, OneOf
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a training step is computed; without influence on it but for rounding."""
+
+    tokens: Annotated[int, AtLeast(0)] = 0  # places of a device's microbatch, several sequences a row; 0: a minibatch
+    remat: Annotated[str, OneOf("none", "products", "layers")] = "none"  # activations that are computed again
+    param_dtype: Annotated[str, OneOf("", "float32", "bfloat16")] = ""  # of weights in training; "": the model's
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """An optimizer and its schedule; rl/optimizers.py has the bytes that each kind takes."""
+
+    learning_rate: Annotated[float, AtLeast(0)]
+    warmup: Annotated[int, AtLeast(0)] = 20  # steps of a linear rise
+    decay: Annotated[str, OneOf("constant", "cosine")] = "constant"  # cosine: to a tenth of the peak by the last step
+    weight_decay: Annotated[float, AtLeast(0)] = 0.0
+    b2: Annotated[float, Interval("[0, 1)")] = 0.95  # of Adam; Adafactor has 1 - t^-0.8
+    clip_norm: Annotated[float, Interval("(0, inf)")] = 1.0  # largest norm of a gradient
+    kind: Annotated[str, OneOf("adamw", "adamw_bf16", "adafactor")] = "adamw"
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Training on demonstrations: Countdown's own, files, or right answers of another arm."""
+
+    steps: Annotated[int, AtLeast(1)]
+    batch: Annotated[int, AtLeast(1)]  # demonstrations a step
+    optimizer: OptimizerConfig
+    right: Annotated[float, Interval("[0, 1]")] = 1.0  # share of Countdown's demonstrations that reach the target
+    start: str = ""  # the arm whose weights it starts from; "": a fresh model
+    data: tuple[str, ...] = ()  # files of {"prompt", "response"} a line; with a teacher: training sets
+    teacher: str = ""  # an arm whose right answers are the demonstrations; of a reinforced one its last step
+    answers: Annotated[int, AtLeast(1)] = 4  # answers of the teacher to each training problem
+    lora_rank: Annotated[int, AtLeast(0)] = 0  # adapters of this rank are trained; 0: all weights
+    lora_alpha: Annotated[float, Interval("(0, inf)")] = 32.0  # adapters are scaled by lora_alpha / lora_rank
+
+
+@dataclass(frozen=True)
+class Limits:
+    """(least, most) of a step's means; () is no limit. A run that leaves them has collapsed and is stopped."""
+
+    entropy: tuple[float, ...] = ()  # nats a token
+    length: tuple[float, ...] = ()  # tokens an answer
+    reward: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reinforced:
+    """Reinforcement learning with verifiable rewards. A row of rl/algorithms.py, and what this recipe changes of it."""
+
+    start: str  # the arm whose weights it starts from
+    steps: Annotated[int, AtLeast(1)]
+    save_at: tuple[Annotated[int, AtLeast(1)], ...]  # the weights after these steps are arms of their own
+    optimizer: OptimizerConfig
+    algorithm: Annotated[str, OneOf("grpo", "dr_grpo", "rloo", "reinforcepp", "remax", "ppo", "dapo", "pass_at_k")] = (
+        "grpo"
+    )
+    prompts: Annotated[int, AtLeast(1)] = 64  # problems a step
+    answers: Annotated[int, AtLeast(1)] = 32  # answers to each
+    minibatches: Annotated[int, AtLeast(1)] = 4  # updates a step
+    clip: Annotated[float, Interval("(0, 1)")] = 0.2  # the ratio is held in [1 - clip, 1 + clip_high]
+    clip_high: Annotated[float, AtLeast(0)] = 0.0  # 0: the algorithm's, or clip
+    kl: Annotated[float, AtLeast(0)] = 0.0  # coefficient of the penalty towards start
+    importance_cap: Annotated[float, AtLeast(0)] = 0.0  # most of P_trainer / P_sampler; 0: not weighed by it
+    rounds: Annotated[int, AtLeast(0)] = 0  # draws of prompts to find mixed groups; 1: take all; 0: the row's
+    # keep; shape: a penalty that falls to -1 over the last overlong_cache tokens; mask: truncated answers are left out
+    overlong: Annotated[str, OneOf("", "keep", "shape", "mask")] = ""  # "": the algorithm's
+    overlong_cache: Annotated[int, AtLeast(0)] = 0  # 0: only what is truncated is penalised
+    pass_k: Annotated[int, AtLeast(0)] = 0  # k of pass_at_k
+    gae_lambda: Annotated[float, Interval("[0, 1]")] = 1.0  # of PPO, as the three below
+    value_optimizer: OptimizerConfig | None = None
+    value_coefficient: Annotated[float, AtLeast(0)] = 0.5
+    value_clip: Annotated[float, AtLeast(0)] = 0.5
+    reward: str = "verdict"  # 1 for a right answer; or "module:function": (problem, texts) -> a number a text
+    limits: Limits = Limits()
+    data: tuple[str, ...] = ()  # gsm8k_train, math_train, omni_train, or files of problems; Countdown has its own
+    segment: Annotated[int, AtLeast(0)] = 0  # tokens of an answer drawn in one step, off-policy; 0: whole answers
+    lora_rank: Annotated[int, AtLeast(0)] = 0  # adapters of this rank are trained; 0: all weights
+    lora_alpha: Annotated[float, Interval("(0, inf)")] = 32.0  # adapters are scaled by lora_alpha / lora_rank
