@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlvr_limit.passk.curve import checked_counts, host_float64, pass_curves
+from rlvr_limit.passk.curve import checked_counts, host_float64, pass_curves, refuse_where
 from rlvr_limit.types import UserError
 
 COLUMNS_PER_BLOCK = 128
@@ -46,9 +46,8 @@ def checked_values(value_MK: ArrayLike, name: str, low: float, high: float) -> n
         raise UserError(
             f"{name} has shape {value_MK.shape}: a band over problems needs [M, K] with M >= 2 problems and K >= 1"
         )
-    bad_i = np.flatnonzero(~((value_MK >= low) & (value_MK <= high)).all(axis=1))
-    if bad_i.size:
-        raise UserError(f"problem {bad_i[0]} (counting from 0) of {name} has a value outside [{low:g}, {high:g}]")
+    outside_M = ~((value_MK >= low) & (value_MK <= high)).all(axis=1)
+    refuse_where(outside_M, lambda i: f"of {name} has a value outside [{low:g}, {high:g}]")
     return value_MK
 
 

@@ -5,13 +5,12 @@ Shapes: M problems; K runs over k = 1..n.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlvr_limit.passk.curve import checked_counts, pass_curves
+from rlvr_limit.passk.curve import checked_counts, pass_curves, refuse_where
 from rlvr_limit.types import UserError
 
 
@@ -45,8 +44,7 @@ def budget_curve(n_M: ArrayLike, c_M: ArrayLike, tokens_M: ArrayLike) -> BudgetC
     tokens_M = np.asarray(tokens_M, dtype=np.float64)
     if tokens_M.shape != n_M.shape:
         raise UserError(f"mean lengths have shape {tokens_M.shape}: give one for each of {n_M.size} problems")
-    for i, tokens in enumerate(tokens_M.tolist()):
-        if not (tokens >= 0 and math.isfinite(tokens)):
-            raise UserError(f"problem {i} (counting from 0) has a mean length of {tokens} tokens: should be at least 0")
+    impossible_M = ~(np.isfinite(tokens_M) & (tokens_M >= 0))
+    refuse_where(impossible_M, lambda i: f"has a mean length of {tokens_M[i]} tokens: should be at least 0")
     solved_K = pass_curves(n_M, c_M).sum(axis=0)
     return BudgetCurve(tokens_M.sum() * np.arange(1, solved_K.size + 1), solved_K)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -37,13 +37,18 @@ def checked_counts(n_M: ArrayLike, c_M: ArrayLike) -> tuple[np.ndarray, np.ndarr
         if not np.issubdtype(x_M.dtype, np.integer):
             raise UserError(f"{name} has dtype {x_M.dtype}: sample counts are integers")
     n_M, c_M = n_M.astype(np.int64), c_M.astype(np.int64)
-    bad_i = np.flatnonzero((n_M < 1) | (c_M < 0) | (c_M > n_M))
-    if bad_i.size:
-        i = bad_i[0]
-        raise UserError(
-            f"problem {i} (counting from 0) has n = {n_M[i]} and c = {c_M[i]}: should be n >= 1 and 0 <= c <= n"
-        )
+    refuse_where(
+        (n_M < 1) | (c_M < 0) | (c_M > n_M),
+        lambda i: f"has n = {n_M[i]} and c = {c_M[i]}: should be n >= 1 and 0 <= c <= n",
+    )
     return n_M, c_M
+
+
+def refuse_where(bad_M: np.ndarray, say: Callable[[int], str]) -> None:
+    """Raise UserError about the first problem that bad_M marks: its place, and what `say` says of it."""
+    if bad_M.any():
+        i = int(np.argmax(bad_M))
+        raise UserError(f"problem {i} (counting from 0) {say(i)}")
 
 
 def checked_prior(a: float, b: float) -> None:
@@ -62,6 +67,16 @@ def refuse_k_beyond_n(n_M: np.ndarray, k: int, metric: str) -> None:
             f"{metric} was asked for k = {k}, but problem {i} (counting from 0) has only n = {n_M[i]} samples: "
             f"ask for k <= {n_M[i]} or draw more samples"
         )
+
+
+def checked_arms(
+    base_n_M: ArrayLike, base_c_M: ArrayLike, rl_n_M: ArrayLike, rl_c_M: ArrayLike
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Both arms' (n_M, c_M), checked, or UserError where they are not of the same number of problems."""
+    base, rl = checked_counts(base_n_M, base_c_M), checked_counts(rl_n_M, rl_c_M)
+    if base[0].shape != rl[0].shape:
+        raise UserError(f"base has {base[0].size} problems and RL has {rl[0].size}: compare the same problems")
+    return base, rl
 
 
 @functools.partial(jax.jit, static_argnames="K")
@@ -154,10 +169,7 @@ def guess_curve(a_M: ArrayLike, K: int) -> np.ndarray:
     a_M = np.asarray(a_M, dtype=np.float64)
     if a_M.ndim != 1 or not a_M.size:
         raise UserError(f"guess rates have shape {a_M.shape}: give one for each of at least 1 problem")
-    bad_i = np.flatnonzero(~((a_M >= 0) & (a_M <= 1)))
-    if bad_i.size:
-        i = bad_i[0]
-        raise UserError(f"problem {i} (counting from 0) has guess rate {a_M[i]}: should be between 0 and 1")
+    refuse_where(~((a_M >= 0) & (a_M <= 1)), lambda i: f"has guess rate {a_M[i]}: should be between 0 and 1")
     if K < 1:
         raise UserError(f"the guess curve was asked for K = {K}: K must be at least 1")
     return 1.0 - ((1.0 - a_M[:, None]) ** np.arange(1, K + 1)).mean(axis=0)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlvr_limit.passk.curve import checked_counts, pass_curve
+from rlvr_limit.passk.curve import checked_counts, pass_curve, refuse_where
 from rlvr_limit.types import UserError
 
 GUESSABLE_BELOW = 0.05
@@ -60,11 +60,8 @@ def chain_bounds(
     """
     n_M, c_M = checked_counts(n_M, c_M)
     right_M, wrong_M = np.asarray(right_M, np.int64), np.asarray(wrong_M, np.int64)
-    bad_i = np.flatnonzero((right_M < 0) | (wrong_M < 0) | (right_M + wrong_M > c_M))
-    if bad_i.size:
-        i = bad_i[0]
-        raise UserError(
-            f"problem {i} (counting from 0) has {right_M[i]} chains judged right and {wrong_M[i]} wrong, "
-            f"but {c_M[i]} right answers"
-        )
+    refuse_where(
+        (right_M < 0) | (wrong_M < 0) | (right_M + wrong_M > c_M),
+        lambda i: f"has {right_M[i]} chains judged right and {wrong_M[i]} wrong, but {c_M[i]} right answers",
+    )
     return pass_curve(n_M, right_M), pass_curve(n_M, c_M - wrong_M)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlvr_limit.passk.curve import checked_counts, pass_curves, refuse_k_beyond_n
+from rlvr_limit.passk.curve import checked_arms, pass_curves, refuse_k_beyond_n, refuse_where
 from rlvr_limit.types import UserError
 
 
@@ -42,17 +42,11 @@ def support(base_n_M: ArrayLike, base_c_M: ArrayLike, rl_n_M: ArrayLike, rl_c_M:
     Both arms must be cut to the same n first, or the arm with more samples looks more able: raises UserError naming
     the first problem where they differ. "Neither" is a statement about n samples; see unsolved_bound.
     """
-    base_n_M, base_c_M = checked_counts(base_n_M, base_c_M)
-    rl_n_M, rl_c_M = checked_counts(rl_n_M, rl_c_M)
-    if base_n_M.shape != rl_n_M.shape:
-        raise UserError(f"base has {base_n_M.size} problems and RL has {rl_n_M.size}: compare the same problems")
-    unequal_i = np.flatnonzero(base_n_M != rl_n_M)
-    if unequal_i.size:
-        i = unequal_i[0]
-        raise UserError(
-            f"problem {i} (counting from 0) has n = {base_n_M[i]} in base and n = {rl_n_M[i]} in RL: "
-            "cut both arms to the same samples first"
-        )
+    (base_n_M, base_c_M), (rl_n_M, rl_c_M) = checked_arms(base_n_M, base_c_M, rl_n_M, rl_c_M)
+    refuse_where(
+        base_n_M != rl_n_M,
+        lambda i: f"has n = {base_n_M[i]} in base and n = {rl_n_M[i]} in RL: cut both arms to the same samples first",
+    )
     base_M, rl_M = base_c_M > 0, rl_c_M > 0
     both, base_only, rl_only, neither = (
         tuple(np.flatnonzero(mask_M).tolist())
@@ -72,10 +66,7 @@ def expected_support(
     For arms of different or ragged n: a problem is solved by n of its samples with the chance pass@n, independently in
     the two arms. Raises UserError where an arm has fewer than n samples, or the numbers of problems differ.
     """
-    base_n_M, base_c_M = checked_counts(base_n_M, base_c_M)
-    rl_n_M, rl_c_M = checked_counts(rl_n_M, rl_c_M)
-    if base_n_M.shape != rl_n_M.shape:
-        raise UserError(f"base has {base_n_M.size} problems and RL has {rl_n_M.size}: compare the same problems")
+    (base_n_M, base_c_M), (rl_n_M, rl_c_M) = checked_arms(base_n_M, base_c_M, rl_n_M, rl_c_M)
     for n_M in (base_n_M, rl_n_M):
         refuse_k_beyond_n(n_M, n, f"support at n = {n}")
     base_M, rl_M = (pass_curves(*counts)[:, n - 1] for counts in ((base_n_M, base_c_M), (rl_n_M, rl_c_M)))

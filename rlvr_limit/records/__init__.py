@@ -15,15 +15,3 @@ from rlvr_limit.records.manifest import open_run, read_manifest, update_manifest
 from rlvr_limit.records.reader import existing, read
 from rlvr_limit.records.schema import TABLES
 from rlvr_limit.records.writer import Writer, recover
-
-__all__ = [
-    "TABLES",
-    "Writer",
-    "compact",
-    "existing",
-    "open_run",
-    "read",
-    "read_manifest",
-    "recover",
-    "update_manifest",
-]
