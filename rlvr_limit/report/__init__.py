@@ -1,6 +1,6 @@
 """The report of a comparison: one offline HTML page, and beside it figures, numbers, samples and a summary."""
 
+from rlvr_limit.report.page import write, write_all
 from rlvr_limit.report.results import Answers, ArmResults, Example, Results
-from rlvr_limit.report.write import write, write_all
 
 __all__ = ["Answers", "ArmResults", "Example", "Results", "write", "write_all"]

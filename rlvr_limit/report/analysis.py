@@ -1,20 +1,39 @@
 """Every number of the report, computed once from the counts: figures, tables and words only read what stands here.
 
+Guessing and judged chains of thought are METRICS items 6 and 7.
 Shape suffixes: M problems; K runs over k = 1..n, n the fewest samples any problem has; B the 11 histogram bins.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from rlvr_limit import passk
-from rlvr_limit.report.guessing import ANSWER_ONLY, Chains, Guess, Guessable, chains, guessable, guesses
-from rlvr_limit.report.results import Results
+from rlvr_limit.report.results import ArmResults, Results
 
 ROUNDING = 1e-12
 BINS = ("0", *(f"({i / 10:g}, {(i + 1) / 10:g}]" for i in range(10)))
+RULES = "the rules of the task"
+MARGINAL = "own answers to other problems"
+ANSWER_ONLY = "answers without reasoning"
+
+METRICS = {
+    "loss": "loss",
+    "reward": "mean reward",
+    "length": "answer length, tokens",
+    "entropy": "token entropy, nats",
+    "kl": "KL(sampler \u2016 trainer), nats",
+    "kl_sampler": "KL(sampler \u2016 trainer), nats",
+    "grad_norm": "gradient norm",
+    "truncated": "truncated answers, share",
+    "no_answer": "answers without a result, share",
+}
+"""What is drawn of a training run, and its name."""
 
 
 @dataclass(frozen=True)
@@ -38,49 +57,76 @@ class Comparison:
 
 @dataclass(frozen=True)
 class AgainstBase:
-    """One arm beside the base: where the curves cross, who solves what (None: n differs), and Delta_SE at this k.
-
-    delta_se_band has one column: its interval over problems, the same ones drawn for both arms.
-    """
+    """One arm beside the base: where the curves cross, who solves what, and Delta_SE."""
 
     crossover: passk.Crossover
-    support: passk.Support | None
+    support: passk.Support | None  # None: n differs
     delta_se: float
-    delta_se_band: passk.Band
+    delta_se_band: passk.Band  # one column: over problems, the same ones drawn for both arms
     delta_se_k: int
 
 
 @dataclass(frozen=True)
-class Findings:
-    """curves by arm name; guess_K is None where the task gives no guess rate of its own.
+class GuessBaseline:
+    """Guessing beside one arm: by which rates, pass@k of guessing, and the arm's pass@k corrected for it."""
 
-    guesses are empty, guessable and chains (by arm) None and empty, where nothing is known of them. powers: what it
-    would take to resolve a pair (first, second): its crossover, or its sign at k = n or else 1, where that is open.
-    """
+    arm: str
+    source: str
+    guess_K: np.ndarray
+    corrected_K: np.ndarray
+
+
+@dataclass(frozen=True)
+class GuessableProblems:
+    """Problems that the answer-only arm gets right at a rate in (0, 5 %), and pass@k of every arm without them."""
+
+    asked: str
+    problems: tuple[str, ...]
+    curves: dict[str, np.ndarray]  # empty where no problem is left
+    bands: dict[str, passk.Band]  # empty where fewer than two are left
+
+
+@dataclass(frozen=True)
+class ChainReview:
+    """An arm's right answers by what a person said of their chains, and CoT-Pass@k from below and from above."""
+
+    right: int
+    wrong: int
+    unjudged: int
+    low_K: np.ndarray
+    high_K: np.ndarray
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the counts say. Dicts are by the name of an arm where nothing else is said."""
 
     curves: dict[str, passk.Band]
-    guess_K: np.ndarray | None
-    guesses: tuple[Guess, ...]
-    guessable: Guessable | None
-    chains: dict[str, Chains]
+    guess_K: np.ndarray | None  # None where the task gives no guess rate of its own
+    guesses: tuple[GuessBaseline, ...]
+    guessable: GuessableProblems | None
+    chains: dict[str, ChainReview]
     comparisons: tuple[Comparison, ...]
     against_base: dict[str, AgainstBase]
-    powers: dict[tuple[str, str], passk.Power]
+    powers: dict[tuple[str, str], passk.Power]  # what would resolve a pair: its crossover, or its sign at n or else 1
     headline: str
     coverage: tuple[str, ...]
 
-    def guess(self, arm: str) -> Guess | None:
+    def guess(self, arm: str) -> GuessBaseline | None:
         """The baseline that stands beside an arm's curve: the task's own, or the arm's answers to other problems."""
         return next((guess for guess in self.guesses if guess.arm == arm and guess.source != ANSWER_ONLY), None)
 
     def ks(self, *arms: str) -> list[int]:
-        """The k of interest: powers of 4, and the largest k these arms have."""
-        k_max = min(len(self.curves[arm].mean_K) for arm in arms)
-        return powers_of_four(k_max)
+        """The k of interest: powers of 4, and the largest k that these arms have, or else all arms."""
+        return powers_of_four(min(len(self.curves[arm].mean_K) for arm in arms or self.curves))
 
     def chain_ks(self, *arms: str) -> list[int]:
         """The k of interest of CoT-Pass@k: judged chains are of the first stage where there are two."""
-        return powers_of_four(min(len(self.chains[arm].low_K) for arm in arms))
+        return powers_of_four(min(len(self.chains[arm].low_K) for arm in arms or self.chains))
+
+    @property
+    def delta_se_k(self) -> int:
+        return next(iter(self.against_base.values())).delta_se_k
 
 
 def powers_of_four(k_max: int) -> list[int]:
@@ -89,28 +135,26 @@ def powers_of_four(k_max: int) -> list[int]:
 
 
 def analyse(results: Results) -> Findings:
-    """Compute all numbers of a checked results. Raises UserError as passk does (a band needs at least 2 problems)."""
+    """Compute all numbers of checked results. Raises UserError as passk does (a band needs at least 2 problems)."""
     values = {arm.name: arm.pass_MK for arm in results.arms}
     curves = {name: passk.population_band(value_MK) for name, value_MK in values.items()}
     rates = [guess for _, _, guess in results.problems]
-    guess_K = None
-    if all(rate is not None for rate in rates):
-        guess_K = passk.guess_curve(rates, max(len(curve.mean_K) for curve in curves.values()))
-    comparisons = []
-    for first, second, told_by in _pairs(results):
-        first_MK, second_MK = _same_k(values[first], values[second])
-        comparisons.append(Comparison(first, second, told_by, passk.paired_band(first_MK, second_MK)))
+    known = all(rate is not None for rate in rates)
+    comparisons = tuple(
+        Comparison(first, second, told_by, passk.paired_band(*_common_k(values[first], values[second])))
+        for first, second, told_by in _pairs(results)
+    )
     others = [arm for arm in results.arms if arm.name != results.base]
-    against_base = {arm.name: _against_base(results, values, arm.name) for arm in others}
+    against_base = {arm.name: _against_base(results, values, arm) for arm in others}
     trained = [arm.name for arm in others if arm.group == "rl"]
     sizes = {(len(results.problems), int(arm.reach_M.min())) for arm in results.arms}
     return Findings(
         curves=curves,
-        guess_K=guess_K,
-        guesses=guesses(results, curves),
-        guessable=guessable(results),
-        chains={arm.name: judged for arm in results.arms if (judged := chains(arm))},
-        comparisons=tuple(comparisons),
+        guess_K=passk.guess_curve(rates, max(len(curve.mean_K) for curve in curves.values())) if known else None,
+        guesses=_guesses(results, curves, rates if known else None),
+        guessable=_guessable(results),
+        chains={arm.name: review for arm in results.arms if (review := _chain_review(arm))},
+        comparisons=comparisons,
         against_base=against_base,
         powers={(c.first, c.second): power for c in comparisons if (power := _power(results, c, against_base))},
         headline=trained[-1] if trained else others[0].name,
@@ -147,25 +191,63 @@ def _power(results: Results, comparison: Comparison, against_base: dict[str, Aga
     return None
 
 
-def _same_k(first_MK: np.ndarray, second_MK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _common_k(first_MK: np.ndarray, second_MK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     K = min(first_MK.shape[1], second_MK.shape[1])
     return first_MK[:, :K], second_MK[:, :K]
 
 
-def _against_base(results: Results, values: dict[str, np.ndarray], name: str) -> AgainstBase:
-    base, arm = results.arm(results.base), results.arm(name)
-    k = min(results.delta_se_k, values[results.base].shape[1])
-    delta_se_band = passk.paired_band(values[results.base][:, k - 1 : k], values[name][:, :1])
+def _against_base(results: Results, values: dict[str, np.ndarray], arm: ArmResults) -> AgainstBase:
+    base, base_MK = results.arm(results.base), values[results.base]
+    k = min(results.delta_se_k, base_MK.shape[1])
+    delta_se_band = passk.paired_band(base_MK[:, k - 1 : k], values[arm.name][:, :1])
     support = None
     if np.array_equal(base.reach_M, arm.reach_M):
         support = passk.support(base.reach_M, base.solved_M.astype(int), arm.reach_M, arm.solved_M.astype(int))
-    return AgainstBase(
-        crossover=passk.crossover(*_same_k(values[results.base], values[name]), names=(base.label, arm.label)),
-        support=support,
-        delta_se=float(delta_se_band.mean_K[0]),
-        delta_se_band=delta_se_band,
-        delta_se_k=k,
-    )
+    crossover = passk.crossover(*_common_k(base_MK, values[arm.name]), names=(base.label, arm.label))
+    return AgainstBase(crossover, support, float(delta_se_band.mean_K[0]), delta_se_band, k)
+
+
+def _guesses(
+    results: Results, curves: dict[str, passk.Band], own: list[float | None] | None
+) -> tuple[GuessBaseline, ...]:
+    """Per arm: the task's own rates or else the marginal-answer baseline, then the answer-only rates where asked for.
+
+    None for an arm of which nothing is known. The answer-only arm is not held against itself.
+    """
+    baselines = []
+    for arm in results.arms:
+        rates = [(MARGINAL, arm.marginal_M) if own is None else (RULES, own)]
+        if results.answer_only and arm.name != results.answer_only:
+            asked = results.arm(results.answer_only)
+            rates.append((ANSWER_ONLY, asked.c_M / asked.n_M))
+        mean_K = curves[arm.name].mean_K
+        for source, rate_M in rates:
+            if rate_M is not None:
+                guess_K = passk.guess_curve(rate_M, len(mean_K))
+                baselines.append(GuessBaseline(arm.name, source, guess_K, passk.guess_corrected(mean_K, guess_K)))
+    return tuple(baselines)
+
+
+def _guessable(results: Results) -> GuessableProblems | None:
+    """The filter of Yue et al. 2025, Fig. 12; None where no arm was asked for the answer alone."""
+    if not results.answer_only:
+        return None
+    asked = results.arm(results.answer_only)
+    dropped_M = passk.guessable(asked.n_M, asked.c_M)
+    values = {arm.name: arm.pass_MK[~dropped_M] for arm in results.arms if not dropped_M.all()}
+    curves = {name: value_MK.mean(axis=0) for name, value_MK in values.items()}
+    bands = {name: passk.population_band(value_MK) for name, value_MK in values.items() if len(value_MK) > 1}
+    dropped = tuple(results.problems[i][0] for i in np.flatnonzero(dropped_M))
+    return GuessableProblems(asked.name, dropped, curves, bands)
+
+
+def _chain_review(arm: ArmResults) -> ChainReview | None:
+    """The bounds that a person's judgments leave; None where no chain of the arm was judged."""
+    if arm.chains_right_M is None or arm.chains_wrong_M is None:
+        return None
+    low_K, high_K = passk.chain_bounds(arm.n_M, arm.c_M, arm.chains_right_M, arm.chains_wrong_M)
+    right, wrong = int(arm.chains_right_M.sum()), int(arm.chains_wrong_M.sum())
+    return ChainReview(right, wrong, int(arm.c_M.sum()) - right - wrong, low_K, high_K)
 
 
 def histogram(n_M: np.ndarray, c_M: np.ndarray) -> np.ndarray:
@@ -173,29 +255,61 @@ def histogram(n_M: np.ndarray, c_M: np.ndarray) -> np.ndarray:
     return np.bincount(-(-10 * np.asarray(c_M) // np.asarray(n_M)), minlength=len(BINS))
 
 
-@dataclass(frozen=True)
-class Shares:
-    """Of an arm's samples: how many there are, and the shares cut short, without an answer, and without a verdict.
-
-    None where that was not counted.
-    """
-
-    samples: int
-    truncated: float | None
-    no_answer: float | None
-    ungraded: float | None
+def share_of_samples(arm: ArmResults, count_M: np.ndarray | None) -> float | None:
+    """A count as a share of all of an arm's samples; None where nobody counted."""
+    return None if count_M is None else int(count_M.sum()) / int(arm.n_M.sum())
 
 
-def shares(results: Results) -> dict[str, Shares]:
-    """What became of the samples, by arm."""
-    return {
-        arm.name: Shares(
-            total,
-            *(
-                None if count_M is None else int(count_M.sum()) / total
-                for count_M in (arm.truncated_M, arm.no_answer_M, arm.ungraded_M)
-            ),
-        )
-        for arm in results.arms
-        for total in [int(arm.n_M.sum())]
-    }
+def fewest_samples(arms: tuple[ArmResults, ...], samples: Callable[[ArmResults], np.ndarray] = lambda a: a.n_M) -> int:
+    return min(int(samples(arm).min()) for arm in arms)
+
+
+def condition_fields(results: Results) -> dict[str, bool]:
+    """All recorded conditions in the order in which they first appear, and whether the arms differ in them."""
+    fields = dict.fromkeys(field for arm in results.arms for field in arm.conditions)
+    return {field: len({arm.conditions.get(field) for arm in results.arms}) > 1 for field in fields}
+
+
+def saved_steps(results: Results) -> dict[str, list[tuple[int, ArmResults]]]:
+    """(step, arm) in order of steps, by training run: "grpo-40" is step 40 of "grpo". Only runs of two or more."""
+    runs: dict[str, list[tuple[int, ArmResults]]] = {}
+    for arm in results.arms:
+        run, _, step = arm.name.rpartition("-")
+        if run and step.isascii() and step.isdigit() and arm.name != results.base:
+            runs.setdefault(run, []).append((int(step), arm))
+    return {run: sorted(saved, key=lambda pair: pair[0]) for run, saved in runs.items() if len(saved) > 1}
+
+
+def same_weights(results: Results) -> list[list[ArmResults]]:
+    """Arms that are alike but for the temperature, weights included, and whose entropy is known; by entropy."""
+    groups: dict[tuple[object, ...], list[ArmResults]] = {}
+    for arm in results.arms:
+        if arm.weights_sha256 and arm.entropy is not None:
+            rest = sorted(pair for pair in arm.conditions.items() if pair[0] != "temperature")
+            groups.setdefault((arm.weights_sha256, *rest), []).append(arm)
+    return [
+        sorted(group, key=lambda arm: arm.entropy or 0.0)
+        for group in groups.values()
+        if len({arm.conditions.get("temperature") for arm in group}) > 1
+    ]
+
+
+def training_panels(results: Results) -> list[tuple[str, list[str]]]:
+    """(metric, runs drawn together): runs share a panel if their last steps lie within a factor of two."""
+    panels: list[tuple[str, list[str]]] = []
+    last = {run: max((row["step"] for row in rows), default=0) for run, rows in results.training.items()}
+    for metric in METRICS:
+        groups: list[list[str]] = []
+        for run in sorted(results.training, key=lambda run: -last[run]):
+            if sum(is_number(row.get(metric)) for row in results.training[run]) < 2:
+                continue
+            if groups and last[run] * 2 >= last[groups[-1][0]]:
+                groups[-1].append(run)
+            else:
+                groups.append([run])
+        panels += [(metric, group) for group in groups]
+    return panels
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and math.isfinite(value)

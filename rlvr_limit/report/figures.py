@@ -1,94 +1,74 @@
 """The figures: matplotlib's object-oriented API, one function per figure, the same drawing for page and PNG.
 
-Shape suffix: K runs over k = 1..n; M problems.
+Shape suffix: K runs over k = 1..n.
 """
 
 from __future__ import annotations
 
-import base64
-import io
+import functools
 import math
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from rlvr_limit.passk import Crossover
-from rlvr_limit.report import sweeps
-from rlvr_limit.report.analysis import Findings, histogram
+from rlvr_limit.passk import Band, Crossover
+from rlvr_limit.report.analysis import (
+    METRICS,
+    Findings,
+    histogram,
+    is_number,
+    same_weights,
+    saved_steps,
+    training_panels,
+)
 from rlvr_limit.report.results import Results, is_of_run
 from rlvr_limit.report.style import (
+    DASHES,
     LIGHT,
     TEXT_PT,
     ArmStyle,
     arm_styles,
-    darkened,
-    log2_axis,
+    k_axis,
     panels,
     percent_axis,
-    rc,
+    render,
     spread,
 )
+from rlvr_limit.report.text import points
 
-METRICS = {
-    "loss": "loss",
-    "reward": "mean reward",
-    "length": "answer length, tokens",
-    "entropy": "token entropy, nats",
-    "kl": "KL(sampler \u2016 trainer), nats",
-    "kl_sampler": "KL(sampler \u2016 trainer), nats",
-    "grad_norm": "gradient norm",
-    "truncated": "truncated answers, share",
-    "no_answer": "answers without a result, share",
-}
 RUNS_IN_A_PANEL = 4
 """More runs than these are named once above the figure, since their names would hide the lines."""
 
-Draw = Callable[[Results, Findings, bool], Figure]
+WHOLE = (1, 2, 5, 10)
+"""Steps between ticks that read well in whole per cent."""
 
 
-def curves(results: Results, found: Findings, narrow: bool) -> Figure:
-    """Figure 1: pass@k of every arm with its population band, and the guess baseline dotted: one, or each arm's own."""
-    figure, (ax,) = panels(narrow, 1, 1, 4.1 if not narrow else 4.6)
+def curves(results: Results, findings: Findings, narrow: bool) -> Figure:
+    """pass@k of every arm with its population band, and the guess baseline dotted: one, or each arm's own."""
+    figure, (ax,) = panels(narrow, 1, 1, 4.6 if narrow else 4.1)
     styles = arm_styles(results)
-    k_max = max(len(curve.mean_K) for curve in found.curves.values())
-    log2_axis(ax, k_max, 11 if not narrow else 6)
+    k_max = max(len(curve.mean_K) for curve in findings.curves.values())
+    k_axis(ax, k_max, 6 if narrow else 11, label=True)
     ends: list[tuple[float, float, str, ArmStyle]] = []
     for i, arm in enumerate(results.arms):
-        curve, style = found.curves[arm.name], styles[arm.name]
+        curve, style = findings.curves[arm.name], styles[arm.name]
         k_K = np.arange(1, len(curve.mean_K) + 1)
         marks = [j for j in range(len(k_K)) if (j + 1).bit_count() == 1 and (len(k_K) < 32 or (j + 1).bit_length() % 2)]
-        front = 3 if arm.name == results.base else 2
+        front = (3 if arm.name == results.base else 2) + i / 100
         ax.fill_between(k_K, curve.low_K, curve.high_K, color=style.color, alpha=0.13, linewidth=0)
-        ax.plot(
-            k_K,
-            curve.mean_K,
-            color=style.color,
-            linestyle=style.dash,
-            linewidth=style.width,
-            marker=style.marker,
-            markevery=marks,
-            markersize=5.5,
-            label=arm.label,
-            zorder=front + i / 100,
-            clip_on=False,
-        )
+        ax.plot(k_K, curve.mean_K, **style.line, markevery=marks, label=arm.label, zorder=front, clip_on=False)
         ends.append((k_K[-1], curve.mean_K[-1], arm.label, style))
-        guess = found.guess(arm.name)
-        if guess and found.guess_K is None:
+        guess = findings.guess(arm.name)
+        if guess and findings.guess_K is None:
             ax.plot(k_K, guess.guess_K, color=style.color, linestyle=":", linewidth=1.4)
-    if found.guess_K is not None:
-        k_K = np.arange(1, len(found.guess_K) + 1)
-        ax.plot(k_K, found.guess_K, color=LIGHT.faint, linestyle=":", linewidth=2.0, label="guessing")
-        ends.append((k_K[-1], found.guess_K[-1], "guessing", ArmStyle(LIGHT.faint, ":", "", 2.0)))
-    ax.set_xlabel("k, samples per problem (log scale)")
+    if findings.guess_K is not None:
+        style, k_K = ArmStyle(LIGHT["faint"], ":", "", 2.0), np.arange(1, len(findings.guess_K) + 1)
+        ax.plot(k_K, findings.guess_K, **style.line, label="guessing")
+        ends.append((k_K[-1], findings.guess_K[-1], "guessing", style))
     ax.set_ylabel("pass@k, share of problems solved")
     percent_axis(ax)
     ax.set_ylim(0, 1)
@@ -109,37 +89,28 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, ArmStyle]], k_
     hook, start, end, text = (max(k_max, 2) * 2 ** (octaves * x) for x in (0.015, 0.035, 0.08, 0.09))
     for (k, y, _, style), label, at in zip(ends, labels, placed, strict=True):
         ax.plot([k, hook, start], [y, y, at], color=style.color, linewidth=0.7, clip_on=False)
-        ax.plot(
-            [start, (start * end) ** 0.5, end],
-            [at] * 3,
-            color=style.color,
-            linestyle=style.dash,
-            clip_on=False,
-            linewidth=style.width,
-            marker=style.marker,
-            markevery=[1],
-            markersize=5.5,
-        )
+        ax.plot([start, (start * end) ** 0.5, end], [at] * 3, **style.line, markevery=[1], clip_on=False)
         ax.text(text, at, label, va="center", ha="left", linespacing=1.0)
 
 
-def differences(results: Results, found: Findings, narrow: bool) -> Figure:
-    """Figure 2: one panel per paired difference, with its band, the zero line and the crossover's interval."""
-    figure, axes = panels(narrow, len(found.comparisons), 2 if narrow else 3, 2.2, sharex=True, sharey=True)
+def differences(results: Results, findings: Findings, narrow: bool) -> Figure:
+    """One panel per paired difference, with its band, the zero line and the crossover's interval."""
+    columns = 2 if narrow else 3
+    figure, axes = panels(narrow, len(findings.comparisons), columns, 2.2, sharex=True, sharey=True)
     styles = arm_styles(results)
-    k_max = max(len(comparison.difference.mean_K) for comparison in found.comparisons)
-    for i, (ax, comparison) in enumerate(zip(axes, found.comparisons, strict=True)):
+    k_max = max(len(comparison.difference.mean_K) for comparison in findings.comparisons)
+    for i, (ax, comparison) in enumerate(zip(axes, findings.comparisons, strict=True)):
         color, gap = styles[comparison.told_by].color, comparison.difference
         k_K = np.arange(1, len(gap.mean_K) + 1)
-        ax.axhline(0, color=LIGHT.ink, linewidth=1.0)
+        ax.axhline(0, color=LIGHT["ink"], linewidth=1.0)
         ax.fill_between(k_K, gap.low_K, gap.high_K, color=color, alpha=0.25, linewidth=0)
         ax.plot(k_K, gap.mean_K, color=color, linewidth=1.9)
         if comparison.first == results.base:
-            _mark_crossover(ax, found.against_base[comparison.second].crossover, k_max)
-        ax.set_title("\n".join(textwrap.wrap(comparison.title(results), 17 if narrow else 25)))
-        log2_axis(ax, k_max, 4 if narrow else 5)
+            _mark_crossover(ax, findings.against_base[comparison.second].crossover, k_max)
+        ax.set_title(textwrap.fill(comparison.title(results), 17 if narrow else 25))
+        k_axis(ax, k_max, 4 if narrow else 5)
         percent_axis(ax, signed=True)
-        if i % (2 if narrow else 3) == 0:
+        if i % columns == 0:
             ax.set_ylabel("difference, points")
     figure.supxlabel("k, samples per problem (log scale)", fontsize=TEXT_PT)
     return figure
@@ -149,28 +120,21 @@ def _mark_crossover(ax: Axes, crossover: Crossover, k_max: int) -> None:
     """A resolved crossover: its k on the zero line as a ring, its interval as a thick bar."""
     if crossover.verdict == "resolved":
         low, high = crossover.low or k_max, crossover.high or k_max
-        ax.plot([low, high], [0, 0], color=LIGHT.ink, linewidth=4.5, solid_capstyle="butt")
-        ax.plot([crossover.k], [0], "o", color=LIGHT.paper, markeredgecolor=LIGHT.ink, markersize=7)
+        ax.plot([low, high], [0, 0], color=LIGHT["ink"], linewidth=4.5, solid_capstyle="butt")
+        ax.plot([crossover.k], [0], "o", color=LIGHT["paper"], markeredgecolor=LIGHT["ink"], markersize=7)
 
 
-def histograms(results: Results, found: Findings, narrow: bool) -> Figure:
-    """Figure 3: problems by share of right answers, the base beside each other arm (the paper's Figs. 5 and 13)."""
+def histograms(results: Results, findings: Findings, narrow: bool) -> Figure:
+    """Problems by share of right answers, the base beside each other arm (Figs. 5 and 13 of Yue et al. 2025)."""
     others = [arm for arm in results.arms if arm.name != results.base]
     figure, axes = panels(narrow, len(others), 1 if narrow else 2, 2.0, sharex=True, sharey=True)
     styles, base = arm_styles(results), results.arm(results.base)
     x_B = np.concatenate([[-0.12], np.arange(10) / 10 + 0.05])
     for ax, arm in zip(axes, others, strict=True):
         for side, (shown, hatch) in enumerate(((base, None), (arm, "////"))):
-            ax.bar(
-                x_B + (side - 0.5) * 0.04,
-                histogram(shown.n_M, shown.c_M),
-                width=0.038,
-                hatch=hatch,
-                color=styles[shown.name].color,
-                edgecolor=LIGHT.paper if hatch else "none",
-                linewidth=0.0,
-                label=shown.label,
-            )
+            look = {"hatch": hatch, "color": styles[shown.name].color, "edgecolor": LIGHT["paper"] if hatch else "none"}
+            height_B = histogram(shown.n_M, shown.c_M)
+            ax.bar(x_B + (side - 0.5) * 0.04, height_B, width=0.038, linewidth=0.0, label=shown.label, **look)
         ax.set_xticks([-0.12, 0, 0.2, 0.4, 0.6, 0.8, 1.0], ["none", "0", ".2", ".4", ".6", ".8", "1"])
         ax.grid(False, axis="x")
         ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -181,27 +145,25 @@ def histograms(results: Results, found: Findings, narrow: bool) -> Figure:
     return figure
 
 
-def perplexities(results: Results, found: Findings, narrow: bool) -> Figure:
-    """Figure 4: perplexity of one model on another's answers; box: quartiles, whiskers: 5th to 95th percentile."""
+def perplexities(results: Results, findings: Findings, narrow: bool) -> Figure:
+    """Perplexity of one model on another's answers; box: quartiles, whiskers: 5th to 95th percentile."""
     pairs = list(results.perplexity)
     figure, (ax,) = panels(narrow, 1, 1, 0.9 + 0.48 * len(pairs))
     styles = arm_styles(results)
-    for row, pair in enumerate(pairs):
-        model, text = pair
-        p5, q1, middle, q3, p95 = np.percentile(results.perplexity[pair], (5, 25, 50, 75, 95))
-        color = styles[text].color if text in styles else LIGHT.faint
-        box = {"whislo": p5, "q1": q1, "med": middle, "q3": q3, "whishi": p95, "fliers": []}
+    for row, (model, text) in enumerate(pairs):
+        p5, q1, middle, q3, p95 = np.percentile(results.perplexity[model, text], (5, 25, 50, 75, 95))
+        color = styles[text].color if text in styles else LIGHT["faint"]
         ax.bxp(
-            [box],
+            [{"whislo": p5, "q1": q1, "med": middle, "q3": q3, "whishi": p95, "fliers": []}],
             positions=[row],
             orientation="horizontal",
             widths=0.6,
             showfliers=False,
             patch_artist=True,
-            boxprops={"facecolor": color, "alpha": 0.55, "edgecolor": LIGHT.ink, "linewidth": 0.8},
-            medianprops={"color": LIGHT.ink, "linewidth": 2.0},
-            whiskerprops={"color": LIGHT.faint},
-            capprops={"color": LIGHT.faint},
+            boxprops={"facecolor": color, "alpha": 0.55, "edgecolor": LIGHT["ink"], "linewidth": 0.8},
+            medianprops={"color": LIGHT["ink"], "linewidth": 2.0},
+            whiskerprops={"color": LIGHT["faint"]},
+            capprops={"color": LIGHT["faint"]},
             manage_ticks=False,
         )
         number = f"{middle:#.3g}" if middle < 100 else f"{middle:,.0f}"
@@ -219,42 +181,23 @@ def perplexities(results: Results, found: Findings, narrow: bool) -> Figure:
     return figure
 
 
-def training_panels(results: Results) -> list[tuple[str, list[str]]]:
-    """(metric, runs drawn together): runs share a panel if their last steps lie within a factor of two."""
-    found: list[tuple[str, list[str]]] = []
-    last = {run: max((row["step"] for row in rows), default=0) for run, rows in results.training.items()}
-    for metric in METRICS:
-        groups: list[list[str]] = []
-        for run in sorted(results.training, key=lambda run: -last[run]):
-            if sum(_is_number(row.get(metric)) for row in results.training[run]) < 2:
-                continue
-            if groups and last[run] * 2 >= last[groups[-1][0]]:
-                groups[-1].append(run)
-            else:
-                groups.append([run])
-        found += [(metric, group) for group in groups]
-    return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and math.isfinite(value)
-
-
-def training(results: Results, found: Findings, narrow: bool) -> Figure:
-    """Figure 5: what training recorded against steps; thin: as recorded, thick: a moving mean over 1/20 of the run."""
+def training(results: Results, findings: Findings, narrow: bool) -> Figure:
+    """What training recorded against steps; thin: as recorded, thick: a moving mean over 1/20 of the run."""
     shown = training_panels(results)
     figure, axes = panels(narrow, len(shown), 1 if narrow else 2, 1.75)
     styles = arm_styles(results)
     last_first = list(reversed(styles))
-    hue = {run: next((styles[n].color for n in last_first if is_of_run(n, run)), LIGHT.ink) for run in results.training}
+    hue = {
+        run: next((styles[name].color for name in last_first if is_of_run(name, run)), LIGHT["ink"])
+        for run in results.training
+    }
     for ax, (metric, runs) in zip(axes, shown, strict=True):
         for i, run in enumerate(runs):
-            rows = [row for row in results.training[run] if _is_number(row.get(metric))]
+            rows = [row for row in results.training[run] if is_number(row.get(metric))]
             step, value = np.array([[row["step"], row[metric]] for row in rows], dtype=float).T
-            window = max(1, len(step) // 20) | 1
-            smooth = _moving_mean(value, window)
+            smooth = _moving_mean(value, max(1, len(step) // 20) | 1)
             ax.plot(step, value, color=hue[run], linewidth=0.7, alpha=0.45)
-            ax.plot(step, smooth, color=hue[run], linewidth=1.9, linestyle=("-", "--", "-.", ":")[i % 4], label=run)
+            ax.plot(step, smooth, color=hue[run], linewidth=1.9, linestyle=DASHES[i % 4], label=run)
         ax.set_title(METRICS[metric])
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(4))
@@ -275,49 +218,147 @@ def _moving_mean(value: np.ndarray, window: int) -> np.ndarray:
     return np.array([value[max(0, i - reach) : i + reach + 1].mean() for i in range(len(value))])
 
 
-FIGURES: dict[str, Draw] = {
+def steps(results: Results, findings: Findings, narrow: bool) -> Figure:
+    """pass@1 and pass@k against the training step; step 0 is the base (Yue et al. 2025, Fig. 1 and Table 3)."""
+    runs, styles = saved_steps(results), arm_styles(results)
+    k = findings.ks()[-1]
+    figure, axes = panels(narrow, 2, 1 if narrow else 2, 2.6)
+    for ax, at in zip(axes, (1, k), strict=True):
+        base = findings.curves[results.base]
+        for i, (run, saved) in enumerate(runs.items()):
+            style = styles[saved[-1][1].name]
+            curves = [(0, base), *((step, findings.curves[arm.name]) for step, arm in saved)]
+            _with_bars(ax, [step for step, _ in curves], [curve for _, curve in curves], at, style.color,
+                       DASHES[i % 4], run)  # fmt: skip
+        _pass_at_k(ax, at)
+        ax.xaxis.set_major_locator(MaxNLocator(6, steps=WHOLE, integer=True))
+        ax.set_ylim(bottom=0)
+    if len(runs) > 1:
+        axes[0].legend(loc="best")
+    figure.supxlabel("training step; 0 is the base", fontsize=TEXT_PT)
+    return figure
+
+
+def _pass_at_k(ax: Axes, k: int) -> None:
+    ax.set_title(f"pass@{k}")
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=WHOLE))
+    percent_axis(ax)
+
+
+def _with_bars(
+    ax: Axes, x: Sequence[float], curves: Sequence[Band], k: int, color: str, dash: object, label: str
+) -> None:
+    """A line through the values at k, each with its band as a bar."""
+    value, low, high = (
+        np.array([getattr(curve, end)[k - 1] for curve in curves]) for end in ("mean_K", "low_K", "high_K")
+    )
+    bars = np.maximum([value - low, high - value], 0)
+    ax.errorbar(x, value, bars, color=color, linestyle=dash, marker="o", markersize=5, capsize=3, label=label)
+
+
+def temperatures(results: Results, findings: Findings, narrow: bool) -> Figure:
+    """pass@1 and pass@k against token entropy; arms of the same weights are joined (Yue et al. 2025, Fig. 17)."""
+    groups, styles = same_weights(results), arm_styles(results)
+    joined = {arm.name for group in groups for arm in group}
+    alone = [[arm] for arm in results.arms if arm.name not in joined and arm.entropy is not None]
+    k = findings.ks()[-1]
+    figure, axes = panels(narrow, 2, 1 if narrow else 2, 2.8)
+    for ax, at in zip(axes, (1, k), strict=True):
+        for group in [*groups, *alone]:
+            style = styles[group[0].name]
+            x = [arm.entropy or 0.0 for arm in group]
+            _with_bars(ax, x, [findings.curves[arm.name] for arm in group], at, style.color, style.dash, "")
+            for arm in group:
+                said = f"T = {arm.conditions['temperature'].split(',')[0]}" if "temperature" in arm.conditions else ""
+                value = findings.curves[arm.name].mean_K[at - 1]
+                ax.annotate(said, (arm.entropy or 0.0, value), (6, 5), textcoords="offset points", fontsize=9)
+        base = results.arm(results.base)
+        if base.entropy is not None:
+            ax.axvline(base.entropy, color=styles[base.name].color, linewidth=0.9, linestyle=":")
+        _pass_at_k(ax, at)
+        ax.margins(x=0.18)
+        ax.xaxis.set_major_locator(MaxNLocator(5, steps=WHOLE))
+    handles = [axes[0].plot([], [], color=styles[g[0].name].color, marker="o", label=g[0].label)[0]
+               for g in [*groups, *alone]]  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper center", ncols=1 if narrow else 3)
+    figure.supxlabel("entropy of a token as it is drawn, nats", fontsize=TEXT_PT)
+    return figure
+
+
+def efficiency(results: Results, findings: Findings, narrow: bool) -> Figure:
+    """pass@1 of every arm, and what is left to pass@k of the base: Delta_SE (Yue et al. 2025, Fig. 8)."""
+    arms, styles = results.arms, arm_styles(results)
+    figure, (ax,) = panels(narrow, 1, 1, 0.7 + 0.34 * len(arms))
+    k = next(iter(findings.against_base.values())).delta_se_k
+    reach = findings.curves[results.base]
+    value, low, high = (float(ends[k - 1]) for ends in (reach.mean_K, reach.low_K, reach.high_K))
+    ax.axvspan(low, high, color=styles[results.base].color, alpha=0.13, linewidth=0)
+    ax.axvline(value, color=styles[results.base].color, linewidth=1.6)
+    for row, arm in enumerate(arms):
+        curve, style = findings.curves[arm.name], styles[arm.name]
+        at = float(curve.mean_K[0])
+        bars = np.maximum([[at - curve.low_K[0]], [curve.high_K[0] - at]], 0)
+        ax.errorbar([at], [row], xerr=bars, color=style.color, marker=style.marker, markersize=6, capsize=3)
+        if arm.name in findings.against_base:
+            gap = findings.against_base[arm.name].delta_se
+            ax.plot([at, value], [row, row], color=style.color, linewidth=0.8, linestyle=":")
+            ax.annotate(points(gap).lstrip("+"), ((at + value) / 2, row), (0, 2), textcoords="offset points",
+                        ha="center", fontsize=9)  # fmt: skip
+    ax.yaxis.set_major_locator(FixedLocator(range(len(arms))))
+    ax.set_yticklabels([textwrap.fill(arm.label, 16 if narrow else 26) for arm in arms])
+    ax.set_ylim(len(arms) - 0.4, -0.6)
+    ax.grid(False, axis="y")
+    ax.xaxis.set_major_formatter(lambda x, _: f"{round(100 * x)} %")
+    ax.set_xlim(left=0)
+    said = f"point: pass@1; line: pass@{k} of {results.label(results.base)}"
+    ax.set_xlabel(textwrap.fill(said, 34 if narrow else 70))
+    return figure
+
+
+def guessable(results: Results, findings: Findings, narrow: bool) -> Figure:
+    """pass@k without the guessable problems, and thin and dotted on all of them (Yue et al. 2025, Fig. 12)."""
+    figure, (ax,) = panels(narrow, 1, 1, 3.2)
+    styles = arm_styles(results)
+    for name, curve in findings.guessable.bands.items():
+        style, k_K = styles[name], np.arange(1, len(curve.mean_K) + 1)
+        ax.fill_between(k_K, curve.low_K, curve.high_K, color=style.color, alpha=0.13, linewidth=0)
+        ax.plot(k_K, curve.mean_K, color=style.color, linewidth=style.width, linestyle=style.dash,
+                label=results.label(name))  # fmt: skip
+        ax.plot(k_K, findings.curves[name].mean_K, color=style.color, linewidth=1.1, linestyle=":")
+    k_axis(ax, max(len(curve.mean_K) for curve in findings.guessable.bands.values()), 6 if narrow else 11, label=True)
+    percent_axis(ax)
+    ax.set_ylim(0, 1)
+    ax.set_ylabel("share of problems solved")
+    figure.legend(loc="outside lower center" if narrow else "outside right upper", ncols=1)
+    return figure
+
+
+FIGURES: dict[str, Callable[[Results, Findings, bool], Figure]] = {
     "curves": curves,
     "differences": differences,
     "histograms": histograms,
-    "guessable": sweeps.guessable,
+    "guessable": guessable,
     "perplexity": perplexities,
-    "efficiency": sweeps.efficiency,
-    "steps": sweeps.steps,
-    "temperatures": sweeps.temperatures,
+    "efficiency": efficiency,
+    "steps": steps,
+    "temperatures": temperatures,
     "training": training,
 }
 """In the order of the page, which numbers them so."""
 
 
-def has_data(name: str, results: Results, found: Findings) -> bool:
-    """Whether there is anything to draw: some figures need more than counts."""
-    return {
-        "guessable": bool(found.guessable and found.guessable.bands),
+def names(results: Results, findings: Findings) -> list[str]:
+    """The figures that there is anything to draw for."""
+    there = {
+        "guessable": bool(findings.guessable and findings.guessable.bands),
         "perplexity": bool(results.perplexity),
-        "steps": bool(sweeps.saved_steps(results)),
-        "temperatures": bool(sweeps.same_weights(results)),
+        "steps": bool(saved_steps(results)),
+        "temperatures": bool(same_weights(results)),
         "training": bool(training_panels(results)),
-    }.get(name, True)
+    }
+    return [name for name in FIGURES if there.get(name, True)]
 
 
-def render(draw: Draw, results: Results, found: Findings) -> tuple[dict[tuple[bool, bool], str], str, bytes]:
-    """(data URIs as SVG by (dark, narrow), the wide light figure as SVG, and as PNG, 160 dots per inch on white).
-
-    Text in the SVG is outlines, so it looks the same everywhere; there is no date inside.
-    """
-    uris = {}
-    with matplotlib.rc_context(rc()):
-        for narrow in (True, False):
-            figure, stream = draw(results, found, narrow), io.StringIO()
-            FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
-            for dark in (False, True):
-                svg = darkened(stream.getvalue(), results) if dark else stream.getvalue()
-                plain = stream.getvalue()
-                uris[dark, narrow] = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-        # The wide figure is laid out by now; laying it out again for the PNG would take as long as drawing it.
-        figure.set_layout_engine("none")
-        figure.set_facecolor("white")
-        figure.set_dpi(160)
-        image = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(image)
-    return uris, plain, image.getvalue()
+def drawn(name: str, results: Results, findings: Findings) -> tuple[dict[tuple[bool, bool], str], str, bytes]:
+    """One figure as style.render gives it."""
+    return render(functools.partial(FIGURES[name], results, findings), results)

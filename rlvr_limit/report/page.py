@@ -1,13 +1,21 @@
-"""The page: which sections there are and in which order; what has no data drops out and is named at the end."""
+"""From a study's results to a folder: the page, figures as PNG and SVG, numbers as CSV and JSON, Markdown."""
 
 from __future__ import annotations
 
-from html import escape
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from rlvr_limit.report import html, sections, viewer, words
-from rlvr_limit.report.analysis import Findings
-from rlvr_limit.report.results import Results
-from rlvr_limit.report.sections import Images
+import jinja2
+from markupsafe import Markup, escape
+
+from rlvr_limit import passk
+from rlvr_limit.report import analysis, figures, numbers, tables, text, viewer, words
+from rlvr_limit.report.analysis import Findings, analyse, share_of_samples
+from rlvr_limit.report.further import further_tables
+from rlvr_limit.report.results import Results, check
+from rlvr_limit.types import UserError
 
 SECTIONS = {
     "curves": "pass@k of every arm",
@@ -22,40 +30,166 @@ SECTIONS = {
     "steps": "Along the training",
     "temperatures": "Temperature and entropy",
     "training": "Training",
-    "extras": "Further metrics",
+    "further": "Further metrics",
     "rates": "Truncated answers and answers without a result",
     "conditions": "Conditions of every arm",
     "reproduce": "How to reproduce this",
 }
+"""In the order of the page; templates/sections.html.j2 says what stands in each."""
+
+ABSENT = {
+    "guessing": "the task gives no guess rates, its answers are no texts that could be counted among the answers to "
+    "other problems, and no arm was asked for the answer alone.",
+    "chains": "no sample is at hand whose chain of thought a person could judge.",
+    "perplexity": "no answers were scored in this study, so there is no perplexity to show.",
+    "training": "no training rows were given, so there are no dynamics to show.",
+    "rates": "nobody counted answers that were truncated or had no result.",
+    "conditions": "the conditions under which the arms were sampled are not recorded.",
+}
+"""Why a section has nothing to show; others drop out without a word."""
+
+Images = dict[str, dict[tuple[bool, bool], str]]
+"""A data URI by figure and (dark, narrow)."""
+
+
+def write(results: Results, folder: Path) -> Path:
+    """Write the page and all beside it into folder, which is made if missing; returns the page's path.
+
+    The page is written last, so a page that is there is whole. Raises UserError where the results contradict themselves
+    or the folder cannot be written.
+    """
+    _write(results, Path(folder))
+    return Path(folder) / "index.html"
+
+
+def write_all(title: str, purpose: str, caveat: str, results_by_name: Mapping[str, Results], folder: Path) -> Path:
+    """Writes each study into a folder of its name and a page that shows their curves and leads to them; its path."""
+    studies = {}
+    for name, results in results_by_name.items():
+        findings, images = _write(results, Path(folder) / name)
+        studies[name] = {"results": results, "findings": findings, "images": images["curves"]}
+    context = {"title": title, "purpose": purpose, "caveat": caveat, "studies": studies}
+    page = Path(folder) / "index.html"
+    try:
+        page.write_text(_render("overview.html.j2", context), encoding="utf-8")
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return page
+
+
+def _write(results: Results, folder: Path) -> tuple[Findings, Images]:
+    check(results)
+    findings = analyse(results)
+    said = {
+        "summary": [*words.summary(results, findings), *words.other_arms(results, findings)],
+        "not_resolved": words.not_resolved(results, findings),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = numbers.write_numbers(results, findings, further_tables(results, findings), said, folder)
+        images = {}
+        for name in figures.names(results, findings):
+            images[name], svg, png = figures.drawn(name, results, findings)
+            (folder / f"{name}.png").write_bytes(png)
+            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+            files[f"{name}.png"] = f"the figure of {name}, light, 160 dots per inch"
+            files[f"{name}.svg"] = "the same as vectors"
+        stored = viewer.write_samples(results, folder)
+        for name, about in (("summary.md", "what stands here, in plain Markdown"), ("index.html", "this page")):
+            page = build(f"{name}.j2", results, findings, images, files, stored)
+            (folder / name).write_text(page, encoding="utf-8")
+            files[name] = about
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return findings, images
+
+
+def _cannot_write(folder: Path, error: OSError) -> UserError:
+    return UserError(f"report folder {folder}: cannot be written ({error.strerror}); give one that can")
 
 
 def build(
-    results: Results, found: Findings, images: Images, files: dict[str, str], kept: viewer.Kept | None = None
+    template: str,
+    results: Results,
+    findings: Findings,
+    images: Images,
+    files: Mapping[str, str],
+    stored: viewer.StoredSamples | None = None,
 ) -> str:
-    """The whole page. images: a data URI per figure and (dark, narrow); files: what lies beside the page.
+    """A template filled in. files: what lies beside the page, and what each holds; stored: the samples, if any."""
+    absent = _absent(results, findings, images, stored is not None)
+    context = {
+        "title": results.title,
+        "base": results.label(results.base),
+        "size": words.size(results),
+        "k": findings.ks()[-1],
+        "number": {name: i for i, name in enumerate(images, 1)},
+        "shown": {name: heading for name, heading in SECTIONS.items() if name not in absent},
+        "reasons": [f"Missing: {ABSENT[name]}" for name in absent if name in ABSENT],
+        "solved": [arm.solved_M.astype(int).tolist() for arm in results.arms],
+    }
+    given = {"results": results, "findings": findings, "images": images, "files": files, "stored": stored}
+    return _render(template, context | given)
 
-    kept: what viewer.write_samples has kept beside the page, None where there are no samples.
-    """
-    absent = sections.absent(results, found, images, kept is not None)
-    parts = {name: make(results, found, images) for name, make in sections.MAKE.items() if name not in absent}
-    parts["problems"] = viewer.section(results, found, kept)
-    parts["reproduce"] = sections.reproduce(results, files, [reason for reason in absent.values() if reason])
-    shown = {name: title for name, title in SECTIONS.items() if name in parts}
-    body = [
-        f"<header><h1>{escape(results.title)}</h1>",
-        html.paragraph(results.purpose, "purpose"),
-        "</header>",
-        html.section("unresolved", "What is not resolved", [html.items(words.not_resolved(results, found))], "box"),
-        html.section(
-            "found",
-            "What was found",
-            [
-                html.paragraph(" ".join(words.summary(results, found)), "lead"),
-                html.paragraph(" ".join(words.other_arms(results, found))),
-                html.paragraph(results.caveat, "caveat"),
-            ],
-        ),
-        "<nav>" + "".join(html.link(f"#{anchor}", title) for anchor, title in shown.items()) + "</nav>",
-        *(html.section(name, title, parts[name]) for name, title in shown.items()),
-    ]
-    return html.page(results.title, body)
+
+def _absent(results: Results, findings: Findings, images: Images, samples: bool) -> list[str]:
+    """Sections without data."""
+    arms = results.arms
+    counted = (share_of_samples(arm, count_M) for arm in arms for count_M in (arm.truncated_M, arm.ungraded_M))
+    present = {
+        "guessing": findings.guesses or findings.guessable,
+        "chains": samples or findings.chains,
+        "perplexity": results.perplexity,
+        "steps": "steps" in images,
+        "temperatures": "temperatures" in images,
+        "training": any(results.training.values()),
+        "rates": any(share is not None for share in counted) or any(arm.mean_tokens is not None for arm in arms),
+        "conditions": any(arm.conditions or arm.weights_sha256 for arm in arms),
+    }
+    return [name for name, there in present.items() if not there]
+
+
+def _render(template: str, context: Mapping[str, Any]) -> str:
+    """A template of this folder, filled in. What is put into HTML is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rlvr_limit.report"),
+        autoescape=lambda name: name is None or ".html" in name,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "prose": _prose,
+        "md": _markdown,
+        "listed": text.join,
+        "sentence": text.sentence,
+        "shortened": text.shortened,
+        "thousands": "{:,}".format,
+    }
+    environment.globals |= {
+        "file": lambda name: Markup(environment.loader.get_source(environment, name)[0]),
+        "enumerate": enumerate,
+        "analysis": analysis,
+        "passk": passk,
+        "further_tables": further_tables,
+        "tables": tables,
+        "words": words,
+        "not_recorded": text.NOT_RECORDED,
+    }
+    # What a template leaves out leaves its blank lines.
+    return re.sub(r"\n{3,}", "\n\n", environment.get_template(template).render(context))
+
+
+def _prose(line: str) -> Markup:
+    """Escaped text in which a number keeps its per cent sign, and k its value, on one line."""
+    unbroken = re.sub(r"(?<=\d) (?=%)|(?<=\bk) (?== )|(?<=\bk =) (?=\d)", "&nbsp;", " ".join(escape(line).split()))
+    return Markup(unbroken)
+
+
+def _markdown(cell: str) -> str:
+    """Text without what Markdown or HTML would take for markup; a second line, such as a band, in brackets."""
+    first, _, second = cell.partition("\n")
+    line = f"{first} ({second})" if second else first
+    for mark in "\\`*_[]#|":
+        line = line.replace(mark, "\\" + mark)
+    return " ".join(line.replace("&", "&amp;").replace("<", "&lt;").split())

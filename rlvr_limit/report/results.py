@@ -6,7 +6,7 @@ Shape suffix: M problems; every *_M array follows the order of Results.problems.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,49 +16,38 @@ from rlvr_limit import passk
 from rlvr_limit.types import CacheError, UserError
 
 Answers = tuple[tuple[tuple[str, int, int], ...], tuple[int, int]]
+"""A problem's most frequent answers, (text, samples, 1 if right else 0); of the rest (how many answers, samples)."""
 
 
 @dataclass(frozen=True)
 class ArmResults:
     """One model under one set of sampling conditions, reduced to counts per problem.
 
-    group is "base", "rl", "distilled", "control" or a name of the caller's own; it chooses colour and comparisons.
-    n_M samples drawn, c_M right, truncated_M ended at the length limit, no_answer_M had nothing to grade, ungraded_M
-    got no verdict (the grader ran out of time or failed): integers; the last three are None where nobody counted.
-    mean_tokens per answer; duplicate_rate in [0, 1]; entropy is that of the distribution tokens are drawn from (after
-    temperature and truncation), a mean over generated tokens, entropy_error its standard error; nats.
-    marginal_M: the chance of a right answer among this arm's answers to other problems (passk.marginal_rates).
-    answers_M: of each problem the answers read most often, (text, samples, 1 if right else 0), and over those that are
-    not listed (how many answers, how many samples).
-    votes_M: the samples of each problem by answer; tokens_M: the mean length of its answers.
-    chains_right_M and chains_wrong_M: right answers whose chain a person judged right or wrong; None: nobody did.
-    second: where sampling was adaptive, the rest of it. It lengthens pass@k and tells which problems are solved; all
-    else, and every other field, is of the first stage alone.
-    cache_error: where the sampler's cache was in 8 bits, and answers have been scored.
+    With adaptive sampling everything but `second` is of the first stage alone.
     """
 
     name: str
     label: str
-    group: str
-    n_M: np.ndarray
-    c_M: np.ndarray
-    truncated_M: np.ndarray | None = None
-    no_answer_M: np.ndarray | None = None
-    ungraded_M: np.ndarray | None = None
-    mean_tokens: float | None = None
-    duplicate_rate: float | None = None
-    entropy: float | None = None
-    entropy_error: float | None = None
+    group: str  # "base", "rl", "distilled", "control" or the caller's own: chooses colour and comparisons
+    n_M: np.ndarray  # samples, integers as the four below
+    c_M: np.ndarray  # right ones
+    truncated_M: np.ndarray | None = None  # ended at the length limit; None: not counted, here and below
+    no_answer_M: np.ndarray | None = None  # held nothing to grade
+    ungraded_M: np.ndarray | None = None  # without a verdict: the grader ran out of time or failed
+    mean_tokens: float | None = None  # of an answer
+    duplicate_rate: float | None = None  # in [0, 1]
+    entropy: float | None = None  # of the distribution that tokens are drawn from, mean over generated tokens, nats
+    entropy_error: float | None = None  # its standard error, nats
     conditions: dict[str, str] = field(default_factory=dict)
     weights_sha256: str = ""
-    marginal_M: np.ndarray | None = None
+    marginal_M: np.ndarray | None = None  # chance of a right answer among answers to others: passk.marginal_rates
     answers_M: tuple[Answers, ...] | None = None
-    votes_M: tuple[passk.Votes, ...] | None = None
-    tokens_M: np.ndarray | None = None
-    chains_right_M: np.ndarray | None = None
-    chains_wrong_M: np.ndarray | None = None
-    second: passk.SecondStageCounts | None = None
-    cache_error: CacheError | None = None
+    votes_M: tuple[passk.Votes, ...] | None = None  # samples by answer
+    tokens_M: np.ndarray | None = None  # mean length of an answer
+    chains_right_M: np.ndarray | None = None  # right answers whose chain a person judged right
+    chains_wrong_M: np.ndarray | None = None  # and wrong
+    second: passk.SecondStageCounts | None = None  # lengthens pass@k, and counts for which problems are solved
+    cache_error: CacheError | None = None  # where the sampler's cache had 8 bits, and answers have been scored
 
     @property
     def pass_MK(self) -> np.ndarray:
@@ -69,7 +58,7 @@ class ArmResults:
 
     @property
     def reach_M(self) -> np.ndarray:
-        """Samples in which a problem has been solved or not: [M]; those of both stages."""
+        """Samples in which a problem was solved or not: [M]; those of both stages."""
         return np.full(len(self.n_M), self.second.n) if self.second else self.n_M
 
     @property
@@ -80,10 +69,7 @@ class ArmResults:
 
 @dataclass(frozen=True)
 class Example:
-    """One stored sample to show. logp is the sum over its tokens under the sampling distribution, in nats.
-
-    status is what became of grading: graded, no_answer, timeout or error.
-    """
+    """One stored sample to show."""
 
     problem_id: str
     arm: str
@@ -92,37 +78,31 @@ class Example:
     correct: bool
     stop: str
     extracted: str = ""
-    logp: float | None = None
-    status: str = "graded"
+    logp: float | None = None  # summed over its tokens, under the sampling distribution, nats
+    status: str = "graded"  # what became of grading: graded, no_answer, timeout or error
 
 
 @dataclass(frozen=True)
 class Results:
-    """A whole comparison. problems holds (id, question, guess rate or None); base and control_of name arms.
-
-    perplexity maps (model, whose text) to one PPL per scored response (METRICS.md item 14).
-    training maps a run's name to its rows, each with "step" and whatever numbers the run recorded.
-    timings are seconds by stage. delta_se_k is the k of Delta_SE, 256 in the paper; n bounds it.
-    answer_only names the arm that was asked for the answer without reasoning, where there is one: a guess control.
-    """
+    """A whole comparison of arms on the same problems."""
 
     title: str
     purpose: str
     caveat: str
     command: str
-    problems: tuple[tuple[str, str, float | None], ...]
+    problems: tuple[tuple[str, str, float | None], ...]  # (id, question, guess rate if known)
     arms: tuple[ArmResults, ...]
-    base: str
+    base: str  # names an arm, as do control_of and answer_only
     control_of: dict[str, str] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
-    perplexity: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
-    training: dict[str, Sequence[dict[str, Any]]] = field(default_factory=dict)
+    perplexity: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # (model, text by): PPL by answer
+    training: dict[str, Sequence[dict[str, Any]]] = field(default_factory=dict)  # rows by run, each with a "step"
     versions: dict[str, str] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)  # seconds by stage
     seed: int | None = None
-    delta_se_k: int = 256
+    delta_se_k: int = 256  # k of Delta_SE, as in Yue et al. 2025; n bounds it
     notes: tuple[str, ...] = ()
-    answer_only: str = ""
+    answer_only: str = ""  # the arm that was asked for the answer without reasoning: a control for guessing
 
     def arm(self, name: str) -> ArmResults:
         """The arm of that name; raises KeyError if there is none."""
@@ -140,80 +120,73 @@ def is_of_run(arm: str, run: str) -> bool:
 
 def check(results: Results) -> None:
     """Raise UserError with one line where the records contradict themselves."""
-    names = [arm.name for arm in results.arms]
-    ids = [problem_id for problem_id, _, _ in results.problems]
-    _no_doubles("problem id", ids)
-    _no_doubles("arm", names)
-    _no_doubles("arm label", [arm.label for arm in results.arms])
+    wrong = next(_contradictions(results), None)
+    if wrong:
+        raise UserError(wrong)
+
+
+def _contradictions(results: Results) -> Iterator[str]:
+    names, ids = [arm.name for arm in results.arms], [problem_id for problem_id, _, _ in results.problems]
+    for what, values in (("problem id", ids), ("arm", names), ("arm label", [arm.label for arm in results.arms])):
+        for name in sorted({name for name in values if values.count(name) > 1}):
+            yield f"study: {what} {name!r} occurs more than once; names must be unique"
     if not ids:
-        raise UserError("results.problems: empty; a report needs at least one problem")
+        yield "results.problems: empty; a report needs at least one problem"
     for problem_id, _, guess in results.problems:
         if guess is not None and not 0 <= guess <= 1:
-            raise UserError(f"problem {problem_id}: guess rate {guess}, should lie in [0, 1]")
+            yield f"problem {problem_id}: guess rate {guess} is not in [0, 1]"
     if len(names) < 2:
-        raise UserError(f"results.arms: {len(names)} arm(s); a comparison needs the base and at least one other")
+        yield f"results.arms: {len(names)} arm(s); a comparison needs the base and at least one other"
     asked = (results.answer_only,) if results.answer_only else ()
     for name in (results.base, *results.control_of, *results.control_of.values(), *asked):
         if name not in names:
-            raise UserError(f"study names the arm {name!r}, but the arms are {', '.join(names)}")
+            yield f"study names the arm {name!r}, but the arms are {', '.join(names)}"
     for name, control in results.control_of.items():
         if name == control or results.base in (name, control):
-            raise UserError(f"results.control_of: {name!r} with {control!r}; name two different arms, neither the base")
+            yield f"results.control_of: {name!r} with {control!r}; name two different arms, neither the base"
     for arm in results.arms:
-        _check_counts(arm, ids)
+        yield from (f"arm {arm.name}{wrong}" for wrong in _wrong_counts(arm, ids))
     if len({arm.marginal_M is None for arm in results.arms}) > 1:
-        raise UserError("results.arms: some have marginal_M and some do not; a baseline is for all of them")
+        yield "results.arms: some have marginal_M and some do not; a baseline is for all of them"
     for example in results.examples:
         if example.arm not in names or example.problem_id not in ids:
-            raise UserError(f"example {example.index}: no arm {example.arm!r} or no problem {example.problem_id!r}")
+            yield f"example {example.index}: no arm {example.arm!r} or no problem {example.problem_id!r}"
     for (model, text), values in results.perplexity.items():
         if not np.all(np.isfinite(values) & (np.asarray(values) > 0)):
-            raise UserError(f"perplexity ({model}, {text}): not finite and above 0; PPL is exp of a finite mean")
+            yield f"perplexity ({model}, {text}): not finite and above 0; PPL is exp of a finite mean"
     for run, rows in results.training.items():
         if any("step" not in row for row in rows):
-            raise UserError(f"training run {run}: a row has no 'step'")
+            yield f"training run {run}: a row has no 'step'"
 
 
-def _no_doubles(what: str, names: Sequence[str]) -> None:
-    doubles = sorted({name for name in names if names.count(name) > 1})
-    if doubles:
-        raise UserError(f"study: {what} {doubles[0]!r} occurs more than once; names must be unique")
-
-
-def _check_counts(arm: ArmResults, ids: Sequence[str]) -> None:
-    counted = [name for name in ("truncated_M", "no_answer_M", "ungraded_M") if getattr(arm, name) is not None]
-    for column in ("n_M", "c_M", *counted):
+def _wrong_counts(arm: ArmResults, ids: Sequence[str]) -> Iterator[str]:
+    """What is wrong with an arm's columns, from behind its name on."""
+    for column in ("n_M", "c_M", "truncated_M", "no_answer_M", "ungraded_M"):
         values = np.asarray(getattr(arm, column))
+        if getattr(arm, column) is None and column not in ("n_M", "c_M"):
+            continue
         if values.shape != (len(ids),) or not np.issubdtype(values.dtype, np.integer):
-            found = f"{values.dtype} of shape {values.shape}"
-            raise UserError(f"arm {arm.name}: {column} is {found}, should be integers of shape ({len(ids)},)")
-        for i in np.flatnonzero((values < 0) | (values > np.asarray(arm.n_M)))[:1]:
-            raise UserError(f"arm {arm.name}, problem {ids[i]}: {column} is {values[i]} of n = {arm.n_M[i]} samples")
-    for column in ("answers_M", "votes_M", "tokens_M"):
+            yield f": {column} is {values.dtype} of shape {values.shape}, should be integers of shape ({len(ids)},)"
+        for i in np.flatnonzero((values < 0) | (values > np.asarray(arm.n_M))):
+            yield f", problem {ids[i]}: {column} is {values[i]} of n = {arm.n_M[i]} samples"
+    for column in ("answers_M", "votes_M", "tokens_M", "marginal_M"):
         values = getattr(arm, column)
         if values is not None and len(values) != len(ids):
-            raise UserError(f"arm {arm.name}: {column} has {len(values)} entries, should be {len(ids)}")
-    if arm.second is not None:
-        _check_second(arm, arm.second, ids)
-    if arm.marginal_M is not None and np.shape(arm.marginal_M) != (len(ids),):
-        raise UserError(f"arm {arm.name}: marginal_M has shape {np.shape(arm.marginal_M)}, should be ({len(ids)},)")
+            yield f": {column} has {len(values)} entries, should be {len(ids)}"
     if (arm.chains_right_M is None) != (arm.chains_wrong_M is None):
-        raise UserError(f"arm {arm.name}: chains_right_M without chains_wrong_M, or the reverse; give both or neither")
+        yield ": chains_right_M without chains_wrong_M, or the reverse; give both or neither"
     if np.min(arm.n_M) < 1:
-        raise UserError(f"arm {arm.name}, problem {ids[int(np.argmin(arm.n_M))]}: n is 0; every problem needs a sample")
+        yield f", problem {ids[int(np.argmin(arm.n_M))]}: n is 0; every problem needs a sample"
     for name in ("mean_tokens", "duplicate_rate", "entropy", "entropy_error"):
         value = getattr(arm, name)
         if value is not None and not math.isfinite(value):
-            raise UserError(f"arm {arm.name}: {name} is {value}, should be finite, or None where it is not known")
-
-
-def _check_second(arm: ArmResults, second: passk.SecondStageCounts, ids: Sequence[str]) -> None:
+            yield f": {name} is {value}, should be finite, or None where it is not known"
+    if arm.second is None:
+        return
     if len(set(np.asarray(arm.n_M).tolist())) > 1:
-        raise UserError(f"arm {arm.name}: n_M differs between problems, but a second stage follows one of equal n")
+        yield ": n_M differs between problems, but a second stage follows one of equal n"
     for i, problem_id in enumerate(ids):
-        rest = 0 if arm.c_M[i] else second.n - int(arm.n_M[i])
-        if second.n_M[i] != rest or not 0 <= second.c_M[i] <= second.n_M[i]:
-            raise UserError(
-                f"arm {arm.name}, problem {problem_id}: {second.c_M[i]} of {second.n_M[i]} in the second stage, should "
-                f"be of {rest}"
-            )
+        drawn, right = arm.second.n_M[i], arm.second.c_M[i]
+        rest = 0 if arm.c_M[i] else arm.second.n - int(arm.n_M[i])
+        if drawn != rest or not 0 <= right <= drawn:
+            yield f", problem {problem_id}: {right} of {drawn} in the second stage, should be of {rest}"

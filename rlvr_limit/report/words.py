@@ -2,156 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import combinations
 
-import numpy as np
-
 from rlvr_limit import passk
-from rlvr_limit.report.analysis import Comparison, Findings, shares
-from rlvr_limit.report.results import ArmResults, Results
+from rlvr_limit.report.analysis import (
+    ANSWER_ONLY,
+    MARGINAL,
+    METRICS,
+    RULES,
+    Comparison,
+    Findings,
+    condition_fields,
+    fewest_samples,
+    share_of_samples,
+)
+from rlvr_limit.report.results import ArmResults, Results, is_of_run
+from rlvr_limit.report.text import NOT_RECORDED, join, percent, points, sentence, shortened, values_at
 
 MANY_TRUNCATED = 0.05
 
 
-def percent(share: float) -> str:
-    """A share as "12.3 %"; what is above 0 never reads as 0, what is below 1 never as 100."""
-    if 0 < share < 0.0005:
-        return "below 0.1 %"
-    return "above 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
-
-
-def signed_percent(share: float) -> str:
-    """A share that may be below 0, as what is corrected for guessing may be, or nan where it is undefined.
-
-    Where guessing reaches nearly all, the corrected share falls without bound and its size says nothing.
-    """
-    if np.isnan(share):
-        return "undefined"
-    if share < -1:
-        return "below \u2212100 %"
-    return f"\u2212{percent(-share)}" if share <= -0.0005 else percent(max(share, 0.0))
-
-
-def points(difference: float) -> str:
-    """A difference of shares in percentage points."""
-    return signed(100 * difference)
-
-
-def signed(value: float) -> str:
-    """A number with one decimal and its sign, a true minus; what rounds to 0 has none."""
-    return f"{value:+.1f}".replace("-", "\u2212") if abs(value) >= 0.05 else "0.0"
-
-
-def join(names: Iterable[object]) -> str:
-    """a, b and c; with semicolons where a name has a comma of its own."""
-    texts = [str(name) for name in names]
-    if any("," in text for text in texts):
-        return "; ".join(texts)
-    return f"{', '.join(texts[:-1])} and {texts[-1]}" if len(texts) > 1 else texts[0]
-
-
-def with_band(band: passk.Band, k: int) -> str:
-    low, high = points(band.low_K[k - 1]), points(band.high_K[k - 1])
-    return f"{points(band.mean_K[k - 1])} points ({low} to {high})"
-
-
-def sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def summary(results: Results, found: Findings) -> list[str]:
+def summary(results: Results, findings: Findings) -> list[str]:
     """The headline: the last RL arm (or else the first arm) against the base, and where the curves cross."""
-    base, arm = results.arm(results.base), results.arm(found.headline)
-    k = found.ks(base.name, arm.name)[-1]
-    one, many = ({name: percent(found.curves[name].mean_K[at - 1]) for name in (base.name, arm.name)} for at in (1, k))
-    said = [
-        f"At k = 1 {arm.label} solves {one[arm.name]} of the problems and {base.label} {one[base.name]}; "
-        f"at k = {k} it is {many[arm.name]} against {many[base.name]}.",
-        found.against_base[arm.name].crossover.sentence,
-        _pattern(results, found, arm, k),
+    base, arm = results.arm(results.base), results.arm(findings.headline)
+    k = findings.ks(base.name, arm.name)[-1]
+
+    def solved(who: ArmResults, at: int) -> str:
+        return percent(findings.curves[who.name].mean_K[at - 1])
+
+    lines = [
+        f"At k = 1 {arm.label} solves {solved(arm, 1)} of the problems and {base.label} {solved(base, 1)}; "
+        f"at k = {k} it is {solved(arm, k)} against {solved(base, k)}.",
+        findings.against_base[arm.name].crossover.sentence,
+        _order(results, findings, arm, k),
     ]
-    return [sentence(text) for text in said]
+    return [sentence(line) for line in lines]
 
 
-def other_arms(results: Results, found: Findings) -> list[str]:
+def other_arms(results: Results, findings: Findings) -> list[str]:
     """How pass@1 and pass@n move over the RL arms, what distillation does, and what guessing would reach."""
-    said = []
+    lines = []
     trained = [arm for arm in results.arms if arm.group == "rl" and arm.name != results.base]
     if len(trained) > 1:
-        k = found.ks(*(arm.name for arm in trained))[-1]
-        one, many = (" \u2192 ".join(percent(found.curves[a.name].mean_K[at - 1]) for a in trained) for at in (1, k))
-        said.append(
+        k = findings.ks(*(arm.name for arm in trained))[-1]
+        curves = [findings.curves[arm.name].mean_K for arm in trained]
+        first, last = (" \u2192 ".join(percent(curve_K[at - 1]) for curve_K in curves) for at in (1, k))
+        lines.append(
             f"Over the RL arms in the order listed ({join(arm.label for arm in trained)}) "
-            f"pass@1 goes {one} and pass@{k} goes {many}."
+            f"pass@1 goes {first} and pass@{k} goes {last}."
         )
-    said += [_lift(results, found, comparison) for comparison in found.comparisons if comparison.first != results.base]
-    guess = found.guess(results.base)
+    for comparison in findings.comparisons:
+        if comparison.first != results.base:
+            ks = dict.fromkeys((1, findings.ks(comparison.first, comparison.second)[-1]))
+            shown = join(f"{_points_and_band(comparison.difference, k)} at k = {k}" for k in ks)
+            lines.append(f"{comparison.title(results)} is {shown}, 95 % paired bands.")
+    guess = findings.guess(results.base)
     if guess:
-        by = "" if found.guess_K is not None else f", with the answers that {results.label(results.base)} gives anyway,"
-        said.append(f"Guessing alone{by} would reach {percent(guess.guess_K[-1])} at k = {len(guess.guess_K)}.")
-    return [sentence(text) for text in said]
+        own = f", with the answers that {results.label(results.base)} gives anyway,"
+        by = own if findings.guess_K is None else ""
+        lines.append(f"Guessing alone{by} would reach {percent(guess.guess_K[-1])} at k = {len(guess.guess_K)}.")
+    return [sentence(line) for line in lines]
 
 
-def _pattern(results: Results, found: Findings, arm: ArmResults, k: int) -> str:
-    """Who leads at either end, and what that means for the question; None of the four outcomes is the default."""
+def _points_and_band(band: passk.Band, k: int) -> str:
+    value, low, high = map(points, values_at(band, k))
+    return f"{value} points ({low} to {high})"
+
+
+def _order(results: Results, findings: Findings, arm: ArmResults, k: int) -> str:
+    """Who leads at either end, and what that means for the question; none of the four outcomes is the default."""
     base = results.label(results.base)
-    matching = [c for c in found.comparisons if {c.first, c.second} == {results.base, arm.name}]
-    ends = [matching[0].leader(at) for at in (1, k)]
-    if None in ends:
-        open_ks = [f"k = {at}" for at, leader in zip((1, k), ends, strict=True) if leader is None]
-        return f"Which of the two is ahead at {join(dict.fromkeys(open_ks))} is not resolved by these problems."
-    if ends == [arm.name, results.base]:
-        return f"So {arm.label} is better with few tries and {base} with many: the order that the paper reports."
-    if ends == [results.base, arm.name]:
-        return f"The order is the reverse of the paper's: {base} is ahead with few tries and {arm.label} with many."
-    if ends[0] == arm.name:
-        return f"{arm.label} is ahead at both ends, so the paper's loss at large k does not show here."
-    return f"{base} is ahead at both ends: {arm.label} lost ground with few tries as well as with many."
+    pair = next(c for c in findings.comparisons if {c.first, c.second} == {results.base, arm.name})
+    ends = {at: pair.leader(at) for at in (1, k)}
+    if None in ends.values():
+        unclear = join(f"k = {at}" for at, leader in ends.items() if leader is None)
+        return f"Which of the two is ahead at {unclear} is not resolved by these problems."
+    few, many = ends[1] == arm.name, ends[k] == arm.name
+    return {
+        (
+            True,
+            False,
+        ): f"So {arm.label} is better with few tries and {base} with many: the order that the paper reports.",
+        (False, True): f"The order is the reverse of the paper's: {base} is ahead with few tries and {arm.label} with "
+        "many.",
+        (True, True): f"{arm.label} is ahead at both ends, so the paper's loss at large k does not show here.",
+        (False, False): f"{base} is ahead at both ends: {arm.label} lost ground with few tries as well as with many.",
+    }[few, many]
 
 
-def _lift(results: Results, found: Findings, comparison: Comparison) -> str:
-    ks = found.ks(comparison.first, comparison.second)
-    shown = [f"{with_band(comparison.difference, k)} at k = {k}" for k in dict.fromkeys((1, ks[-1]))]
-    return f"{comparison.title(results)} is {join(shown)}, 95 % paired bands."
-
-
-def not_resolved(results: Results, found: Findings) -> list[str]:
+def not_resolved(results: Results, findings: Findings) -> list[str]:
     """What the numbers cannot tell, one line each."""
-    looked = sum(len(found.ks(comparison.first, comparison.second)) for comparison in found.comparisons)
-    lines = open_signs(results, found)
-    lines += [f"What it would take: {power.sentence}" for power in found.powers.values()]
-    lines.append(
+    looked = sum(len(findings.ks(comparison.first, comparison.second)) for comparison in findings.comparisons)
+    lines = [
+        *open_signs(results, findings),
+        *(f"What it would take: {power.sentence}" for power in findings.powers.values()),
         f"Each band is for one k and one pair. {looked} of them were looked at, with no correction for that: if no arm "
-        "differed from another, about one in twenty would still exclude 0."
-    )
-    lines += found.coverage
-    lines += [_unsolved(results), _guessing(results, found), _one_seed(results), *_conditions(results)]
-    lines += _cut_or_ungraded(results)
-    return [line for line in lines if line]
+        "differed from another, about one in twenty would still exclude 0.",
+        *findings.coverage,
+        _unsolved(results),
+        _guessing(results, findings),
+        _one_seed(results),
+        *_equal_weights(results),
+        *_unlike_conditions(results),
+        *_unlike_samples(results),
+        *_cut_or_ungraded(results),
+    ]
+    return lines
 
 
-def open_signs(results: Results, found: Findings) -> list[str]:
+def open_signs(results: Results, findings: Findings) -> list[str]:
     """Differences and crossovers that are not resolved."""
-    lines = []
-    unclear: dict[tuple[bool, tuple[int, ...]], list[str]] = {}
-    for comparison in found.comparisons:
-        ks = found.ks(comparison.first, comparison.second)
-        at = tuple(k for k in ks if comparison.leader(k) is None)
+    unclear: dict[str, list[Comparison]] = {}
+    for comparison in findings.comparisons:
+        ks = findings.ks(comparison.first, comparison.second)
+        at = [k for k in ks if comparison.leader(k) is None]
+        where = "at any k looked at" if at == ks else f"at k = {join(at or ks)}"
         if at:
-            unclear.setdefault((len(at) == len(ks), at), []).append(comparison.title(results))
-    for (everywhere, at), titles in unclear.items():
-        of = "at any k looked at" if everywhere else f"at k = {join(at)}"
-        lines.append(f"{sentence(join(titles))}: not resolved {of}; the 95 % band includes 0 there.")
-    lines = lines or ["Every paired difference looked at has a 95 % band that excludes 0."]
-    for name, beside in found.against_base.items():
+            unclear.setdefault(where, []).append(comparison)
+    lines = [
+        f"{sentence(join(c.title(results) for c in pairs))}: not resolved {where}; the 95 % band includes 0 there."
+        for where, pairs in unclear.items()
+    ] or ["Every paired difference looked at has a 95 % band that excludes 0."]
+    for name, beside in findings.against_base.items():
         if beside.crossover.verdict == "not resolved" and results.arm(name).group == "rl":
             lines.append(sentence(beside.crossover.sentence))
     return lines
 
 
 def _unsolved(results: Results) -> str:
-    n = min(int(arm.reach_M.min()) for arm in results.arms)
+    n = fewest_samples(results.arms, lambda arm: arm.reach_M)
     counts = join(f"{arm.label}: {int((~arm.solved_M).sum())}" for arm in results.arms)
     return (
         f"A problem with no right answer is not a problem that cannot be solved: after {n} wrong samples its success "
@@ -160,24 +139,23 @@ def _unsolved(results: Results) -> str:
     )
 
 
-def _guessing(results: Results, found: Findings) -> str:
-    known = found.guess(results.base)
+def _guessing(results: Results, findings: Findings) -> str:
+    known, base = findings.guess(results.base), results.label(results.base)
     if known is None:
         unknown = sum(guess is None for _, _, guess in results.problems)
         return (
             f"How much of this is guessing is not known: {unknown} of {len(results.problems)} problems "
             "have no guess rate, so no baseline is drawn."
         )
-    k = len(found.curves[results.base].mean_K)
-    guess, solved = known.guess_K[k - 1], found.curves[results.base].mean_K[-1]
-    policy = "A policy that only guesses"
-    if found.guess_K is None:
-        policy = f"A policy that answers with what {results.label(results.base)} answers to other problems"
-    text = (
-        f"{policy} reaches {percent(guess)} at k = {k}, where {results.label(results.base)} "
-        f"reaches {percent(solved)}; a right answer shows that the answer was found, not that the reasoning was right."
+    solved_K = findings.curves[results.base].mean_K
+    k, guess, solved = len(solved_K), known.guess_K[len(solved_K) - 1], solved_K[-1]
+    own = f"A policy that answers with what {base} answers to other problems"
+    policy = own if findings.guess_K is None else "A policy that only guesses"
+    return (
+        f"{policy} reaches {percent(guess)} at k = {k}, where {base} reaches {percent(solved)}; "
+        "a right answer shows that the answer was found, not that the reasoning was right."
+        + (" Guessing could explain more than half of that." if guess > solved / 2 else "")
     )
-    return text + (" Guessing could explain more than half of that." if guess > solved / 2 else "")
 
 
 def _one_seed(results: Results) -> str:
@@ -190,25 +168,44 @@ def _one_seed(results: Results) -> str:
     )
 
 
-def _conditions(results: Results) -> list[str]:
+def _equal_weights(results: Results) -> list[str]:
+    return [
+        f"{sentence(a.label)} and {b.label} have the same weights (equal SHA-256): one model twice."
+        for a, b in combinations(results.arms, 2)
+        if a.weights_sha256 and a.weights_sha256 == b.weights_sha256
+    ]
+
+
+def _unlike_conditions(results: Results) -> list[str]:
+    unlike = [_values(results, field) for field, differs in condition_fields(results).items() if differs]
+    if not unlike:
+        return []
+    return [
+        f"The arms differ in these recorded conditions: {join(unlike)}. Where that is more than the model itself, a "
+        "difference between the curves may come from there."
+    ]
+
+
+def _values(results: Results, field: str) -> str:
+    """A condition with its values and the arms that have each."""
+    by_value: dict[str, list[str]] = {}
+    for arm in results.arms:
+        by_value.setdefault(arm.conditions.get(field, NOT_RECORDED), []).append(arm.label)
+    lines = [f"{shortened(value, 40)} for {join(arms)}" for value, arms in by_value.items()]
+    return f"{field} ({'; '.join(lines)})"
+
+
+def _unlike_samples(results: Results) -> list[str]:
     lines = []
-    for a, b in combinations(results.arms, 2):
-        if a.weights_sha256 and a.weights_sha256 == b.weights_sha256:
-            lines.append(f"{sentence(a.label)} and {b.label} have the same weights (equal SHA-256): one model twice.")
-    unlike = [field for field in condition_fields(results) if field_differs(results, field)]
-    if unlike:
-        lines.append(
-            f"The arms differ in these recorded conditions: {join(_values(results, field) for field in unlike)}. Where "
-            "that is more than the model itself, a difference between the curves may come from there."
-        )
-    ns = sorted({(int(arm.n_M.min()), int(arm.n_M.max())) for arm in results.arms})
-    if len(ns) > 1 or ns[0][0] != ns[0][1]:
-        low, high = min(n for n, _ in ns), max(n for _, n in ns)
+    low, high = fewest_samples(results.arms), max(int(arm.n_M.max()) for arm in results.arms)
+    if low != high:
         lines.append(f"Samples per problem range from {low} to {high}; each curve ends at the fewest its arm has.")
-    stages = {(int(arm.n_M[0]), arm.second.n) for arm in results.arms if arm.second}
-    for first, n in sorted(stages):
-        of = [arm.label for arm in results.arms if arm.second and (arm.n_M[0], arm.second.n) == (first, n)]
-        who = "Every arm" if len(of) == len(results.arms) else sentence(join(of))
+    stages: dict[tuple[int, int], list[str]] = {}
+    for arm in results.arms:
+        if arm.second:
+            stages.setdefault((int(arm.n_M[0]), arm.second.n), []).append(arm.label)
+    for (first, n), labels in sorted(stages.items()):
+        who = "Every arm" if len(labels) == len(results.arms) else sentence(join(labels))
         lines.append(
             f"{who} was sampled adaptively: {first} samples of every problem, and {n} where none of these was right. "
             f"Beyond k = {first} the curve is estimated from both stages without bias, and a problem counts as solved "
@@ -217,27 +214,19 @@ def _conditions(results: Results) -> list[str]:
     return lines
 
 
-def _values(results: Results, field: str) -> str:
-    """A condition with its values and the arms that have each."""
-    by_value: dict[str, list[str]] = {}
-    for arm in results.arms:
-        by_value.setdefault(arm.conditions.get(field, "not recorded"), []).append(arm.label)
-    short = {value: value if len(value) <= 40 else value[:39] + "\u2026" for value in by_value}
-    return f"{field} ({'; '.join(f'{short[value]} for {join(arms)}' for value, arms in by_value.items())})"
-
-
 def _cut_or_ungraded(results: Results) -> list[str]:
     lines = []
-    for name, share in shares(results).items():
-        if share.truncated is not None and share.truncated > MANY_TRUNCATED:
+    for arm in results.arms:
+        truncated, ungraded = (share_of_samples(arm, count_M) or 0 for count_M in (arm.truncated_M, arm.ungraded_M))
+        if truncated > MANY_TRUNCATED:
             lines.append(
-                f"{percent(share.truncated)} of {results.label(name)}'s answers were cut at the length limit before "
-                "they could end; its curve is a lower bound."
+                f"{percent(truncated)} of {arm.label}'s answers were cut at the length limit before they could end; "
+                "its curve is a lower bound."
             )
-        if share.ungraded:
+        if ungraded:
             lines.append(
-                f"{percent(share.ungraded)} of {results.label(name)}'s answers have no verdict: the grader ran out of "
-                "time or failed on them. They count as not right; its curve is a lower bound."
+                f"{percent(ungraded)} of {arm.label}'s answers have no verdict: the grader ran out of time or failed "
+                "on them. They count as not right; its curve is a lower bound."
             )
     return lines
 
@@ -247,15 +236,6 @@ def cache_errors(results: Results) -> list[str]:
     return [f"{sentence(arm.label)}: {arm.cache_error.in_words()}." for arm in results.arms if arm.cache_error]
 
 
-def condition_fields(results: Results) -> list[str]:
-    """The names of all recorded conditions, in the order in which they first appear."""
-    return list(dict.fromkeys(field for arm in results.arms for field in arm.conditions))
-
-
-def field_differs(results: Results, field: str) -> bool:
-    return len({arm.conditions.get(field) for arm in results.arms}) > 1
-
-
 def size(results: Results) -> str:
     """M and n as a caption says them."""
     return f"M = {len(results.problems)} problems, {samples(results)}"
@@ -263,8 +243,38 @@ def size(results: Results) -> str:
 
 def samples(results: Results) -> str:
     """n as a caption says it."""
-    low, high = (int(reduce([reduce(arm.n_M) for arm in results.arms])) for reduce in (np.min, np.max))
+    low, high = fewest_samples(results.arms), max(int(arm.n_M.max()) for arm in results.arms)
     more = max((arm.second.n for arm in results.arms if arm.second), default=0)
     adaptive = f", up to {more} where none of these is right" if more else ""
     n = low if low == high else f"{low} to {high}"
     return f"n = {n} samples each{adaptive}"
+
+
+def guess_sources(findings: Findings) -> list[str]:
+    """What each guess rate of the page is."""
+    meaning = {
+        RULES: "the chance that a policy is right which knows no more than these.",
+        MARGINAL: "how often a right answer to a problem stands among the arm's answers to the other problems, by "
+        "strict rules on texts. An answer that is written in another way is missed: the rate may be higher, and with "
+        "it the correction.",
+        ANSWER_ONLY: "the share of right answers of the arm that was asked so.",
+    }
+    sources = dict.fromkeys(guess.source for guess in findings.guesses)
+    return [f"{sentence(source)}: {meaning[source]}" for source in sources]
+
+
+def training_notes(results: Results) -> list[str]:
+    """What each training run recorded, and which arms have no run."""
+    lines = []
+    runs = {run: rows for run, rows in results.training.items() if rows}
+    for run, rows in runs.items():
+        recorded = dict.fromkeys(name for row in rows for name in row if name != "step")
+        unseen = [name for name in recorded if name not in METRICS]
+        also = f" Not drawn, in training.csv: {', '.join(unseen)}." if unseen else ""
+        lines.append(f"{run}: {len(rows)} rows of {join(recorded or ['steps only'])}.{also}")
+    # The base may go by its stage's name instead.
+    trained = [arm for arm in results.arms if arm.name != results.base]
+    without = [arm.label for arm in trained if not any(is_of_run(arm.name, run) for run in runs)]
+    if without:
+        lines.append(f"Missing: no training rows under the name of {join(without)}.")
+    return lines

@@ -12,7 +12,7 @@ from rlvr_limit.passk import SecondStageCounts
 from rlvr_limit.report import ArmResults, Results
 from rlvr_limit.report.analysis import analyse
 from rlvr_limit.report.results import check
-from rlvr_limit.report.tables import chain_rows, guessable_rows
+from rlvr_limit.report.tables import chains, guessable
 from rlvr_limit.report.words import not_resolved, size
 from rlvr_limit.types import UserError
 from tests.support import smoke
@@ -113,10 +113,8 @@ def test_guessable_problems_and_judged_chains_reach_as_far_as_their_stage():
     shown = dataclasses.replace(study(arm("base", BASE_C, BASE_SECOND, "base"), judged, asked), answer_only="asked")
     found = analyse(shown)
     assert len(found.guessable.curves["rl"]) == N and len(found.chains["rl"].low_K) == FIRST
-    assert [row[-1] for row in (chain_rows(shown, found)[0], guessable_rows(shown, found)[0])] == [
-        f"CoT-Pass@{FIRST}",
-        f"pass@{N}",
-    ]
+    assert chains(shown, found).header[-1] == f"CoT-Pass@{FIRST}"
+    assert guessable(shown, found).header[-1] == f"pass@{N}"
 
 
 def test_arms_with_and_without_stages_are_held_against_each_other_at_the_same_n():

@@ -20,7 +20,7 @@ from rlvr_limit import checkpoint, records
 from rlvr_limit.evaluation import grade, results
 from rlvr_limit.evaluation.review import JUDGED, judged_chains
 from rlvr_limit.models.decoder import ModelConfig, init_params
-from rlvr_limit.report.words import percent, signed_percent
+from rlvr_limit.report.text import percent, signed_percent
 from rlvr_limit.settings import command_line
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import UserError

@@ -17,8 +17,8 @@ from rlvr_limit.report.analysis import Findings, analyse
 from rlvr_limit.report.page import build
 from rlvr_limit.report.results import check, is_of_run
 from rlvr_limit.report.style import arm_styles, rc
-from rlvr_limit.report.tables import delta_se_rows
-from rlvr_limit.report.words import percent, points
+from rlvr_limit.report.tables import efficiency
+from rlvr_limit.report.text import percent, points
 
 M, N, K = 24, 16, 8
 RUNS = {
@@ -61,7 +61,8 @@ def found(study: Results) -> Findings:
 
 
 def test_table_of_algorithms_has_pass_at_1_pass_at_k_and_the_gap_with_their_bands(study: Results, found: Findings):
-    head, rows = delta_se_rows(study, found)
+    table = efficiency(study, found)
+    head, rows = table.header, table.rows
     assert (
         head[:3] == ["arm", "pass@1", f"pass@{K}"] and "lower is better" in head[3] and f"pass@{K} of base" in head[3]
     )
@@ -116,8 +117,9 @@ def test_names_of_many_arms_neither_overlap_nor_leave_the_figure(
 
 
 def test_page_names_every_arm_and_misses_no_run(study: Results, found: Findings):
-    images = {name: {(d, n): "data:," for d in (False, True) for n in (False, True)} for name in figures.FIGURES}
-    markup = build(study, found, images, {})
+    drawn = {(dark, narrow): "data:," for dark in (False, True) for narrow in (False, True)}
+    images = dict.fromkeys(figures.names(study, found), drawn)
+    markup = build("index.html.j2", study, found, images, {})
     section = unescape(re.search(r'id="efficiency".*?</section>', markup, re.DOTALL)[0])
     assert all(f"{arm.label}<" in section for arm in study.arms)
     assert "no training rows under the name of" not in markup

@@ -16,14 +16,13 @@ from matplotlib.text import Text
 
 from rlvr_limit import passk
 from rlvr_limit.report import ArmResults, Results, figures, write_all
-from rlvr_limit.report.analysis import Findings, analyse
-from rlvr_limit.report.extras import Extra, extras
-from rlvr_limit.report.markdown import summary
+from rlvr_limit.report.analysis import Findings, analyse, same_weights, saved_steps
+from rlvr_limit.report.further import further_tables
+from rlvr_limit.report.numbers import write_numbers
 from rlvr_limit.report.page import SECTIONS, build
 from rlvr_limit.report.style import rc
-from rlvr_limit.report.sweeps import same_weights, saved_steps
-from rlvr_limit.report.tables import write_further
-from rlvr_limit.report.words import not_resolved, open_signs, percent
+from rlvr_limit.report.text import Table, percent
+from rlvr_limit.report.words import not_resolved, open_signs
 
 M, N = 12, 16
 COUNTS = {
@@ -68,8 +67,8 @@ def found(full: Results) -> Findings:
 
 def page(shown: Results, found: Findings) -> str:
     drawn = {(dark, narrow): "data:," for dark in (False, True) for narrow in (False, True)}
-    images = {name: drawn for name in figures.FIGURES if figures.has_data(name, shown, found)}
-    return unescape(build(shown, found, images, {})).replace("\u00a0", " ")
+    images = dict.fromkeys(figures.names(shown, found), drawn)
+    return unescape(build("index.html.j2", shown, found, images, {})).replace("\u00a0", " ")
 
 
 def test_steps_are_of_one_run_and_views_are_of_the_same_weights_asked_alike(full):
@@ -114,14 +113,14 @@ def test_guess_filtered_curves_are_those_of_the_problems_left(full, found):
     assert found.guessable.problems == () and set(found.guessable.bands) == {a.name for a in full.arms}
     direct = dataclasses.replace(full.arms[-1], n_M=np.full(M, 40), votes_M=None)
     rare = analyse(dataclasses.replace(full, arms=(*full.arms[:-1], direct)))
-    assert rare.guessable.problems == (0, 3)
+    assert rare.guessable.problems == ("p0", "p3")
     left = [c for i, c in enumerate(COUNTS["grpo-40"]) if i not in (0, 3)]
     exact = float(sum(1 - Fraction(comb(N - c, 4), comb(N, 4)) for c in left) / len(left))
     assert rare.guessable.bands["grpo-40"].mean_K[3] == pytest.approx(exact, abs=1e-12)
 
 
 def test_further_metrics_are_those_of_exact_arithmetic(full, found):
-    tables = {extra.title: extra for extra in extras(full, found)}
+    tables = {table.title: table for table in further_tables(full, found)}
     assert set(tables) == {
         "One number an arm", "pass^k", "G-Pass@16", "Cover@\u03c4", "Posterior pass@k", "Bands for these very problems",
         "Beyond n, by a model", "maj@k", "Problems solved for equal numbers of tokens",
@@ -139,7 +138,7 @@ def test_further_metrics_are_those_of_exact_arithmetic(full, found):
     assert [row[0] for row in tables["maj@k"].rows] == ["direct arm"]
     assert tables["maj@k"].rows[0][1] == percent(2 / N / M)
     budget = tables["Problems solved for equal numbers of tokens"]
-    assert budget.head[2:] == [f"{10 * M * k} tokens" if k < 9 else f"{10 * M * k:,} tokens" for k in (1, 4, 16)]
+    assert budget.header[2:] == [f"{10 * M * k} tokens" if k < 9 else f"{10 * M * k:,} tokens" for k in (1, 4, 16)]
     assert budget.rows[1][2:4] == ["\u2013", f"{M * passk.pass_at_k(full.arms[1].n_M, full.arms[1].c_M, 2):.1f}"]
 
 
@@ -175,7 +174,7 @@ def test_sections_without_data_drop_out_and_are_named_at_the_end():
 
 
 def test_markdown_has_the_same_words_and_tables_and_no_markup_of_others(full, found):
-    text = summary(full, found, {"curves.csv": "numbers", "curves.png": "a figure"})
+    text = build("summary.md.j2", full, found, {"curves": {}}, {"curves.csv": "numbers", "curves.png": "a figure"})
     assert text.startswith("# A \\*title\\* \\| more\n\n## What is not resolved\n\n- ")
     assert text.index("## What is not resolved") < text.index("## What was found")
     assert all(line.replace("*", "\\*")[:60] in text for line in not_resolved(full, found))
@@ -203,10 +202,9 @@ def test_several_studies_get_a_page_that_holds_them_side_by_side_and_says_first_
         assert (tmp_path / name / "index.html").is_file() and f'href="{name}/index.html"' in markup
 
 
-def test_further_metrics_are_in_a_csv_cell_by_cell_as_the_page_shows_them(tmp_path) -> None:
+def test_further_metrics_are_in_a_csv_cell_by_cell_as_the_page_shows_them(full, found, tmp_path):
     rows = [["base", "1 %\n2 %", "3 %"], ["rl", "4 %", "5 %"]]
-    further = [Extra("Cover", "what it is", ["arm", "low", "high"], rows)]
-    assert list(write_further(further, tmp_path)) == ["further.csv"]
+    assert "further.csv" in write_numbers(full, found, [Table("Cover", "", ["arm", "low", "high"], rows)], {}, tmp_path)
     assert (tmp_path / "further.csv").read_text().splitlines() == [
         "table,arm,column,value",
         "Cover,base,low,1 %",

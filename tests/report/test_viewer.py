@@ -32,7 +32,7 @@ def unpacked(path: Path) -> tuple[int, dict]:
 def page(shown: Results, folder: Path) -> str:
     found, drawn = analyse(shown), {(dark, narrow): "data:," for dark in (False, True) for narrow in (False, True)}
     images = dict.fromkeys(("curves", "differences", "histograms", "efficiency"), drawn)
-    return build(shown, found, images, {}, write_samples(shown, folder))
+    return build("index.html.j2", shown, found, images, {}, write_samples(shown, folder))
 
 
 def test_a_sample_file_holds_one_problem_of_every_arm_and_no_character_of_markup(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import dataclasses
+import functools
 import json
 import re
 import struct
@@ -17,50 +18,24 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from rlvr_limit import passk
-from rlvr_limit.report import ArmResults, Example, Results, figures, write
-from rlvr_limit.report.analysis import BINS, Findings, analyse, histogram
+from rlvr_limit.report import Example, Results, figures, style, write
+from rlvr_limit.report.analysis import Findings, analyse, condition_fields
 from rlvr_limit.report.page import SECTIONS, build
 from rlvr_limit.report.results import check
-from rlvr_limit.report.style import DARK, LIGHT, arm_styles, rc, spread
-from rlvr_limit.report.tables import condition_rows, support_rows
-from rlvr_limit.report.words import condition_fields, not_resolved, percent, summary
+from rlvr_limit.report.style import DARK, LIGHT, arm_styles, rc
+from rlvr_limit.report.tables import conditions, support
+from rlvr_limit.report.text import percent
+from rlvr_limit.report.words import not_resolved, summary
 from rlvr_limit.types import UserError
+from tests.support.counted_arms import BASE, HALF, RL, SHARP, WIDE, M, N, arm, study
 
-M, N = 24, 16
 HOSTILE = '<script>alert("1")</script></pre> & <b>'
 DRAWN = ("curves", "differences", "histograms", "perplexity", "efficiency", "steps", "training")
 VARIANTS = [(dark, narrow) for dark in (False, True) for narrow in (False, True)]
-
-
-def arm(name: str, c_M: np.ndarray, group: str = "rl", n: int = N, **fields) -> ArmResults:
-    zeros = np.zeros(len(c_M), dtype=int)
-    counts = {"truncated_M": zeros, "no_answer_M": zeros, "ungraded_M": zeros, **fields}
-    return ArmResults(name, f"{name} arm", group, np.full(len(c_M), n), np.asarray(c_M), **counts)
-
-
-def study(arms: list[ArmResults], **fields) -> Results:
-    problems = tuple((f"p{i}", f"question {i}", 0.01) for i in range(len(arms[0].c_M)))
-    return Results(
-        "A title",
-        "A purpose.",
-        "A caveat.",
-        "python main.py",
-        **{"problems": problems, **fields},
-        arms=tuple(arms),
-        base="base",
-    )
-
-
-WIDE = np.array([1] * 20 + [0] * 4)
-HALF = np.array([1] * 12 + [0] * 12)
-SHARP = np.array([16] * 8 + [0] * 16)
-BASE, RL = arm("base", WIDE, "base"), arm("rl", SHARP)
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +96,8 @@ def drawn_by_nobody(shown: Results) -> tuple[str, Findings]:
     """The page with stand-ins for the figures, and its findings: fast, for tests of words."""
     check(shown)
     found = analyse(shown)
-    images = {name: dict.fromkeys(VARIANTS, "data:,") for name in figures.FIGURES}
-    return build(shown, found, images, {}), found
+    images = dict.fromkeys(figures.names(shown, found), dict.fromkeys(VARIANTS, "data:,"))
+    return build("index.html.j2", shown, found, images, {}), found
 
 
 class Tags(HTMLParser):
@@ -188,18 +163,19 @@ def test_every_svg_is_whole_and_dark_ones_are_light_ones_in_other_colours(full, 
     assert all(svg.startswith("<?xml") and svg.rstrip().endswith("</svg>") for svg in svgs)
     hexes = re.compile(r"#[0-9a-f]{6}\b")
     colours, shapes = [set(hexes.findall(svg)) for svg in svgs], [hexes.sub("#", svg) for svg in svgs]
-    light_only = {LIGHT.ink, LIGHT.faint, LIGHT.grid} | {style.color for style in arm_styles(full).values()}
+    light_only = {LIGHT["ink"], LIGHT["faint"], LIGHT["grid"]} | {style.color for style in arm_styles(full).values()}
     assert len(light_only) == 3 + len(full.arms)
     for i in range(0, len(svgs), 4):
         dark_narrow, narrow, dark, light = range(i, i + 4)
         assert shapes[dark_narrow] == shapes[narrow] and shapes[dark] == shapes[light]
         assert not colours[dark] & light_only and not colours[dark_narrow] & light_only
-        assert DARK.ink in colours[dark] and LIGHT.ink in colours[light]
+        assert DARK["ink"] in colours[dark] and LIGHT["ink"] in colours[light]
         assert shapes[narrow] != shapes[light]
 
 
 def test_same_study_gives_same_bytes(full, found):
-    assert figures.render(figures.curves, full, found) == figures.render(figures.curves, full, found)
+    draw = functools.partial(figures.curves, full, found)
+    assert style.render(draw, full) == style.render(draw, full)
 
 
 def test_png_is_7_inches_at_160_dots(folder):
@@ -221,17 +197,6 @@ def test_no_text_is_below_9_points_and_no_two_labels_overlap(full, found, narrow
                 for i, box in enumerate(boxes):
                     assert not any(box.overlaps(other) for other in boxes[i + 1 :]), shown[i].get_text()
                 assert {f"{a.name} arm" for a in full.arms} | {"guessing"} <= {text.get_text() for text in shown}
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=9), st.floats(0.01, 0.2))
-def test_spread_keeps_order_and_gap_and_moves_only_what_must(wanted, gap):
-    placed = spread(wanted, gap)
-    order = np.argsort(wanted, kind="stable")
-    assert np.all(np.diff(placed[order]) >= gap - 1e-9)
-    assert np.mean(placed) == pytest.approx(np.mean(wanted), abs=1e-9)
-    if np.all(np.diff(np.sort(wanted)) > gap):
-        np.testing.assert_allclose(placed, wanted, atol=1e-12)
 
 
 def test_curves_csv_is_pass_at_k_in_exact_arithmetic_with_its_band(full, folder):
@@ -287,17 +252,6 @@ def test_summary_json_holds_the_headline_numbers(full, folder):
     assert {row["name"] for row in read(folder / "training.csv")} == {"loss", "lr", "reward", "entropy", "note"}
 
 
-@given(st.lists(st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))), min_size=1))
-@settings(max_examples=60, deadline=None)
-def test_histogram_bins_are_exact_at_their_edges(counts):
-    n_M, c_M = np.array(counts).T
-    by_hand = [0] * len(BINS)
-    for n, c in counts:
-        share = Fraction(c, n)
-        by_hand[next(b for b in range(11) if share <= Fraction(b, 10))] += 1
-    assert histogram(n_M, c_M).tolist() == by_hand
-
-
 def test_expected_order_is_told_with_its_crossover():
     shown = study([BASE, RL])
     found = analyse(shown)
@@ -332,7 +286,7 @@ def test_identical_arms_are_not_resolved_and_named_as_one_model():
     assert any("same weights" in line for line in lines)
     assert "is not resolved by these problems" in " ".join(summary(shown, found))
     assert found.against_base["rl"].crossover.verdict == "tie"
-    assert support_rows(shown, found)[1] == [["rl arm", "20", "0", "0", "4", "1.000", "0.000", "0.000", "0.000"]]
+    assert support(shown, found).rows == [["rl arm", "20", "0", "0", "4", "1.000", "0.000", "0.000", "0.000"]]
 
 
 def test_what_is_not_resolved_names_guessing_bounds_seed_truncation_and_conditions(full, found):
@@ -347,10 +301,11 @@ def test_what_is_not_resolved_names_guessing_bounds_seed_truncation_and_conditio
 
 
 def test_conditions_that_differ_are_marked_and_others_are_not(full):
-    _, rows, differs = condition_rows(full)
-    assert rows[0][-1] == "not recorded" and differs[0] and condition_fields(full) == ["temperature", "top_p"]
+    table = conditions(full, analyse(full))
+    assert table.rows[0][-1] == "not recorded" and table.marked[0]
+    assert list(condition_fields(full)) == ["temperature", "top_p"]
     three = dataclasses.replace(full, arms=full.arms[:3], control_of={}, examples=())
-    assert condition_rows(three)[2] == [False, True, True]
+    assert conditions(three, analyse(three)).marked == (False, True, True)
     assert Tags(drawn_by_nobody(three)[0]).seen.count(("tr", {"class": "differs"})) == 2
 
 
@@ -385,29 +340,6 @@ def test_unequal_n_is_compared_over_common_k_and_not_counted_as_support():
 
 def test_small_shares_do_not_read_as_none_nor_large_ones_as_all():
     assert [percent(x) for x in (0, 0.0001, 0.9999, 1)] == ["0.0 %", "below 0.1 %", "above 99.9 %", "100.0 %"]
-
-
-@pytest.mark.parametrize(
-    ("bad", "words"),
-    [
-        (study([BASE]), "1 arm"),
-        (study([BASE, RL, RL]), "'rl' occurs more than once"),
-        (study([BASE, dataclasses.replace(RL, c_M=SHARP + 1)]), "arm rl, problem p0: c_M is 17 of n = 16"),
-        (study([BASE, dataclasses.replace(RL, c_M=SHARP / 2)]), "c_M is float64"),
-        (study([BASE, dataclasses.replace(RL, no_answer_M=SHARP[1:])]), r"no_answer_M is int64 of shape \(23,\)"),
-        (study([BASE, dataclasses.replace(RL, entropy=float("nan"))]), "entropy is nan"),
-        (study([BASE, RL], control_of={"rl": "none"}), "'none'"),
-        (study([BASE, RL], control_of={"rl": "base"}), "neither the base"),
-        (study([BASE, RL], perplexity={("base", "rl"): np.array([1.0, np.inf])}), r"perplexity \(base, rl\)"),
-        (study([BASE, RL], training={"rl": [{"reward": 1.0}]}), "training run rl: a row has no 'step'"),
-        (study([BASE, RL], examples=(Example("p99", "rl", 0, "", True, "eos"),)), "no problem 'p99'"),
-        (study([BASE, RL], problems=(("p0", "q", 2.0),) * 1), "guess rate 2.0"),
-    ],
-)
-def test_a_study_that_contradicts_itself_is_one_clear_line(bad, words, tmp_path):
-    with pytest.raises(UserError, match=words) as error:
-        write(bad, tmp_path / "never")
-    assert "\n" not in str(error.value) and not (tmp_path / "never").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):

@@ -1,0 +1,62 @@
+"""What a report is drawn from: results that contradict themselves are refused, counts fall into the right bins."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlvr_limit.report import Example, write
+from rlvr_limit.report.analysis import BINS, histogram
+from rlvr_limit.report.style import spread
+from rlvr_limit.types import UserError
+from tests.support.counted_arms import BASE, RL, SHARP, study
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (study([BASE]), "1 arm"),
+        (study([BASE, RL, RL]), "'rl' occurs more than once"),
+        (study([BASE, dataclasses.replace(RL, c_M=SHARP + 1)]), "arm rl, problem p0: c_M is 17 of n = 16"),
+        (study([BASE, dataclasses.replace(RL, c_M=SHARP / 2)]), "c_M is float64"),
+        (study([BASE, dataclasses.replace(RL, no_answer_M=SHARP[1:])]), r"no_answer_M is int64 of shape \(23,\)"),
+        (study([BASE, dataclasses.replace(RL, entropy=float("nan"))]), "entropy is nan"),
+        (study([BASE, RL], control_of={"rl": "none"}), "'none'"),
+        (study([BASE, RL], control_of={"rl": "base"}), "neither the base"),
+        (study([BASE, RL], perplexity={("base", "rl"): np.array([1.0, np.inf])}), r"perplexity \(base, rl\)"),
+        (study([BASE, RL], training={"rl": [{"reward": 1.0}]}), "training run rl: a row has no 'step'"),
+        (study([BASE, RL], examples=(Example("p99", "rl", 0, "", True, "eos"),)), "no problem 'p99'"),
+        (study([BASE, RL], problems=(("p0", "q", 2.0),) * 1), "guess rate 2.0"),
+    ],
+)
+def test_a_study_that_contradicts_itself_is_one_clear_line(bad, words, tmp_path):
+    with pytest.raises(UserError, match=words) as error:
+        write(bad, tmp_path / "never")
+    assert "\n" not in str(error.value) and not (tmp_path / "never").exists()
+
+
+@given(st.lists(st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))), min_size=1))
+@settings(max_examples=60, deadline=None)
+def test_histogram_bins_are_exact_at_their_edges(counts):
+    n_M, c_M = np.array(counts).T
+    by_hand = [0] * len(BINS)
+    for n, c in counts:
+        share = Fraction(c, n)
+        by_hand[next(b for b in range(11) if share <= Fraction(b, 10))] += 1
+    assert histogram(n_M, c_M).tolist() == by_hand
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9), st.floats(0.01, 0.2))
+def test_spread_keeps_order_and_gap_and_moves_only_what_must(wanted, gap):
+    placed = spread(wanted, gap)
+    order = np.argsort(wanted, kind="stable")
+    assert np.all(np.diff(placed[order]) >= gap - 1e-9)
+    assert np.mean(placed) == pytest.approx(np.mean(wanted), abs=1e-9)
+    if np.all(np.diff(np.sort(wanted)) > gap):
+        np.testing.assert_allclose(placed, wanted, atol=1e-12)
