@@ -4,8 +4,6 @@ An answer is a list of steps `a op b = c` separated by commas. Each step takes t
 ones or earlier results) and puts c in their place; after the last step only the target is left.
 """
 
-from __future__ import annotations
-
 import operator
 import re
 from collections import Counter

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlvr_limit.grading.code import evalplus_rows, livecodebench
+from rlvr_limit.grading.code import evalplus as evalplus_grading
+from rlvr_limit.grading.code import livecodebench
 from rlvr_limit.grading.code.evalplus import EvalPlusTests
 from rlvr_limit.grading.code.livecodebench import LiveCodeTests
 from rlvr_limit.grading.math.extract import last_box
@@ -108,7 +109,7 @@ def written(row: FileRow, field: str) -> Reference:
 
 def evalplus(row: FileRow) -> Question:
     """A row of HumanEval+ or MBPP+."""
-    text, tests = evalplus_rows.from_row(row.fields, row.place)
+    text, tests = evalplus_grading.from_row(row.fields, row.place)
     return Question(tests.task_id.rpartition("/")[2], text, tests)
 
 

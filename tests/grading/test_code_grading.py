@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_limit.grading.__main__ import main
-from rlvr_limit.grading.code import evalplus, evalplus_rows, livecodebench
+from rlvr_limit.grading.code import evalplus, livecodebench
 from rlvr_limit.grading.code.extract import definitions, extract
 from rlvr_limit.grading.code.grade import check, grade, shorten
 from rlvr_limit.types import Problem, Status, UserError
@@ -136,14 +136,14 @@ def test_reference_that_fails_is_an_error_and_not_a_wrong_program():
 
 
 def test_rows_of_mbpp_get_the_types_that_json_lacks():
-    assert evalplus_rows.typed("Mbpp/2", [[1, 2], [3]]) == [(1, 2), (3,)]
-    assert evalplus_rows.typed("Mbpp/63", [[[1, 2], [3, 4]]]) == [[(1, 2), (3, 4)]]
-    assert evalplus_rows.typed("Mbpp/115", [[[1], [], {}]]) == [[{1}, {}, {}]]
-    assert evalplus_rows.typed("Mbpp/124", ["0.0", "1j"]) == [0.0, 1j]
-    assert evalplus_rows.typed("Mbpp/580", [[4, [5]]]) == [(4, (5,))]
-    assert evalplus_rows.typed("Mbpp/722", [{"a": [1, 2]}, 3]) == [{"a": (1, 2)}, 3]
-    assert evalplus_rows.typed("Mbpp/750", [[1], [2]]) == [[1], (2,)]
-    assert evalplus_rows.typed("Mbpp/3", [[1]]) == [[1]] == evalplus_rows.typed("HumanEval/2", [[1]])
+    assert evalplus.typed("Mbpp/2", [[1, 2], [3]]) == [(1, 2), (3,)]
+    assert evalplus.typed("Mbpp/63", [[[1, 2], [3, 4]]]) == [[(1, 2), (3, 4)]]
+    assert evalplus.typed("Mbpp/115", [[[1], [], {}]]) == [[{1}, {}, {}]]
+    assert evalplus.typed("Mbpp/124", ["0.0", "1j"]) == [0.0, 1j]
+    assert evalplus.typed("Mbpp/580", [[4, [5]]]) == [(4, (5,))]
+    assert evalplus.typed("Mbpp/722", [{"a": [1, 2]}, 3]) == [{"a": (1, 2)}, 3]
+    assert evalplus.typed("Mbpp/750", [[1], [2]]) == [[1], (2,)]
+    assert evalplus.typed("Mbpp/3", [[1]]) == [[1]] == evalplus.typed("HumanEval/2", [[1]])
 
 
 def test_rows_of_the_hub_hold_their_inputs_in_a_text():
@@ -156,7 +156,7 @@ def test_rows_of_the_hub_hold_their_inputs_in_a_text():
         "code": "def g(a, b): return a[0] + b",
         "test_list": ["assert g((1,), 2) == 3"],
     }
-    question, tests = evalplus_rows.from_row(row | {"test": test + "    assertion(g(*inp), exp, 0.5)\n"}, "here")
+    question, tests = evalplus.from_row(row | {"test": test + "    assertion(g(*inp), exp, 0.5)\n"}, "here")
     assert question == '"""\nAdd.\nassert g((1,), 2) == 3\n"""\n'
     assert (tests.task_id, tests.entry, tests.atol) == ("Mbpp/2", "g", 0.5)
     assert [json.loads(text.decode()) for text in evalplus.reference_results(tests).results] == [float("inf"), 1.5]
@@ -168,7 +168,7 @@ def test_row_without_a_field_is_refused_by_place_and_name(field):
            "plus_input": [], "atol": 0}  # fmt: skip
     del row[field]
     with pytest.raises(UserError, match=f"data:3.*{field}"):
-        evalplus_rows.from_row(row, "data:3")
+        evalplus.from_row(row, "data:3")
 
 
 @pytest.mark.parametrize("packed", [True, False])

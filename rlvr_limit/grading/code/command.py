@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_limit.grading.case_files import read_json_lines, write_verdicts
-from rlvr_limit.grading.code import evalplus_rows, livecodebench
+from rlvr_limit.grading.code import evalplus, livecodebench
 from rlvr_limit.grading.code.grade import VERSION, CodeTests, check
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
 from rlvr_limit.types import UserError
@@ -59,7 +59,7 @@ def load_tests(path: Path) -> dict[str, CodeTests]:
             tests: CodeTests = livecodebench.from_row(row, place).tests
             name = tests.question_id
         else:
-            _, tests = evalplus_rows.from_row(row, place)
+            _, tests = evalplus.from_row(row, place)
             name = tests.task_id
         if name in all_tests:
             raise UserError(f"{place}: problem {name} is there twice")

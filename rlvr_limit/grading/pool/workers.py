@@ -46,21 +46,18 @@ class _GradingTask:
     future: Future[Any] | None = None
 
 
+@dataclass(eq=False)
 class GradingWorkers:
     """The worker processes of a GradingPool, whose promises are kept here. For one thread; closing it kills them."""
 
-    def __init__(
-        self,
-        grade: Grader,
-        workers: int,
-        seconds: float,
-        shorten: Shorten | None,
-        memory_bytes: int,
-        tell: Callable[[], None],
-    ) -> None:
-        """tell is called, from any thread, when something new may come out of `finished`."""
-        self._grade, self._workers, self._seconds, self._memory = grade, workers, seconds, memory_bytes
-        self._shorten, self._tell = shorten, tell
+    grade: Grader
+    workers: int
+    seconds: float
+    shorten: Shorten | None
+    memory_bytes: int
+    tell: Callable[[], None]  # called, from any thread, when something new may come out of `finished`
+
+    def __post_init__(self) -> None:
         self._ready: deque[tuple[Hashable, Verdict]] = deque()
         self._known: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
         self._tasks: dict[tuple[str, str], _GradingTask] = {}
@@ -71,7 +68,7 @@ class GradingWorkers:
     def submit(self, tag: Hashable, problem: Problem, response: str) -> None:
         """Takes a response without waiting; its verdict comes out of `finished` with its tag."""
         try:
-            short = self._shorten(problem, response) if self._shorten else response
+            short = self.shorten(problem, response) if self.shorten else response
         except Exception as error:  # as in a worker: one bad response must not end the run
             short = _raised(error)
         if isinstance(short, Verdict):
@@ -107,14 +104,16 @@ class GradingWorkers:
 
     def _new_pool(self) -> ProcessPool:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([self._grade.__module__, __name__])
-        return ProcessPool(self._workers, initializer=_confine, initargs=(self._memory, self._grade), context=context)
+        context.set_forkserver_preload([self.grade.__module__, __name__])
+        return ProcessPool(
+            self.workers, initializer=_confine, initargs=(self.memory_bytes, self.grade), context=context
+        )
 
     def _schedule(self, task: _GradingTask) -> None:
-        arguments = (self._seconds, self._grade, task.problem, task.response)
+        arguments = (self.seconds, self.grade, task.problem, task.response)
         task.attempts += 1
         try:
-            task.future = self._pool.schedule(_timed, args=arguments, timeout=WALL_FACTOR * self._seconds)
+            task.future = self._pool.schedule(_timed, args=arguments, timeout=WALL_FACTOR * self.seconds)
         except RuntimeError:  # the pool is broken; schedules every task that is out
             self._replace_pool()
             return
@@ -122,7 +121,7 @@ class GradingWorkers:
 
     def _put(self, task: _GradingTask, future: Future[Any]) -> None:
         self._done.put((task, future))
-        self._tell()
+        self.tell()
 
     def _replace_pool(self) -> None:
         self._breaks += 1
@@ -143,11 +142,11 @@ class GradingWorkers:
         except BrokenProcessPool:
             return self._replace_pool()
         except TimeoutError:
-            detail = f"no verdict in {WALL_FACTOR * self._seconds:g} s on a busy machine"
+            detail = f"no verdict in {WALL_FACTOR * self.seconds:g} s on a busy machine"
             return self._try_again(task, Verdict(False, Status.TIMEOUT, detail=detail))
         except ProcessExpired as error:
             if error.exitcode == -signal.SIGPROF:
-                detail = f"no verdict in {self._seconds:g} s of CPU time"
+                detail = f"no verdict in {self.seconds:g} s of CPU time"
                 return self._finish(task, Verdict(False, Status.TIMEOUT, detail=detail))
             detail = f"the worker died with exit code {error.exitcode}"
             return self._try_again(task, Verdict(False, Status.ERROR, detail=detail))

@@ -1,7 +1,5 @@
 """Reads what encode.dumps has written, or what a hostile program sends in its place, in time linear in its length."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from decimal import Decimal

@@ -6,8 +6,6 @@ OpaqueObject, which keeps its type's name only.
 Written inside the sandbox (so with few imports, which cost every program its start), read outside.
 """
 
-from __future__ import annotations
-
 import marshal
 from _json import encode_basestring_ascii
 
@@ -60,14 +58,11 @@ def dumps(value: object, depth: int = 0) -> str:
         return encode_basestring_ascii(str.__str__(value))
     if isinstance(value, list):
         return _array(list.__iter__(value), depth)
-    if isinstance(value, tuple):
-        return f'{{"tuple": {_array(tuple.__iter__(value), depth)}}}'
     if isinstance(value, dict):
         return f'{{"dict": {_array(map(list, dict.items(value)), depth)}}}'
-    if isinstance(value, set):
-        return f'{{"set": {_array(set.__iter__(value), depth)}}}'
-    if isinstance(value, frozenset):
-        return f'{{"frozenset": {_array(frozenset.__iter__(value), depth)}}}'
+    for base in (tuple, set, frozenset):
+        if isinstance(value, base):
+            return f'{{"{base.__name__}": {_array(base.__iter__(value), depth)}}}'
     return _rare(value, kind, depth)
 
 

@@ -3,8 +3,6 @@
 Imported by the clean interpreter that runs programs (supervisor.py), never by the parent. Standard library only.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os
@@ -237,9 +235,8 @@ def is_readable_by_all(path: str) -> bool:
     return all(os.stat("/".join(parts[:n]) or "/").st_mode & 0o001 for n in range(1, len(parts) + 1))
 
 
-def limit(kind: int, soft: int, hard: int) -> None:
+def limit(kind: int, most: int) -> None:
     """Sets a resource limit, lower where a lower hard limit is inherited."""
-    most = resource.getrlimit(kind)[1]
-    if most != resource.RLIM_INFINITY:
-        soft, hard = min(soft, most), min(hard, most)
-    resource.setrlimit(kind, (soft, hard))
+    inherited = resource.getrlimit(kind)[1]
+    most = most if inherited == resource.RLIM_INFINITY else min(most, inherited)
+    resource.setrlimit(kind, (most, most))

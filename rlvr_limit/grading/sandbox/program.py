@@ -4,6 +4,7 @@ What is here shares its interpreter with the program, which may do to it what it
 results. Nothing here knows what a right result is.
 """
 
+# compile() inherits this: annotations of the programs are not evaluated.
 from __future__ import annotations
 
 import atexit

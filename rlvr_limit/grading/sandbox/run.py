@@ -4,8 +4,7 @@ The program's process gets the program and the inputs, nothing else; whether a r
 caller, on plain values. Needs Linux.
 """
 
-from __future__ import annotations
-
+import contextlib
 import functools
 import logging
 import marshal
@@ -29,6 +28,16 @@ FIRST_UID = 2_000_000_000
 LOOK_SECONDS, GRACE_SECONDS = 0.2, 5.0
 PROTECTIONS = ("namespaces", "own user", "file rules", "filter")
 
+_CAUSES = {
+    "cpu": "more than its CPU time",
+    "idle": "waits for what does not come",
+    "wall": "more than its wall time",
+    "output": "too much output",
+    "disk": "too much on disk",
+}
+_LINE = re.compile(rb"(-1|[0-9]{1,9}) ([0-9]{1,9}\.[0-9]{4}) ([vx]) (.*)", re.DOTALL)
+_FORGED = "results that are not the sandbox's"
+
 
 class SandboxError(Exception):
     """The sandbox failed, not the program in it."""
@@ -36,63 +45,46 @@ class SandboxError(Exception):
 
 @dataclass(frozen=True)
 class SandboxLimits:
-    """What one program may use. CPU time decides; wall time only ends what uses none.
-
-    idle_seconds: of waiting without using a processor. wall_seconds: of everything. memory_bytes: address space.
-    disk_bytes and files: what may lie in its folder. output_bytes: standard output of one test, all results together.
-    """
+    """What one program may use. CPU time decides; wall time only ends what uses none."""
 
     total_cpu_seconds: float = 60.0
-    idle_seconds: float = 10.0
-    wall_seconds: float = 900.0
-    memory_bytes: int = 4 << 30
-    output_bytes: int = 16 << 20
-    disk_bytes: int = 32 << 20
-    files: int = 1000
+    idle_seconds: float = 10.0  # of waiting without using a processor
+    wall_seconds: float = 900.0  # of everything
+    memory_bytes: int = 4 << 30  # address space
+    output_bytes: int = 16 << 20  # standard output of one test, all results together
+    disk_bytes: int = 32 << 20  # in its folder
+    files: int = 1000  # in its folder
     threads: int = 64
 
 
 @dataclass(frozen=True)
 class SandboxJob:
-    """A program and its inputs. cpu_seconds[i] is the limit of input i.
-
-    entry is the function to call ("f", or "Class.f" of a fresh object), and an input is marshal's form of the list of
-    its arguments; or entry is "" and an input is what a script reads from standard input, in UTF-8.
-    prelude runs before the program, in its namespace; modules are imported before the clock starts.
-    """
+    """A program and its inputs."""
 
     program: str
-    entry: str
-    inputs: tuple[bytes, ...]
-    cpu_seconds: tuple[float, ...]
-    prelude: str = ""
-    modules: tuple[str, ...] = ()
-
-
-EMPTY = SandboxJob("", "", (), ())
+    entry: str  # the function to call, "f", or "Class.f" of a fresh object; "" for a script
+    inputs: tuple[bytes, ...]  # marshal's form of the list of arguments, or what a script reads from standard input
+    cpu_seconds: tuple[float, ...]  # the limit of each input
+    prelude: str = ""  # runs before the program, in its namespace
+    modules: tuple[str, ...] = ()  # imported before the clock starts
 
 
 class ResultKind(StrEnum):
-    """VALUE: returned. OUTPUT: written by a script that ended by itself. RAISED: an exception, an exit or a signal."""
-
-    VALUE = "value"
-    OUTPUT = "output"
-    RAISED = "raised"
+    VALUE = "value"  # returned
+    OUTPUT = "output"  # written by a script that ended by itself
+    RAISED = "raised"  # an exception, an exit or a signal
     TIMEOUT = "timeout"
 
 
 @dataclass(frozen=True)
 class SandboxResult:
-    """What became of one input; index -1: of loading the program. cpu_seconds as the program's own process saw it.
+    """What became of one input."""
 
-    data is what a script wrote, or what a function returned in the form of encode.dumps, not checked (decode.loads).
-    """
-
-    index: int
+    index: int  # -1: of loading the program
     kind: ResultKind
-    data: bytes = b""
+    data: bytes = b""  # what a script wrote, or a function returned (encode.dumps), not checked (decode.loads)
     detail: str = ""
-    cpu_seconds: float = 0.0
+    cpu_seconds: float = 0.0  # as the program's own process saw it
 
 
 def execute(
@@ -105,19 +97,11 @@ def execute(
     InterruptedError when stopped() becomes true.
     """
     expected = tuple(without) or missing_protection()
-    with tempfile.TemporaryDirectory(prefix="program-", ignore_cleanup_errors=True) as folder:
-        os.chmod(folder, 0o711)
-        frames = _frames(job, limits, stopped, folder, expected)
-        try:
-            missing = _names(next(frames)[1])
-            if not without and missing != expected:
-                raise SandboxError(f"programs are run without {missing}, but {expected} was found before")
-            if "namespaces" not in missing:
-                # The program has a file system of its own; should this process be killed, nothing is left behind.
-                os.rmdir(folder)
-            yield from _results(job, frames)
-        finally:
-            frames.close()
+    with contextlib.closing(_frames(job, limits, stopped, expected)) as frames:
+        missing = _names(next(frames)[1])
+        if not without and missing != expected:
+            raise SandboxError(f"programs are run without {missing}, but {expected} was found before")
+        yield from _results(job, frames)
 
 
 @functools.cache
@@ -127,12 +111,12 @@ def missing_protection() -> tuple[str, ...]:
         raise SandboxError(f"programs are run on Linux only, not on {sys.platform}")
     failure = None
     for without in ((), ("namespaces",)):
-        with tempfile.TemporaryDirectory(prefix="program-") as folder:
-            os.chmod(folder, 0o711)
-            try:
-                return _names(next(_frames(EMPTY, SandboxLimits(), lambda: False, folder, without))[1])
-            except SandboxError as error:
-                failure = failure or error
+        empty = _frames(SandboxJob("", "", (), ()), SandboxLimits(), lambda: False, without)
+        try:
+            with contextlib.closing(empty) as frames:
+                return _names(next(frames)[1])
+        except SandboxError as error:
+            failure = failure or error
     raise SandboxError(f"programs cannot be run here: {failure}")
 
 
@@ -163,56 +147,45 @@ def _results(job: SandboxJob, frames: Iterator[tuple[str, bytes]]) -> Iterator[S
                 result = _returned(line, done)
                 yield result
                 done += 1
-                if result.index == -1 or result.detail == FORGED:
+                if result.index == -1 or result.detail == _FORGED:
                     return
         elif kind == "o":
             output = content
-        elif kind == "e":
-            result = _ended(job, content.decode(errors="replace").split("\t", 5), output, done)
-            if result:
-                yield result
-            if result and result.kind == ResultKind.TIMEOUT:
+        elif kind == "e" and (result := _ended(job, content, output, done)):
+            yield result
+            if result.kind == ResultKind.TIMEOUT:
                 return
-
-
-CAUSES = {
-    "cpu": "more than its CPU time",
-    "idle": "waits for what does not come",
-    "wall": "more than its wall time",
-    "output": "too much output",
-    "disk": "too much on disk",
-}
-LINE = re.compile(rb"(-1|[0-9]{1,9}) ([0-9]{1,9}\.[0-9]{4}) ([vx]) (.*)", re.DOTALL)
-FORGED = "results that are not the sandbox's"
 
 
 def _returned(line: bytes, done: int) -> SandboxResult:
     """A line of call_function, or of a program that pretends to be it."""
-    match = LINE.fullmatch(line)
+    match = _LINE.fullmatch(line)
     if not match or int(match[1]) not in (done, -1):
-        return SandboxResult(done, ResultKind.RAISED, detail=FORGED)
-    index, cpu = int(match[1]), float(match[2])
+        return SandboxResult(done, ResultKind.RAISED, detail=_FORGED)
+    index, cpu, data = int(match[1]), float(match[2]), match[4]
     if match[3] == b"v":
-        return SandboxResult(index, ResultKind.VALUE, match[4], cpu_seconds=cpu)
-    return SandboxResult(
-        index, ResultKind.RAISED, detail=match[4][:400].decode(errors="replace").strip('"'), cpu_seconds=cpu
-    )
+        return SandboxResult(index, ResultKind.VALUE, data, cpu_seconds=cpu)
+    detail = data[:400].decode(errors="replace").strip('"')
+    return SandboxResult(index, ResultKind.RAISED, detail=detail, cpu_seconds=cpu)
 
 
-def _ended(job: SandboxJob, fields: list[str], output: bytes, done: int) -> SandboxResult | None:
+def _ended(job: SandboxJob, content: bytes, output: bytes, done: int) -> SandboxResult | None:
     """What an end means for the input that was running; None where every input of a function has its result."""
-    code, number, cpu, cause, detail = int(fields[1]), int(fields[2]), float(fields[3]), fields[4], fields[5]
+    index, code, signal, cpu, cause, detail = content.decode(errors="replace").split("\t", 5)
     if job.entry and done == len(job.inputs) and not cause:
         return None
-    index = min(done, len(job.inputs) - 1) if job.entry else int(fields[0])
+    place, seconds = min(done, len(job.inputs) - 1) if job.entry else int(index), float(cpu)
+    kind, data = ResultKind.RAISED, b""
     if cause:
         kind = ResultKind.RAISED if cause in ("output", "disk") else ResultKind.TIMEOUT
-        return SandboxResult(index, kind, detail=f"{CAUSES[cause]} ({cpu:g} CPU seconds used)", cpu_seconds=cpu)
-    if number:
-        return SandboxResult(index, ResultKind.RAISED, detail=f"killed by signal {number}", cpu_seconds=cpu)
-    if job.entry or code:
-        return SandboxResult(index, ResultKind.RAISED, detail=detail or f"exit with code {code}", cpu_seconds=cpu)
-    return SandboxResult(index, ResultKind.OUTPUT, output, cpu_seconds=cpu)
+        detail = f"{_CAUSES[cause]} ({seconds:g} CPU seconds used)"
+    elif signal != "0":
+        detail = f"killed by signal {signal}"
+    elif job.entry or code != "0":
+        detail = detail or f"exit with code {code}"
+    else:
+        kind, data, detail = ResultKind.OUTPUT, output, ""
+    return SandboxResult(place, kind, data, detail, seconds)
 
 
 def _names(content: bytes) -> tuple[str, ...]:
@@ -220,47 +193,52 @@ def _names(content: bytes) -> tuple[str, ...]:
 
 
 def _frames(
-    job: SandboxJob, limits: SandboxLimits, stopped: Callable[[], bool], folder: str, without: Sequence[str]
+    job: SandboxJob, limits: SandboxLimits, stopped: Callable[[], bool], without: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
     """Starts the clean interpreter, sends the job, and yields its frames; closing ends all of its processes."""
     path = _python_path()
-    sent = {
-        **asdict(job), **asdict(limits), "parent": os.getpid(), "folder": folder, "without": list(without),
-        "path": path, "readable": _readable(path), "first_uid": FIRST_UID,
-    }  # fmt: skip
-    data = marshal.dumps(sent)
-    process = subprocess.Popen(
-        # Isolated from the environment, but for a hash seed that makes verdicts repeatable.
-        [sys.executable, "-S", "-P", "-s", "-X", "utf8", "-c", START, str(Path(__file__).resolve().parents[3])],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        env={"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LANG": "C.UTF-8"},
-        start_new_session=True,
-    )
-    try:
-        until = time.monotonic() + limits.wall_seconds
+    with tempfile.TemporaryDirectory(prefix="program-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o711)
+        sent = {
+            **asdict(job), **asdict(limits), "parent": os.getpid(), "folder": folder, "without": list(without),
+            "path": path, "readable": _readable(path), "first_uid": FIRST_UID,
+        }  # fmt: skip
+        data = marshal.dumps(sent)
+        process = subprocess.Popen(
+            # Isolated from the environment, but for a hash seed that makes verdicts repeatable.
+            [sys.executable, "-S", "-P", "-s", "-X", "utf8", "-c", START, str(Path(__file__).resolve().parents[3])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LANG": "C.UTF-8"},
+            start_new_session=True,
+        )
         try:
-            process.stdin.write(struct.pack("!Q", len(data)) + data)
-            process.stdin.flush()
-        except BrokenPipeError:
-            pass  # what went wrong is in the frames, or said below
-        yield from _read_frames(process.stdout.fileno(), stopped, until)
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+            until = time.monotonic() + limits.wall_seconds
+            with contextlib.suppress(BrokenPipeError):  # what went wrong is in the frames, or said with them
+                process.stdin.write(struct.pack("!Q", len(data)) + data)
+                process.stdin.flush()
+            for kind, content in _read_frames(process.stdout.fileno(), stopped, until):
+                if kind == "h" and "namespaces" not in _names(content):
+                    # The program has a file system of its own; should this process be killed, nothing is left behind.
+                    os.rmdir(folder)
+                yield kind, content
+        finally:
+            # Closing flushes what a broken pipe did not take.
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            try:
+                process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
 
 
 def _read_frames(descriptor: int, stopped: Callable[[], bool], until: float) -> Iterator[tuple[str, bytes]]:
-    poll, data, ended = select.poll(), bytearray(), False
+    poll, data, ended, any_frame = select.poll(), bytearray(), False, False
     poll.register(descriptor, select.POLLIN)
-    any_frame = False
     while not ended:
         if not poll.poll(LOOK_SECONDS * 1000):
             if stopped():
@@ -288,20 +266,17 @@ def _read_frames(descriptor: int, stopped: Callable[[], bool], until: float) -> 
 
 def _python_path() -> list[str]:
     """Where a program's imports are looked for: the standard library and the installed packages, no project's."""
-    found = [
-        entry for entry in sys.path if entry and _is_below(entry, sys.base_prefix) and "site-packages" not in entry
-    ]
-    return [*found, *dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))]
+    library = [path for path in sys.path if path and _is_below(path, sys.base_prefix) and "site-packages" not in path]
+    return [*library, *dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))]
 
 
 def _readable(path: list[str]) -> list[str]:
     """Folders that a program may read, none inside another: its imports and the system's libraries."""
-    wanted = sorted({*map(os.path.realpath, path), *path, os.path.join(sys.base_prefix, "lib"), *LIBRARIES})
-    found: list[str] = []
-    for entry in wanted:
-        if os.path.isdir(entry) and not any(_is_below(entry, other) for other in found):
-            found.append(entry)
-    return found
+    folders: list[str] = []
+    for entry in sorted({*map(os.path.realpath, path), *path, os.path.join(sys.base_prefix, "lib"), *LIBRARIES}):
+        if os.path.isdir(entry) and not any(_is_below(entry, folder) for folder in folders):
+            folders.append(entry)
+    return folders
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -1,8 +1,9 @@
 """The clean interpreter that runs one program: confines itself, then watches the program, the only other process.
 
 Three processes: the launcher, which the parent starts; the supervisor, process 1 of a process namespace, so that all
-in it ends with it; and the program. The parent sends one job on standard input and keeps that pipe open: when it is
-closed, all ends. Frames come back on standard output, one byte of kind, four of length, then the content:
+in it ends with it; and the program. The parent sends one job (the fields of SandboxJob, SandboxLimits and a few more)
+on standard input and keeps that pipe open: when it is closed, all ends. Frames come back on standard output, one byte
+of kind, four of length, then the content:
 
     h  names of the protections that are missing         v  bytes of lines of results (program.call_function)
     o  what a script wrote to standard output            e  how the program ended (_end)
@@ -10,8 +11,6 @@ closed, all ends. Frames come back on standard output, one byte of kind, four of
 
 Few imports: they cost every program its start.
 """
-
-from __future__ import annotations
 
 import fcntl
 import gc
@@ -108,8 +107,7 @@ def _supervise_calls(job: dict) -> None:
     def run() -> int:
         return program.call_function(job["prelude"], job["program"], job["entry"], job["inputs"], writing, cpu)
 
-    ended = _watched(job, run, (nothing, nothing, nothing, writing), cpu, job["total_cpu_seconds"], reading)
-    _end(0, *ended)
+    _end(0, *_watched(job, run, (nothing, nothing, nothing, writing), cpu, job["total_cpu_seconds"], reading))
 
 
 def _supervise_scripts(job: dict) -> None:
@@ -124,17 +122,17 @@ def _supervise_scripts(job: dict) -> None:
         def run(cpu: float = seconds) -> int:
             return program.run_script(job["prelude"], job["program"], cpu)
 
-        code, number, used, cause = _watched(job, run, (given, written, errors), [seconds], seconds + 2)
+        code, signal, used, cause = _watched(job, run, (given, written, errors), [seconds], seconds + 2)
         _send("o", os.pread(written, job["output_bytes"], 0))
         size = os.fstat(errors).st_size
-        _end(index, code, number, used, cause, os.pread(errors, DETAIL_BYTES, max(0, size - DETAIL_BYTES)))
+        _end(index, code, signal, used, cause, os.pread(errors, DETAIL_BYTES, max(0, size - DETAIL_BYTES)))
         for descriptor in (given, written, errors):
             os.close(descriptor)
         left -= used
 
 
-def _end(index: int, code: int, number: int, used: float, cause: str, detail: bytes = b"") -> None:
-    _send("e", f"{index}\t{code}\t{number}\t{used:.3f}\t{cause}\t".encode() + detail)
+def _end(index: int, code: int, signal: int, used: float, cause: str, detail: bytes = b"") -> None:
+    _send("e", f"{index}\t{code}\t{signal}\t{used:.3f}\t{cause}\t".encode() + detail)
 
 
 def _watched(
@@ -142,27 +140,23 @@ def _watched(
 ) -> tuple[int, int, float, str]:
     """Forks, confines and runs the program on the descriptors `kept`, and watches it until it has ended.
 
-    Returns its exit code, the signal that ended it, its CPU seconds, and why it was ended: "" if it was not. It is
-    killed when the parent is gone, when it has sent or stored too much, and when it idles: when so many looks at it in
-    a row find no progress of its CPU clock. On a busy machine the looks come late as well, so that waiting for a
-    processor is no idling. limits: the CPU seconds of its inputs, which the kernel holds it to; where it evades that,
-    so many without a result end it here. total: of all together.
+    Returns its exit code, the signal that ended it, its CPU seconds, and why it was ended: "" if it was not. limits:
+    the CPU seconds of its inputs, which the kernel holds it to. total: of all together.
     """
     pid = os.fork()
     if not pid:
         _become_program(job, run, kept, total)
     watch, clock = os.pidfd_open(pid), ((~pid) << 3) | 2
-    if results >= 0:
-        os.close(kept[-1])
     poll = select.poll()
     poll.register(0, 0)
     poll.register(watch, select.POLLIN)
     if results >= 0:
+        os.close(kept[-1])
         poll.register(results, select.POLLIN)
     cause, sent, seen, looks, last_result = "", 0, 0.0, 0, 0.0
     while True:
         events = dict(poll.poll(TICK_SECONDS * 1000))
-        if 0 in events:
+        if 0 in events:  # the parent is gone
             cause = "stopped"
         if results in events:
             data = os.read(results, CHUNK)
@@ -177,12 +171,14 @@ def _watched(
                     last_result = time.clock_gettime(clock)
                 continue
         if not events:
+            # Idle: so many looks in a row find no progress of its CPU clock. On a busy machine the looks come late as
+            # well, so that waiting for a processor is no idling.
             used = time.clock_gettime(clock)
             looks = 0 if used - seen > BUSY_SECONDS else looks + 1
             seen = used if not looks else seen
             if looks * TICK_SECONDS >= job["idle_seconds"]:
                 cause = "idle"
-            elif used - last_result > max(limits) + SLACK_SECONDS:
+            elif used - last_result > max(limits) + SLACK_SECONDS:  # it evades the kernel's limit
                 cause = "cpu"
             elif job["file_rules"] and _bytes_below(job["folder"]) > job["disk_bytes"]:
                 cause = "disk"
@@ -193,13 +189,13 @@ def _watched(
     _, status, usage = os.wait4(pid, 0)
     os.close(watch)
     used = usage.ru_utime + usage.ru_stime
-    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
-    if not cause and number in (SIGXCPU, SIGKILL) and used > 0.9 * min(limits):
+    if not cause and signal in (SIGXCPU, SIGKILL) and used > 0.9 * min(limits):
         cause = "cpu"
     if code == BROKEN:
         raise OSError("the program's process could not be confined")
-    return code, number, used, cause
+    return code, signal, used, cause
 
 
 def _become_program(job: dict, run: object, kept: tuple[int, ...], cpu: float) -> None:
@@ -211,13 +207,12 @@ def _become_program(job: dict, run: object, kept: tuple[int, ...], cpu: float) -
         last = kept[3] if len(kept) > 3 else 2
         os.closerange(3, last)
         os.closerange(last + 1, 4 * DESCRIPTORS)
-        total = int(cpu) + 1
-        linux.limit(resource.RLIMIT_CPU, total, total)
-        linux.limit(resource.RLIMIT_AS, job["memory_bytes"], job["memory_bytes"])
-        linux.limit(resource.RLIMIT_FSIZE, job["output_bytes"], job["output_bytes"])
-        linux.limit(resource.RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS)
-        linux.limit(resource.RLIMIT_STACK, STACK_BYTES, STACK_BYTES)
-        linux.limit(resource.RLIMIT_CORE, 0, 0)
+        linux.limit(resource.RLIMIT_CPU, int(cpu) + 1)
+        linux.limit(resource.RLIMIT_AS, job["memory_bytes"])
+        linux.limit(resource.RLIMIT_FSIZE, job["output_bytes"])
+        linux.limit(resource.RLIMIT_NOFILE, DESCRIPTORS)
+        linux.limit(resource.RLIMIT_STACK, STACK_BYTES)
+        linux.limit(resource.RLIMIT_CORE, 0)
         if job["uid"] is not None:
             linux.become(job["uid"], job["folder"], job["threads"])
             linux.die_with_parent()
@@ -240,17 +235,19 @@ def _bytes_below(folder: str) -> int:
 
 def _memory_file(content: bytes) -> int:
     descriptor = os.memfd_create("program")
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    _write(descriptor, content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
 
 
 def _send(kind: str, content: bytes) -> None:
-    view = memoryview(kind.encode() + struct.pack("!I", len(content)) + content)
+    _write(1, kind.encode() + struct.pack("!I", len(content)) + content)
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
     while view:
-        view = view[os.write(1, view) :]
+        view = view[os.write(descriptor, view) :]
 
 
 def _read_exactly(descriptor: int, size: int) -> bytes:
