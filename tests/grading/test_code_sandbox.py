@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_limit.grading.code import evalplus
-from rlvr_limit.grading.code.outcome import run_tests
+from rlvr_limit.grading.code.grade import check
+from rlvr_limit.grading.code.outcome import ProgramCheck, run_check
 from rlvr_limit.grading.sandbox import decode, encode
 from rlvr_limit.grading.sandbox.run import (
     PROTECTIONS,
@@ -55,7 +56,7 @@ def judged(given, **more):
     def right(index, data):
         return "" if decode.loads(data) == 2 else "another value"
 
-    return run_tests(given, LIMITS, ["test 0"], right, **more)
+    return run_check(ProgramCheck(given, LIMITS, ["test 0"], right), **more)
 
 
 def processes():
@@ -144,9 +145,9 @@ def test_expected_results_never_enter_the_sandbox():
         "        for text in o if isinstance(o, (list, tuple)) else o.values() if isinstance(o, dict) else ():\n"
         "            if isinstance(text, str) and mark in text: return mark + text.partition(mark)[2][:4]\n"
     )
-    assert evalplus.check(tests, reference).correct
-    assert evalplus.check(tests, f"{search}secret = ['secret-4711']\n").correct, "the search finds nothing at all"
-    assert not evalplus.check(tests, search).correct
+    assert check(tests, reference).correct
+    assert check(tests, f"{search}secret = ['secret-4711']\n").correct, "the search finds nothing at all"
+    assert not check(tests, search).correct
 
 
 def test_one_process_serves_all_inputs_of_a_function():
@@ -188,10 +189,8 @@ def test_limit_counts_the_cpu_time_of_each_input_alone():
 
 
 def test_tests_after_a_timeout_are_not_run_and_so_said():
-    found = run_tests(
-        job("def f(x):\n    while x: pass\n    return 2", 0, 1, 0), LIMITS, ["a", "b", "c"],
-        lambda index, data: "", all_tests=True,
-    )  # fmt: skip
+    loops = job("def f(x):\n    while x: pass\n    return 2", 0, 1, 0)
+    found = run_check(ProgramCheck(loops, LIMITS, ["a", "b", "c"], lambda index, data: ""), all_tests=True)
     assert (found.correct, found.status, found.failed, found.not_run) == (False, Status.TIMEOUT, ("b",), 1)
 
 
@@ -202,8 +201,8 @@ def test_first_failure_ends_the_run_unless_all_are_asked_for():
     def right(index, data):
         return "" if data == b"2" else "another value"
 
-    assert run_tests(given, LIMITS, names, right, all_tests=True).failed == ("b", "d")
-    found = run_tests(given, LIMITS, names, right)
+    assert run_check(ProgramCheck(given, LIMITS, names, right), all_tests=True).failed == ("b", "d")
+    found = run_check(ProgramCheck(given, LIMITS, names, right))
     assert (found.failed, found.not_run) == (("b",), 2)
 
 

@@ -10,11 +10,11 @@ import marshal
 import math
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlvr_limit.grading.code.outcome import ProgramOutcome, run_tests
+from rlvr_limit.grading.code.outcome import ProgramCheck
 from rlvr_limit.grading.sandbox import decode
 from rlvr_limit.grading.sandbox.run import ResultKind, SandboxError, SandboxJob, SandboxLimits, execute
 from rlvr_limit.types import UserError
@@ -52,6 +52,32 @@ class EvalPlusTests:
         """The base and the plus inputs, each a list of arguments in marshal's form."""
         return marshal.loads(zlib.decompress(self.packed))
 
+    def program_check(self, program: str) -> ProgramCheck:
+        """A program on all inputs, called "base i" and "plus i", counted from 0 in the data's order.
+
+        Raises SandboxError where the sandbox or the reference solution fails.
+        """
+        base, plus = self.inputs()
+        inputs = (*base, *plus)
+        reference = reference_results(self)
+        cpu = tuple(max(CPU_SECONDS, TIMES_REFERENCE * used) for used in reference.cpu_seconds)
+        limits = SandboxLimits(
+            total_cpu_seconds=SandboxLimits.total_cpu_seconds + TIMES_REFERENCE * sum(reference.cpu_seconds),
+            output_bytes=SandboxLimits.output_bytes + 2 * sum(map(len, reference.results)),
+        )
+        names = [f"base {i}" for i in range(len(base))] + [f"plus {i}" for i in range(len(plus))]
+
+        def mismatch(index: int, data: bytes) -> str:
+            wanted = reference.results[index]
+            # Equal texts stand for equal values, but for NaN, which equals nothing.
+            if data == wanted and b"NaN" not in data:
+                return ""
+            arguments = marshal.loads(inputs[index])
+            right = _is_right(self, decode.loads(data), decode.loads(wanted), arguments, reference.atol[index])
+            return "" if right else "another value"
+
+        return ProgramCheck(SandboxJob(program, self.entry, inputs, cpu), limits, names, mismatch)
+
 
 @dataclass(frozen=True)
 class ReferenceResults:
@@ -66,35 +92,6 @@ def pack(base: Sequence[Any], plus: Sequence[Any]) -> bytes:
     """Lists of arguments, one for each base and each plus input, as EvalPlusTests.packed."""
     parts = [[marshal.dumps(list(arguments)) for arguments in part] for part in (base, plus)]
     return zlib.compress(marshal.dumps(parts))
-
-
-def check(
-    tests: EvalPlusTests, program: str, all_tests: bool = False, stopped: Callable[[], bool] = lambda: False
-) -> ProgramOutcome:
-    """Runs a program on all inputs. Failed ones are called "base i" and "plus i", counted from 0 in the data's order.
-
-    Raises SandboxError where the sandbox or the reference solution fails.
-    """
-    base, plus = tests.inputs()
-    inputs = (*base, *plus)
-    reference = reference_results(tests)
-    cpu = tuple(max(CPU_SECONDS, TIMES_REFERENCE * used) for used in reference.cpu_seconds)
-    limits = SandboxLimits(
-        total_cpu_seconds=SandboxLimits.total_cpu_seconds + TIMES_REFERENCE * sum(reference.cpu_seconds),
-        output_bytes=SandboxLimits.output_bytes + 2 * sum(map(len, reference.results)),
-    )
-    names = [f"base {i}" for i in range(len(base))] + [f"plus {i}" for i in range(len(plus))]
-
-    def mismatch(index: int, data: bytes) -> str:
-        wanted = reference.results[index]
-        # Equal texts stand for equal values, but for NaN, which equals nothing.
-        if data == wanted and b"NaN" not in data:
-            return ""
-        arguments = marshal.loads(inputs[index])
-        right = _is_right(tests, decode.loads(data), decode.loads(wanted), arguments, reference.atol[index])
-        return "" if right else "another value"
-
-    return run_tests(SandboxJob(program, tests.entry, inputs, cpu), limits, names, mismatch, all_tests, stopped)
 
 
 @functools.lru_cache(maxsize=64)

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-from rlvr_limit.grading.code import evalplus, livecodebench
 from rlvr_limit.grading.code.evalplus import EvalPlusTests
 from rlvr_limit.grading.code.extract import definitions, extract
 from rlvr_limit.grading.code.livecodebench import LiveCodeTests
-from rlvr_limit.grading.code.outcome import ProgramOutcome
+from rlvr_limit.grading.code.outcome import ProgramOutcome, run_check
 from rlvr_limit.grading.sandbox.run import SandboxError
 from rlvr_limit.types import Problem, Status, Verdict
 
@@ -46,9 +45,8 @@ def check(
     tests: CodeTests, program: str, all_tests: bool = False, stopped: Callable[[], bool] = lambda: False
 ) -> ProgramOutcome:
     """Runs a program as it is; ERROR where the sandbox fails. Raises InterruptedError when stopped() becomes true."""
-    module = evalplus if isinstance(tests, EvalPlusTests) else livecodebench
     try:
-        return module.check(tests, program, all_tests, stopped)
+        return run_check(tests.program_check(program), all_tests, stopped)
     except InterruptedError:
         raise
     except (SandboxError, OSError) as error:

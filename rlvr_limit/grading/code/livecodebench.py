@@ -10,13 +10,13 @@ import json
 import marshal
 import pickle
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from rlvr_limit.grading.code.outcome import ProgramOutcome, run_tests
+from rlvr_limit.grading.code.outcome import ProgramCheck
 from rlvr_limit.grading.sandbox import decode
 from rlvr_limit.grading.sandbox.run import SandboxJob, SandboxLimits
 from rlvr_limit.types import UserError
@@ -49,37 +49,31 @@ class LiveCodeTests:
         """Input and output of every test, as text."""
         return marshal.loads(zlib.decompress(self.packed))
 
+    def program_check(self, program: str) -> ProgramCheck:
+        """A program on all tests, called "test i", counted from 0, the public ones first."""
+        pairs = self.pairs()
+        if self.entry:
+            inputs = tuple(marshal.dumps([json.loads(line) for line in text.split("\n")]) for text, _ in pairs)
+            entry = f"Solution.{self.entry}" if "class Solution" in program else self.entry
+        else:
+            inputs, entry = tuple(text.encode() for text, _ in pairs), ""
+
+        def mismatch(index: int, data: bytes) -> str:
+            wanted = pairs[index][1]
+            if not entry:
+                return "" if outputs_match(data.decode(errors="replace"), wanted) else "other output"
+            value = decode.loads(data)
+            value = list(value) if isinstance(value, tuple) else value
+            return "" if value == json.loads(wanted) else "another value"
+
+        job = SandboxJob(program, entry, inputs, (CPU_SECONDS,) * len(inputs), PRELUDE, STARRED)
+        limits = SandboxLimits(total_cpu_seconds=CPU_SECONDS * (1 + len(inputs)))
+        return ProgramCheck(job, limits, [f"test {i}" for i in range(len(pairs))], mismatch)
+
 
 def pack(tests: Sequence[tuple[str, str]]) -> bytes:
     """Pairs of input and output as LiveCodeTests.packed."""
     return zlib.compress(marshal.dumps(list(tests)))
-
-
-def check(
-    tests: LiveCodeTests, program: str, all_tests: bool = False, stopped: Callable[[], bool] = lambda: False
-) -> ProgramOutcome:
-    """Runs a program on all tests. Failed ones are called "test i", counted from 0, the public ones first.
-
-    Raises SandboxError where the sandbox fails.
-    """
-    pairs = tests.pairs()
-    if tests.entry:
-        inputs = tuple(marshal.dumps([json.loads(line) for line in text.split("\n")]) for text, _ in pairs)
-        entry = f"Solution.{tests.entry}" if "class Solution" in program else tests.entry
-    else:
-        inputs, entry = tuple(text.encode() for text, _ in pairs), ""
-
-    def mismatch(index: int, data: bytes) -> str:
-        wanted = pairs[index][1]
-        if not entry:
-            return "" if outputs_match(data.decode(errors="replace"), wanted) else "other output"
-        value = decode.loads(data)
-        value = list(value) if isinstance(value, tuple) else value
-        return "" if value == json.loads(wanted) else "another value"
-
-    job = SandboxJob(program, entry, inputs, (CPU_SECONDS,) * len(inputs), PRELUDE, STARRED)
-    limits = SandboxLimits(total_cpu_seconds=CPU_SECONDS * (1 + len(inputs)))
-    return run_tests(job, limits, [f"test {i}" for i in range(len(pairs))], mismatch, all_tests, stopped)
 
 
 def outputs_match(written: str, wanted: str) -> bool:

@@ -26,7 +26,14 @@ START = "import sys; sys.path.insert(0, sys.argv[1]); from rlvr_limit.grading.sa
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 FIRST_UID = 2_000_000_000
 LOOK_SECONDS, GRACE_SECONDS = 0.2, 5.0
-PROTECTIONS = ("namespaces", "own user", "file rules", "filter")
+PROTECTIONS = {
+    "namespaces": "programs can read what every user of this machine can read, and fill its temporary folders",
+    "own user": "programs can read and change the files of the user who runs this",
+    "file rules": "programs can change whatever files their user can change",
+    "filter": "programs can start further processes, so that memory and CPU limits hold for each alone, and, without "
+    "namespaces, use the network",
+}
+"""What keeps a program in, and what it can do where that is missing."""
 
 _CAUSES = {
     "cpu": "more than its CPU time",
@@ -123,14 +130,8 @@ def missing_protection() -> tuple[str, ...]:
 @functools.cache
 def warn_of_missing_protection() -> None:
     """Logs once a process what programs could do here that they should not be able to do."""
-    effects = {
-        "namespaces": "programs can read what every user of this machine can read, fill its temporary folders"
-        + (" and use its network" if "filter" in missing_protection() else ""),
-        "own user": "programs can read and change the files of the user who runs this",
-        "filter": "programs can start further processes, so that memory and CPU limits hold for each alone",
-    }
     for name in missing_protection():
-        logging.warning("running programs without %s: %s", name, effects[name])
+        logging.warning("running programs without %s: %s", name, PROTECTIONS[name])
 
 
 def _results(job: SandboxJob, frames: Iterator[tuple[str, bytes]]) -> Iterator[SandboxResult]:
