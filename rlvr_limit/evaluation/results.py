@@ -26,7 +26,7 @@ from rlvr_limit.models.log_probs import perplexity
 from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.folders import written
 from rlvr_limit.records.training_log import training_rows
-from rlvr_limit.study import conditions
+from rlvr_limit.study import comparability
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.matched_temperature import read_matching
 from rlvr_limit.study.prepared import Study, benchmark_of
@@ -239,23 +239,23 @@ def frequent_answers(problem_S: np.ndarray, verdicts: pa.Table, problems: int) -
 
 
 def _conditions(study: Study, entry: EvaluatedArm, n: int) -> dict[str, str]:
-    setup, stated = study.setups[entry.arm], conditions.of(study, entry)
+    setup, values = study.setups[entry.arm], comparability.conditions_of(study, entry).values
     arm = study.settings.arms[study.source(entry).arm]
     asked = records.read_manifest(study.root)["conditions"]["asked"][entry.arm]
     said = {
         "samples per problem": f"{n}, and more where none is right" if setup.sampling.adaptive else str(n),
-        "temperature": stated.temperature,
-        "top-p": stated.top_p,
-        **({"top-k": stated.top_k} if setup.sampling.top_k else {}),
-        **({"min-p": stated.min_p} if setup.sampling.min_p else {}),
+        "temperature": values["temperature"],
+        "top-p": values["top_p"],
+        **({"top-k": values["top_k"]} if setup.sampling.top_k else {}),
+        **({"min-p": values["min_p"]} if setup.sampling.min_p else {}),
         "max new tokens": str(setup.sampling.max_tokens),
         "stop tokens": " ".join(map(str, setup.stop_tokens)),
-        "questions": stated.question,
-        "problems and references": stated.benchmark,
+        "questions": values["question"],
+        "problems and references": values["benchmark"],
         "prompts": asked["prompts_sha256"][:12],
-        "grader": stated.grader,
-        "engine": stated.engine,
-        "dtype": stated.dtype,
+        "grader": values["grader"],
+        "engine": values["engine"],
+        "dtype": values["dtype"],
     }
     if setup.model.context:
         said["context"] = str(setup.model.context)
@@ -270,7 +270,7 @@ def _conditions(study: Study, entry: EvaluatedArm, n: int) -> dict[str, str]:
 
 def _comparison_notes(study: Study, entries: list[EvaluatedArm]) -> tuple[str, ...]:
     """What a reader must know of these arms' conditions. Raises UserError where they may not be compared."""
-    notes = [*conditions.differences(study, entries), *conditions.same_arms(study, entries)]
+    notes = [*comparability.differences(study, entries), *comparability.same_arms(study, entries)]
     for entry in entries:
         matching = read_matching(study.root, entry.name)
         if matching and matching.temperature is not None:

@@ -21,11 +21,10 @@ from rlvr_limit.evaluation.grade import verdict_row
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.progress import Progress
-from rlvr_limit.settings import schema
 from rlvr_limit.study.arms import EvaluatedArm
-from rlvr_limit.study.conditions import weights_sha256
 from rlvr_limit.study.prepared import Study
-from rlvr_limit.training.loop import load
+from rlvr_limit.study.run_folder import stream
+from rlvr_limit.study.weights import load_weights
 from rlvr_limit.types import Problem, SamplingParams, Stop, Verdict
 
 
@@ -60,10 +59,10 @@ def _sample_lacking(study: Study, lease: str) -> None:
             # The last arm's weights go before the next one's come: two of them may not fit.
             if model == shape:
                 engine.load(None)
-                engine.load(load(study, entry))
+                engine.load(load_weights(study, entry))
             else:
                 engine = None
-                params = load(study, entry)
+                params = load_weights(study, entry)
                 engine, shape = Engine(params, model, study.engine, _longest(study, model)), model
                 del params
             _sample_arm(study, entry, engine, work, lease, samples, verdicts)
@@ -101,20 +100,12 @@ def _missing_ranges(study: Study, entry: EvaluatedArm) -> list[tuple[str, list]]
     return ranges
 
 
-def identity(study: Study, entry: EvaluatedArm, temperature: float) -> str:
-    """What an arm's random numbers derive from: its weights and how they are sampled, whatever the arm is called."""
-    setup, weights = study.setups[entry.arm], weights_sha256(study, entry)
-    assert weights, f"the weights of {entry.name} were not loaded before they are sampled"
-    s = dataclasses.replace(setup.sampling, n=0, n_of={}, adaptive=0, temperature=temperature)
-    return schema.digest([weights, schema.to_jsonable(s), sorted(setup.stop_tokens)])
-
-
 def temperature_of(study: Study, entry: EvaluatedArm, engine: Engine) -> float:
     """The temperature of an arm; where it is to be matched, it is found with the engine, which holds its weights."""
     own = study.setups[entry.arm].sampling.temperature
     if not study.settings.arms[entry.arm].sampling.match_entropy:
         return own
-    return entropy_matching.match(study, entry, engine, f"match/{identity(study, entry, own)}")
+    return entropy_matching.match(study, entry, engine, f"match/{stream(study, entry, own)}")
 
 
 class _ArmWriter:
@@ -180,7 +171,7 @@ def _sample_arm(
         leased_work(hosts, f"{lease}/{entry.name}", work, study.n),
         sampling,
         s.seed,
-        f"eval/{identity(study, entry, temperature)}",
+        f"eval/{stream(study, entry, temperature)}",
         setup.tokenizer.decode,
         task.grade if task.inline and hosts.leads_replica else None,
         seen.append,

@@ -16,7 +16,7 @@ from rlvr_limit.models.decoder import Params
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Study
-from rlvr_limit.training.loop import load
+from rlvr_limit.study.weights import load_weights
 
 ROWS = 256
 """Scores are put on record so many at a time."""
@@ -98,7 +98,7 @@ def score(
     """Rows of the scores table, some at a time, short answers first. params are the model's; None: to be loaded."""
     if not todo:
         return
-    setup, params = study.setups[model.arm], load(study, model) if params is None else params
+    setup, params = study.setups[model.arm], load_weights(study, model) if params is None else params
 
     def row(text: ScoreInput, scored: log_probs.Scored) -> dict:
         key = {"arm": whose, "problem_id": text.problem_id, "index": text.index, "model": model.name}

@@ -13,7 +13,7 @@ from rlvr_limit.records.storage import ObjectPath, Place, place
 from rlvr_limit.records.storage.files import os_errors, publish
 from rlvr_limit.types import UserError
 
-FORMAT = 1
+FORMAT = 2  # 1 had other names of settings
 SHOWN = 5  # differences told in one line
 
 

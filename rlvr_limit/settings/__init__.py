@@ -2,6 +2,7 @@
 
 from rlvr_limit.settings.machine import EngineConfig, HostsConfig, MeshConfig
 from rlvr_limit.settings.study import (
+    COMPARED,
     GROUPS,
     JOBS,
     TOKEN_SAMPLING,
@@ -20,6 +21,7 @@ from rlvr_limit.settings.study import (
 from rlvr_limit.settings.training import Limits, OptimizerConfig, Reinforced, Supervised, Training
 
 __all__ = [
+    "COMPARED",
     "GROUPS",
     "JOBS",
     "TOKEN_SAMPLING",

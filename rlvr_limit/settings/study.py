@@ -13,7 +13,10 @@ from rlvr_limit.types import AtLeast, Interval, OneOf, TokenSampling
 GROUPS = OneOf("base", "rl", "distilled", "control", "other")
 """Kinds of arms, in the order in which they are shown."""
 
-TOKEN_SAMPLING = tuple(field.name for field in dataclasses.fields(TokenSampling))
+TOKEN_SAMPLING = tuple(TokenSampling.__dataclass_fields__)
+
+COMPARED = OneOf("question", "benchmark", "template", "eos", "lengths", *TOKEN_SAMPLING, "grader", "engine", "dtype")
+"""Conditions that must agree between arms that are compared."""
 
 JOBS = {
     "compare": "train what is missing, then sample, grade, score and report",
@@ -165,7 +168,7 @@ class Settings:
     engine: EngineConfig = EngineConfig()
     mesh: MeshConfig = MeshConfig()
     hosts: HostsConfig = HostsConfig()
-    allow_differ: tuple[str, ...] = ()  # conditions in which compared arms may differ (study/comparability.py)
+    allow_differ: tuple[Annotated[str, COMPARED], ...] = ()  # conditions in which compared arms may differ
     share_weights: bool = False  # what recipes make is kept in runs/trained, for equal recipes of other configs
     checkpoint_seconds: Annotated[float, AtLeast(0)] = 10.0  # between two kept states of training
     flush_seconds: Annotated[float, AtLeast(0)] = 1.0  # between two writes of samples

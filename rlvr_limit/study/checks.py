@@ -6,7 +6,6 @@ import re
 
 from rlvr_limit.settings import Arm, Settings
 from rlvr_limit.study.arms import expand, origin, sampling_of
-from rlvr_limit.study.comparability import FIELDS
 from rlvr_limit.study.recipes import check_recipe
 from rlvr_limit.types import UserError, not_allowed
 
@@ -22,9 +21,6 @@ def check(s: Settings) -> None:
         _check_arm(s, name, arm)
         _check_order(s, (name,))
     _check_views(s)
-    for name in s.allow_differ:
-        if name not in FIELDS:
-            raise not_allowed("config.allow_differ", name, f"one of {', '.join(FIELDS)}")
     _check_sampling(s)
     _check_engine(s)
 

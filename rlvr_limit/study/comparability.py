@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rlvr_limit.settings import TOKEN_SAMPLING, EngineConfig, schema
+from rlvr_limit.study.arms import EvaluatedArm
+from rlvr_limit.study.matched_temperature import read_matching
+from rlvr_limit.study.prepared import Study, answer_limit
 from rlvr_limit.types import UserError
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which conditions one arm is sampled and judged, each a short text that a person can read.
-
-    arm is the label that the user gave, weights_sha256 what the arm is ("" while it is not known). question, benchmark
-    and template are digests: of the questions' texts, of problems and references, and of the rendered prompts' token
-    ids; template begins with its name. eos lists the tokens that end an answer, lengths says how long it may be.
-    """
+    """Under which conditions one arm is sampled and judged."""
 
     arm: str
-    weights_sha256: str
-    question: str
-    benchmark: str
-    template: str
-    eos: str
-    lengths: str
-    temperature: str
-    top_p: str
-    top_k: str
-    min_p: str
-    grader: str
-    engine: str
-    dtype: str
+    weights_sha256: str  # what the arm is, "" while it is not known
+    values: Mapping[str, str]  # short texts that a person can read, by the names of settings.COMPARED
 
 
-FIELDS = tuple(name for name in Conditions.__dataclass_fields__ if name not in ("arm", "weights_sha256"))
-"""What may be named in config.allow_differ."""
+def differences(study: Study, entries: Sequence[EvaluatedArm]) -> tuple[str, ...]:
+    """What differs between these arms, the first of which is their base, by allowance. UserError for what may not."""
+    base, *others = (conditions_of(study, entry) for entry in entries)
+    return check(base, others, study.settings.allow_differ)
+
+
+def same_arms(study: Study, entries: Sequence[EvaluatedArm]) -> tuple[str, ...]:
+    """What must be said of arms that are the same, once their weights are known."""
+    return equal_arms(conditions_of(study, entry) for entry in entries)
+
+
+def conditions_of(study: Study, entry: EvaluatedArm) -> Conditions:
+    """The conditions of one arm; its weights, and a temperature that is matched, where they are known already."""
+    setup = study.setups[entry.arm]
+    s, problems = setup.sampling, setup.problems
+    shortest = min(answer_limit(s, setup.model, problem) for problem in problems)
+    capped = shortest < s.max_tokens
+    values = {
+        "question": schema.digest([[p.id, p.question] for p in problems]),
+        "benchmark": setup.benchmark,
+        "template": setup.variant,
+        "eos": " ".join(map(str, sorted(setup.stop_tokens))),
+        "lengths": f"{s.max_tokens}, at least {shortest} within the context" if capped else f"{shortest}",
+        **{name: str(getattr(s, name)) for name in TOKEN_SAMPLING},
+        "grader": study.task.version,
+        "engine": _engine_in_words(study.engine),
+        "dtype": setup.model.dtype,
+    }
+    aim = study.settings.arms[entry.arm].sampling.match_entropy
+    if aim:
+        matching = read_matching(study.root, entry.name)
+        known = f"{matching.temperature:.4f}," if matching and matching.temperature is not None else "that"
+        values["temperature"] = f"{known} of the entropy of {aim}"
+    return Conditions(entry.name, study.weights_sha256(entry), values)
 
 
 def check(base: Conditions, others: Iterable[Conditions], allow_differ: Sequence[str]) -> tuple[str, ...]:
@@ -44,27 +64,25 @@ def check(base: Conditions, others: Iterable[Conditions], allow_differ: Sequence
     """
     others = tuple(others)
     said = []
-    for field in FIELDS:
-        expected = getattr(base, field)
-        unlike = [other for other in others if getattr(other, field) != expected]
+    for field, expected in base.values.items():
+        unlike = [other for other in others if other.values[field] != expected]
         if unlike and field not in allow_differ:
-            other = unlike[0]
             raise UserError(
-                f"arm {other.arm}: {field} is {getattr(other, field)}, that of {base.arm} is {expected}; arms that "
-                f"differ in it are compared only under config.allow_differ=('{field}',)"
+                f"arm {unlike[0].arm}: {field} is {unlike[0].values[field]}, that of {base.arm} is {expected}; arms "
+                f"that differ in it are compared only under config.allow_differ=('{field}',)"
             )
         if unlike:
-            values = "; ".join(f"{other.arm}: {getattr(other, field)}" for other in unlike)
+            values = "; ".join(f"{other.arm}: {other.values[field]}" for other in unlike)
             said.append(f"Allowed to differ: {field}. {base.arm}: {expected}; {values}.")
     return tuple(said)
 
 
-def same(arms: Iterable[Conditions]) -> tuple[str, ...]:
+def equal_arms(arms: Iterable[Conditions]) -> tuple[str, ...]:
     """A sentence for every pair of arms that are one and the same: equal weights under equal conditions."""
     seen: dict[tuple[str, ...], str] = {}
     said = []
     for arm in arms:
-        key = (arm.weights_sha256, *(getattr(arm, field) for field in FIELDS))
+        key = (arm.weights_sha256, *arm.values.values())
         twin = seen.setdefault(key, arm.arm) if arm.weights_sha256 else arm.arm
         if twin != arm.arm:
             said.append(
@@ -72,3 +90,15 @@ def same(arms: Iterable[Conditions]) -> tuple[str, ...]:
                 "conditions, so their samples are the same too."
             )
     return tuple(said)
+
+
+def _engine_in_words(engine: EngineConfig) -> str:
+    """The shapes that decide which samples agree bit by bit, and what the cache holds."""
+    dtype = f", a cache in {engine.cache_dtype}" if engine.cache_dtype else ""
+    if engine.reference:
+        return f"reference{dtype}"
+    cache = f", {engine.cache_tokens:,} tokens of cache" if engine.cache_tokens else ""
+    return (
+        f"{engine.max_num_seqs} sequences, {engine.steps_per_call} steps a call, pages of {engine.page_size}"
+        f"{cache}{dtype}"
+    )

@@ -9,7 +9,7 @@ from random import Random
 
 from jax.sharding import Mesh
 
-from rlvr_limit import rl
+from rlvr_limit import records, rl
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.distributed.mesh import mesh_of_all_hosts, row_devices
 from rlvr_limit.distributed.preemption import PreemptionNotice
@@ -26,44 +26,32 @@ Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Task:
-    """What the jobs ask of a kind of problem. A grader that is quick and cannot hang is called inline, while sampling.
-
-    shorten gives a verdict at once, or a shorter answer that the grader judges alike (grading/pool.py).
-
-    demonstrate ((problems, share of right ones, rng) -> endless pairs) is for tasks that teach; notes are what a reader
-    of the page must know of the problems.
-    """
+    """What the jobs ask of a kind of problem."""
 
     grade: Grader
-    version: str
-    inline: bool
-    shorten: Callable[[Problem, str], Verdict | str] | None = None
-    demonstrate: Callable[[Sequence[Problem], float, Random], Iterator[Pair]] | None = None
-    notes: tuple[str, ...] = ()
+    version: str  # of the grader
+    inline: bool  # it is quick and cannot hang: called while sampling, in this process
+    shorten: Callable[[Problem, str], Verdict | str] | None = None  # a verdict, or a shorter answer judged alike
+    demonstrate: Callable[[Sequence[Problem], float, Random], Iterator[Pair]] | None = None  # (problems, share right)
+    notes: tuple[str, ...] = ()  # what a reader of the page must know of the problems
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How an arm is asked: its decoder, its tokenizer, its rendered problems, the tokens that end an answer, sampling.
-
-    vocabulary, benchmark and variant are digests of the tokenizer, of the problems with their references, and of the
-    prompts. folder holds config.json and tokenizer files
-    where the weights are Hugging Face's. A recipe learns from training, problems that nobody is compared on; from
-    lessons, the same as its teacher is asked; or from the pairs of shown.
-    """
+    """How an arm is asked, and what it learns from."""
 
     model: ModelConfig
     tokenizer: TextTokenizer
-    vocabulary: str
-    benchmark: str
-    variant: str
+    vocabulary: str  # digest of the tokenizer
+    benchmark: str  # digest of the problems with their references
+    variant: str  # digest of the prompts, behind the template's name
     problems: tuple[Problem, ...]
-    stop_tokens: tuple[int, ...]
+    stop_tokens: tuple[int, ...]  # tokens that end an answer
     sampling: Sampling
-    folder: Path | None = None
-    training: tuple[Problem, ...] = ()
-    lessons: tuple[Problem, ...] = ()
-    shown: tuple[Pair, ...] = ()
+    folder: Path | None = None  # of config.json and tokenizer files, where the weights are Hugging Face's
+    training: tuple[Problem, ...] = ()  # problems that a recipe learns from, and nobody is compared on
+    lessons: tuple[Problem, ...] = ()  # the same as its teacher is asked
+    shown: tuple[Pair, ...] = ()  # demonstrations
 
 
 @dataclass(frozen=True)
@@ -139,6 +127,14 @@ class Study:
         """(rows, places) of a microbatch of training.tokens. UserError where they hold no whole prompt and answer."""
         s = self.settings
         return rl.microbatch_shape(self.row_places, s.training.tokens, row_devices(self.training_mesh))
+
+    def weights_sha256(self, entry: EvaluatedArm) -> str:
+        """What an arm is; "" where its weights have not been loaded yet."""
+        fact = f"{entry.name}.weights_sha256"
+        said = self.hosts.checked_values("arms.").get(fact, "")
+        if said or not (self.root / "manifest.json").exists():
+            return said
+        return records.read_manifest(self.root)["facts"].get(f"arms.{fact}", "")
 
     def weights(self, evaluated: EvaluatedArm) -> Place:
         """The folder of an arm's weights in this run, there or to be made, where they are not given."""

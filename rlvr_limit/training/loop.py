@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax
 
-from rlvr_limit import checkpoint, records, rl
+from rlvr_limit import checkpoint, rl
 from rlvr_limit.distributed.mesh import parameter_shardings, row_devices
 from rlvr_limit.distributed.preemption import STOPPED, Preempted
 from rlvr_limit.grading.pool.pool import GradingPool
@@ -27,11 +27,12 @@ from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import Params, init_params, parameter_specs
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
-from rlvr_limit.records.storage.folders import brought, is_whole, made
+from rlvr_limit.records.storage.folders import is_whole, made
 from rlvr_limit.settings import Limits, Reinforced, Supervised
 from rlvr_limit.study import recipes
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Setup, Study
+from rlvr_limit.study.weights import is_given, load_weights
 from rlvr_limit.training import learner, rejection_sampling, rl_step, weight_cache
 from rlvr_limit.training.learner import Learner
 from rlvr_limit.training.logging import Metrics
@@ -45,7 +46,7 @@ SHOWN = ("loss", "reward", "length", "entropy", "kl_sampler", "truncated")
 def train_missing(study: Study) -> None:
     """Trains each arm whose weights are neither given nor there, those that others start from first."""
     hosts = study.hosts
-    own = [entry for entry in study.evaluated if not _is_given(study, entry)]
+    own = [entry for entry in study.evaluated if not is_given(study, entry)]
     if hosts.broadcast_from_first(any(not is_whole(study.weights(entry)) for entry in own)):
         try:
             with hosts.all_needed():
@@ -58,35 +59,13 @@ def train_missing(study: Study) -> None:
             raise
     if hosts.is_first:
         for entry in own:
-            load(study, entry)
+            load_weights(study, entry)
     hosts.wait("train")
 
 
 def _is_lacking(study: Study, entry: EvaluatedArm) -> bool:
     """Whether an arm's weights are still to be made, as host 0 sees it."""
     return study.hosts.broadcast_from_first(not is_whole(study.weights(entry)))
-
-
-def load(study: Study, entry: EvaluatedArm) -> Params:
-    """The weights of an arm; their hash is noted in the manifest, which refuses others under the same name."""
-    arm, setup = study.settings.arms[study.source(entry).arm], study.setups[entry.arm]
-    if not arm.weights:
-        folder = study.weights(entry)
-    else:
-        folder = checkpoint.resolve(arm.weights, arm.revision, with_weights=True) if setup.folder else Path(arm.weights)
-    read = checkpoint.load_hf if setup.folder else checkpoint.load_params
-    with brought(folder) as here:
-        params = read(here, setup.model, study.mesh)
-    digest = checkpoint.weights_sha256(params)
-    fact = f"arms.{entry.name}.weights_sha256"
-    study.hosts.check_equal(fact, digest)
-    if study.hosts.is_first:
-        records.update_manifest(study.root, fact, digest)
-    return params
-
-
-def _is_given(study: Study, entry: EvaluatedArm) -> bool:
-    return bool(study.settings.arms[study.source(entry).arm].weights)
 
 
 def _train(study: Study, arm: str) -> None:
@@ -160,9 +139,9 @@ def _start(study: Study, arm: str, name: str) -> Params:
 def _weights_of(study: Study, name: str) -> Params:
     """The weights of an arm, trained first where they are not there; of a reinforced one those of its last step."""
     entry = max((e for e in study.evaluated if e.arm == name), key=lambda e: e.step or 0)
-    if not _is_given(study, entry) and _is_lacking(study, entry):
+    if not is_given(study, entry) and _is_lacking(study, entry):
         _train(study, name)
-    return load(study, entry)
+    return load_weights(study, entry)
 
 
 def _run_steps(study: Study, arm: str, recipe: Supervised | Reinforced, save: dict[int, str]) -> None:

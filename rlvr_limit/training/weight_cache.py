@@ -14,7 +14,6 @@ from rlvr_limit.records.storage.folders import brought, is_whole, put_whole
 from rlvr_limit.records.training_log import METRICS_FILE
 from rlvr_limit.rl.reward_functions import reward_named, source_digest
 from rlvr_limit.settings import Reinforced, schema
-from rlvr_limit.study import conditions
 from rlvr_limit.study.prepared import Study
 
 
@@ -75,7 +74,7 @@ def _decisive(study: Study, arm: str) -> dict | None:
         reward = reward_named(recipe.reward, f"config.arms.{arm}.rl.reward")
         found["reward"] = source_digest(reward) if reward else ""
     common = {name: schema.to_jsonable(getattr(s, name)) for name in ("seed", "dtype", "mesh", "task", "model")}
-    more = {"training": schema.to_jsonable(s.training), "engine": conditions.decisive(study.engine)}
+    more = {"training": schema.to_jsonable(s.training), "engine": schema.to_jsonable(study.engine)}
     return found | common | more | {"max_tokens": s.sampling.max_tokens}
 
 

@@ -21,7 +21,7 @@ from rlvr_limit.models import decoder
 from rlvr_limit.models.decoder import Params, parameter_specs
 from rlvr_limit.planning import programs
 from rlvr_limit.settings import MeshConfig
-from rlvr_limit.study import conditions
+from rlvr_limit.study.comparability import conditions_of
 from rlvr_limit.types import Sample
 from tests.support import smoke
 from tests.support.engine_requests import CONFIG, LONGEST, MODEL, asked, draw
@@ -241,15 +241,15 @@ def test_a_run_tells_its_drift_in_the_log_in_the_records_and_on_the_page(smoke_r
 
 
 @pytest.mark.usefixtures("compilation_cache")
-def test_the_cache_s_dtype_is_a_condition_of_samples_and_leaves_older_folders_their_names(tmp_path):
+def test_the_cache_s_dtype_is_a_condition_of_samples(tmp_path):
     plain, int8 = smoke_study(tmp_path), smoke_study(tmp_path, "engine.cache_dtype=int8")
     assert plain.root != int8.root
     known = [records.read_manifest(found.root)["conditions"]["engine"] for found in (plain, int8)]
-    assert known[1] == known[0] | {"cache_dtype": "int8"} and "cache_dtype" not in known[0]
-    said = [conditions.of(found, found.base).engine for found in (plain, int8)]
+    assert known[1] == known[0] | {"cache_dtype": "int8"} and known[0]["cache_dtype"] == ""
+    said = [conditions_of(found, found.base).values["engine"] for found in (plain, int8)]
     assert said[1] == f"{said[0]}, a cache in int8"
     reference = replace(int8, engine=replace(int8.engine, reference=True))
-    assert conditions.of(reference, reference.base).engine == "reference, a cache in int8"
+    assert conditions_of(reference, reference.base).values["engine"] == "reference, a cache in int8"
 
 
 def test_another_dtype_is_refused_in_one_line(tmp_path):

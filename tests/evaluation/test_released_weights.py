@@ -15,7 +15,7 @@ import pytest
 from rlvr_limit import records
 from rlvr_limit.evaluation import score_inputs
 from rlvr_limit.settings import command_line
-from rlvr_limit.study.conditions import differences, of
+from rlvr_limit.study.comparability import conditions_of, differences
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.types import UserError
@@ -117,8 +117,8 @@ def test_arms_of_another_template_or_end_token_are_refused_before_sampling_unles
     allowed = prepared(folders, *here, f"allow_differ=('{field}', 'lengths')")
     (said,) = (line for line in differences(allowed, allowed.evaluated) if "lengths" not in line)
     assert said.startswith(f"Allowed to differ: {field}. base: ")
-    own, other = (of(allowed, entry) for entry in allowed.evaluated)
-    assert own.question == other.question and own.benchmark == other.benchmark
+    own, other = (conditions_of(allowed, entry).values for entry in allowed.evaluated)
+    assert own["question"] == other["question"] and own["benchmark"] == other["benchmark"]
 
 
 def test_context_caps_answers_and_says_so(

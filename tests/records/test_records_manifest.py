@@ -23,7 +23,7 @@ def test_a_run_goes_on_under_equal_conditions_and_each_session_is_noted(tmp_path
     open_run(root, CONDITIONS, {"jax": "1", "host": "a"})
     open_run(root, json.loads(json.dumps(CONDITIONS)), {"jax": "2", "host": "b"})
     manifest = read_manifest(root)
-    assert manifest["format"] == 1 and manifest["created"]
+    assert manifest["format"] == 2 and manifest["created"]
     assert manifest["conditions"] == json.loads(json.dumps(CONDITIONS))
     assert [(s["jax"], s["host"]) for s in manifest["sessions"]] == [("1", "a"), ("2", "b")]
     assert all(s["started"] for s in manifest["sessions"])
@@ -92,8 +92,8 @@ def test_a_missing_damaged_or_foreign_manifest_is_told_plainly(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="manifest.json is damaged"):
         open_run(tmp_path, {}, {})
-    (tmp_path / "manifest.json").write_text('{"format": 2, "conditions": {}, "facts": {}, "sessions": []}')
-    with pytest.raises(UserError, match="has format 2, this version reads 1"):
+    (tmp_path / "manifest.json").write_text('{"format": 3, "conditions": {}, "facts": {}, "sessions": []}')
+    with pytest.raises(UserError, match="has format 3, this version reads 2"):
         open_run(tmp_path, {}, {})
     write(tmp_path / "orphan", sample())
     with pytest.raises(UserError, match="holds records but no manifest.json"):

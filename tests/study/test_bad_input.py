@@ -66,3 +66,24 @@ def test_full_disk_is_said_and_what_was_drawn_is_kept(copy: Path, smoke_runs: Pa
     assert kept >= before
     done = smoke.run(smoke_runs, f"run_dir={copy}", "job=sample")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("sampling.top_p=1.5", "error: config.sampling.top_p: 1.5 is not in (0, 1]"),
+        ("task.eval_problems=1", "error: config.task.eval_problems: 1 problem, but a page needs at least 2"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path: Path, override: str, line: str) -> None:
+    assert refusal(tmp_path, override).startswith(line)
+    assert not list(tmp_path.glob("countdown_smoke*"))
+
+
+def test_a_folder_of_an_older_format_is_refused_in_one_line_and_kept(copy: Path, smoke_runs: Path) -> None:
+    manifest = copy / "manifest.json"
+    older = manifest.read_text().replace('"format": 2', '"format": 1')
+    manifest.write_text(older)
+    line = refusal(smoke_runs, f"run_dir={copy}", "job=report")
+    assert line.endswith("has format 1, this version reads 2: use the version that made the folder")
+    assert manifest.read_text() == older

@@ -6,37 +6,38 @@ import dataclasses
 
 import pytest
 
+from rlvr_limit.settings import COMPARED
 from rlvr_limit.study import comparability
-from rlvr_limit.study.comparability import FIELDS, Conditions
+from rlvr_limit.study.comparability import Conditions
 from rlvr_limit.types import UserError
 
-BASE = Conditions("base", "a" * 64, *(f"{name} of all" for name in FIELDS))
+BASE = Conditions("base", "a" * 64, {name: f"{name} of all" for name in COMPARED})
 RL = dataclasses.replace(BASE, arm="rl", weights_sha256="b" * 64)
 ASKED_FOR = (
     "question", "template", "eos", "lengths", "temperature", "top_p", "grader", "benchmark", "engine", "dtype",
 )  # fmt: skip
-"""What must agree, by the project's own rule; FIELDS may hold more."""
+"""What must agree, by the project's own rule; COMPARED may hold more."""
 
 
 def unlike(*fields: str) -> Conditions:
-    return dataclasses.replace(RL, **{field: f"another {field}" for field in fields})
+    return dataclasses.replace(RL, values=RL.values | {field: f"another {field}" for field in fields})
 
 
 def test_equal_conditions_are_compared_without_a_word() -> None:
     assert comparability.check(BASE, [RL], ()) == ()
-    assert set(ASKED_FOR) <= set(FIELDS)
+    assert set(ASKED_FOR) <= set(COMPARED)
 
 
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("field", COMPARED)
 def test_each_single_differing_condition_is_caught_and_shown_with_both_values(field: str) -> None:
     with pytest.raises(UserError) as refused:
-        comparability.check(BASE, [RL, unlike(field)], tuple(other for other in FIELDS if other != field))
+        comparability.check(BASE, [RL, unlike(field)], tuple(other for other in COMPARED if other != field))
     said = str(refused.value)
     assert f"arm rl: {field} is another {field}, that of base is {field} of all;" in said
     assert f"allow_differ=('{field}',)" in said and "\n" not in said
 
 
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("field", COMPARED)
 def test_what_is_allowed_to_differ_is_told_and_nothing_else_is(field: str) -> None:
     assert comparability.check(BASE, [RL, unlike(field)], (field,)) == (
         f"Allowed to differ: {field}. base: {field} of all; rl: another {field}.",
@@ -52,9 +53,11 @@ def test_distillation_may_differ_in_template_and_eos_together_and_in_no_third() 
 
 def test_arms_of_equal_weights_and_conditions_are_said_to_be_the_same() -> None:
     twin = dataclasses.replace(RL, weights_sha256=BASE.weights_sha256)
-    assert comparability.same([BASE, RL]) == ()
-    (said,) = comparability.same([BASE, twin])
+    assert comparability.equal_arms([BASE, RL]) == ()
+    (said,) = comparability.equal_arms([BASE, twin])
     assert "base and rl are the same arm" in said and "aaaaaaaaaaaa" in said
-    assert comparability.same([BASE, dataclasses.replace(twin, temperature="1.2")]) == ()
+    assert (
+        comparability.equal_arms([BASE, dataclasses.replace(twin, values=twin.values | {"temperature": "1.2"})]) == ()
+    )
     unknown = [dataclasses.replace(arm, weights_sha256="") for arm in (BASE, RL)]
-    assert comparability.same(unknown) == ()
+    assert comparability.equal_arms(unknown) == ()

@@ -21,6 +21,7 @@ from rlvr_limit.settings import ArmSampling, command_line
 from rlvr_limit.study.arms import sampling_of
 from rlvr_limit.study.matched_temperature import MatchingRound, read_matching
 from rlvr_limit.study.prepared import Study
+from rlvr_limit.study.weights import load_weights
 from rlvr_limit.training import loop, weight_cache
 from rlvr_limit.types import UserError
 from tests.support.smoke import REPOSITORY
@@ -126,7 +127,7 @@ def test_entropy_on_record_is_that_of_the_tempered_distribution_of_the_models_lo
     """Against the whole rows of logits of a plain forward pass, in float64, token by token."""
     found = read_matching(matched.root, "level").temperature
     for arm, temperature in (("base", 0.8), ("level", found)):
-        setup, params = matched.setups[arm], loop.load(matched, matched.named(arm))
+        setup, params = matched.setups[arm], load_weights(matched, matched.named(arm))
         prompts = {p.id: p.prompt_ids for p in setup.problems}
         rows = rows_of(matched, arm)
         ids = [(*prompts[row["problem_id"]], *row["tokens"]) for row in rows]
@@ -172,7 +173,7 @@ def test_interrupted_matching_goes_on_to_the_same_temperature(matched: Study, tm
     try:
         path.write_text(json.dumps(kept | {"rounds": kept["rounds"][:1], "temperature": None}))
         entry = matched.named("level")
-        params, model = loop.load(matched, entry), matched.setups["level"].model
+        params, model = load_weights(matched, entry), matched.setups["level"].model
         engine = sample.Engine(params, model, matched.engine, matched.settings.sampling.max_tokens)
         assert sample.temperature_of(matched, entry, engine) == kept["temperature"]
         assert json.loads(path.read_text()) == kept

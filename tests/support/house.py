@@ -37,7 +37,16 @@ REPORT_KNOWS = ("passk", "types", "report")
 BRINGS_JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "kernels")
 
 CLASS_NAME = re.compile(r"_?[A-Z][a-z][A-Za-z0-9]*")
-PURE_CALLS = ("dict.fromkeys", "frozenset", "range", "re.compile", "tuple")
+PURE_CALLS = (
+    "dict.fromkeys",
+    "frozenset",
+    "range",
+    "re.compile",
+    "tuple",
+    "field",
+    "get_type_hints",
+    "dataclasses.make_dataclass",
+)
 PURE_METHODS = ("items", "join", "split")
 
 

@@ -21,6 +21,7 @@ from rlvr_limit.models import decoder
 from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.settings import OptimizerConfig
 from rlvr_limit.study.prepared import Study
+from rlvr_limit.study.weights import load_weights
 from rlvr_limit.training import loop, rl_step
 from rlvr_limit.types import UserError
 from tests.support.studies import ANSWERS, MINIBATCHES, PROMPTS, STEPS, algorithms_config, prepare_config
@@ -118,7 +119,7 @@ def test_run_that_lost_its_last_step_ends_with_bitwise_the_same_weights(
     loop._train(again, arm)
     assert all(folder.is_dir() for folder in lost)
     # The manifest remembers the hash of the weights and refuses others.
-    loop.load(again, next(entry for entry in again.evaluated if entry.name == f"{arm}-{STEPS}"))
+    load_weights(again, next(entry for entry in again.evaluated if entry.name == f"{arm}-{STEPS}"))
     assert training_rows(root, arm) == training_rows(trained.root, arm)
 
 

@@ -1,0 +1,114 @@
+"""What names a run folder, what names a stream of random numbers, and what a run folder begins with."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+from rlvr_limit import records
+from rlvr_limit.distributed.mesh import machine
+from rlvr_limit.rl.reward_functions import reward_named, source_digest
+from rlvr_limit.settings import TOKEN_SAMPLING, Settings, schema
+from rlvr_limit.study.arms import EvaluatedArm
+from rlvr_limit.study.prepared import Setup, Study, Task, answer_limit, benchmark_of
+from rlvr_limit.types import Problem
+
+NAMED_BY = ("name", "seed", "task", "benchmarks", "limit", "model", "dtype", "arms", "training", "engine", "mesh")
+"""Settings that decide what a sample is, with sampling's below: what names a run folder, and nothing else does."""
+
+SAMPLING_COUNTS = (*TOKEN_SAMPLING, "max_tokens", "allow_beyond_context")
+"""Of sampling; n may grow in the same folder."""
+
+STREAMS = "weights"
+"""What samples' random numbers derive from: the arm's weights. A folder where they derive from its name is refused."""
+
+
+def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, Any]:
+    """All that decides what a sample is; its digest names the run folder."""
+    counted = {name: schema.to_jsonable(getattr(s, name)) for name in NAMED_BY}
+    counted["sampling"] = {name: getattr(s.sampling, name) for name in SAMPLING_COUNTS}
+    if s.hosts.hosts_per_replica > 1:
+        counted["hosts_per_replica"] = s.hosts.hosts_per_replica
+    asked = {name: _asked(s, setup) for name, setup in setups.items()}
+    return counted | {"asked": asked, "notes": list(task.notes), "streams": STREAMS} | _rewards(s)
+
+
+def stream(study: Study, entry: EvaluatedArm, temperature: float) -> str:
+    """What an arm's random numbers derive from: its weights and how they are sampled, whatever the arm is called."""
+    setup, weights = study.setups[entry.arm], study.weights_sha256(entry)
+    assert weights, f"the weights of {entry.name} were not loaded before they are sampled"
+    counted = {name: getattr(setup.sampling, name) for name in SAMPLING_COUNTS} | {"temperature": temperature}
+    # Constants that have been part of every stream: without them all samples would be other ones.
+    counted |= {"n": 0, "n_of": {}, "adaptive": 0}
+    return schema.digest([weights, counted, sorted(setup.stop_tokens)])
+
+
+def code_and_versions() -> dict[str, str]:
+    """What hosts must share to draw the same samples: the sources of the package, and the libraries."""
+    root = Path(__file__).resolve().parents[2]
+    sources = sorted(path for name in ("rlvr_limit", "kernels") for path in (root / name).rglob("*.py"))
+    return {"code": hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12], **_versions()}
+
+
+def open_folder(study: Study, decisive: dict[str, Any]) -> None:
+    """Makes the run folder, or goes on with it. UserError where it was made under other conditions."""
+    info = {
+        "config": schema.to_jsonable(study.settings),
+        "versions": _versions(),
+        "device": machine(),
+        "machine": f"{platform.machine()}, {platform.system()}",
+    }
+    records.open_run(study.root, decisive, info)
+    there = records.read(study.root, "prompts", columns=["variant", "problem_id"]).to_pylist()
+    have = {(row["variant"], row["problem_id"]) for row in there}
+    with records.Writer(study.root, "prompts") as writer:
+        for setup in {setup.variant: setup for setup in study.setups.values()}.values():
+            new = [p for p in setup.problems if (setup.variant, p.id) not in have]
+            writer.append([_prompt_row(setup, problem) for problem in new])
+
+
+def prompt_sha256(problem: Problem) -> str:
+    """Identity of a rendered prompt."""
+    return hashlib.sha256(problem.prompt.encode()).hexdigest()
+
+
+def _asked(s: Settings, setup: Setup) -> dict[str, Any]:
+    lessons = [[p.prompt_ids, str(p.answer)] for p in setup.training] + [list(pair) for pair in setup.shown]
+    return {
+        "prompts": setup.variant,
+        "prompts_sha256": hashlib.sha256("\n".join(p.prompt for p in setup.problems).encode()).hexdigest(),
+        "stop_tokens": list(setup.stop_tokens),
+        "model": schema.to_jsonable(setup.model),
+        "shortest_limit": min(answer_limit(s.sampling, setup.model, p) for p in setup.problems),
+        **({"learns_from": schema.digest(lessons)} if setup.folder and lessons else {}),
+    }
+
+
+def _rewards(s: Settings) -> dict[str, Any]:
+    """The source of reward functions of one's own, where an arm is trained on one. UserError where there is none."""
+    names = {name: arm.rl.reward for name, arm in s.arms.items() if arm.rl and not arm.weights}
+    rewards = {name: reward_named(reward, f"config.arms.{name}.rl.reward") for name, reward in names.items()}
+    digests = {name: source_digest(reward) for name, reward in rewards.items() if reward}
+    return {"rewards": digests} if digests else {}
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "math-verify", "tokenizers")
+    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}
+
+
+def _prompt_row(setup: Setup, p: Problem) -> dict[str, Any]:
+    return {
+        "variant": setup.variant,
+        "problem_id": p.id,
+        "benchmark": benchmark_of(p.id),
+        "question": p.question,
+        "prompt": p.prompt,
+        "prompt_ids": list(p.prompt_ids),
+        "prompt_sha256": prompt_sha256(p),
+        "answer": p.answer if isinstance(p.answer, str) else str(p.answer),
+        "guess_rate": p.guess_rate,
+    }

@@ -1,0 +1,167 @@
+"""How every arm is asked: its problems with their prompts, its tokenizer, its decoder, what it learns from."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from rlvr_limit import checkpoint
+from rlvr_limit.grading import countdown as countdown_grading
+from rlvr_limit.grading.code import grade as code_grading
+from rlvr_limit.grading.named import grader_named
+from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
+from rlvr_limit.models.decoder import ModelConfig
+from rlvr_limit.settings import Arm, Settings, schema
+from rlvr_limit.study.arms import origin, sampling_of
+from rlvr_limit.study.prepared import Setup, Task, answer_limit, benchmark_of
+from rlvr_limit.tasks import benchmarks, countdown, demonstrations, prompts
+from rlvr_limit.tasks.questions import Question
+from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
+from rlvr_limit.types import Problem, UserError
+
+
+def task_and_setups(s: Settings) -> tuple[Task, dict[str, Setup]]:
+    """What is asked, and of each arm how. Raises UserError, one line, for what cannot be asked."""
+    task, setups = _countdown(s) if s.task else _benchmarks(s)
+    for name, setup in setups.items():
+        _check_prompts(s, name, setup)
+    if s.job in ("compare", "report"):
+        _check_page(next(iter(setups.values())).problems)
+    return task, setups
+
+
+def _check_page(problems: Iterable[Problem]) -> None:
+    """Every page has bands over problems, of which there must be two."""
+    for name, count in Counter(benchmark_of(problem.id) for problem in problems).items():
+        if count < 2:
+            where = f"config.limit: {name}" if name else "config.task.eval_problems"
+            raise UserError(f"{where}: 1 problem, but a page needs at least 2; job=sample draws from one")
+
+
+def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
+    game = countdown.Game(s.task)
+    problems, training = countdown.problems(game, s.seed)
+    words = countdown.tokenizer(s.task)
+    shape = schema.to_jsonable(s.model) | {"vocab_size": words.vocab_size}
+    vocabulary = schema.digest(words.backend.to_str())
+    setup = Setup(
+        ModelConfig(**shape, dtype=s.dtype),
+        words,
+        vocabulary,
+        _benchmark_digest(problems),
+        "countdown",
+        tuple(problems),
+        (words.eos_id,),
+        s.sampling,
+        training=tuple(training),
+        lessons=tuple(training),
+    )
+    task = Task(
+        countdown_grading.grade,
+        countdown_grading.VERSION,
+        inline=True,
+        demonstrate=partial(countdown.demonstrations, game),
+    )
+    return task, {
+        name: dataclasses.replace(setup, sampling=sampling_of(s.sampling, arm)) for name, arm in s.arms.items()
+    }
+
+
+def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
+    questions, notes = [], []
+    for name in s.benchmarks:
+        found, note = benchmarks.load(name, s.data_dir, s.seed)
+        questions += found[: s.limit or None]
+        notes += [note] if note else []
+    benchmark = _benchmark_digest(questions)
+    setups = {name: _setup(s, name, arm, questions, benchmark) for name, arm in s.arms.items()}
+    if any(q.is_code for q in questions):
+        return _code_task(s, questions), setups
+    named = grader_named(s.grading.grader)
+    return Task(named.grade, named.version, inline=False, shorten=named.shorten, notes=tuple(notes)), setups
+
+
+def _code_task(s: Settings, questions: list[Question]) -> Task:
+    if not all(q.is_code for q in questions):
+        raise UserError(f"config.benchmarks: {', '.join(s.benchmarks)} mix code and mathematics; give one of them")
+    try:
+        warn_of_missing_protection()
+    except SandboxError as error:
+        raise UserError(str(error)) from error
+    return Task(code_grading.grade, code_grading.VERSION, inline=False, shorten=code_grading.shorten)
+
+
+def _benchmark_digest(questions: Iterable[Problem | Question]) -> str:
+    return schema.digest([[q.id, str(q.answer)] for q in questions])
+
+
+def _setup(s: Settings, name: str, arm: Arm, questions: list[Question], benchmark: str) -> Setup:
+    """An arm that is trained here is asked as it says itself, with the tokenizer of the weights it starts from."""
+    given = origin(s.arms, name)
+    folder = checkpoint.resolve(given.weights, given.revision, with_weights=False)
+    model = checkpoint.read_model_config(folder, s.dtype)
+    words = load_tokenizer(folder)
+    checkpoint.check_vocabulary(model, words.vocab_size, f"config.arms.{name}")
+    problems = [_asked(arm, q, words) for q in questions]
+    stops = tuple(dict.fromkeys((*checkpoint.stop_tokens(folder), *(words.token_id(text) for text in arm.stop))))
+    if not stops:
+        raise UserError(f"config.arms.{name}.stop: {given.weights} names no token that ends an answer; give one here")
+    variant = f"{arm.prompt}-{schema.digest([[p.id, p.prompt, p.prompt_ids] for p in problems])}"
+    vocabulary = schema.digest(words.backend.to_str())
+    words = dataclasses.replace(words, stop_ids=stops)
+    lessons, sampling = _lessons(s, arm, words), sampling_of(s.sampling, arm)
+    return Setup(model, words, vocabulary, benchmark, variant, tuple(problems), stops, sampling, folder, **lessons)
+
+
+def _asked(arm: Arm, q: Question, words: TextTokenizer) -> Problem:
+    template = arm.prompt_of.get(benchmark_of(q.id), arm.prompt)
+    prompt = prompts.render(template, q.question, words, q.starter_code)
+    return Problem(q.id, q.question, prompt, words.encode(prompt), q.answer)
+
+
+def _lessons(s: Settings, arm: Arm, words: TextTokenizer) -> dict[str, Any]:
+    """What an arm that is trained here learns from: the fields training, lessons or shown of its setup."""
+    if arm.weights or arm.weights_of:
+        return {}
+    if arm.sft and not arm.sft.teacher:
+        pairs = [pair for path in arm.sft.data for pair in demonstrations.load(path)]
+        end = words.stop_ids[0]
+        return {"shown": tuple((words.encode(asked), (*words.encode(reply), end)) for asked, reply in pairs)}
+    questions = [q for name in arm.recipe.data for q in benchmarks.load(name, s.data_dir, s.seed)[0]]
+    found = {"training": tuple(_asked(arm, q, words) for q in questions)}
+    if arm.sft:
+        teacher, given = s.arms[arm.sft.teacher], origin(s.arms, arm.sft.teacher)
+        folder = checkpoint.resolve(given.weights, given.revision, with_weights=False)
+        known = load_tokenizer(folder)
+        found["lessons"] = tuple(_asked(teacher, q, known) for q in questions)
+    return found
+
+
+def _check_prompts(s: Settings, name: str, setup: Setup) -> None:
+    """Two problems with one prompt would draw the same samples; a prompt must leave room for an answer."""
+    by_prompt: dict[str, Problem] = {}
+    capped = 0
+    for problem in setup.problems:
+        twin = by_prompt.setdefault(problem.prompt, problem)
+        if twin is not problem:
+            raise UserError(f"problems {twin.id} and {problem.id} have the same prompt; give one of them only")
+        room = answer_limit(s.sampling, setup.model, problem)
+        if room < 1:
+            raise UserError(
+                f"problem {problem.id}: its prompt has {len(problem.prompt_ids)} tokens for arm {name}, whose context "
+                f"is {setup.model.context}; shorten it, or set sampling.allow_beyond_context"
+            )
+        capped += room < s.sampling.max_tokens
+    if capped:
+        logging.warning(
+            "arm %s: a context of %d tokens leaves %d of %d problems less than the %d new tokens asked for",
+            name,
+            setup.model.context,
+            capped,
+            len(setup.problems),
+            s.sampling.max_tokens,
+        )
