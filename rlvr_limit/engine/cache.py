@@ -2,7 +2,7 @@
 
 In 8 bits, as KIVI has it (Liu et al. 2024, arXiv 2402.02750, sec. 4): a few channels of the keys are much larger than
 all others, so keys share a scale by channel, over the tokens of one window; values share one by token. A window is
-filed as a whole, and again as a whole where it is fed again, so that what stands for a token in the cache depends on
+cached as a whole, and again as a whole where it is fed again, so that what stands for a token in the cache depends on
 its own sample or prompt alone.
 """
 

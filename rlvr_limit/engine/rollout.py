@@ -1,4 +1,4 @@
-"""Engine + problems + grader -> a stream of graded samples. The evaluator and the trainer share it."""
+"""Engine, problems and grader -> a stream of graded samples. The evaluator and the trainer share it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from rlvr_limit.engine.engine import Engine, Moment
-from rlvr_limit.engine.requests import Request, prompt_key
+from rlvr_limit.engine.requests import EngineStats, Request, prompt_key
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.types import Grader, Problem, Sample, SamplingParams, Verdict
 
@@ -22,23 +21,20 @@ class Graded:
 
 
 def rollout(
-    engine: Engine,
+    generate: Callable[[Iterable[Request], Callable[[EngineStats], None] | None], Iterator[Sample]],
     problems: Iterable[tuple[Problem, Iterable[int]]],
     sampling: Callable[[Problem], SamplingParams],
     seed: int,
     stream: str,
     decode: Callable[[tuple[int, ...]], str],
     grader: Grader | None,
-    watch: Callable[[Moment], None] | None = None,
+    watch: Callable[[EngineStats], None] | None = None,
 ) -> Iterator[Graded]:
     """Draws the given sample indices of each problem and grades them as they finish, in no particular order.
 
-    Indices are read one by one, as slots free up.
-
-    Without a grader the verdicts are None, for a later stage to give.
-
-    watch is told of every window of the engine.
+    generate is Engine.generate; indices are read one by one, as samples finish. watch is told of every window.
     stream names what the samples are for ("eval/<arm>", "train/<run>/<step>"): other streams draw other numbers.
+    Without a grader the verdicts are None, for a later stage to give.
     """
     known: dict[str, Problem] = {}
 
@@ -48,7 +44,7 @@ def rollout(
             key = prompt_key(seed, stream, problem.prompt)
             yield Request(problem.id, problem.prompt_ids, key, indices, sampling(problem))
 
-    for sample in engine.generate(requests(), watch):
+    for sample in generate(requests(), watch):
         text = decode(sample.tokens)
         yield Graded(sample, text, grader(known[sample.problem_id], text) if grader else None)
 

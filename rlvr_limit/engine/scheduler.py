@@ -1,285 +1,259 @@
 """Which sample is alive, and which pages of the cache it holds. Plain Python, no jax.
 
-Time goes in windows of `window` tokens. A sample's own tokens are the last one of its prompt and all it draws; at the
-end of each window their keys and values are filed in its pages. Those of the rest of the prompt lie in the prompt's
-pages, once for all of its samples. On a mesh each shard has slots and pages of its own: a sample lives on one shard,
-a prompt's pages are on all of them.
+Time goes in calls of `steps_per_call` decode steps. A sample's own tokens are the last one of its prompt and all it
+draws; at the end of each call their keys and values are cached in its pages. Those of the rest of the prompt lie in
+the prompt's pages, once for all of its samples. On a mesh a sample lives on one shard, and a prompt's pages are on all.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
+from typing import Any
 
-TRASH = 0
+from rlvr_limit.types import Stop
+
+NULL_PAGE = 0
 """The page that takes what nobody will read."""
 
 
 @dataclass(frozen=True)
-class Shapes:
-    """Slots and pages of each shard, tokens of a page and of a window; a page is a whole number of windows.
-
-    Jobs are read `ahead` at a time.
-    """
+class CacheShape:
+    """Sequences and pages of each shard. A page holds the tokens of a whole number of calls."""
 
     shards: int
-    slots: int
-    pages: int
-    page: int
-    window: int
-    ahead: int = 1
-
-
-@dataclass(frozen=True)
-class Job:
-    """Draw samples `indices` of request number request, whose prompt leaves `shared` tokens for all of them to read.
-
-    No sample has more than `own` tokens of its own.
-    """
-
-    request: int
-    shared: int
-    own: int
-    indices: Iterable[int]
+    max_num_seqs: int  # alive at once on a shard
+    pages: int  # of a shard, the null page included
+    page_size: int  # tokens
+    steps_per_call: int
+    lookahead: int = 1  # groups that are read before they are needed
 
 
 @dataclass(eq=False)
-class Seat:
-    """A live sample: sample `index` of a request, on a shard, with `filed` own tokens in its pages."""
+class SequenceGroup:
+    """Samples of one prompt that are to be drawn, and what the scheduler knows of them."""
 
-    request: int
+    number: int
+    prefix_tokens: int  # tokens of the prompt that all of its samples read
+    max_tokens: int  # own tokens of a sample, at most
+    indices: Iterable[int]
+    request: Any = None  # the engine's; the scheduler does not look at it
+    proposer: Any = None  # likewise
+    prompt_pages: list[list[int]] = field(default_factory=list)  # of each shard; [] where the prompt is not cached
+    unfinished: int = 0  # samples that have begun and not finished
+    finished: int = 0
+    finished_tokens: int = 0
+    has_more: bool = True  # whether samples may begin
+
+    @property
+    def expected_tokens(self) -> float:
+        """The mean length of the samples that have finished."""
+        return self.finished_tokens / self.finished if self.finished else inf
+
+
+@dataclass(eq=False)
+class Sequence:
+    """A sample in the making."""
+
+    group: SequenceGroup
     index: int
     shard: int
     pages: list[int] = field(default_factory=list)
-    filed: int = 0
+    cached_tokens: int = 0  # own tokens whose keys and values lie in its pages
+    # What follows is the engine's.
+    pending: list[int] = field(default_factory=list)  # the last tokens, at least one, that are not cached
+    tokens: list[int] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)
+    logp_model: list[float] = field(default_factory=list)
+    saved: list = field(default_factory=list)  # its pages, on the host, while it is preempted
+    is_released: bool = False
+    stop: Stop | None = None  # set once the sample is handed out
 
 
 @dataclass(frozen=True)
-class Round:
-    """What is to be done before a window, in this order.
+class ScheduleOutput:
+    """What is to be done before a call, in this order."""
 
-    Pages of `set_back` samples are saved, prompts are prefilled into their pages (one list a shard), saved pages of
-    `resumed` samples are written into the pages they hold now; `admitted` are new. Of the requests in `ended`, all
-    samples have been released since the last round: each is told once, and is not heard of again.
-    """
-
-    set_back: list[tuple[Seat, list[int]]]
-    prefills: list[tuple[int, list[list[int]]]]
-    resumed: list[Seat]
-    admitted: list[Seat]
-    ended: list[int]
+    preempted: list[tuple[Sequence, list[int]]]  # samples whose pages, these, are to be saved
+    prefills: list[SequenceGroup]  # prompts to be computed into their pages
+    resumed: list[Sequence]  # samples whose saved pages are to be written into the pages they hold now
+    admitted: list[Sequence]  # new samples
 
 
 class Scheduler:
-    """Seats samples in order of the jobs; once no more jobs come, those of the longest expected samples first, by the
-    mean of what has ended, so that no long sample is left alone in the end (Graham 1969, sec. 3). Jobs of which nothing
-    has ended come before all others.
+    """Admits samples in order of the groups; once no more groups come, those of the longest expected samples first, so
+    that no long sample is left alone in the end (Graham 1969, sec. 3). Groups of which nothing has finished come before
+    all others.
 
-    All finish: the oldest live sample of a shard is never set back but where it is the shard's only one and prompts
+    All finish: the oldest running sample of a shard is never preempted but where it is the shard's only one and prompts
     of other shards' samples take its pages; nobody begins then until it has gone on.
     """
 
-    def __init__(self, shapes: Shapes, jobs: Iterable[Job]):
-        """jobs are read only as slots free up, up to shapes.ahead before they are needed; each request once."""
-        self.shapes = shapes
-        self.seats: list[list[Seat]] = [[] for _ in range(shapes.shards)]
-        self._free = [list(range(TRASH + 1, shapes.pages)) for _ in range(shapes.shards)]
-        self._waiting: list[deque[Seat]] = [deque() for _ in range(shapes.shards)]
-        self._prompts: OrderedDict[int, list[list[int]]] = OrderedDict()
-        self._pending = iter(jobs)
-        self._known: dict[int, Job] = {}
-        self._alive: dict[int, int] = {}
-        self._ended: list[int] = []
-        self._lengths: dict[int, tuple[int, int]] = {}
-        self._open: list[tuple[Job, Iterator[int]]] = []
-        self._next: tuple[Job, int] | None = None
+    def __init__(self, shape: CacheShape, groups: Iterable[SequenceGroup]):
+        """groups are read only as samples finish, up to shape.lookahead before they are needed."""
+        self.shape = shape
+        self.running: list[list[Sequence]] = [[] for _ in range(shape.shards)]
+        self._waiting: list[deque[Sequence]] = [deque() for _ in range(shape.shards)]  # preempted samples
+        self._free = [list(range(NULL_PAGE + 1, shape.pages)) for _ in range(shape.shards)]
+        self._cached: dict[SequenceGroup, None] = {}  # groups whose prompts are cached, oldest first
+        self._pending = iter(groups)
+        self._open: list[tuple[SequenceGroup, Iterator[int]]] = []
+        self._next: tuple[SequenceGroup, int] | None = None
 
     @property
-    def live(self) -> int:
-        """Samples that have a slot."""
-        return sum(map(len, self.seats))
+    def num_running(self) -> int:
+        """Samples that the next call goes on with."""
+        return sum(map(len, self.running))
 
     @property
-    def unfinished(self) -> int:
-        """Samples that have begun and not finished: live, or set back for want of pages."""
-        return self.live + sum(map(len, self._waiting))
+    def pages_in_use(self) -> int:
+        """Pages that are neither free nor the null page, on all shards."""
+        return self.shape.shards * (self.shape.pages - 1) - sum(map(len, self._free))
 
-    @property
-    def held(self) -> int:
-        """Pages that are neither free nor the trash, on all shards."""
-        return self.shapes.shards * (self.shapes.pages - 1) - sum(map(len, self._free))
-
-    def prompt_pages(self, request: int, shard: int) -> list[int]:
-        """The pages in which the keys and values of a prompt lie."""
-        return self._prompts[request][shard]
-
-    def job(self, request: int) -> Job:
-        """The job of a request that has a sample alive."""
-        return self._known[request]
-
-    def next_round(self) -> Round:
-        """Gives every live sample the pages of its next window, and seats waiting and new ones while there is room."""
-        set_back: list[tuple[Seat, list[int]]] = []
-        prefills: list[tuple[int, list[list[int]]]] = []
-        for shard, seats in enumerate(self.seats):
+    def schedule(self) -> ScheduleOutput:
+        """Gives every running sample the pages of its next call, and admits waiting and new ones while there is room."""
+        preempted: list[tuple[Sequence, list[int]]] = []
+        prefills: list[SequenceGroup] = []
+        for shard, running in enumerate(self.running):
             at = 0
-            while at < len(seats):
-                self._grow(seats[at], set_back)
+            while at < len(running):
+                self._grow(running[at], preempted)
                 at += 1
-            for seat, _ in set_back:
-                if seat.shard == shard:
-                    self._waiting[shard].appendleft(seat)
-        resumed = [seat for shard in range(self.shapes.shards) for seat in self._resume(shard, prefills)]
+            self._waiting[shard].extendleft(seq for seq, _ in preempted if seq.shard == shard)
+        resumed = [seq for shard in range(self.shape.shards) for seq in self._resume(shard, prefills)]
         admitted = list(self._admit(prefills))
-        ended, self._ended = self._ended, []
-        return Round(set_back, prefills, resumed, admitted, ended)
+        return ScheduleOutput(preempted, prefills, resumed, admitted)
 
-    def window_done(self, seats: Iterable[Seat]) -> None:
-        """The own tokens of a window of these live samples have been filed."""
-        for seat in seats:
-            seat.filed += self.shapes.window
+    def mark_cached(self, sequences: Iterable[Sequence]) -> None:
+        """The own tokens of a call of these running samples have been cached."""
+        for seq in sequences:
+            seq.cached_tokens += self.shape.steps_per_call
 
-    def release(self, seat: Seat) -> None:
-        """A sample is finished, live or set back: its slot and pages are free."""
-        waiting = self._waiting[seat.shard]
-        (waiting if seat in waiting else self.seats[seat.shard]).remove(seat)
-        self._give(seat.shard, seat.pages)
-        seat.pages = []
-        self._alive[seat.request] -= 1
-        ended, tokens = self._lengths.get(seat.request, (0, 0))
-        self._lengths[seat.request] = ended + 1, tokens + seat.filed
-        self._forget(seat.request)
+    def release(self, seq: Sequence) -> None:
+        """A sample is finished, running or preempted: its pages are free."""
+        group, waiting = seq.group, self._waiting[seq.shard]
+        (waiting if seq in waiting else self.running[seq.shard]).remove(seq)
+        self._give(seq.shard, seq.pages)
+        seq.pages = []
+        group.unfinished -= 1
+        group.finished += 1
+        group.finished_tokens += seq.cached_tokens
+        self._drop_if_done(group)
 
-    def pages_for(self, seat: Seat) -> int:
-        """Pages that hold a sample's own tokens once its next window is filed; of its last window nothing is."""
-        shapes = self.shapes
-        after = seat.filed + shapes.window
-        if after >= self._known[seat.request].own:
-            after = seat.filed
-        return -(-after // shapes.page)
+    def pages_needed(self, seq: Sequence) -> int:
+        """Pages that hold a sample's own tokens once its next call is cached; of its last call nothing is."""
+        after = seq.cached_tokens + self.shape.steps_per_call
+        if after >= seq.group.max_tokens:
+            after = seq.cached_tokens
+        return -(-after // self.shape.page_size)
 
-    def _grow(self, seat: Seat, set_back: list[tuple[Seat, list[int]]]) -> None:
-        seats = self.seats[seat.shard]
+    def _grow(self, seq: Sequence, preempted: list[tuple[Sequence, list[int]]]) -> None:
+        running = self.running[seq.shard]
         while True:
-            lacking = self.pages_for(seat) - len(seat.pages)
-            if lacking <= 0 or self._make_room(seat.shard, lacking):
+            lacking = self.pages_needed(seq) - len(seq.pages)
+            if lacking <= 0 or self._make_room(seq.shard, lacking):
                 break
-            youngest = seats[-1]
-            seats.pop()
-            set_back.append((youngest, youngest.pages))
+            youngest = running.pop()
+            preempted.append((youngest, youngest.pages))
             self._give(youngest.shard, youngest.pages)
             youngest.pages = []
-            if youngest is seat:
+            if youngest is seq:
                 return
-        seat.pages += self._get(seat.shard, lacking)
+        seq.pages += self._take(seq.shard, lacking)
 
-    def _resume(self, shard: int, prefills: list) -> Iterator[Seat]:
+    def _resume(self, shard: int, prefills: list[SequenceGroup]) -> Iterator[Sequence]:
         waiting = self._waiting[shard]
-        while waiting and len(self.seats[shard]) < self.shapes.slots:
-            seat = waiting[0]
-            if not self._seat(seat, prefills):
-                return
-            waiting.popleft()
-            yield seat
+        while waiting and len(self.running[shard]) < self.shape.max_num_seqs and self._run(waiting[0], prefills):
+            yield waiting.popleft()
 
-    def _admit(self, prefills: list) -> Iterator[Seat]:
-        while True:
-            shard = self._emptiest()
-            following = None if shard is None else self._following()
-            if following is None:
-                return
-            job, index = following
-            seat = Seat(job.request, index, shard)
-            if not self._seat(seat, prefills):
+    def _admit(self, prefills: list[SequenceGroup]) -> Iterator[Sequence]:
+        while (shard := self._emptiest()) is not None and (following := self._following()):
+            group, index = following
+            seq = Sequence(group, index, shard)
+            if not self._run(seq, prefills):
                 return
             self._next = None
-            self._alive[job.request] = self._alive.get(job.request, 0) + 1
-            yield seat
+            group.unfinished += 1
+            yield seq
 
     def _emptiest(self) -> int | None:
         """The shard that a new sample goes to, or None.
 
-        Samples that were set back go first: a new one would take the pages that they wait for. Where one waits and its
-        shard is empty, its pages are held by prompts of other shards' samples: nobody begins until it has gone on.
+        Preempted samples go first: a new one would take the pages that they wait for. Where one waits and its shard is
+        empty, its pages are held by prompts of other shards' samples: nobody begins until it has gone on.
         """
-        shards = range(self.shapes.shards)
-        if any(self._waiting[s] and not self.seats[s] for s in shards):
+        shards = range(self.shape.shards)
+        if any(self._waiting[s] and not self.running[s] for s in shards):
             return None
-        open_to_new = [s for s in shards if len(self.seats[s]) < self.shapes.slots and not self._waiting[s]]
-        return min(open_to_new, key=lambda s: len(self.seats[s]), default=None)
+        open_to_new = [s for s in shards if len(self.running[s]) < self.shape.max_num_seqs and not self._waiting[s]]
+        return min(open_to_new, key=lambda s: len(self.running[s]), default=None)
 
-    def _following(self) -> tuple[Job, int] | None:
-        """The sample that is seated next; it is read once and kept until it has a slot."""
+    def _following(self) -> tuple[SequenceGroup, int] | None:
+        """The sample that begins next; it is read once and kept until there is room for it."""
         while self._next is None:
-            for job in islice(self._pending, self.shapes.ahead - len(self._open)):
-                self._known[job.request] = job
-                self._open.append((job, iter(job.indices)))
+            for group in islice(self._pending, self.shape.lookahead - len(self._open)):
+                self._open.append((group, iter(group.indices)))
             if not self._open:
                 return None
-            more_may_come = len(self._open) == self.shapes.ahead
-            at = 0 if more_may_come else max(range(len(self._open)), key=lambda i: self._expected(self._open[i][0]))
-            job, indices = self._open[at]
+            in_order = len(self._open) == self.shape.lookahead  # more may come
+            expected = [group.expected_tokens for group, _ in self._open]
+            at = 0 if in_order else expected.index(max(expected))
+            group, indices = self._open[at]
             index = next(indices, None)
             if index is None:
                 del self._open[at]
-                self._forget(job.request)
+                group.has_more = False
+                self._drop_if_done(group)
             else:
-                self._next = job, index
+                self._next = group, index
         return self._next
 
-    def _expected(self, job: Job) -> float:
-        ended, tokens = self._lengths.get(job.request, (0, 0))
-        return tokens / ended if ended else inf
-
-    def _seat(self, seat: Seat, prefills: list) -> bool:
-        """Gives a sample its pages and a slot, if one page stays for each live sample of the shards it takes from."""
-        own, known = self.pages_for(seat), seat.request in self._prompts
-        shared = 0 if known else -(-self._known[seat.request].shared // self.shapes.page)
+    def _run(self, seq: Sequence, prefills: list[SequenceGroup]) -> bool:
+        """Gives a sample its pages, if one page stays for each running sample of the shards it takes from."""
+        group, own = seq.group, self.pages_needed(seq)
+        prompt = 0 if group in self._cached else -(-group.prefix_tokens // self.shape.page_size)
 
         def has_room(shard: int, pages: int) -> bool:
-            return self._make_room(shard, pages + len(self.seats[shard]), keep=seat.request)
+            return self._make_room(shard, pages + len(self.running[shard]), keep=group)
 
-        everywhere = range(self.shapes.shards)
-        if not has_room(seat.shard, own + shared):
+        shards = range(self.shape.shards)
+        if not has_room(seq.shard, own + prompt):
             return False
-        if not known:
-            if not all(has_room(s, shared) for s in everywhere if s != seat.shard):
+        if group not in self._cached:
+            if not all(has_room(s, prompt) for s in shards if s != seq.shard):
                 return False
-            self._prompts[seat.request] = [self._get(s, shared) for s in everywhere]
-            prefills.append((seat.request, self._prompts[seat.request]))
-        seat.pages = self._get(seat.shard, own)
-        self.seats[seat.shard].append(seat)
+            group.prompt_pages = [self._take(s, prompt) for s in shards]
+            self._cached[group] = None
+            prefills.append(group)
+        seq.pages = self._take(seq.shard, own)
+        self.running[seq.shard].append(seq)
         return True
 
-    def _make_room(self, shard: int, pages: int, keep: int | None = None) -> bool:
-        """Whether so many pages are free, once prompts that no live sample reads have been given up, oldest first."""
+    def _make_room(self, shard: int, pages: int, keep: SequenceGroup | None = None) -> bool:
+        """Whether so many pages are free, once prompts that no running sample reads have been given up, oldest first."""
         while len(self._free[shard]) < pages:
-            read = {seat.request for seats in self.seats for seat in seats} | {keep}
-            idle = next((request for request in self._prompts if request not in read), None)
+            read = {seq.group for running in self.running for seq in running} | {keep}
+            idle = next((group for group in self._cached if group not in read), None)
             if idle is None:
                 return False
             self._drop_prompt(idle)
         return True
 
-    def _forget(self, request: int) -> None:
-        """Gives up the pages of a prompt with no sample left."""
-        going_on = any(job.request == request for job, _ in self._open)
-        if not self._alive.get(request) and not going_on:
-            self._drop_prompt(request)
-            self._alive.pop(request, None)
-            self._lengths.pop(request, None)
-            del self._known[request]
-            self._ended.append(request)
+    def _drop_if_done(self, group: SequenceGroup) -> None:
+        if not group.unfinished and not group.has_more:
+            self._drop_prompt(group)
 
-    def _drop_prompt(self, request: int) -> None:
-        for shard, pages in enumerate(self._prompts.pop(request, [])):
+    def _drop_prompt(self, group: SequenceGroup) -> None:
+        self._cached.pop(group, None)
+        for shard, pages in enumerate(group.prompt_pages):
             self._give(shard, pages)
+        group.prompt_pages = []
 
-    def _get(self, shard: int, pages: int) -> list[int]:
+    def _take(self, shard: int, pages: int) -> list[int]:
         return [heapq.heappop(self._free[shard]) for _ in range(pages)]
 
     def _give(self, shard: int, pages: list[int]) -> None:

@@ -9,101 +9,114 @@ from jax.sharding import AbstractMesh, Mesh
 
 from kernels.decode_attention import Tiling, tiling
 from rlvr_limit.distributed.mesh import platform_of, row_devices
-from rlvr_limit.engine import plans, scheduler
 from rlvr_limit.engine.cache import Pool, empty_pool
-from rlvr_limit.engine.requests import Request
+from rlvr_limit.engine.scheduler import CacheShape
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.settings import EngineConfig
 
 REFERENCE_ROWS = 64
-SHORTEST_PREFILL = 64
-AHEAD = 8
+MIN_PREFILL = 64
+LOOKAHEAD = 8
 """Requests that are read before they are needed, so that the last ones can be drawn longest first."""
-LEAST_PAGE = 16
+MIN_PAGE = 16
 """On pages shorter than a vector of a CPU, XLA rounds a row's sums otherwise for other numbers of rows."""
 
 
 @dataclass(frozen=True)
-class Shapes:
-    """pages of `page` tokens on each shard; buckets are rows of all shards together, in rising order.
+class PlanSizes:
+    """Lengths of the lists of a decode attention plan, of one shard."""
 
-    group_from: prompts of so many tokens or more are visited, others listed for each of their rows. verified are the
-    buckets in which guesses can be verified. prefills are the lengths that prompts are padded to, in
-    rising order. cache_dtype is that of EngineConfig.
+    rows: int
+    items: int  # own pages of the rows
+    visits: int  # pages of prompts that a tile's rows read together
+    tile: int  # rows of a tile
+    group: int  # visits come in multiples of this
+
+
+def plan_sizes(rows: int, pages: int, prompt_pages: int, max_listed: int, tiling: Tiling) -> PlanSizes:
+    """Sizes that suffice for any `rows` samples on a shard of so many pages.
+
+    A prompt has at most prompt_pages pages; one of up to max_listed pages may be listed once for each of its rows.
     """
+    tile = next(t for t in (64, 32, 16, 8, 4, 2, 1) if t <= tiling.tile and rows % t == 0)
+    in_groups = -(-prompt_pages // tiling.group) * tiling.group
+    return PlanSizes(rows, pages + rows * max_listed, rows * in_groups, tile, tiling.group)
 
-    shards: int
-    slots: int
-    page: int
-    pages: int
-    window: int
-    buckets: tuple[int, ...]
-    verified: tuple[int, ...]
-    prefills: tuple[int, ...]
-    group_from: int
+
+@dataclass(frozen=True, kw_only=True)
+class EngineShapes(CacheShape):
+    """Sizes of the cache, and what programs are compiled for. Rows are those of all shards together."""
+
+    buckets: tuple[int, ...]  # numbers of rows, rising
+    verify_buckets: tuple[int, ...]  # those in which guesses can be verified
+    prefill_lengths: tuple[int, ...]  # that prompts are padded to, rising
+    min_shared_prefix: int  # tokens of a prompt that is visited by its rows together; others are listed for each row
     tiling: Tiling
     cache_dtype: str = ""
 
-    @property
-    def scheduler(self) -> scheduler.Shapes:
-        """What the scheduler is told."""
-        return scheduler.Shapes(self.shards, self.slots, self.pages, self.page, self.window, AHEAD)
+    def plan(self, rows: int) -> PlanSizes:
+        """Sizes of the plan of a call of so many rows."""
+        longest = self.prefill_lengths[-1] // self.page_size
+        max_listed = min(-(-self.min_shared_prefix // self.page_size), longest)
+        return plan_sizes(rows // self.shards, self.pages, longest, max_listed, self.tiling)
 
-    def plan(self, rows: int) -> plans.Sizes:
-        """Lengths of the plan of a window of so many rows."""
-        grouped = -(-self.group_from // self.page)
-        longest = self.prefills[-1] // self.page
-        return plans.sizes_of(rows // self.shards, self.pages, longest, min(grouped, longest), self.tiling)
+    def rows_for(self, running: int) -> int:
+        """The smallest bucket that holds so many samples of every shard."""
+        return next(rows for rows in self.buckets if rows >= running * self.shards)
 
-    def rows_for(self, live: int) -> int:
-        """The smallest bucket that holds so many live samples of every shard."""
-        return next(rows for rows in self.buckets if rows >= live * self.shards)
+    def prefill_length(self, prompt_length: int) -> int:
+        """What a prompt is padded to: it depends on nothing but the prompt."""
+        return next(length for length in self.prefill_lengths if length >= prompt_length)
 
-    def places_for(self, request: Request) -> int:
-        """The length that a prompt is padded to: it depends on nothing but the prompt."""
-        return next(places for places in self.prefills if places >= len(request.prompt_ids))
-
-    def holds(self, request: Request) -> bool:
+    def holds(self, prompt_length: int, max_tokens: int) -> bool:
         """Whether one sample, its prompt and its longest answer, fits a shard that is otherwise empty."""
-        own = own_pages(request.sampling.max_tokens, self.window, self.page)
-        return own - (-(len(request.prompt_ids) - 1) // self.page) <= self.pages - 1
+        own = own_pages(max_tokens, self.steps_per_call, self.page_size)
+        return own - (-(prompt_length - 1) // self.page_size) <= self.pages - 1
 
     def token_bytes(self, model: ModelConfig) -> int:
         """Bytes of cache that a token takes in all layers, its scales included."""
-        pages = jax.tree.leaves(self.abstract_pool(model))
-        return sum(x.size * x.dtype.itemsize for x in pages) // (self.shards * self.pages * self.page)
+        leaves = jax.tree.leaves(self.abstract_pool(model))
+        return sum(x.size * x.dtype.itemsize for x in leaves) // (self.shards * self.pages * self.page_size)
 
     def abstract_pool(self, model: ModelConfig) -> Pool:
         """Shapes and dtypes of all pages."""
-        pages = self.shards * self.pages
-        return jax.eval_shape(lambda: empty_pool(model, pages, self.page, self.cache_dtype, self.window))
+        size = self.shards * self.pages, self.page_size
+        return jax.eval_shape(lambda: empty_pool(model, *size, self.cache_dtype, self.steps_per_call))
 
 
-def own_pages(max_tokens: int, window: int, page: int) -> int:
-    """Most pages that a sample's own tokens take; its last window is not filed."""
-    return -(-((-(-max_tokens // window) - 1) * window) // page)
+def own_pages(max_tokens: int, steps_per_call: int, page_size: int) -> int:
+    """Most pages that a sample's own tokens take; those of its last call are not cached."""
+    return -(-((-(-max_tokens // steps_per_call) - 1) * steps_per_call) // page_size)
 
 
-def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> Shapes:
+def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> EngineShapes:
     """The sizes of an engine for answers of up to max_tokens."""
-    shards = row_devices(mesh)
-    page = -(-max(config.page_size, LEAST_PAGE) // config.steps_per_call) * config.steps_per_call
-    slots = -(-config.max_num_seqs // shards)
-    buckets = (REFERENCE_ROWS,) if config.reference else (*config.buckets, config.max_num_seqs)
-    rounded = sorted(
-        {-(-rows // shards) * shards for rows in buckets if rows <= config.max_num_seqs or config.reference}
-    )
+    shards, steps = row_devices(mesh), config.steps_per_call
+    page = -(-max(config.page_size, MIN_PAGE) // steps) * steps
+    max_num_seqs = -(-config.max_num_seqs // shards)
+    wanted = [*(rows for rows in config.buckets if rows <= config.max_num_seqs), config.max_num_seqs]
+    buckets = sorted({-(-rows // shards) * shards for rows in ([REFERENCE_ROWS] if config.reference else wanted)})
     prefills = [-(-config.max_prompt_len // page) * page]
-    while prefills[0] // 4 >= max(SHORTEST_PREFILL, page):
+    while prefills[0] // 4 >= max(MIN_PREFILL, page):
         prefills.insert(0, -(-(prefills[0] // 4) // page) * page)
     if config.cache_tokens:
         pages = config.cache_tokens // page // shards
     else:
-        own = own_pages(max_tokens, config.steps_per_call, page)
-        # One page for the window that a sample is at, one prompt more than are held, and the trash.
-        pages = slots * own + (config.prefix_rows + 1) * (prefills[-1] // page) + slots + 1
-    verified = tuple(rows for rows in rounded if rows * config.steps_per_call <= config.speculative_tokens)
-    lists = tuple(rounded), verified, tuple(prefills)
+        own = own_pages(max_tokens, steps, page)
+        # A page for the call that a sample is in, room for one more prompt than prefix_rows, and the null page.
+        pages = max_num_seqs * own + (config.prefix_rows + 1) * (prefills[-1] // page) + max_num_seqs + 1
     suited = tiling(platform_of(mesh))
-    group_from = config.min_shared_prefix if suited.lists_prompts else 1
-    return Shapes(shards, slots, page, pages, config.steps_per_call, *lists, group_from, suited, config.cache_dtype)
+    return EngineShapes(
+        shards=shards,
+        max_num_seqs=max_num_seqs,
+        pages=pages,
+        page_size=page,
+        steps_per_call=steps,
+        lookahead=LOOKAHEAD,
+        buckets=tuple(buckets),
+        verify_buckets=tuple(rows for rows in buckets if rows * steps <= config.speculative_tokens),
+        prefill_lengths=tuple(prefills),
+        min_shared_prefix=config.min_shared_prefix if suited.lists_prompts else 1,
+        tiling=suited,
+        cache_dtype=config.cache_dtype,
+    )
