@@ -75,7 +75,8 @@ def _shard_plan(shard: int, rows: list[Sequence], page_size: int, sizes: PlanSiz
     prompt_B = np.full(sizes.rows, -1, np.int32)
 
     def in_use(pages: list[int], tokens: int) -> list[tuple[int, int]]:
-        return [(page, min(page_size, tokens - i * page_size)) for i, page in enumerate(pages) if i * page_size < tokens]
+        starts = range(0, tokens, page_size)
+        return [(page, min(page_size, tokens - start)) for page, start in zip(pages, starts, strict=False)]
 
     def add_items(row: int, pages: list[int], tokens: int) -> None:
         items.extend((page, row, used) for page, used in in_use(pages, tokens))

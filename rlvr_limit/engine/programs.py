@@ -1,5 +1,5 @@
-"""The device programs of the engine: prefill of prompts, a window of decode steps or of guesses to be verified, pages to
-the host and back.
+"""The device programs of the engine: prefill of prompts, a window of decode steps or of guesses to be verified, and
+pages to the host and back.
 
 A window is the tokens of one call. Rows are filled only between windows, so the j-th own token of a sample is always at
 step j mod window of its window and at the same place of its page: what a sample sees does not depend on when it started

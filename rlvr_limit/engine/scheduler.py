@@ -115,7 +115,7 @@ class Scheduler:
         return self.shape.shards * (self.shape.pages - 1) - sum(map(len, self._free))
 
     def schedule(self) -> ScheduleOutput:
-        """Gives every running sample the pages of its next call, and admits waiting and new ones while there is room."""
+        """Gives running samples the pages of their next call, and admits waiting and new ones while there is room."""
         preempted: list[tuple[Sequence, list[int]]] = []
         prefills: list[SequenceGroup] = []
         for shard, running in enumerate(self.running):
@@ -234,7 +234,7 @@ class Scheduler:
         return True
 
     def _make_room(self, shard: int, pages: int, keep: SequenceGroup | None = None) -> bool:
-        """Whether so many pages are free, once prompts that no running sample reads have been given up, oldest first."""
+        """Whether so many pages are free, once prompts that no running sample reads have been dropped, oldest first."""
         while len(self._free[shard]) < pages:
             read = {seq.group for running in self.running for seq in running} | {keep}
             idle = next((group for group in self._cached if group not in read), None)

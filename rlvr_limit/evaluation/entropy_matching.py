@@ -149,7 +149,8 @@ def _sampled_entropy(
     work = ((problem, range(answers)) for problem in setup.problems)
     problems, totals, lengths = [], [], []
     with Progress(study.root, f"match {entry.name}", answers * len(setup.problems), "samples") as progress:
-        for graded in rollout(engine, work, sampling, study.settings.seed, stream, setup.tokenizer.decode, None):
+        decode = setup.tokenizer.decode
+        for graded in rollout(engine.generate, work, sampling, study.settings.seed, stream, decode, None):
             problems.append(graded.sample.problem_id)
             totals.append(-sum(graded.sample.logp))
             lengths.append(len(graded.sample.logp))

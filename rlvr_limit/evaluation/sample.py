@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from kernels.selfcheck import check
 from rlvr_limit import records
 from rlvr_limit.distributed.work_queue import Work, leased_work
-from rlvr_limit.engine.engine import Engine, Moment
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.requests import EngineStats
 from rlvr_limit.engine.rollout import Graded, missing, rollout
 from rlvr_limit.evaluation import cache_error, entropy_matching
 from rlvr_limit.evaluation.adaptive import samples_wanted
@@ -161,13 +162,13 @@ def _sample_arm(
     """Draws what is missing of an arm, as far as this host's replica leases it."""
     s, task, setup, hosts = study.settings, study.task, study.setups[entry.arm], study.hosts
     temperature = temperature_of(study, entry, engine)
-    seen: deque[Moment] = deque(maxlen=1)
+    seen: deque[EngineStats] = deque(maxlen=1)
 
     def sampling(problem: Problem) -> SamplingParams:
         return dataclasses.replace(study.sampling_params(setup, problem), temperature=temperature)
 
     drawn = rollout(
-        engine,
+        engine.generate,
         leased_work(hosts, f"{lease}/{entry.name}", work, study.n),
         sampling,
         s.seed,

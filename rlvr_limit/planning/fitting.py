@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jax.sharding import AbstractMesh, Mesh
 
-from rlvr_limit.engine.shapes import Shapes, own_pages, shapes_of
+from rlvr_limit.engine.shapes import EngineShapes, own_pages, shapes_of
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import programs
 from rlvr_limit.planning.compiling import Compiled
@@ -46,7 +46,7 @@ class Case(NamedTuple):
         return math.lcm(self.mesh.size, SLOTS_STEP)
 
     @property
-    def sizes(self) -> Shapes:
+    def sizes(self) -> EngineShapes:
         """Pages and programs of the engine."""
         return shapes_of(self.engine, self.mesh, self.workload.max_tokens)
 
@@ -70,7 +70,7 @@ class Case(NamedTuple):
     @property
     def slot_pages(self) -> int:
         """Pages that a slot's own tokens take at the limit."""
-        return own_pages(self.workload.max_tokens, self.engine.steps_per_call, self.sizes.page)
+        return own_pages(self.workload.max_tokens, self.engine.steps_per_call, self.sizes.page_size)
 
     @property
     def weight_bytes(self) -> int:
@@ -97,8 +97,8 @@ class Case(NamedTuple):
         """Every length of prefill, longest last; windows of guesses; where samples can be set back, what moves their
         pages."""
         sizes = self.sizes
-        found = [programs.verify_window(self.model, sizes, self.mesh, rows) for rows in sizes.verified]
-        found += [programs.prefill(self.model, self.engine, sizes, self.mesh, places) for places in sizes.prefills]
+        found = [programs.verify_window(self.model, sizes, self.mesh, rows) for rows in sizes.verify_buckets]
+        found += [programs.prefill(self.model, self.engine, sizes, self.mesh, n) for n in sizes.prefill_lengths]
         if self.engine.cache_tokens:
             found = [*programs.moved_pages(self.model, sizes, self.mesh), *found]
         return [compiled(program) for program in found]
@@ -106,8 +106,8 @@ class Case(NamedTuple):
     def held(self, tokens: int) -> int:
         """Samples of so many tokens, and their prompts, that the pages of all shards hold together."""
         sizes, room = self.sizes, self.sizes.pages - 1
-        own = max(1, own_pages(tokens, sizes.window, sizes.page))
-        prompt = -(-(self.workload.prompt_tokens - 1) // sizes.page)
+        own = max(1, own_pages(tokens, sizes.steps_per_call, sizes.page_size))
+        prompt = -(-(self.workload.prompt_tokens - 1) // sizes.page_size)
 
         def taken(samples: int) -> int:
             # A prompt lies on each shard once for all of its samples.
@@ -228,7 +228,8 @@ def _more_slots(case: Case, fit: Fit) -> list[str]:
         found.append(f"no {case.step} slots fit at {case.workload.max_tokens:,} new tokens")
     beside = fit.most.temporaries * slots / fit.slots if fit.most and fit.most.temporaries else 0
     pages = int((case.memory - case.weight_bytes - beside) // case.page_bytes)
-    smaller = case._replace(engine=dataclasses.replace(case.engine, cache_tokens=pages * sizes.page * sizes.shards))
+    cache_tokens = pages * sizes.page_size * sizes.shards
+    smaller = case._replace(engine=dataclasses.replace(case.engine, cache_tokens=cache_tokens))
     if pages > 1 and smaller.held(case.workload.max_tokens):
         found.append(
             f"{slots} slots would fit with config.engine.cache_tokens = {smaller.engine.cache_tokens:,}, which holds "
@@ -243,7 +244,7 @@ def _more_slots(case: Case, fit: Fit) -> list[str]:
         found.append(f"{slots} slots would fit {devices} such devices in their default mesh (arithmetic)")
     # Of a slot's pages one is for the window that it is at.
     own = int((case.memory - fixed) / (slots * slot_bytes) * (case.slot_pages + 1)) - 1
-    shorter = own * sizes.page + sizes.window
+    shorter = own * sizes.page_size + sizes.steps_per_call
     if own >= 0:
         found.append(f"{slots} slots would fit here at {shorter:,} new tokens (arithmetic)")
     return found
@@ -252,8 +253,9 @@ def _more_slots(case: Case, fit: Fit) -> list[str]:
 def _tokens_for(case: Case, tokens: int) -> int:
     """The smallest engine.cache_tokens that holds a sample of so many tokens and its prompt on every shard."""
     sizes = case.sizes
-    pages = own_pages(tokens, sizes.window, sizes.page) - (-(case.workload.prompt_tokens - 1) // sizes.page)
-    return (pages + 1) * sizes.page * sizes.shards
+    page = sizes.page_size
+    pages = own_pages(tokens, sizes.steps_per_call, page) - (-(case.workload.prompt_tokens - 1) // page)
+    return (pages + 1) * page * sizes.shards
 
 
 def _devices_for(case: Case, growth: float) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jax.sharding import AbstractMesh, Mesh
 
 from rlvr_limit.distributed.mesh import REPLICA_AXIS, TRAINING_AXIS, over_hosts
-from rlvr_limit.engine.shapes import Shapes
+from rlvr_limit.engine.shapes import EngineShapes
 from rlvr_limit.models.decoder import ModelConfig, parameter_count
 from rlvr_limit.planning import compiling, estimate, fitting, programs
 from rlvr_limit.planning.compiling import Compiled
@@ -60,7 +60,7 @@ class Plan:
     device_parameter_bytes: int
     slots: int
     cache_bytes: int
-    sizes: Shapes
+    sizes: EngineShapes
     slot_pages: int
     held_mean: int
     held_longest: int

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
 from kernels.decode_attention import Plan
-from kernels.draw import Rules
 from rlvr_limit.distributed.mesh import (
     AXES,
     REPLICA_AXIS,
@@ -21,11 +20,10 @@ from rlvr_limit.distributed.mesh import (
     row_devices,
     sharding,
 )
-from rlvr_limit.engine import plans, programs
+from rlvr_limit.engine import inputs, programs
+from rlvr_limit.engine.cache import Pool
 from rlvr_limit.engine.engine import MOVED_PAGES
-from rlvr_limit.engine.requests import STOP_TOKENS
-from rlvr_limit.engine.scheduler import Scheduler
-from rlvr_limit.engine.shapes import Shapes
+from rlvr_limit.engine.shapes import EngineShapes
 from rlvr_limit.models import decoder as decoder_model
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params, parameter_count
@@ -127,7 +125,7 @@ def itemsize(config: ModelConfig) -> int:
     return jnp.dtype(config.dtype).itemsize
 
 
-def decoder(config: ModelConfig, sizes: Shapes) -> Decoder:
+def decoder(config: ModelConfig, sizes: EngineShapes) -> Decoder:
     """What a token costs in this model, with such a cache; of an untied embedding a token reads one row and multiplies
     nothing."""
     looked_up = 0 if config.tied_embedding else config.vocab_size * config.width
@@ -140,47 +138,46 @@ def decoder(config: ModelConfig, sizes: Shapes) -> Decoder:
     )
 
 
-def pool(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh) -> programs.Pool:
+def pool(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh) -> Pool:
     """All pages of the engine's cache, where they lie."""
-    lie = _layout(config, sizes, mesh, sizes.buckets[-1])
-    return jax.tree.map(lambda x: _on(lie, x, programs.KEYS), sizes.abstract_pool(config))
+    lie = _spec(config, sizes, mesh, sizes.buckets[-1])
+    return jax.tree.map(lambda x: _on(lie, x, programs.CACHE_AXES), sizes.abstract_pool(config))
 
 
 def prefill(
-    config: ModelConfig, engine: EngineConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, places: int
+    config: ModelConfig, engine: EngineConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh, places: int
 ) -> Program:
     """The engine's prefill of one batch of prompts that are padded to so many places."""
-    lie = _layout(config, sizes, mesh, sizes.buckets[-1])
+    lie = _spec(config, sizes, mesh, sizes.buckets[-1])
     tokens = jax.ShapeDtypeStruct((engine.prefill_rows, places), jnp.int32)
-    filed = jax.ShapeDtypeStruct((sizes.shards, engine.prefill_rows, places // sizes.page), jnp.int32)
+    filed = jax.ShapeDtypeStruct((sizes.shards, engine.prefill_rows, places // sizes.page_size), jnp.int32)
     args = abstract_params(config, mesh), lie, pool(config, sizes, mesh), tokens, _on(lie, filed, ("rows",))
     name = f"prefill of {engine.prefill_rows} x {places:,} tokens"
     return Program(name, lambda: programs.prefill.trace(*args), mesh.shape)
 
 
-def decode_window(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> Program:
+def decode_window(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh, rows: int) -> Program:
     """The engine's window of decode steps over so many rows of all shards."""
     args = _window(config, sizes, mesh, rows)
     name = f"decode_window of {rows} rows"
-    return Program(name, lambda: programs.decode_window.trace(*args), mesh.shape, token_loop=sizes.window)
+    return Program(name, lambda: programs.decode_window.trace(*args), mesh.shape, token_loop=sizes.steps_per_call)
 
 
-def verify_window(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> Program:
+def verify_window(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh, rows: int) -> Program:
     """The engine's pass over a whole window of guesses in so many rows of all shards."""
     args = _window(config, sizes, mesh, rows)
     return Program(f"verify_window of {rows} rows", lambda: programs.verify_window.trace(*args), mesh.shape)
 
 
-def _window(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> tuple:
-    lie = _layout(config, sizes, mesh, rows)
-    sent = abstract_rows(rows, sizes.window), abstract_plan(sizes, rows)
-    sent = jax.tree.map(lambda x: _on(lie, x, ("rows",)), sent)
+def _window(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh, rows: int) -> tuple:
+    lie = _spec(config, sizes, mesh, rows)
+    sent = jax.tree.map(lambda x: _on(lie, x, ("rows",)), abstract_inputs(sizes, rows))
     return abstract_params(config, mesh), lie, pool(config, sizes, mesh), *sent
 
 
-def moved_pages(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh) -> tuple[Program, Program]:
+def moved_pages(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh) -> tuple[Program, Program]:
     """What takes pages of a sample to the host, and what puts them back."""
-    lie = _layout(config, sizes, mesh, sizes.buckets[-1])
+    lie = _spec(config, sizes, mesh, sizes.buckets[-1])
     filed = pool(config, sizes, mesh)
     at = jax.ShapeDtypeStruct((sizes.shards, MOVED_PAGES), jnp.int32)
     saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct((at.size, *x.shape[1:]), x.dtype), filed)
@@ -190,37 +187,19 @@ def moved_pages(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh) -
     )
 
 
-def abstract_rows(rows: int, window: int) -> programs.Rows:
-    """What the engine tells a window of its rows: shapes and dtypes."""
-    i32, f32 = jax.ShapeDtypeStruct((rows,), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.float32)
-    return programs.Rows(
-        live_B=jax.ShapeDtypeStruct((rows,), bool),
-        token_BW=jax.ShapeDtypeStruct((rows, window), jnp.int32),
-        known_B=i32,
-        length_B=i32,
-        generated_B=i32,
-        limit_B=i32,
-        page_B=i32,
-        offset_B=i32,
-        key_B2=jax.ShapeDtypeStruct((rows, 2), jnp.uint32),
-        index_B=i32,
-        stops_BE=jax.ShapeDtypeStruct((rows, STOP_TOKENS), jnp.int32),
-        rules=Rules(f32, f32, i32, f32),
-    )
+def abstract_inputs(sizes: EngineShapes, rows: int) -> tuple[programs.WindowInputs, Plan]:
+    """What the engine sends a window: shapes and dtypes, those of one in which nobody sits."""
+    sent = inputs.window_inputs([None] * rows, [[]] * rows, sizes)
+    plan = inputs.attention_plan([[]] * sizes.shards, sizes.page_size, sizes.plan(rows), sizes.min_shared_prefix)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (sent, plan))
 
 
-def abstract_plan(sizes: Shapes, rows: int) -> Plan:
-    """What the engine tells a window of pages: shapes and dtypes, those of a plan in which nobody sits."""
-    empty = plans.plan_of([()] * sizes.shards, Scheduler(sizes.scheduler, ()), sizes.plan(rows), lambda _: False)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), empty)
+def _spec(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh, rows: int) -> programs.ProgramSpec:
+    return programs.ProgramSpec(mesh, config, sizes.steps_per_call, sizes.plan(rows).tile, sizes.cache_dtype)
 
 
-def _layout(config: ModelConfig, sizes: Shapes, mesh: Mesh | AbstractMesh, rows: int) -> programs.Layout:
-    return programs.Layout(mesh, config, sizes.window, sizes.plan(rows).tile, sizes.cache_dtype)
-
-
-def _on(lie: programs.Layout, x: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lie.place(x.shape, *axes))
+def _on(lie: programs.ProgramSpec, x: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lie.sharding(x.shape, *axes))
 
 
 def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, prompt: int, answer: int) -> Program:

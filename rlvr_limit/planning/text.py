@@ -44,7 +44,7 @@ def _replicas(plan: Plan) -> str:
 def _memory(plan: Plan) -> list[str]:
     e, s, longest = plan.engine, plan.sizes, plan.workload.max_tokens
     bits = f", in {e.cache_dtype}" if e.cache_dtype else ""
-    tokens = f"{s.pages:,} pages of {s.page} tokens: {s.pages * s.page:,}{bits}" if plan.slots else ""
+    tokens = f"{s.pages:,} pages of {s.page_size} tokens: {s.pages * s.page_size:,}{bits}" if plan.slots else ""
     lines = [
         "each device holds",
         f"  parameters   {_gb(plan.device_parameter_bytes):>10}",
@@ -74,10 +74,10 @@ def _pages(plan: Plan) -> list[str]:
     whose = f"each of {s.shards} shards has pages of its own" if s.shards > 1 else "one shard has all pages"
     room = "engine.cache_tokens says how many" if e.cache_tokens else f"with room for {e.prefix_rows} prompts beside it"
     return [
-        f"a slot takes {plan.slot_pages * s.page:,} tokens at its limit; {whose}, {room}",
+        f"a slot takes {plan.slot_pages * s.page_size:,} tokens at its limit; {whose}, {room}",
         f"the pages hold {plan.held_mean:,} samples of {workload.mean_tokens:,} tokens or {plan.held_longest:,} of "
         f"{workload.max_tokens:,}, and their prompts of {workload.prompt_tokens}",
-        f"rows compiled: {', '.join(map(str, s.buckets))}; prompts padded to {_list(s.prefills)} tokens",
+        f"rows compiled: {', '.join(map(str, s.buckets))}; prompts padded to {_list(s.prefill_lengths)} tokens",
     ]
 
 

@@ -277,7 +277,7 @@ def _segments(
     if recipe.kl or recipe.lora_rank:
         beside += abstract.device_bytes(abstract.abstract_params(model, mesh))
     drawing = (
-        abstract.prefill(model, larger, sizes, mesh, sizes.prefills[-1]),
+        abstract.prefill(model, larger, sizes, mesh, sizes.prefill_lengths[-1]),
         abstract.decode_window(model, sizes, mesh, sizes.buckets[-1]),
     )
     kind = f"segments of {recipe.segment:,} tokens"

@@ -43,7 +43,7 @@ def draw(study: Study, arm: str, recipe: Supervised, teacher: Params, pool: Grad
         return study.sampling_params(setup, problem)
 
     def drawn(work: Iterable[tuple[Problem, Iterable[int]]]) -> Iterator[Graded]:
-        found = rollout(engine, work, sampling, s.seed, stream, decode, task.grade if pool is None else None)
+        found = rollout(engine.generate, work, sampling, s.seed, stream, decode, task.grade if pool is None else None)
         return graded_beside(found, asked, pool) if pool else found
 
     found: dict[str, dict[str, int]] = {}

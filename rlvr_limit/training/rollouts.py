@@ -159,7 +159,7 @@ def _groups(source: Source, problems: list[Problem], answers: int, stream: str, 
     by_id = {problem.id: problem for problem in problems}
 
     def draw(asked: Iterable[tuple[Problem, Iterable[int]]]) -> Iterator[Graded]:
-        drawn = rollout(source.engine, asked, sampling, seed, stream, decode, grade)
+        drawn = rollout(source.engine.generate, asked, sampling, seed, stream, decode, grade)
         return graded_beside(drawn, by_id, source.pool) if judged and source.pool else drawn
 
     drawn = drawn_by_all(study.hosts, stream, problems, answers, draw)

@@ -32,10 +32,11 @@ import numpy as np
 from kernels import selfcheck
 from kernels.decode_attention import decode_attention, hopper, tiling
 from rlvr_limit import rl
-from rlvr_limit.engine import plans
-from rlvr_limit.engine.engine import Engine, Moment
-from rlvr_limit.engine.requests import Request, prompt_key
-from rlvr_limit.engine.scheduler import Job, Scheduler, Shapes
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.inputs import attention_plan, in_row_order
+from rlvr_limit.engine.requests import EngineStats, Request, prompt_key
+from rlvr_limit.engine.scheduler import CacheShape, Scheduler, SequenceGroup
+from rlvr_limit.engine.shapes import plan_sizes
 from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_count
 from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.settings import EngineConfig, OptimizerConfig
@@ -75,9 +76,9 @@ def products_rate(c: ModelConfig, rows: int, params: Params) -> float:
     return matmul_rate(c, rows, params) * multiplied(c) / parameter_count(c)
 
 
-def floor_seconds(c: ModelConfig, rows: int, moment: Moment, rate: float, bandwidth: float) -> float:
+def floor_seconds(c: ModelConfig, rows: int, stats: EngineStats, rate: float, bandwidth: float) -> float:
     """The least time of one step in the middle of a window that began so."""
-    attended, kept = (x + rows * WINDOW / 2 for x in (moment.attended, moment.tokens))
+    attended, kept = (x + rows * WINDOW / 2 for x in (stats.attended, stats.tokens))
     flops = 2 * multiplied(c) * rows + 4 * c.layers * c.heads * c.head_width * attended
     moved = 2 * (multiplied(c) + 2 * c.layers * c.kv_heads * c.head_width * kept)
     return flops / rate + moved / bandwidth
@@ -104,8 +105,8 @@ def sampled(part: str, a: argparse.Namespace, prompts: int, samples: int, long: 
     engine, seen = Engine(params, c, config, new), []
     start = time.perf_counter()
 
-    def watch(moment: Moment) -> None:
-        seen.append((time.perf_counter(), moment))
+    def watch(stats: EngineStats) -> None:
+        seen.append((time.perf_counter(), stats))
         if a.profile and len(seen) == a.profile:
             jax.profiler.start_trace(folder)
         if a.profile and len(seen) == a.profile + 3:
@@ -125,9 +126,9 @@ def sampled(part: str, a: argparse.Namespace, prompts: int, samples: int, long: 
     rate, bandwidth = products_rate(c, slots, params), copy_bandwidth(2**26 if a.small else 2**32)
     # The first two windows wait for the programs and for the pipeline of windows to fill.
     steps = [
-        (moment.attended / moment.live, (then - now) / WINDOW, floor_seconds(c, moment.live, moment, rate, bandwidth))
-        for (now, moment), (then, _) in zip(seen[2:], seen[3:], strict=False)
-        if moment.live == slots
+        (stats.attended / stats.running, (then - now) / WINDOW, floor_seconds(c, stats.running, stats, rate, bandwidth))
+        for (now, stats), (then, _) in zip(seen[2:], seen[3:], strict=False)
+        if stats.running == slots
     ]
     took, floor = sum(s for _, s, _ in steps), sum(f for *_, f in steps)
     say(
@@ -149,14 +150,14 @@ def attended(a: argparse.Namespace, prompts: int, prompt: int, own: int) -> None
     c, rows, page = (TINY, 8, 128) if a.small else (SEVEN, 256, 128)
     each = -(-prompt // page) * prompts
     pages, shapes = each + rows * -(-own // page), tiling(jax.default_backend())
-    jobs = [Job(i, prompt, own + WINDOW, range(rows // prompts)) for i in range(prompts)]
-    scheduler = Scheduler(Shapes(1, rows, pages + rows + 1, page, WINDOW), jobs)
-    scheduler.next_round()
-    while scheduler.seats[0][0].filed < own:
-        scheduler.window_done(scheduler.seats[0])
-        scheduler.next_round()
-    sizes = plans.sizes_of(rows, pages + rows + 1, -(-prompt // page), 1, shapes)
-    lists = plans.plan_of([plans.seated(scheduler.seats[0])], scheduler, sizes, lambda _: True)
+    groups = [SequenceGroup(i, prompt, own + WINDOW, range(rows // prompts)) for i in range(prompts)]
+    scheduler = Scheduler(CacheShape(1, rows, pages + rows + 1, page, WINDOW), groups)
+    scheduler.schedule()
+    while scheduler.running[0][0].cached_tokens < own:
+        scheduler.mark_cached(scheduler.running[0])
+        scheduler.schedule()
+    sizes = plan_sizes(rows, pages + rows + 1, -(-prompt // page), 1, shapes)
+    lists = attention_plan([in_row_order(scheduler.running[0])], page, sizes, 0)
     lists = jax.tree.map(jnp.asarray, lists._replace(items=lists.items[0], visits=lists.visits[0]))
     k, h = c.kv_heads, c.head_width
     keys = iter(jax.random.split(jax.random.key(0), 3))

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlvr_limit.engine.engine import Engine, Moment
-from rlvr_limit.engine.requests import Request, prompt_key
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.requests import EngineStats, Request, prompt_key
 from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_count
 from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import SamplingParams
@@ -146,14 +146,14 @@ def matmul_rate(c: ModelConfig, rows: int, params: Params) -> float:
     return 2 * parameter_count(c) * rows / seconds(lambda: chain(x, params))
 
 
-def floor_seconds(w: Workload, moments: list[Moment], rate: float, bandwidth: float, of_token: int) -> float:
+def floor_seconds(w: Workload, stats: list[EngineStats], rate: float, bandwidth: float, of_token: int) -> float:
     """The least time for what the engine did: every window's steps with the tokens live in it, of_token bytes each."""
     c, item = w.model, jnp.dtype(w.model.dtype).itemsize
     weights, total = parameter_count(c), 0.0
-    for m in moments:
-        context = m.attended + m.live * w.window / 2
-        flops = 2 * weights * m.live + 4 * c.layers * c.heads * c.head_width * context
-        kept = m.tokens + m.live * w.window / 2
+    for m in stats:
+        context = m.attended + m.running * w.window / 2
+        flops = 2 * weights * m.running + 4 * c.layers * c.heads * c.head_width * context
+        kept = m.tokens + m.running * w.window / 2
         moved = item * weights + of_token * kept
         total += w.window * (flops / rate + moved / bandwidth)
     return total
@@ -169,14 +169,14 @@ def engine_for(w: Workload, params: Params) -> Engine:
     return Engine(params, w.model, config, w.new)
 
 
-def one_turn(engine: Engine, w: Workload, turn: int) -> tuple[float, float, list[Moment]]:
+def one_turn(engine: Engine, w: Workload, turn: int) -> tuple[float, float, list[EngineStats]]:
     """Seconds of a turn, those of all cores together, and what was seen before each of its windows."""
-    moments: list[Moment] = []
+    stats: list[EngineStats] = []
     start, start_cores = time.perf_counter(), time.process_time()
-    drawn = sum(len(sample.tokens) for sample in engine.generate(requests(w, turn), moments.append))
+    drawn = sum(len(sample.tokens) for sample in engine.generate(requests(w, turn), stats.append))
     took, cores = time.perf_counter() - start, time.process_time() - start_cores
     assert drawn == lengths(w).sum()
-    return took, cores, moments
+    return took, cores, stats
 
 
 def with_and_without_guesses(name: str, repeats: int, params: Params) -> dict:
@@ -185,7 +185,7 @@ def with_and_without_guesses(name: str, repeats: int, params: Params) -> dict:
     engines = {"without": engine_for(replace(w, draft=0), params), "with": engine_for(w, params)}
     found: dict[str, list[float]] = {kind: [] for kind in engines}
     busy: dict[str, list[float]] = {kind: [] for kind in engines}
-    seen: dict[str, list[Moment]] = {}
+    seen: dict[str, list[EngineStats]] = {}
     for turn in range(repeats + 1):
         for kind, engine in engines.items():
             took, cores, seen[kind] = one_turn(engine, w, turn)
@@ -203,10 +203,10 @@ def with_and_without_guesses(name: str, repeats: int, params: Params) -> dict:
         "times_as_fast": round(middle["without"] / middle["with"], 2),
         "times_less_of_all_cores": round(cores["without"] / cores["with"], 2),
         "seconds": {kind: [round(x, 2) for x in turns[1:]] for kind, turns in found.items()},
-        "guessed": last.guessed,
+        "guessed": last.proposed,
         "accepted": last.accepted,
-        "acceptance": round(last.accepted / max(1, last.guessed), 3),
-        "windows": {kind: len(moments) for kind, moments in seen.items()},
+        "acceptance": round(last.accepted / max(1, last.proposed), 3),
+        "windows": {kind: len(stats) for kind, stats in seen.items()},
         "device": jax.devices()[0].device_kind,
     }
 
@@ -218,14 +218,14 @@ def run(name: str, repeats: int, params: Params | None = None) -> dict:
     if w.draft:
         return with_and_without_guesses(name, repeats, params)
     engine = engine_for(w, params)
-    expected, found, moments = int(lengths(w).sum()), [], []
+    expected, found, stats = int(lengths(w).sum()), [], []
     for turn in range(repeats + 1):
-        took, _, moments = one_turn(engine, w, turn)
+        took, _, stats = one_turn(engine, w, turn)
         found.append(took)
     middle = statistics.median(found[1:])
     rate, bandwidth = matmul_rate(w.model, w.slots, params), read_bandwidth()
     of_token = engine.shapes.token_bytes(w.model)
-    floor = floor_seconds(w, moments, rate, bandwidth, of_token)
+    floor = floor_seconds(w, stats, rate, bandwidth, of_token)
     return {
         "workload": name,
         "tokens": expected,
@@ -233,9 +233,9 @@ def run(name: str, repeats: int, params: Params | None = None) -> dict:
         "seconds": [round(x, 2) for x in found[1:]],
         "first_call_s": round(found[0], 2),
         "ms_per_sample": round(1e3 * middle / (w.prompts * w.samples), 2),
-        "prefills": moments[-1].prefills,
+        "prefills": stats[-1].prefills,
         "cache_bytes_a_token": of_token,
-        "busy_rows": round(expected / (w.window * sum(m.rows for m in moments)), 3),
+        "busy_rows": round(expected / (w.window * sum(m.rows for m in stats)), 3),
         "matmul_gflops": round(rate / 1e9, 1),
         "read_gb_s": round(bandwidth / 1e9, 1),
         "share_of_floor": round(floor / middle, 3),

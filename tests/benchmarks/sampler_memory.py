@@ -16,10 +16,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rlvr_limit.engine.engine import Engine, Moment
-from rlvr_limit.engine.requests import Request, prompt_key
-from rlvr_limit.engine.scheduler import Job, Scheduler, Shapes
-from rlvr_limit.engine.shapes import AHEAD
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.requests import EngineStats, Request, prompt_key
+from rlvr_limit.engine.scheduler import CacheShape, Scheduler, SequenceGroup
+from rlvr_limit.engine.shapes import LOOKAHEAD
 from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import SamplingParams
@@ -45,12 +45,12 @@ class Workload:
 
 class Held(NamedTuple):
     """At the start of a window: live samples, pages held, tokens whose keys and values are in use (a prompt's once),
-    and samples set back so far."""
+    and samples preempted so far."""
 
     live: int
     pages: int
     tokens: int
-    set_back: int
+    preempted: int
 
 
 def lengths(w: Workload) -> np.ndarray:
@@ -68,20 +68,21 @@ def lengths(w: Workload) -> np.ndarray:
 def schedule(w: Workload) -> Iterator[Held]:
     """What the scheduler holds at each window, were each sample to end at its length."""
     own = lengths(w)
-    jobs = (Job(p, w.long - 1, w.cap, range(w.samples)) for p in range(w.prompts))
-    scheduler = Scheduler(Shapes(1, w.slots, w.cache // w.page, w.page, w.window, AHEAD), jobs)
-    set_back = 0
+    groups = (SequenceGroup(p, w.long - 1, w.cap, range(w.samples)) for p in range(w.prompts))
+    scheduler = Scheduler(CacheShape(1, w.slots, w.cache // w.page, w.page, w.window, LOOKAHEAD), groups)
+    preempted = 0
     while True:
-        set_back += len(scheduler.next_round().set_back)
-        seats = list(scheduler.seats[0])
-        if not seats:
+        preempted += len(scheduler.schedule().preempted)
+        running = list(scheduler.running[0])
+        if not running:
             return
-        shared = (w.long - 1) * len({seat.request for seat in seats})
-        yield Held(len(seats), scheduler.held, shared + sum(seat.filed for seat in seats), set_back)
-        scheduler.window_done(seats)
-        for seat in seats:
-            if seat.filed >= own[seat.request, seat.index]:
-                scheduler.release(seat)
+        shared = (w.long - 1) * len({seq.group for seq in running})
+        tokens = shared + sum(seq.cached_tokens for seq in running)
+        yield Held(len(running), scheduler.pages_in_use, tokens, preempted)
+        scheduler.mark_cached(running)
+        for seq in running:
+            if seq.cached_tokens >= own[seq.group.number, seq.index]:
+                scheduler.release(seq)
 
 
 def drawn(w: Workload) -> list[Held]:
@@ -103,10 +104,10 @@ def drawn(w: Workload) -> list[Held]:
         max_prompt_len=w.long, prefill_rows=w.prompts,
     )  # fmt: skip
     engine = Engine(init_params(ONE_LAYER, jax.random.key(0)), ONE_LAYER, config, w.cap)
-    moments: list[Moment] = []
-    found = {(s.problem_id, s.index): len(s.tokens) for s in engine.generate(requests, moments.append)}
+    stats: list[EngineStats] = []
+    found = {(s.problem_id, s.index): len(s.tokens) for s in engine.generate(requests, stats.append)}
     assert found == {(str(p), i): own[p, i] for p in range(w.prompts) for i in range(w.samples)}
-    return [Held(m.live, m.pages, m.tokens, m.set_back) for m in moments]
+    return [Held(m.running, m.pages, m.tokens, m.preempted) for m in stats]
 
 
 def excess(w: Workload, held: Held) -> int:
@@ -142,8 +143,8 @@ def line(w: Workload, also_engine: bool) -> dict:
         "allowed_beyond_live": allowed,
         "pages_over_live": share(found),
         "pages_over_live_all_slots_taken": share(full),
-        "set_back": found[-1].set_back,
-        "smallest_pool": {"windows": len(tight), "set_back": tight[-1].set_back},
+        "preempted": found[-1].preempted,
+        "smallest_pool": {"windows": len(tight), "preempted": tight[-1].preempted},
     }
     if also_engine:
         assert drawn(w) == found, "the engine held other pages than the scheduler alone"

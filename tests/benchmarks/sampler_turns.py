@@ -18,7 +18,7 @@ from functools import partial
 
 import jax
 
-from rlvr_limit.engine.engine import Moment
+from rlvr_limit.engine.requests import EngineStats
 from tests.benchmarks.lock_step import lock_step
 from tests.benchmarks.sampler import HALF, WORKLOADS, Workload, engine_for, lengths, one_turn, params_of, requests
 
@@ -39,7 +39,7 @@ GUARDED = {
 """Six workloads of the benchmark, where the whole one takes minutes a smaller one."""
 
 
-def ours(w: Workload, params: dict, seen: list[Moment]) -> Turn:
+def ours(w: Workload, params: dict, seen: list[EngineStats]) -> Turn:
     """Turns of an engine; seen holds what there was before each window of the last one."""
     engine = engine_for(w, params)
 
@@ -103,7 +103,7 @@ def samples_of(workload: str, counts: tuple[int, ...], repeats: int) -> dict:
     """Milliseconds a sample for several numbers of samples, and how many prompts were prefilled."""
     ws = {n: WORKLOADS[f"{workload}-{n}"] for n in counts}
     params = params_of(ws[counts[0]])
-    seen: dict[int, list[Moment]] = {n: [] for n in counts}
+    seen: dict[int, list[EngineStats]] = {n: [] for n in counts}
     found = by_turns({str(n): ours(w, params, seen[n]) for n, w in ws.items()}, repeats)
     ms = {
         name: [round(1e3 * statistics.median(found[str(n)][name]) / (w.prompts * w.samples), 2) for n, w in ws.items()]
@@ -132,7 +132,7 @@ def guard(repeats: int) -> dict:
             "with": ours(replace(w, draft=w.slots * w.window), params, seen),
         }
         found[name] = by_turns(kinds, repeats)
-        guessed[name] = seen[-1].guessed
+        guessed[name] = seen[-1].proposed
     ratios = {name: _ratios(turns["with"], turns["without"]) for name, turns in found.items()}
     return {
         "comparison": "guard",

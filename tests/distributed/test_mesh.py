@@ -156,12 +156,12 @@ def test_pages_are_cut_by_rows_and_heads(wide: object) -> None:
     engine = Engine(
         placed(wide, WIDE, (2, 2, 2)), WIDE, EngineConfig(max_num_seqs=16, page_size=16, max_prompt_len=4), 8
     )
-    shapes, layout = engine.shapes, engine.layout(16)
-    assert (shapes.shards, shapes.slots, layout.tile) == (4, 4, 4)
+    shapes, spec = engine.shapes, engine.program_spec(16)
+    assert (shapes.shards, shapes.max_num_seqs, spec.tile) == (4, 4, 4)
     k, v = (x.shape for x in shapes.abstract_pool(WIDE)[0])
-    assert layout.place(k, *programs.KEYS).shard_shape(k) == (shapes.pages, 4, 8, 16)
-    assert layout.place(v, *programs.KEYS).shard_shape(v) == (shapes.pages, 4, 16, 8)
-    assert layout.place((16,), "rows").shard_shape((16,)) == (4,)
+    assert spec.sharding(k, *programs.CACHE_AXES).shard_shape(k) == (shapes.pages, 4, 8, 16)
+    assert spec.sharding(v, *programs.CACHE_AXES).shard_shape(v) == (shapes.pages, 4, 16, 8)
+    assert spec.sharding((16,), "rows").shard_shape((16,)) == (4,)
 
 
 LONGEST = 12

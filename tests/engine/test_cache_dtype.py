@@ -133,8 +133,8 @@ def test_order_slots_buckets_and_where_pages_lie_change_no_bit(params, ample, dr
 
 
 def test_samples_that_are_set_back_and_those_that_a_restart_lacked_are_the_same_to_the_bit(params, ample, drawn):
-    found, moments = draw(Engine(params, MODEL, replace(INT8, cache_tokens=96), LONGEST), requests())
-    assert found == drawn and moments[-1].set_back > 0
+    found, stats = draw(Engine(params, MODEL, replace(INT8, cache_tokens=96), LONGEST), requests())
+    assert found == drawn and stats[-1].preempted > 0
     rng = np.random.default_rng(2)
     lacking = [replace(r, indices=tuple(i for i in r.indices if rng.random() < 0.5)) for r in requests()]
     found, _ = draw(ample, lacking)
@@ -147,8 +147,8 @@ def test_guesses_change_a_sample_by_rounding_only(params: Params, drawn: Drawn):
     config = replace(INT8, max_num_seqs=4, speculative_tokens=4 * INT8.steps_per_call, cache_tokens=160)
     engine = Engine(params, MODEL, config, LONGEST)
     engine._pace.pays = lambda rows, live, guessed, left: guessed > 0
-    found, moments = draw(engine, requests())
-    assert moments[-1].guessed > moments[-1].accepted > 0
+    found, stats = draw(engine, requests())
+    assert stats[-1].proposed > stats[-1].accepted > 0
     answers = [key for key in drawn if drawn[key].tokens]
     same = [key for key in answers if found[key].tokens == drawn[key].tokens]
     assert len(same) > 0.9 * len(answers)
@@ -162,8 +162,8 @@ def test_on_two_shards_and_cut_heads_samples_set_back_are_the_same_to_the_bit(pa
     mesh = make_mesh(MeshConfig(data=2, tensor=2))
     spread = jax.device_put(params, parameter_shardings(parameter_specs(MODEL), mesh))
     plenty, _ = draw(Engine(spread, MODEL, INT8, LONGEST), requests())
-    found, moments = draw(Engine(spread, MODEL, replace(INT8, cache_tokens=224), LONGEST), requests())
-    assert found == plenty and moments[-1].set_back > 0
+    found, stats = draw(Engine(spread, MODEL, replace(INT8, cache_tokens=224), LONGEST), requests())
+    assert found == plenty and stats[-1].preempted > 0
 
 
 def test_a_plan_holds_about_twice_the_tokens_in_the_same_bytes():
@@ -186,7 +186,7 @@ def test_programs_are_planned_with_the_arrays_that_the_engine_sends(name, ample:
     assert sizes == ample.shapes
     planned = {
         "decode_window": lambda: programs.decode_window(MODEL, sizes, mesh, 16),
-        "prefill": lambda: programs.prefill(MODEL, INT8, sizes, mesh, sizes.prefills[-1]),
+        "prefill": lambda: programs.prefill(MODEL, INT8, sizes, mesh, sizes.prefill_lengths[-1]),
         "read_pages": lambda: programs.moved_pages(MODEL, sizes, mesh)[0],
         "write_pages": lambda: programs.moved_pages(MODEL, sizes, mesh)[1],
     }[name]()

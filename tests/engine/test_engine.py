@@ -17,7 +17,7 @@ from rlvr_limit.engine import programs, shapes
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.engine.rollout import Graded, missing, rollout
-from rlvr_limit.engine.shapes import AHEAD
+from rlvr_limit.engine.shapes import LOOKAHEAD
 from rlvr_limit.models import decoder, log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.settings import EngineConfig
@@ -240,7 +240,7 @@ def test_an_endless_stream_of_problems_is_read_only_as_slots_free_up(engine: Eng
     finished = list(islice(engine.generate(problems()), 300))
     assert len({(s.problem_id, s.index) for s in finished}) == 300
     # 1.5 samples a problem: what is finished, a window handed out while the next is drawn, and what is alive in that.
-    assert len(read) < (300 + 2 * CONFIG.max_num_seqs) / 1.5 + AHEAD + 4
+    assert len(read) < (300 + 2 * CONFIG.max_num_seqs) / 1.5 + LOOKAHEAD + 4
 
 
 def test_nothing_asked_is_nothing_drawn(engine: Engine):
@@ -251,15 +251,18 @@ def test_nothing_asked_is_nothing_drawn(engine: Engine):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"prompt_ids": (1,) * 9}, "the prompt has 9 tokens, the engine holds 1 to 8"),
+        ({"prompt_ids": (1,) * 9}, "the prompt has 9 tokens, the engine takes 1 to 8"),
         ({"prompt_ids": ()}, "the prompt has 0 tokens"),
-        ({"prompt_ids": (1, 20)}, "prompt token 20 is not in the model's vocabulary, 0 to 19"),
-        ({"prompt_ids": (1, -1)}, "prompt token -1 is not in the model's vocabulary, 0 to 19"),
-        ({"sampling": replace(FREE, max_tokens=25)}, "max_tokens 25 is not in 1 to 24"),
-        ({"sampling": replace(FREE, max_tokens=0)}, "max_tokens 0 is not in 1 to 24"),
-        ({"limits": {2: 25}}, "sample 2 is limited to 25 tokens, not to 1 to 24"),
-        ({"limits": {1: 0}}, "sample 1 is limited to 0 tokens, not to 1 to 24"),
-        ({"sampling": replace(FREE, stop_tokens=(1, 2, 3, 4, 5))}, "more than 4 stop tokens"),
+        ({"prompt_ids": (1, 20)}, "prompt token: 20 is not in the model's vocabulary, 0 to 19"),
+        ({"prompt_ids": (1, -1)}, "prompt token: -1 is not in the model's vocabulary, 0 to 19"),
+        ({"sampling": replace(FREE, max_tokens=25)}, "max_tokens: 25 is not in [1, 24]"),
+        ({"sampling": replace(FREE, max_tokens=0)}, "max_tokens: 0 is not in [1, 24]"),
+        ({"limits": {2: 25}}, "the limit of sample 2: 25 is not in [1, 24]"),
+        ({"limits": {1: 0}}, "the limit of sample 1: 0 is not in [1, 24]"),
+        (
+            {"sampling": replace(FREE, stop_tokens=(1, 2, 3, 4, 5))},
+            "stop_tokens: (1, 2, 3, 4, 5) is not 4 tokens or fewer",
+        ),
         ({"sampling": replace(FREE, temperature=-0.5)}, "temperature: -0.5 is not at least 0"),
         ({"sampling": replace(FREE, temperature=float("nan"))}, "temperature: nan is not at least 0"),
         ({"sampling": replace(FREE, top_p=0.0)}, "top_p: 0.0 is not in (0, 1]"),
@@ -306,7 +309,7 @@ def echo(problem: Problem, text: str) -> Verdict:
 
 def roll(engine: Engine, wanted: Iterable[tuple[Problem, Iterable[int]]], stream: str = "eval/base") -> list[Graded]:
     sampling = SamplingParams(1.0, 1.0, 7, (0, 1))
-    return list(rollout(engine, wanted, lambda problem: sampling, 5, stream, spell, echo))
+    return list(rollout(engine.generate, wanted, lambda problem: sampling, 5, stream, spell, echo))
 
 
 def keyed(graded: Iterable[Graded]) -> dict[tuple[str, int], Graded]:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rlvr_limit.distributed.mesh import make_mesh, parameter_shardings
-from rlvr_limit.engine.engine import Engine, Moment
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.requests import EngineStats
 from rlvr_limit.engine.scheduler import Scheduler
 from rlvr_limit.models.decoder import Params, parameter_specs
 from rlvr_limit.settings import MeshConfig
@@ -55,9 +56,9 @@ CHANGES = [
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_samples_are_those_of_whole_causal_passes_within_rounding(params, references, change: dict):
-    drawn, moments = draw(Engine(params, MODEL, replace(CONFIG, **change), LONGEST), asked())
+    drawn, stats = draw(Engine(params, MODEL, replace(CONFIG, **change), LONGEST), asked())
     hold_within_rounding(drawn, references)
-    assert {m.rows for m in moments} == ({1, 4, 16} if "buckets" in change else {16})
+    assert {m.rows for m in stats} == ({1, 4, 16} if "buckets" in change else {16})
 
 
 def test_the_reference_draws_what_its_distribution_says():
@@ -95,11 +96,11 @@ def test_where_pages_lie_changes_no_bit(ample: Engine, drawn: Drawn, monkeypatch
 @pytest.mark.parametrize("tokens", [96, 160, 320])
 def test_a_pool_too_small_for_all_slots_gives_the_same_samples_to_the_bit(params, drawn: Drawn, tokens: int):
     tight = Engine(params, MODEL, replace(CONFIG, cache_tokens=tokens), LONGEST)
-    found, moments = draw(tight, asked())
+    found, stats = draw(tight, asked())
     assert found == drawn
-    assert max(m.pages for m in moments) <= tokens // CONFIG.page_size - 1
-    print(f"{tokens} tokens: {moments[-1].set_back} set back, {moments[-1].prefills} prefills, {len(moments)} windows")
-    assert moments[-1].set_back > 0
+    assert max(m.pages for m in stats) <= tokens // CONFIG.page_size - 1
+    print(f"{tokens} tokens: {stats[-1].preempted} preempted, {stats[-1].prefills} prefills, {len(stats)} windows")
+    assert stats[-1].preempted > 0
 
 
 def test_any_missing_samples_are_drawn_as_they_would_have_been(ample: Engine, drawn: Drawn):
@@ -114,14 +115,14 @@ def test_on_two_shards_a_pool_too_small_gives_the_same_samples_to_the_bit(params
     mesh = make_mesh(MeshConfig(data=2))
     spread = jax.device_put(params, parameter_shardings(parameter_specs(MODEL), mesh))
     plenty, _ = draw(Engine(spread, MODEL, CONFIG, LONGEST), asked())
-    found, moments = draw(Engine(spread, MODEL, replace(CONFIG, cache_tokens=224), LONGEST), asked())
+    found, stats = draw(Engine(spread, MODEL, replace(CONFIG, cache_tokens=224), LONGEST), asked())
     assert found == plenty
-    assert moments[-1].set_back > 0
+    assert stats[-1].preempted > 0
 
 
 def test_a_prompt_is_prefilled_once_for_all_of_its_samples(ample: Engine):
-    moments = draw(ample, [replace(r, indices=tuple(range(40))) for r in asked()[:3]])[1]
-    assert moments[-1].prefills == 3
+    stats = draw(ample, [replace(r, indices=tuple(range(40))) for r in asked()[:3]])[1]
+    assert stats[-1].prefills == 3
 
 
 def test_nothing_is_compiled_after_the_first_window():
@@ -132,23 +133,23 @@ def test_nothing_is_compiled_after_the_first_window():
     long = tuple(i % 20 for i in range(80))
     requests = [*asked()[:-1], replace(asked()[0], problem_id="long", prompt_ids=long, indices=(0,))]
     first: list[int] = []
-    moments: list[Moment] = []
+    stats: list[EngineStats] = []
 
-    def watch(moment: Moment) -> None:
-        moments.append(moment)
+    def watch(now: EngineStats) -> None:
+        stats.append(now)
         if not first:
             first.append(len(names))
 
     with compilations() as names:
         list(engine.generate(requests, watch))
-        engine.load(jax.tree.map(lambda x: np.asarray(x) * np.float32(1.1), engine._params))
-        engine.load(jax.tree.map(jnp.asarray, engine._params))
+        engine.load(jax.tree.map(lambda x: np.asarray(x) * np.float32(1.1), engine.params))
+        engine.load(jax.tree.map(jnp.asarray, engine.params))
         list(engine.generate(requests))
     counted = {name: names.count(name) for name in names}
     print(counted)
-    assert {m.rows for m in moments} == {1, 4, 16} and moments[-1].set_back > 0
+    assert {m.rows for m in stats} == {1, 4, 16} and stats[-1].preempted > 0
     assert len(names) == first[0]
-    buckets, lengths = len(engine.shapes.buckets), len(engine.shapes.prefills)
+    buckets, lengths = len(engine.shapes.buckets), len(engine.shapes.prefill_lengths)
     assert lengths == 2
     programs = {"decode_window": buckets, "prefill": lengths, "read_pages": 1, "write_pages": 1, "new_pool": 1}
     assert counted == {f"jit({name})": n for name, n in programs.items()}

@@ -15,7 +15,7 @@ def test_beyond_the_live_tokens_a_slot_holds_two_windows_and_a_page_at_most(shap
     found = line(w, also_engine=False)
     assert found["mean_tokens"] == pytest.approx(300, abs=1) and lengths(w).max() == w.cap
     assert found["pages_over_live"] < 1.35
-    assert found["set_back"] == 0 < found["smallest_pool"]["set_back"]
+    assert found["preempted"] == 0 < found["smallest_pool"]["preempted"]
 
 
 def test_the_engine_holds_at_each_window_what_the_scheduler_alone_says():
@@ -23,4 +23,4 @@ def test_the_engine_holds_at_each_window_what_the_scheduler_alone_says():
     assert drawn(SMALL) == found
     assert max(held.pages for held in found) <= SMALL.cache // SMALL.page - 1
     assert max(excess(SMALL, held) for held in found) <= SMALL.slots * (2 * SMALL.window + SMALL.page)
-    assert found[-1].set_back > 0
+    assert found[-1].preempted > 0

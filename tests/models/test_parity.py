@@ -12,8 +12,9 @@ import pytest
 
 from kernels.draw import Rules
 from rlvr_limit.distributed.mesh import make_mesh
-from rlvr_limit.engine import plans, programs
-from rlvr_limit.engine.scheduler import Job, Scheduler
+from rlvr_limit.engine import programs
+from rlvr_limit.engine.inputs import attention_plan, in_row_order
+from rlvr_limit.engine.scheduler import Scheduler, SequenceGroup
 from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models import decoder, log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params
@@ -58,42 +59,42 @@ def decoded_logits(name: str, patch: pytest.MonkeyPatch, dtype: str = "float32",
     shapes = shapes_of(
         EngineConfig(slots, window, page_size=48, max_prompt_len=longest, min_shared_prefix=64), mesh, 2 * PLACES
     )
-    layout = programs.Layout(mesh, config, window, shapes.plan(slots).tile)
+    spec = programs.ProgramSpec(mesh, config, window, shapes.plan(slots).tile)
     # A function of its own: what is traced with these tokens and this draw must not be found by another test.
     decode = jax.jit(
-        lambda params, pool, *sent: programs.decode_window.__wrapped__(params, layout, pool, *sent), donate_argnums=1
+        lambda params, pool, *sent: programs.decode_window.__wrapped__(params, spec, pool, *sent), donate_argnums=1
     )
-    scheduler = Scheduler(shapes.scheduler, [Job(i, n - 1, 2 * PLACES, (0,)) for i, n in enumerate(PROMPTS)])
-    seats, grouped, found = [], [], []
-    pool = programs.empty_pool(config, shapes.pages, shapes.page)
+    scheduler = Scheduler(shapes, [SequenceGroup(i, n - 1, 2 * PLACES, (0,)) for i, n in enumerate(PROMPTS)])
+    running, grouped, found = [], [], []
+    pool = programs.empty_pool(config, shapes.pages, shapes.page_size)
     for done in range(0, PLACES - min(PROMPTS) + 1, window):
-        todo = scheduler.next_round()
-        for i, pages in todo.prefills:
-            tokens = np.zeros((1, shapes.prefills[-1]), np.int32)
-            filed = np.zeros((1, 1, tokens.shape[1] // shapes.page), np.int32)
-            tokens[0, : PROMPTS[i]], filed[0, 0, : len(pages[0])] = row[: PROMPTS[i]], pages[0]
-            pool = programs.prefill(params, layout, pool, tokens, filed)
-        seats = plans.seated(scheduler.seats[0])
-        sent = programs.Rows(
+        for group in scheduler.schedule().prefills:
+            length, (pages,) = PROMPTS[group.number], group.prompt_pages
+            tokens = np.zeros((1, shapes.prefill_lengths[-1]), np.int32)
+            written = np.zeros((1, 1, tokens.shape[1] // shapes.page_size), np.int32)
+            tokens[0, :length], written[0, 0, : len(pages)] = row[:length], pages
+            pool = programs.prefill(params, spec, pool, tokens, written)
+        running = in_row_order(scheduler.running[0])
+        sent = programs.WindowInputs(
             live_B=np.ones(slots, bool),
             token_BW=np.array([[row_padded[n + done - 1]] * window for n in PROMPTS], np.int32),
             known_B=np.ones(slots, np.int32),
             length_B=np.array([n + done - 1 for n in PROMPTS], np.int32),
             generated_B=np.full(slots, done, np.int32),
             limit_B=np.full(slots, 2 * PLACES, np.int32),
-            page_B=np.array([seat.pages[seat.filed // shapes.page] for seat in seats], np.int32),
-            offset_B=np.array([seat.filed % shapes.page for seat in seats], np.int32),
+            page_B=np.array([seq.pages[seq.cached_tokens // shapes.page_size] for seq in running], np.int32),
+            offset_B=np.array([seq.cached_tokens % shapes.page_size for seq in running], np.int32),
             key_B2=np.zeros((slots, 2), np.uint32),
             index_B=np.arange(slots, dtype=np.int32),
             stops_BE=np.full((slots, 4), -1, np.int32),
             rules=Rules(*(np.full(slots, x, t) for x, t in ((1, "f"), (1, "f"), (0, "i"), (0, "f")))),
         )
-        plan = plans.plan_of([seats], scheduler, shapes.plan(slots), lambda i: PROMPTS[i] > 64)
+        plan = attention_plan([running], shapes.page_size, shapes.plan(slots), 64)
         grouped.append(int(plan.visits[0]))
         pool, drawn = decode(params, pool, sent, plan)
-        scheduler.window_done(seats)
+        scheduler.mark_cached(running)
         found.append(np.asarray(drawn.logp_WB))
-    assert [seat.request for seat in seats] == list(range(slots)) and min(grouped) > 0
+    assert [seq.group.number for seq in running] == list(range(slots)) and min(grouped) > 0
     logits_TBV = np.concatenate(found)
     return [logits_TBV[: PLACES - n + 1, i] for i, n in enumerate(PROMPTS)]
 
@@ -161,14 +162,14 @@ def test_every_product_of_float32_weights_and_no_other_asks_an_accelerator_for_f
     mesh = make_mesh(MeshConfig())
     shapes = EngineConfig(max_num_seqs=4, steps_per_call=2, page_size=4, max_prompt_len=4, prefill_rows=2)
     sizes = shapes_of(shapes, mesh, 8)
-    layout = programs.Layout(mesh, config, 2, sizes.plan(4).tile)
-    pool = programs.empty_pool(config, sizes.pages, sizes.page)
-    sent = abstract.abstract_rows(4, 2), abstract.abstract_plan(sizes, 4)
+    spec = programs.ProgramSpec(mesh, config, 2, sizes.plan(4).tile)
+    pool = programs.empty_pool(config, sizes.pages, sizes.page_size)
+    sent = abstract.abstract_inputs(sizes, 4)
     traced = {
         "prefill": programs.prefill.trace(
-            params, layout, pool, np.zeros((2, sizes.page), np.int32), np.zeros((1, 2, 1), np.int32)
+            params, spec, pool, np.zeros((2, sizes.page_size), np.int32), np.zeros((1, 2, 1), np.int32)
         ).jaxpr,
-        "decode_window": programs.decode_window.trace(params, layout, pool, *sent).jaxpr,
+        "decode_window": programs.decode_window.trace(params, spec, pool, *sent).jaxpr,
         "scorer and its gradient": jax.make_jaxpr(
             jax.grad(lambda p: log_probs.answer_log_probs(p, config, rows)[0].sum())
         )(params),

@@ -254,7 +254,7 @@ def test_windows_are_planned_with_the_shapes_and_places_that_the_engine_sends(
     assert len(list(made.generate(requests))) == 4
     planned = {
         "decode_window": [programs.decode_window(TINY, made.shapes, mesh, rows) for rows in made.shapes.buckets],
-        "prefill": [programs.prefill(TINY, config, made.shapes, mesh, n) for n in made.shapes.prefills],
+        "prefill": [programs.prefill(TINY, config, made.shapes, mesh, n) for n in made.shapes.prefill_lengths],
     }
     planned["read_pages"], planned["write_pages"] = ([p] for p in programs.moved_pages(TINY, made.shapes, mesh))
     for name, found in planned.items():
@@ -283,7 +283,7 @@ def test_pages_are_not_copied_by_prefill_or_by_what_moves_them() -> None:
     def needs(tokens: int) -> list[int]:
         config = dataclasses.replace(SLOTS, page_size=8, cache_tokens=tokens, max_prompt_len=256)
         some = fitting.Case(TINY, config, STUDY, mesh, 10**9)
-        assert len(some.sizes.prefills) == 2
+        assert len(some.sizes.prefill_lengths) == 2
         return [p.temporaries for p in some.helpers(lambda p: compiling.compile_program(p, target, True))]
 
     assert needs(8_000) == needs(16_000)

@@ -84,9 +84,9 @@ def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> N
     longest = engine.max_prompt_len + s.sampling.max_tokens
     # The cache that the job itself asks for, at its own longest segment.
     sizes = shapes_of(segments.engine_config(engine, longest), mesh, recipe.segment)
-    assert sizes.prefills[-1] >= longest
+    assert sizes.prefill_lengths[-1] >= longest
     assert [p.name for p in drawing] == [
-        f"prefill of {engine.prefill_rows} x {sizes.prefills[-1]} tokens, segments of 4 tokens",
+        f"prefill of {engine.prefill_rows} x {sizes.prefill_lengths[-1]} tokens, segments of 4 tokens",
         f"decode_window of {engine.max_num_seqs} rows, segments of 4 tokens",
     ]
     asked, usual = (programs.device_bytes(programs.pool(model, x, mesh)) for x in (sizes, shapes_of(engine, mesh, 4)))

@@ -9,8 +9,8 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from rlvr_limit.engine.engine import Engine, Moment
-from rlvr_limit.engine.requests import Request, prompt_key
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.requests import EngineStats, Request, prompt_key
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import Sample, SamplingParams
@@ -63,14 +63,14 @@ def asked(samples: int = 4) -> list[Request]:
     return [*requests, replace(requests[0], problem_id="last", indices=(7,))]
 
 
-def draw(engine: Engine, requests: list[Request]) -> tuple[Drawn, list[Moment]]:
+def draw(engine: Engine, requests: list[Request]) -> tuple[Drawn, list[EngineStats]]:
     """Samples by (problem, index), having held that each came once, and what was seen before every window."""
-    moments: list[Moment] = []
-    samples = list(engine.generate(requests, moments.append))
+    stats: list[EngineStats] = []
+    samples = list(engine.generate(requests, stats.append))
     drawn = {(s.problem_id, s.index): s for s in samples}
     assert len(drawn) == len(samples)
     assert drawn.keys() == {(r.problem_id, i) for r in requests for i in r.indices}
-    return drawn, moments
+    return drawn, stats
 
 
 def hold_within_rounding(drawn: Drawn, references: dict[tuple[str, int], Reference]) -> None:
