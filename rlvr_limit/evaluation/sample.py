@@ -202,7 +202,7 @@ def _sample_arm(
             progress.update(
                 min(total, on_record + kept.drawn + by_others),
                 tokens_per_s=round(tokens / max(time.monotonic() - began, 1e-9)),
-                live=seen[-1].live,
+                live=seen[-1].running,
                 pages=f"{seen[-1].pages}/{pages}",
                 solved=len(kept.solved),
                 truncated=kept.truncated,
