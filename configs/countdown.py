@@ -10,8 +10,8 @@ exactly) succeeds at most once in 250 plays. The base learns from demonstrations
 
 from ml_collections import ConfigDict
 
-from configs import base
-from configs.base import adam
+from configs.lib import base
+from configs.lib.base import adam
 
 
 def get_config() -> ConfigDict:

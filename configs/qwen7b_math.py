@@ -7,7 +7,7 @@ Expected: SimpleRL far above the base at k = 1, the base level or ahead at the l
 
 from ml_collections import ConfigDict
 
-from configs import base, shapes
+from configs.lib import base, shapes
 
 
 def get_config() -> ConfigDict:

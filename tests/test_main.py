@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import main
-from rlvr_limit.settings import command_line
+from rlvr_limit.settings import JOBS, command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -22,11 +22,11 @@ CONFIG = ROOT / "configs" / "countdown_smoke.py"
 
 def test_job_named_by_the_config_runs_with_the_overrides(monkeypatch):
     ran = []
-    for job in main.JOBS:
+    for job in JOBS:
         monkeypatch.setitem(sys.modules, f"rlvr_limit.commands.{job}", types.SimpleNamespace(run=ran.append))
         config = ROOT / "configs" / ("counts.py" if job == "counts" else "countdown_smoke.py")
         assert main.main(["main.py", f"--config={config}", f"--config.job={job}", "--config.report.k=3"]) == 0
-    assert [settings.job for settings in ran] == list(main.JOBS) and {settings.report.k for settings in ran} == {3}
+    assert [settings.job for settings in ran] == list(JOBS) and {settings.report.k for settings in ran} == {3}
 
 
 def test_bad_command_line_is_refused_in_one_line(capsys):
@@ -39,7 +39,7 @@ def test_help_lists_configs_and_jobs(capsys, word):
     assert main.main(["main.py", word]) == 0
     out, err = capsys.readouterr()
     assert err == "" and command_line.describe_configs(ROOT / "configs") in out
-    for job, purpose in main.JOBS.items():
+    for job, purpose in JOBS.items():
         assert re.search(rf"^  {job} +{re.escape(purpose)}$", out, re.MULTILINE)
 
 

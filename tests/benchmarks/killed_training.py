@@ -35,7 +35,7 @@ ARMS: dict[str, dict[str, Any]] = {
 STEPS = 30
 
 CONFIG = """
-from configs import countdown_smoke
+from configs.toy import countdown_smoke
 def get_config():
     config = countdown_smoke.get_config()
     rl = config.arms.grpo.rl.to_dict()

@@ -30,7 +30,8 @@ FLOORS = {
     "planning": 7,
     **dict.fromkeys(("training", "evaluation"), 8),
     "commands": 9,
-    "main": 10,
+    "cli": 10,
+    "main": 11,
 }
 WITHOUT_JAX = ("types", "settings", "tokenizer", "records", "grading", "report")
 REPORT_KNOWS = ("passk", "types", "report")

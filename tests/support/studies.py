@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,4 @@ def algorithms_config(runs: Path, arms: dict[str, dict[str, Any]]) -> Any:
 
 def settings_of(name: str) -> Settings:
     """What a config of configs/ says."""
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return schema.from_config(Settings, module.get_config())
+    return command_line.parse_command_line(["main.py", f"--config={name}"], REPOSITORY / "configs" / "countdown.py")

@@ -1,6 +1,6 @@
 """Qwen2.5-7B against SimpleRL-Zoo at T = 0.6, 1.0 and 1.2 (Yue et al. 2025, Fig. 16).
 
-Run it: python main.py --config=configs/qwen7b_temperature.py [--config.data_dir=FOLDER]
+Run it: python main.py --config=configs/released/qwen7b_temperature.py [--config.data_dir=FOLDER]
 Hardware: one H200 or v5e-8; what it takes there: --config.job=plan --config.target=h200
 Expected: at every temperature SimpleRL above the base at k = 1, and the base level or ahead at the largest k.
 """

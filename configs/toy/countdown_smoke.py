@@ -1,6 +1,6 @@
 """Countdown as small as it goes: the same path in well under a minute, for tests. Its numbers mean nothing.
 
-Run it: python main.py --config=configs/countdown_smoke.py
+Run it: python main.py --config=configs/toy/countdown_smoke.py
 """
 
 from ml_collections import ConfigDict

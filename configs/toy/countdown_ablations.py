@@ -1,18 +1,18 @@
 """Countdown, GRPO with fewer and more answers a prompt and with KL: the paper's Fig. 15 in small, on a CPU.
 
-Run it: python main.py --config=configs/countdown_ablations.py
-Hardware: 2 CPU cores, 15 minutes; 2 where configs/countdown_algorithms.py was run before, whose weights are taken.
+Run it: python main.py --config=configs/toy/countdown_ablations.py
+Hardware: 2 CPU cores, 15 minutes; 2 where configs/toy/countdown_algorithms.py was run before, whose weights are taken.
 Expected: more answers a prompt raise pass@k a little at every k, a KL of 0.001 changes little, and all are below the
 base at the largest k.
 """
 
 from ml_collections import ConfigDict
 
-from configs import countdown_algorithms
+from configs.toy import countdown_algorithms
 
 
 def get_config() -> ConfigDict:
-    """Base and the four GRPO arms of configs/countdown_algorithms.py, at their last step, 256 samples a problem."""
+    """Base and the four GRPO arms of configs/toy/countdown_algorithms.py, at their last step, 256 samples a problem."""
     arms = ("grpo", "grpo_8", "grpo_32", "grpo_kl")
     config = countdown_algorithms.study("countdown_ablations", "Countdown: GRPO's answers a prompt, and KL", arms)
     config.purpose = (

@@ -1,6 +1,6 @@
 """Six RL algorithms against their base on Omni-MATH (train and test) and MATH500 (Yue et al. 2025, Fig. 8, Table 3).
 
-Run it: python main.py --config=configs/omni_algorithms.py --config.arms.ppo.weights=DIR ... (one folder an algorithm)
+Run it: python main.py --config=configs/released/omni_algorithms.py --config.arms.ppo.weights=DIR ...
 Hardware: one H200 or v5e-8; what it takes there: --config.job=plan --config.target=h200
 Expected: small differences between algorithms; Delta_SE stays large for all. The authors' six checkpoints have no hub
 name that is known here: train them, or give folders. The split is the paper's only if data_dir has its indices.
@@ -8,7 +8,7 @@ name that is known here: train them, or give folders. The split is the paper's o
 
 from ml_collections import ConfigDict
 
-from configs import base, shapes
+from configs.lib import base, shapes
 
 ALGORITHMS = {
     "ppo": "PPO",

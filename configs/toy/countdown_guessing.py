@@ -1,7 +1,7 @@
 """Countdown without the problems that guessing solves: the paper's Fig. 12 in small, on a CPU.
 
-Run it: python main.py --config=configs/countdown_guessing.py
-Hardware: 2 CPU cores, 10 minutes; 5 where configs/countdown_algorithms.py was run before, whose weights are taken.
+Run it: python main.py --config=configs/toy/countdown_guessing.py
+Hardware: 2 CPU cores, 10 minutes; 5 where configs/toy/countdown_algorithms.py was run before, whose weights are taken.
 Expected: about a third of the problems are guessable; without them GRPO above the base at k = 1 and below it at 128.
 
 There is no answer without reasoning here. Its part is taken by a decoder that has learnt the rules only, from
@@ -10,11 +10,12 @@ demonstrations that play at random: what it gets right now and then (at a rate i
 
 from ml_collections import ConfigDict
 
-from configs import base, countdown_algorithms
+from configs.lib import base
+from configs.toy import countdown_algorithms
 
 
 def get_config() -> ConfigDict:
-    """Base and GRPO of configs/countdown_algorithms.py, and a decoder like the base that knows the rules only."""
+    """Base and GRPO of configs/toy/countdown_algorithms.py, and a decoder like the base that knows the rules only."""
     config = countdown_algorithms.study("countdown_guessing", "Countdown: without guessable problems", ("grpo",))
     config.purpose = (
         "Does the base overtake GRPO at large k because it solves more problems, or because many tries guess what "

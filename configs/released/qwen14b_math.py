@@ -1,13 +1,13 @@
 """Qwen2.5-14B against its SimpleRL-Zoo descendant on six math benchmarks (Yue et al. 2025, Fig. 2).
 
-Run it: python main.py --config=configs/qwen14b_math.py [--config.data_dir=FOLDER]
+Run it: python main.py --config=configs/released/qwen14b_math.py [--config.data_dir=FOLDER]
 Hardware: what it takes on a machine: --config.job=plan --config.target=NAME
 Expected: SimpleRL far above the base at k = 1, the base level or ahead at the largest k. Revisions not checked.
 """
 
 from ml_collections import ConfigDict
 
-from configs import base, shapes
+from configs.lib import base, shapes
 
 
 def get_config() -> ConfigDict:

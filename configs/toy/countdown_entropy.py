@@ -1,13 +1,13 @@
 """Countdown, GRPO at the temperature at which it has the base's entropy: the paper's Fig. 17 in small, on a CPU.
 
-Run it: python main.py --config=configs/countdown_entropy.py
-Hardware: 2 CPU cores, 7 minutes; 2 where configs/countdown_algorithms.py was run before, whose weights are taken.
+Run it: python main.py --config=configs/toy/countdown_entropy.py
+Hardware: 2 CPU cores, 7 minutes; 2 where configs/toy/countdown_algorithms.py was run before, whose weights are taken.
 Expected: at the base's entropy GRPO solves more at the largest k than at T = 0.6, and still less than the base.
 """
 
 from ml_collections import ConfigDict
 
-from configs import countdown_algorithms
+from configs.toy import countdown_algorithms
 
 
 def get_config() -> ConfigDict:

@@ -1,6 +1,6 @@
 """LLaMA-3.1-8B against its SimpleRL-Zoo descendant on six math benchmarks (Yue et al. 2025, Fig. 2).
 
-Run it: python main.py --config=configs/llama8b_math.py [--config.data_dir=FOLDER]
+Run it: python main.py --config=configs/released/llama8b_math.py [--config.data_dir=FOLDER]
 Hardware: one H200 or v5e-8; what it takes there: --config.job=plan --config.target=h200
 Expected: SimpleRL above the base at k = 1, the base ahead at the largest k. Revisions not checked; the base's weights
 are behind Meta's licence on the hub (HF_TOKEN).
@@ -8,7 +8,7 @@ are behind Meta's licence on the hub (HF_TOKEN).
 
 from ml_collections import ConfigDict
 
-from configs import base, shapes
+from configs.lib import base, shapes
 
 MATH = {**base.QWEN_MATH, "olympiadbench": 1024}
 

@@ -1,6 +1,6 @@
 """Qwen2.5-7B trained here by GRPO on Omni-MATH, and its base (Yue et al. 2025, sec. 4.3, Fig. 8, Tables 2 and 3).
 
-Run it: python main.py --config=configs/qwen7b_grpo.py [--config.data_dir=FOLDER]
+Run it: python main.py --config=configs/trained/qwen7b_grpo.py [--config.data_dir=FOLDER]
 Hardware: what it takes on a machine: --config.job=plan --config.target=NAME
 Expected: pass@1 above the base's, pass@256 at or below it; more so at steps 300 and 450. The paper's settings: 128
 prompts of 8 answers a step, at most 8,192 tokens, T = 1, no KL. The learning rate and 8 updates a step are assumptions.
@@ -8,7 +8,7 @@ prompts of 8 answers a step, at most 8,192 tokens, T = 1, no KL. The learning ra
 
 from ml_collections import ConfigDict
 
-from configs import base, shapes
+from configs.lib import base, shapes
 
 
 def get_config() -> ConfigDict:

@@ -1,6 +1,6 @@
 """Distillation against RL: Qwen2.5-Math-7B, Oat-Zero, Instruct and R1-Distill on Minerva (Yue et al. 2025, Fig. 7).
 
-Run it: python main.py --config=configs/distill7b_math.py [--config.data_dir=FOLDER]
+Run it: python main.py --config=configs/released/distill7b_math.py [--config.data_dir=FOLDER]
 Hardware: one H200 or v5e-8; what it takes there: --config.job=plan --config.target=h200
 Expected: R1-Distill above all others at every k; Oat-Zero above the base at k = 1 and below it at k = 128. The context
 of the first three is 4,096 tokens, that of R1-Distill 131,072: the arms differ in their caps. Revisions not checked.
@@ -8,7 +8,7 @@ of the first three is 4,096 tokens, that of R1-Distill 131,072: the arms differ 
 
 from ml_collections import ConfigDict
 
-from configs import base, shapes
+from configs.lib import base, shapes
 
 
 def get_config() -> ConfigDict:

@@ -1,6 +1,6 @@
 """Qwen2.5-7B trained here by PPO on Omni-MATH, and its base (Yue et al. 2025, sec. 4.3, Fig. 8, Table 2).
 
-Run it: python main.py --config=configs/qwen7b_ppo.py [--config.data_dir=FOLDER]
+Run it: python main.py --config=configs/trained/qwen7b_ppo.py [--config.data_dir=FOLDER]
 Hardware: what it takes on a machine: --config.job=plan --config.target=NAME
 Expected: a small difference to the other algorithms; Delta_SE stays large for all of them.
 The value head's learning rate is an assumption.
@@ -8,9 +8,10 @@ The value head's learning rate is an assumption.
 
 from ml_collections import ConfigDict
 
-from configs import base, qwen7b_grpo
+from configs.lib import base
+from configs.trained import qwen7b_grpo
 
 
 def get_config() -> ConfigDict:
-    """As configs/qwen7b_grpo.py in all that is not said here."""
+    """As configs/trained/qwen7b_grpo.py in all that is not said here."""
     return qwen7b_grpo.study("ppo", "PPO", value_optimizer=base.adam(1e-5, 10))

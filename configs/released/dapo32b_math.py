@@ -1,13 +1,13 @@
 """Qwen2.5-32B against DAPO-Qwen-32B on AIME24 (Yue et al. 2025, Table 1 and Fig. 11).
 
-Run it: python main.py --config=configs/dapo32b_math.py [--config.data_dir=FOLDER]
+Run it: python main.py --config=configs/released/dapo32b_math.py [--config.data_dir=FOLDER]
 Hardware: what it takes on a machine: --config.job=plan --config.target=NAME
 Expected: DAPO above the base at k = 1, the base level or ahead at k = 1,024. Revisions not checked.
 """
 
 from ml_collections import ConfigDict
 
-from configs import base, shapes
+from configs.lib import base, shapes
 
 
 def get_config() -> ConfigDict:

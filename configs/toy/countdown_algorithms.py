@@ -1,6 +1,6 @@
 """Countdown, eight RL algorithms from one base: the paper's Tables 2 and 3 and Figs. 8 and 15 in small, on a CPU.
 
-Run it: python main.py --config=configs/countdown_algorithms.py
+Run it: python main.py --config=configs/toy/countdown_algorithms.py
 Hardware: 2 CPU cores, under 30 minutes.
 Expected: every algorithm above the base at k = 1 and below it at k = 128; Delta_SE large and alike for all.
 
@@ -13,7 +13,7 @@ Only truncated answers are overlong: the rules alone decide how long a right ans
 from ml_collections import ConfigDict
 
 from configs import countdown
-from configs.base import adam
+from configs.lib.base import adam
 
 LABELS = {
     "grpo": "GRPO",

@@ -1,13 +1,13 @@
 """Countdown, base against GRPO at three temperatures: the paper's Fig. 16 in small, on a CPU.
 
-Run it: python main.py --config=configs/countdown_temperature.py
-Hardware: 2 CPU cores, 7 minutes; 2 where configs/countdown_algorithms.py was run before, whose weights are taken.
+Run it: python main.py --config=configs/toy/countdown_temperature.py
+Hardware: 2 CPU cores, 7 minutes; 2 where configs/toy/countdown_algorithms.py was run before, whose weights are taken.
 Expected: at every temperature GRPO above the base at k = 1 and below it at the largest k; both fall at 1.2.
 """
 
 from ml_collections import ConfigDict
 
-from configs import countdown_algorithms
+from configs.toy import countdown_algorithms
 
 TEMPERATURES = (1.0, 1.2)
 

@@ -1,14 +1,15 @@
 """Qwen2.5-7B trained here by GRPO on GSM8K and MATH, as SimpleRL-Zoo was, beside its base (Yue et al. 2025, Fig. 2).
 
-Run it: python main.py --config=configs/qwen7b_grpo_simplerl.py [--config.data_dir=FOLDER]
+Run it: python main.py --config=configs/trained/qwen7b_grpo_simplerl.py [--config.data_dir=FOLDER]
 Hardware: what it takes on a machine: --config.job=plan --config.target=NAME
 Expected: far above the base at k = 1, at its level or below at the largest k. Batch, steps and learning rate are those
-of configs/qwen7b_grpo.py, not SimpleRL-Zoo's.
+of configs/trained/qwen7b_grpo.py, not SimpleRL-Zoo's.
 """
 
 from ml_collections import ConfigDict
 
-from configs import base, qwen7b_grpo
+from configs.lib import base
+from configs.trained import qwen7b_grpo
 
 
 def get_config() -> ConfigDict:

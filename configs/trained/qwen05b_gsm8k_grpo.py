@@ -1,13 +1,13 @@
 """Qwen2.5-0.5B trained here by GRPO on GSM8K, and its base: a whole study on one GPU.
 
-Run it: python main.py --config=configs/qwen05b_gsm8k_grpo.py [--config.data_dir=FOLDER]
+Run it: python main.py --config=configs/trained/qwen05b_gsm8k_grpo.py [--config.data_dir=FOLDER]
 Hardware: one GPU; what it takes: --config.job=plan --config.target=h200
 Expected: not known; no run of this config is on record. The paper has no model of this size.
 """
 
 from ml_collections import ConfigDict
 
-from configs import base, shapes
+from configs.lib import base, shapes
 
 
 def get_config() -> ConfigDict:

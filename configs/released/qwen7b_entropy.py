@@ -1,9 +1,9 @@
 """Qwen2.5-7B against SimpleRL-Zoo at the temperature that gives it the base's entropy (Yue et al. 2025, Fig. 17).
 
-Run it: python main.py --config=configs/qwen7b_entropy.py --config.benchmarks="('aime24',)" [--config.data_dir=FOLDER]
+Run it: python main.py --config=configs/released/qwen7b_entropy.py [--config.data_dir=FOLDER]
 Hardware: one H200 or v5e-8; what it takes there: --config.job=plan --config.target=h200
 Expected: at a matched entropy SimpleRL solves more at the largest k than at T = 0.6, and still less than the base. The
-paper matches each benchmark on its own (temperatures of 0.85 to 1.5), so ask for one at a time.
+paper matches each benchmark on its own (temperatures of 0.85 to 1.5), so one is asked for at a time.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """Qwen2.5-7B-Instruct-1M against CodeR1-Zero on LiveCodeBench v5, HumanEval+ and MBPP+ (Yue et al. 2025, Table 1).
 
-Run it: python main.py --config=configs/coder1_code.py --config.arms.rl.weights=FOLDER [--config.data_dir=FOLDER]
+Run it: python main.py --config=configs/code/coder1_code.py --config.arms.rl.weights=FOLDER [--config.data_dir=FOLDER]
 Hardware: one H200 or v5e-8; what it takes there: --config.job=plan --config.target=h200. Programs run on Linux.
 Expected: CodeR1-Zero ahead at k = 1 (LiveCodeBench pass@1 28.6), the base ahead at the largest k. n = 128 is ours: the
 paper's n for code is not known here. The hub name of CodeR1-Zero and the revisions were not checked.
@@ -8,7 +8,7 @@ paper's n for code is not known here. The hub name of CodeR1-Zero and the revisi
 
 from ml_collections import ConfigDict
 
-from configs import base, shapes
+from configs.lib import base, shapes
 
 BENCHMARKS = {"livecodebench_v5": 128, "livecodebench_v5_all": 128, "humanevalplus": 128, "mbppplus": 128}
 

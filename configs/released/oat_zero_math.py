@@ -1,6 +1,6 @@
 """Qwen2.5-Math-7B against Oat-Zero-7B on AIME24 (Yue et al. 2025, Table 1 and Fig. 10).
 
-Run it: python main.py --config=configs/oat_zero_math.py [--config.data_dir=FOLDER]
+Run it: python main.py --config=configs/released/oat_zero_math.py [--config.data_dir=FOLDER]
 Hardware: one H200 or v5e-8; what it takes there: --config.job=plan --config.target=h200
 Expected: Oat-Zero above the base at k = 1, the base ahead at k = 1,024. The context of both arms is 4,096 tokens, so
 answers end there although 16,384 are asked for; the cap is in the manifest and on the page. Revisions not checked.
@@ -8,7 +8,7 @@ answers end there although 16,384 are asked for; the cap is in the manifest and 
 
 from ml_collections import ConfigDict
 
-from configs import base, shapes
+from configs.lib import base, shapes
 
 
 def get_config() -> ConfigDict:
