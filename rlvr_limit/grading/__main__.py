@@ -5,7 +5,7 @@ import sys
 
 from rlvr_limit.types import UserError, not_allowed
 
-COMMANDS = {"math": "rlvr_limit.grading.math.command", "code": "rlvr_limit.grading.code.command"}
+COMMANDS = {"math": "rlvr_limit.grading.math_command", "code": "rlvr_limit.grading.code_command"}
 """Command to the module whose main(arguments) -> exit code does it."""
 
 

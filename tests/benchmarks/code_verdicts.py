@@ -25,10 +25,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from rlvr_limit.grading.code import evalplus
-from rlvr_limit.grading.code.command import load_tests
 from rlvr_limit.grading.code.evalplus import EvalPlusTests
 from rlvr_limit.grading.code.grade import check
 from rlvr_limit.grading.code.outcome import ProgramOutcome
+from rlvr_limit.grading.code_command import load_tests
 from rlvr_limit.grading.sandbox.run import missing_protection
 from rlvr_limit.types import Status
 from tests.support.code_programs import HOSTILE, RETURN

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlvr_limit.grading import exact
+from rlvr_limit.grading import exact, math_command
 from rlvr_limit.grading.__main__ import main
-from rlvr_limit.grading.math import command as math_command
 from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.grading.math.extract import as_response
 from rlvr_limit.grading.named import grader_named

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr_limit.grading.math import answers, equivalence
+from rlvr_limit.grading.math.equivalence import equivalent
 from rlvr_limit.grading.math.expression import UndefinedMath
 from rlvr_limit.grading.math.extract import extract, last_box
 from rlvr_limit.grading.math.grade import LONGEST_ANSWER, grade, shorten
+from rlvr_limit.grading.math.parse import parse
 from rlvr_limit.types import Problem, Status, Verdict
 from tests.benchmarks.math_rewriting import CHANGE, KEEP
 
@@ -61,11 +62,11 @@ def test_verdict_is_the_one_reasoned_by_hand(reference, answer, right):
     assert (verdict.status, verdict.extracted) == (Status.GRADED, answer.strip())
 
 
-def test_sameness_is_symmetric():
+def test_equivalence_is_symmetric():
     for reference, answer, right in TABLE:
-        a, b = answers.parse(reference), answers.parse(answer)
+        a, b = parse(reference), parse(answer)
         try:
-            assert equivalence.equivalent(a, b) == equivalence.equivalent(b, a), (reference, answer)
+            assert equivalent(a, b) == equivalent(b, a), (reference, answer)
         except UndefinedMath:
             assert not right
 

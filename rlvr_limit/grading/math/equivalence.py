@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 import sympy
 
-from rlvr_limit.grading.math import answers, equality, units
-from rlvr_limit.grading.math.answers import AnswerValue, NamedValue, RelationValue, ScalarValue, ValueGroup
+from rlvr_limit.grading.math import equality, units, values
 from rlvr_limit.grading.math.expression import read
 from rlvr_limit.grading.math.latex import tokens
+from rlvr_limit.grading.math.values import AnswerValue, NamedValue, RelationValue, ScalarValue, ValueGroup
 
 _UNORDERED = ("list", "union", "=")
 _FLIPPED = {"=": "=", "<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
-_PRECEDENCE = (NamedValue, RelationValue, ValueGroup, answers.BaseNumeral, answers.TextValue, ScalarValue)
+_PRECEDENCE = (NamedValue, RelationValue, ValueGroup, values.BaseNumeral, values.TextValue, ScalarValue)
 
 
 def equivalent(a: AnswerValue, b: AnswerValue) -> bool:
@@ -31,10 +31,10 @@ def equivalent(a: AnswerValue, b: AnswerValue) -> bool:
             return _relation_equivalent(a, b)
         case ValueGroup():
             return _group_equivalent(a, b)
-        case answers.BaseNumeral():
-            return not isinstance(b, answers.BaseNumeral) and a.digits == b.text.upper()
-        case answers.TextValue():
-            return answers.words(a.text) == answers.words(b.text)
+        case values.BaseNumeral():
+            return not isinstance(b, values.BaseNumeral) and a.digits == b.text.upper()
+        case values.TextValue():
+            return values.words(a.text) == values.words(b.text)
     return _scalars_equivalent(a, b)
 
 
@@ -93,17 +93,17 @@ def _interval(relation: RelationValue) -> ValueGroup | None:
     """x > 2 as (2, oo), -2 <= x < 7 as [-2, 7), x != 5 as a union of two; None for anything else."""
     sides, signs = relation.sides, relation.signs
     if set(signs) == {r"\ne"}:
-        return _all_but(sides[1:]) if answers.NAME.fullmatch(sides[0]) else None
+        return _all_but(sides[1:]) if values.NAME.fullmatch(sides[0]) else None
     if signs[0] in (">", r"\ge"):
         sides, signs = sides[::-1], tuple(_FLIPPED[sign] for sign in signs[::-1])
     if not all(sign in ("<", r"\le") for sign in signs):
         return None
     if len(sides) == 2:
-        if answers.NAME.fullmatch(sides[0]):
+        if values.NAME.fullmatch(sides[0]):
             sides, signs = (r"-\infty", *sides), ("<", *signs)
         else:
             sides, signs = (*sides, r"\infty"), (*signs, "<")
-    if len(sides) != 3 or not (answers.NAME.fullmatch(sides[1]) or answers.FUNCTION.fullmatch(sides[1])):
+    if len(sides) != 3 or not (values.NAME.fullmatch(sides[1]) or values.FUNCTION.fullmatch(sides[1])):
         return None
     kind = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
     return ValueGroup(kind, (ScalarValue(sides[0]), ScalarValue(sides[2])))
@@ -111,10 +111,10 @@ def _interval(relation: RelationValue) -> ValueGroup | None:
 
 def _all_but(points: Sequence[str]) -> ValueGroup | None:
     """The real numbers without some points, as a union of open intervals."""
-    values = {point: read(point) for point in points}
-    if not all(value.is_number and value.is_real for value in values.values()):
+    numbers = {point: read(point) for point in points}
+    if not all(number.is_number and number.is_real for number in numbers.values()):
         return None
-    ends = [r"-\infty", *sorted(points, key=lambda point: values[point].evalf(30)), r"\infty"]
+    ends = [r"-\infty", *sorted(points, key=lambda point: numbers[point].evalf(30)), r"\infty"]
     pairs = itertools.pairwise(map(ScalarValue, ends))
     return ValueGroup("union", tuple(ValueGroup("()", pair) for pair in pairs))
 
@@ -124,7 +124,7 @@ def _described(group: ValueGroup, kind: str) -> ValueGroup:
     if group.kind != "list" or not group.items:
         return group
     if kind == "union" and all(isinstance(item, RelationValue) for item in group.items):
-        names = {side for item in group.items for side in item.sides if answers.NAME.fullmatch(side)}
+        names = {side for item in group.items for side in item.sides if values.NAME.fullmatch(side)}
         intervals = [_interval(item) for item in group.items]
         return ValueGroup("union", tuple(intervals)) if len(names) == 1 and None not in intervals else group
     names = [item.name for item in group.items if isinstance(item, NamedValue) and not item.argument]

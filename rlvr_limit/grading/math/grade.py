@@ -8,10 +8,12 @@ import functools
 import re
 from fractions import Fraction
 
-from rlvr_limit.grading.math import answers, equivalence, units
+from rlvr_limit.grading.math import equivalence, units
 from rlvr_limit.grading.math.expression import UndefinedMath, UnreadableMath
 from rlvr_limit.grading.math.extract import extract, last_box
 from rlvr_limit.grading.math.latex import normalise
+from rlvr_limit.grading.math.parse import parse
+from rlvr_limit.grading.math.values import TEXT_COMMAND, AnswerValue, NamedValue, ScalarValue, ValueGroup
 from rlvr_limit.types import Problem, Status, Verdict
 
 VERSION = "math-2"
@@ -63,10 +65,10 @@ def shorten(problem: Problem, text: str) -> Verdict | str:
 def _compared(problem: Problem, answer: str) -> Verdict:
     try:
         reference = _parsed_reference(problem.answer)
-        given = answers.parse(_choice(problem.answer, answer) or answer)
-        if isinstance(reference, answers.ValueGroup) and isinstance(given, answers.ScalarValue | answers.NamedValue):
-            given = answers.parse(answer, thousands=False)
-        if not isinstance(reference, answers.ValueGroup) and isinstance(given, answers.ValueGroup):
+        given = parse(_choice(problem.answer, answer) or answer)
+        if isinstance(reference, ValueGroup) and isinstance(given, ScalarValue | NamedValue):
+            given = parse(answer, thousands=False)
+        if not isinstance(reference, ValueGroup) and isinstance(given, ValueGroup):
             given = equivalence.merged(given)
         if _percent_out_of_place(reference, given, problem.question):
             return Verdict(False, Status.GRADED, answer, "a percentage where none is asked for")
@@ -79,10 +81,10 @@ def _compared(problem: Problem, answer: str) -> Verdict:
         return Verdict(False, Status.ERROR, answer, f"not evaluated: {type(error).__name__}")
 
 
-def _parsed_reference(reference: Reference) -> answers.AnswerValue:
+def _parsed_reference(reference: Reference) -> AnswerValue:
     if isinstance(reference, str):
-        return answers.parse(reference)
-    return answers.ValueGroup("list", tuple(map(answers.parse, reference)))
+        return parse(reference)
+    return ValueGroup("list", tuple(map(parse, reference)))
 
 
 def _choice(reference: Reference, answer: str) -> str:
@@ -94,11 +96,11 @@ def _choice(reference: Reference, answer: str) -> str:
 
 
 def _without_text_command(text: str) -> str:
-    return answers.TEXT_COMMAND.sub(r"\1", normalise(text)).strip()
+    return TEXT_COMMAND.sub(r"\1", normalise(text)).strip()
 
 
-def _percent_out_of_place(reference: answers.AnswerValue, given: answers.AnswerValue, question: str) -> bool:
-    if not (isinstance(reference, answers.ScalarValue) and isinstance(given, answers.ScalarValue)):
+def _percent_out_of_place(reference: AnswerValue, given: AnswerValue, question: str) -> bool:
+    if not (isinstance(reference, ScalarValue) and isinstance(given, ScalarValue)):
         return False
     return given.unit == units.PERCENT != reference.unit and not _ASKS_PERCENT.search(question)
 

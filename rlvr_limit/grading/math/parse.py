@@ -1,68 +1,14 @@
-"""What an answer says: a number with its unit, words, a list, a tuple or interval, a matrix, an equation, a range.
-
-`parse` gives the structure by the brackets, separators and relations of the text; equivalence.py compares two of them.
-"""
+"""The structure of an answer, by the brackets, separators and relations of its text."""
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import sympy
 
-from rlvr_limit.grading.math import equality, expression, units
+from rlvr_limit.grading.math import equality, expression, units, values
 from rlvr_limit.grading.math.expression import UnreadableMath
 from rlvr_limit.grading.math.latex import enclosed, normalise, split, tokens
-
-
-@dataclass(frozen=True)
-class TextValue:
-    """An answer in words, a choice or a name; without case, spaces, articles and signs."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class ScalarValue:
-    """One expression, as text that is read when it is compared, and its unit."""
-
-    text: str
-    unit: str = ""
-
-
-@dataclass(frozen=True)
-class BaseNumeral:
-    """A numeral in a stated base: digits and base as written."""
-
-    digits: str
-    base: int
-
-
-@dataclass(frozen=True)
-class ValueGroup:
-    """Several values."""
-
-    kind: str  # "list" (also a set) or "union", both without order; "matrix", "row", ":", "=", or brackets as in "(]"
-    items: tuple["AnswerValue", ...]
-
-
-@dataclass(frozen=True)
-class NamedValue:
-    """name = value where the left side is a name, or f(x); argument is x of f(x), otherwise empty."""
-
-    name: str
-    argument: str
-    value: "AnswerValue"
-
-
-@dataclass(frozen=True)
-class RelationValue:
-    """a = b, a < b or a < b < c, not of the form name = value: sides as text, signs in between."""
-
-    sides: tuple[str, ...]
-    signs: tuple[str, ...]
-
-
-AnswerValue = TextValue | ScalarValue | BaseNumeral | ValueGroup | NamedValue | RelationValue
+from rlvr_limit.grading.math.values import AnswerValue, NamedValue, RelationValue, ScalarValue, TextValue, ValueGroup
 
 _SEPARATORS = (",", ";")
 _SIGNS = ("=", "<", ">", r"\le", r"\ge", r"\ne")
@@ -72,8 +18,6 @@ _THOUSANDS = re.compile(
 )
 _IN_BASE = re.compile(r"(-?)\(?([0-9A-Za-z]+)\)?\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))")
 _MIXED = re.compile(r"(-?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)")
-NAME = re.compile(r"(?:[A-Za-z]+'*|\\[A-Za-z]+)(?:_(?:\{[^{}]*\}+|\w))?")
-FUNCTION = re.compile(r"([A-Za-z]'*|\\[A-Za-z]+)\s*\(\s*([A-Za-z])\s*\)")
 _NAMED_OBJECT = re.compile(r"\\(?:angle|triangle|overline|text)\s*.*|[A-Z]{2,}|\([A-Za-z](?:\s*,\s*[A-Za-z])+\)")
 _HALF_OPEN = re.compile(r"^([A-Za-z])\s*(\([^()\[\]]*\]|\[[^()\[\]]*\))$")
 _MATRIX = re.compile(
@@ -85,7 +29,6 @@ _CONNECTED = re.compile(
 _SPACED = re.compile(r"(-?\d{1,3}(?: \d{3})+(?:\.\d+)?)")
 _REALS = (r"\mathbb{R}", r"\text{all real numbers}", "all real numbers", r"\R")
 _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
-TEXT_COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}")
 _ALL_TEXT = re.compile(r"(?:\s*\\text\s*\{[^{}]*\}\s*)+")
 _LABEL = re.compile(r"\\text\s*\{([^{}]*(?:\b(?:is|are|be)|:))\s*\}\s*(?=\S)")
 _COMMAND_OR_BRACE = re.compile(r"\\[A-Za-z]+|\{|\}")
@@ -95,7 +38,7 @@ def parse(text: str, thousands: bool = True) -> AnswerValue:
     """The structure of one answer; thousands=False takes 100,200 as two numbers. Raises UnreadableMath if empty."""
     name, equals, text = _LABEL.sub("", normalise(text)).rpartition("=")
     if _ALL_TEXT.fullmatch(text):
-        text = normalise(TEXT_COMMAND.sub(r"\1", text))
+        text = normalise(values.TEXT_COMMAND.sub(r"\1", text))
     text = f"{name}{equals}{text}"
     text = _CONNECTED.sub(", ", text).strip(", ")
     if not text:
@@ -120,8 +63,8 @@ def _parse(text: str, thousands: bool) -> AnswerValue:
     items = split(inside, _SEPARATORS)
     if len(items) > 1:
         return _listed(filter(None, items), thousands)
-    values = _item(inside, thousands)
-    return values[0] if len(values) == 1 else ValueGroup("list", tuple(values))
+    one_or_two = _item(inside, thousands)
+    return one_or_two[0] if len(one_or_two) == 1 else ValueGroup("list", tuple(one_or_two))
 
 
 def _listed(items: Iterable[str], thousands: bool) -> ValueGroup:
@@ -180,17 +123,17 @@ def _related(sides: list[str], signs: list[str], thousands: bool) -> AnswerValue
     if set(signs) == {"="}:
         left, right = sides[0], sides[-1]
         if all(re.fullmatch(r"[A-Z]{2,}", side) for side in sides):
-            return ValueGroup("=", tuple(TextValue(words(side)) for side in sides))
-        if NAME.fullmatch(left) or FUNCTION.fullmatch(left) or _is_label(left) or _same_amount(left, right):
+            return ValueGroup("=", tuple(TextValue(values.words(side)) for side in sides))
+        if _is_name(left) or values.FUNCTION.fullmatch(left) or _same_amount(left, right):
             return _named(left, right, thousands)
-        if len(sides) == 2 and NAME.fullmatch(right) and not NAME.fullmatch(left):
+        if len(sides) == 2 and values.NAME.fullmatch(right) and not values.NAME.fullmatch(left):
             return _named(right, left, thousands)
     return RelationValue(tuple(sides), tuple(signs))
 
 
-def _is_label(text: str) -> bool:
-    """\\angle BEA_1, AB, (x, y) or words: what is named is no expression."""
-    return bool(_NAMED_OBJECT.fullmatch(text))
+def _is_name(text: str) -> bool:
+    """x_1, \\angle BEA_1, AB, (x, y) or words: what is named is no expression."""
+    return bool(values.NAME.fullmatch(text) or _NAMED_OBJECT.fullmatch(text))
 
 
 def _same_amount(left: str, right: str) -> bool:
@@ -209,9 +152,9 @@ def _amount(text: str) -> sympy.Expr:
 
 def _named(left: str, right: str, thousands: bool) -> AnswerValue:
     value = _parse(right, thousands)
-    if function := FUNCTION.fullmatch(left):
+    if function := values.FUNCTION.fullmatch(left):
         return NamedValue(function[1], function[2], value)
-    if NAME.fullmatch(left) or _is_label(left):
+    if _is_name(left):
         return NamedValue(re.sub(r"[\s{}]", "", left), "", value)
     return value
 
@@ -221,17 +164,17 @@ def _plain(text: str) -> AnswerValue:
         return ValueGroup("()", (ScalarValue(r"-\infty"), ScalarValue(r"\infty")))
     if text == r"\emptyset":
         return ValueGroup("list", ())
-    if numeral := _IN_BASE.fullmatch(TEXT_COMMAND.sub(r"\1", text)):
+    if numeral := _IN_BASE.fullmatch(values.TEXT_COMMAND.sub(r"\1", text)):
         sign, digits, base = numeral[1], numeral[2].upper(), int(numeral[3] or numeral[4])
         if digits[0].isdigit() or (len(digits) > 1 and base > 10):
-            return BaseNumeral(sign + (digits.lstrip("0") or "0"), base)
+            return values.BaseNumeral(sign + (digits.lstrip("0") or "0"), base)
     number, unit = units.split_unit(text)
     if _SPACED.fullmatch(number):
         number = number.replace(" ", "")
     if mixed := _MIXED.fullmatch(number):
         number = rf"{mixed[1]}({mixed[2]} + \frac{{{mixed[3]}}}{{{mixed[4]}}})"
     if r"\text" in number or _wordy(number):
-        plain = words(text)
+        plain = values.words(text)
         return ScalarValue(str(_NUMERALS.index(plain))) if plain in _NUMERALS else TextValue(plain)
     return ScalarValue(number, unit)
 
@@ -239,10 +182,3 @@ def _plain(text: str) -> AnswerValue:
 def _wordy(text: str) -> bool:
     """Three letters in a row outside commands, or foreign ones: no product of variables is written so."""
     return bool(re.search(r"[A-Za-z]{3,}|[A-Za-z]{2,}\s+[A-Za-z]{2,}|[^\x00-\x7f]", _COMMAND_OR_BRACE.sub(" ", text)))
-
-
-def words(text: str) -> str:
-    """Letters, digits and arithmetic signs, small, without a leading article; the text itself where none is left."""
-    plain = TEXT_COMMAND.sub(r" \1 ", normalise(text)).lower()
-    plain = re.sub(r"^\s*(?:the|an|a)\s+(?=\S)", "", plain)
-    return re.sub(r"[^\w+\-*/=<>^]", "", plain) or text
