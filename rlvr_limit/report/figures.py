@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from rlvr_limit.passk import Band, Crossover
 from rlvr_limit.report.analysis import (
@@ -38,7 +38,7 @@ from rlvr_limit.report.style import (
     render,
     spread,
 )
-from rlvr_limit.report.text import points
+from rlvr_limit.report.text import points, values_at
 
 RUNS_IN_A_PANEL = 4
 """More runs than these are named once above the figure, since their names would hide the lines."""
@@ -56,10 +56,9 @@ def curves(results: Results, findings: Findings, narrow: bool) -> Figure:
     ends: list[tuple[float, float, str, ArmStyle]] = []
     for i, arm in enumerate(results.arms):
         curve, style = findings.curves[arm.name], styles[arm.name]
-        k_K = np.arange(1, len(curve.mean_K) + 1)
+        k_K = _shade(ax, curve, style.color)
         marks = [j for j in range(len(k_K)) if (j + 1).bit_count() == 1 and (len(k_K) < 32 or (j + 1).bit_length() % 2)]
         front = (3 if arm.name == results.base else 2) + i / 100
-        ax.fill_between(k_K, curve.low_K, curve.high_K, color=style.color, alpha=0.13, linewidth=0)
         ax.plot(k_K, curve.mean_K, **style.line, markevery=marks, label=arm.label, zorder=front, clip_on=False)
         ends.append((k_K[-1], curve.mean_K[-1], arm.label, style))
         guess = findings.guess(arm.name)
@@ -77,6 +76,13 @@ def curves(results: Results, findings: Findings, narrow: bool) -> Figure:
     else:
         _label_ends(ax, ends, k_max)
     return figure
+
+
+def _shade(ax: Axes, band: Band, color: str, alpha: float = 0.13) -> np.ndarray:
+    """Draws a band and returns its k: [K]."""
+    k_K = np.arange(1, len(band.mean_K) + 1)
+    ax.fill_between(k_K, band.low_K, band.high_K, color=color, alpha=alpha, linewidth=0)
+    return k_K
 
 
 def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, ArmStyle]], k_max: int) -> None:
@@ -101,10 +107,8 @@ def differences(results: Results, findings: Findings, narrow: bool) -> Figure:
     k_max = max(len(comparison.difference.mean_K) for comparison in findings.comparisons)
     for i, (ax, comparison) in enumerate(zip(axes, findings.comparisons, strict=True)):
         color, gap = styles[comparison.told_by].color, comparison.difference
-        k_K = np.arange(1, len(gap.mean_K) + 1)
         ax.axhline(0, color=LIGHT["ink"], linewidth=1.0)
-        ax.fill_between(k_K, gap.low_K, gap.high_K, color=color, alpha=0.25, linewidth=0)
-        ax.plot(k_K, gap.mean_K, color=color, linewidth=1.9)
+        ax.plot(_shade(ax, gap, color, alpha=0.25), gap.mean_K, color=color, linewidth=1.9)
         if comparison.first == results.base:
             _mark_crossover(ax, findings.against_base[comparison.second].crossover, k_max)
         ax.set_title(textwrap.fill(comparison.title(results), 17 if narrow else 25))
@@ -249,9 +253,7 @@ def _with_bars(
     ax: Axes, x: Sequence[float], curves: Sequence[Band], k: int, color: str, dash: object, label: str
 ) -> None:
     """A line through the values at k, each with its band as a bar."""
-    value, low, high = (
-        np.array([getattr(curve, end)[k - 1] for curve in curves]) for end in ("mean_K", "low_K", "high_K")
-    )
+    value, low, high = np.array([values_at(curve, k) for curve in curves]).T
     bars = np.maximum([value - low, high - value], 0)
     ax.errorbar(x, value, bars, color=color, linestyle=dash, marker="o", markersize=5, capsize=3, label=label)
 
@@ -289,26 +291,24 @@ def efficiency(results: Results, findings: Findings, narrow: bool) -> Figure:
     """pass@1 of every arm, and what is left to pass@k of the base: Delta_SE (Yue et al. 2025, Fig. 8)."""
     arms, styles = results.arms, arm_styles(results)
     figure, (ax,) = panels(narrow, 1, 1, 0.7 + 0.34 * len(arms))
-    k = next(iter(findings.against_base.values())).delta_se_k
-    reach = findings.curves[results.base]
-    value, low, high = (float(ends[k - 1]) for ends in (reach.mean_K, reach.low_K, reach.high_K))
+    k = findings.delta_se_k
+    value, low, high = values_at(findings.curves[results.base], k)
     ax.axvspan(low, high, color=styles[results.base].color, alpha=0.13, linewidth=0)
     ax.axvline(value, color=styles[results.base].color, linewidth=1.6)
     for row, arm in enumerate(arms):
-        curve, style = findings.curves[arm.name], styles[arm.name]
-        at = float(curve.mean_K[0])
-        bars = np.maximum([[at - curve.low_K[0]], [curve.high_K[0] - at]], 0)
+        style = styles[arm.name]
+        at, below, above = values_at(findings.curves[arm.name], 1)
+        bars = np.maximum([[at - below], [above - at]], 0)
         ax.errorbar([at], [row], xerr=bars, color=style.color, marker=style.marker, markersize=6, capsize=3)
         if arm.name in findings.against_base:
             gap = findings.against_base[arm.name].delta_se
             ax.plot([at, value], [row, row], color=style.color, linewidth=0.8, linestyle=":")
             ax.annotate(points(gap).lstrip("+"), ((at + value) / 2, row), (0, 2), textcoords="offset points",
                         ha="center", fontsize=9)  # fmt: skip
-    ax.yaxis.set_major_locator(FixedLocator(range(len(arms))))
-    ax.set_yticklabels([textwrap.fill(arm.label, 16 if narrow else 26) for arm in arms])
+    ax.set_yticks(range(len(arms)), [textwrap.fill(arm.label, 16 if narrow else 26) for arm in arms])
     ax.set_ylim(len(arms) - 0.4, -0.6)
     ax.grid(False, axis="y")
-    ax.xaxis.set_major_formatter(lambda x, _: f"{round(100 * x)} %")
+    ax.xaxis.set_major_formatter(PercentFormatter(1, 0, " %"))
     ax.set_xlim(left=0)
     said = f"point: pass@1; line: pass@{k} of {results.label(results.base)}"
     ax.set_xlabel(textwrap.fill(said, 34 if narrow else 70))
@@ -320,10 +320,9 @@ def guessable(results: Results, findings: Findings, narrow: bool) -> Figure:
     figure, (ax,) = panels(narrow, 1, 1, 3.2)
     styles = arm_styles(results)
     for name, curve in findings.guessable.bands.items():
-        style, k_K = styles[name], np.arange(1, len(curve.mean_K) + 1)
-        ax.fill_between(k_K, curve.low_K, curve.high_K, color=style.color, alpha=0.13, linewidth=0)
-        ax.plot(k_K, curve.mean_K, color=style.color, linewidth=style.width, linestyle=style.dash,
-                label=results.label(name))  # fmt: skip
+        style = styles[name]
+        k_K = _shade(ax, curve, style.color)
+        ax.plot(k_K, curve.mean_K, **style.line | {"marker": ""}, label=results.label(name))
         ax.plot(k_K, findings.curves[name].mean_K, color=style.color, linewidth=1.1, linestyle=":")
     k_axis(ax, max(len(curve.mean_K) for curve in findings.guessable.bands.values()), 6 if narrow else 11, label=True)
     percent_axis(ax)

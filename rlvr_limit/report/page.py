@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +23,27 @@ SECTIONS = {
     "histograms": "Accuracy per problem",
     "support": "Who solves what",
     "guessing": "Guessing",
-    "chains": "Right answers by a wrong chain",
+    "chains": "Right answers from wrong reasoning",
     "problems": "Problem by problem",
     "perplexity": "Perplexity",
     "efficiency": "Sampling efficiency",
-    "steps": "Along the training",
+    "steps": "During training",
     "temperatures": "Temperature and entropy",
     "training": "Training",
     "further": "Further metrics",
-    "rates": "Truncated answers and answers without a result",
+    "rates": "Truncated answers and answers without a verdict",
     "conditions": "Conditions of every arm",
     "reproduce": "How to reproduce this",
 }
 """In the order of the page; templates/sections.html.j2 says what stands in each."""
 
 ABSENT = {
-    "guessing": "the task gives no guess rates, its answers are no texts that could be counted among the answers to "
+    "guessing": "the task gives no guess rates, its answers are not texts that could be matched with the answers to "
     "other problems, and no arm was asked for the answer alone.",
-    "chains": "no sample is at hand whose chain of thought a person could judge.",
+    "chains": "there is no sample whose chain of thought a person could judge.",
     "perplexity": "no answers were scored in this study, so there is no perplexity to show.",
-    "training": "no training rows were given, so there are no dynamics to show.",
-    "rates": "nobody counted answers that were truncated or had no result.",
+    "training": "no training rows were given, so there are no curves of training to show.",
+    "rates": "truncated answers and answers without a verdict were not counted.",
     "conditions": "the conditions under which the arms were sampled are not recorded.",
 }
 """Why a section has nothing to show; others drop out without a word."""
@@ -80,13 +80,14 @@ def write_all(title: str, purpose: str, caveat: str, results_by_name: Mapping[st
 def _write(results: Results, folder: Path) -> tuple[Findings, Images]:
     check(results)
     findings = analyse(results)
+    further = further_tables(results, findings)
     said = {
         "summary": [*words.summary(results, findings), *words.other_arms(results, findings)],
         "not_resolved": words.not_resolved(results, findings),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files = numbers.write_numbers(results, findings, further_tables(results, findings), said, folder)
+        files = numbers.write_numbers(results, findings, further, said, folder)
         images = {}
         for name in figures.names(results, findings):
             images[name], svg, png = figures.drawn(name, results, findings)
@@ -95,8 +96,11 @@ def _write(results: Results, folder: Path) -> tuple[Findings, Images]:
             files[f"{name}.png"] = f"the figure of {name}, light, 160 dots per inch"
             files[f"{name}.svg"] = "the same as vectors"
         stored = viewer.write_samples(results, folder)
-        for name, about in (("summary.md", "what stands here, in plain Markdown"), ("index.html", "this page")):
-            page = build(f"{name}.j2", results, findings, images, files, stored)
+        for name, about in (
+            ("summary.md", "the words and main tables of this page, in Markdown"),
+            ("index.html", "this page"),
+        ):
+            page = build(f"{name}.j2", results, findings, further, images, files, stored)
             (folder / name).write_text(page, encoding="utf-8")
             files[name] = about
     except OSError as error:
@@ -112,6 +116,7 @@ def build(
     template: str,
     results: Results,
     findings: Findings,
+    further: Sequence[text.Table],
     images: Images,
     files: Mapping[str, str],
     stored: viewer.StoredSamples | None = None,
@@ -120,6 +125,7 @@ def build(
     absent = _absent(results, findings, images, stored is not None)
     context = {
         "title": results.title,
+        "further_tables": further,
         "base": results.label(results.base),
         "size": words.size(results),
         "k": findings.ks()[-1],
@@ -171,7 +177,6 @@ def _render(template: str, context: Mapping[str, Any]) -> str:
         "enumerate": enumerate,
         "analysis": analysis,
         "passk": passk,
-        "further_tables": further_tables,
         "tables": tables,
         "words": words,
         "not_recorded": text.NOT_RECORDED,

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import PercentFormatter
 
 from rlvr_limit.report.results import Results
 
@@ -135,9 +135,8 @@ def k_axis(ax: Axes, k_max: int, most: int, label: bool = False) -> None:
     powers = 1 << np.arange(int(np.log2(k_max)) + 1)
     ticks = powers[:: -(-len(powers) // most)]
     ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
-    ax.xaxis.set_major_formatter(FixedFormatter([str(k) for k in ticks]))
-    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(ticks, [str(k) for k in ticks])
+    ax.minorticks_off()
     ax.set_xlim(1, max(k_max, 2))
     if label:
         ax.set_xlabel("k, samples per problem (log scale)")
@@ -146,11 +145,10 @@ def k_axis(ax: Axes, k_max: int, most: int, label: bool = False) -> None:
 def percent_axis(ax: Axes, signed: bool = False) -> None:
     """Shares on the y axis: in percent, or in percentage points with their sign."""
 
-    def shown(y: float, _: int) -> str:
-        rounded = round(100 * y)
-        return f"{rounded:+d}".replace("-", "\u2212").replace("+0", "0") if signed else f"{rounded} %"
+    def change(y: float, _: int) -> str:
+        return f"{round(100 * y):+d}".replace("-", "\u2212").replace("+0", "0")
 
-    ax.yaxis.set_major_formatter(FuncFormatter(shown))
+    ax.yaxis.set_major_formatter(change if signed else PercentFormatter(1, 0, " %"))
 
 
 def spread(wanted: Sequence[float], gap: float) -> np.ndarray:

@@ -228,5 +228,5 @@ def versions(results: Results, findings: Findings) -> Table:
 
 
 def timings(results: Results, findings: Findings) -> Table:
-    rows = [*results.timings.items(), ("together", sum(results.timings.values()))]
+    rows = [*results.timings.items(), ("total", sum(results.timings.values()))]
     return Table("Time taken", "", ["stage", "seconds"], [[stage, f"{seconds:,.1f}"] for stage, seconds in rows])

@@ -253,11 +253,11 @@ def samples(results: Results) -> str:
 def guess_sources(findings: Findings) -> list[str]:
     """What each guess rate of the page is."""
     meaning = {
-        RULES: "the chance that a policy is right which knows no more than these.",
-        MARGINAL: "how often a right answer to a problem stands among the arm's answers to the other problems, by "
-        "strict rules on texts. An answer that is written in another way is missed: the rate may be higher, and with "
-        "it the correction.",
-        ANSWER_ONLY: "the share of right answers of the arm that was asked so.",
+        RULES: "the chance that a policy that knows nothing else is right.",
+        MARGINAL: "how often a problem's right answer appears among the arm's answers to other problems, matched "
+        "strictly as text. An answer written differently is missed: the true rate, and with it the correction, may be "
+        "higher.",
+        ANSWER_ONLY: "the share of right answers of the arm that was asked to answer without reasoning.",
     }
     sources = dict.fromkeys(guess.source for guess in findings.guesses)
     return [f"{sentence(source)}: {meaning[source]}" for source in sources]
@@ -270,7 +270,7 @@ def training_notes(results: Results) -> list[str]:
     for run, rows in runs.items():
         recorded = dict.fromkeys(name for row in rows for name in row if name != "step")
         unseen = [name for name in recorded if name not in METRICS]
-        also = f" Not drawn, in training.csv: {', '.join(unseen)}." if unseen else ""
+        also = f" In training.csv but not drawn: {', '.join(unseen)}." if unseen else ""
         lines.append(f"{run}: {len(rows)} rows of {join(recorded or ['steps only'])}.{also}")
     # The base may go by its stage's name instead.
     trained = [arm for arm in results.arms if arm.name != results.base]

@@ -119,7 +119,7 @@ def test_names_of_many_arms_neither_overlap_nor_leave_the_figure(
 def test_page_names_every_arm_and_misses_no_run(study: Results, found: Findings):
     drawn = {(dark, narrow): "data:," for dark in (False, True) for narrow in (False, True)}
     images = dict.fromkeys(figures.names(study, found), drawn)
-    markup = build("index.html.j2", study, found, images, {})
+    markup = build("index.html.j2", study, found, [], images, {})
     section = unescape(re.search(r'id="efficiency".*?</section>', markup, re.DOTALL)[0])
     assert all(f"{arm.label}<" in section for arm in study.arms)
     assert "no training rows under the name of" not in markup

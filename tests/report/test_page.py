@@ -97,7 +97,7 @@ def drawn_by_nobody(shown: Results) -> tuple[str, Findings]:
     check(shown)
     found = analyse(shown)
     images = dict.fromkeys(figures.names(shown, found), dict.fromkeys(VARIANTS, "data:,"))
-    return build("index.html.j2", shown, found, images, {}), found
+    return build("index.html.j2", shown, found, [], images, {}), found
 
 
 class Tags(HTMLParser):
@@ -327,7 +327,7 @@ def test_one_arm_without_perplexity_or_training_still_gives_a_page_that_says_wha
 def test_arms_that_were_not_scored_or_not_trained_are_named(markup):
     assert "Missing: nothing was scored for rl-1 arm, distilled arm and control arm." in markup
     assert "Missing: no training rows under the name of distilled arm and control arm." in markup
-    assert "Not drawn, in training.csv: lr." in markup and "control: 0 rows" not in markup
+    assert "In training.csv but not drawn: lr." in markup and "control: 0 rows" not in markup
 
 
 def test_unequal_n_is_compared_over_common_k_and_not_counted_as_support():

@@ -68,7 +68,7 @@ def found(full: Results) -> Findings:
 def page(shown: Results, found: Findings) -> str:
     drawn = {(dark, narrow): "data:," for dark in (False, True) for narrow in (False, True)}
     images = dict.fromkeys(figures.names(shown, found), drawn)
-    return unescape(build("index.html.j2", shown, found, images, {})).replace("\u00a0", " ")
+    return unescape(build("index.html.j2", shown, found, [], images, {})).replace("\u00a0", " ")
 
 
 def test_steps_are_of_one_run_and_views_are_of_the_same_weights_asked_alike(full):
@@ -174,7 +174,7 @@ def test_sections_without_data_drop_out_and_are_named_at_the_end():
 
 
 def test_markdown_has_the_same_words_and_tables_and_no_markup_of_others(full, found):
-    text = build("summary.md.j2", full, found, {"curves": {}}, {"curves.csv": "numbers", "curves.png": "a figure"})
+    text = build("summary.md.j2", full, found, [], {"curves": {}}, {"curves.csv": "numbers", "curves.png": "a figure"})
     assert text.startswith("# A \\*title\\* \\| more\n\n## What is not resolved\n\n- ")
     assert text.index("## What is not resolved") < text.index("## What was found")
     assert all(line.replace("*", "\\*")[:60] in text for line in not_resolved(full, found))

@@ -32,7 +32,7 @@ def unpacked(path: Path) -> tuple[int, dict]:
 def page(shown: Results, folder: Path) -> str:
     found, drawn = analyse(shown), {(dark, narrow): "data:," for dark in (False, True) for narrow in (False, True)}
     images = dict.fromkeys(("curves", "differences", "histograms", "efficiency"), drawn)
-    return build("index.html.j2", shown, found, images, {}, write_samples(shown, folder))
+    return build("index.html.j2", shown, found, [], images, {}, write_samples(shown, folder))
 
 
 def test_a_sample_file_holds_one_problem_of_every_arm_and_no_character_of_markup(tmp_path):
@@ -78,8 +78,8 @@ def test_the_page_says_what_was_cut_and_leads_to_every_problem(tmp_path):
     long = example(0, "base", 0, "x" * (TEXT_CHARACTERS + 1))
     markup = page(study([long, example(1, "rl", 0)]), tmp_path)
     said = unescape(markup).replace("\u00a0", " ")
-    assert "Cut: of 64 samples 2 lie beside this page in samples/" in said and "0 to 1 a problem and arm" in said
-    assert "Long texts have lost their middle, which is marked there: 1." in said
+    assert "Cut: of 64 samples, 2 lie beside this page in samples/" in said and "0 to 1 per problem and arm" in said
+    assert "Texts whose middle is left out, as marked there: 1." in said
     rows = re.findall(r'<tr id="problem-(\d)" data-solved="(\d\d)"><td[^>]*><a href="#problem-(\d)">', markup)
     assert rows == [("0", "11", "0"), ("1", "00", "1"), ("2", "11", "2"), ("3", "00", "3")]
     whole = [example(p, arm, i) for p in range(M) for arm in ("base", "rl") for i in range(N)]
