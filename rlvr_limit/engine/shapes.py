@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
@@ -20,6 +20,11 @@ LOOKAHEAD = 8
 """Requests that are read before they are needed, so that the last ones can be drawn longest first."""
 MIN_PAGE = 16
 """On pages shorter than a vector of a CPU, XLA rounds a row's sums otherwise for other numbers of rows."""
+
+
+def engine_for_segments(config: EngineConfig, row_length: int) -> EngineConfig:
+    """The config where a prompt may be a prompt with most of its answer, and no two are the same."""
+    return replace(config, max_prompt_len=row_length, prefix_rows=max(config.prefix_rows, config.max_num_seqs))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from rlvr_limit import planning, rl
 from rlvr_limit.distributed.mesh import row_devices, shard_count, sharding
-from rlvr_limit.engine.shapes import shapes_of
+from rlvr_limit.engine.shapes import engine_for_segments, shapes_of
 from rlvr_limit.models.decoder import ModelConfig, parameter_specs
 from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch, padded_length
 from rlvr_limit.planning import Benchmark, Program, Update, Workload
@@ -26,7 +26,6 @@ from rlvr_limit.study.arms import expand
 from rlvr_limit.study.checks import check
 from rlvr_limit.tasks import countdown
 from rlvr_limit.tasks.benchmarks import BENCHMARKS
-from rlvr_limit.training import segments
 from rlvr_limit.types import UserError
 
 PROBLEMS = {benchmark.name: benchmark.rows for benchmark in BENCHMARKS}
@@ -267,7 +266,7 @@ def _segments(
 ) -> tuple[Program, ...]:
     """What draws segments: its prompts may be prompts with most of their answers, which asks for a larger cache. The
     state that is trained lies beside it."""
-    larger = segments.engine_config(engine, sum(places))
+    larger = engine_for_segments(engine, sum(places))
     sizes = shapes_of(larger, mesh, min(recipe.segment, places[1]))
     state = _state(
         model, mesh, rl.optimizer(recipe.optimizer, recipe.steps), training.param_dtype, recipes.adapters(recipe)

@@ -1,22 +1,59 @@
-"""Answers that all hosts of a run draw between them and then all have."""
+"""Answers with verdicts, which all hosts of a run draw between them and then all have."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.distributed.mesh import all_gather_bytes
 from rlvr_limit.distributed.work_queue import leased_work
-from rlvr_limit.engine.rollout import Graded
-from rlvr_limit.types import Problem, Sample, Status, Stop, Verdict
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.rollout import Graded, graded_beside, rollout
+from rlvr_limit.grading.pool.pool import GradingPool
+from rlvr_limit.types import Grader, Problem, Sample, SamplingParams, Status, Stop, Verdict
 
 Draw = Callable[[Iterable[tuple[Problem, Iterable[int]]]], Iterator[Graded]]
 """Draws the given sample indices of each problem, which are read one by one."""
+
+
+@dataclass(frozen=True)
+class AnswerSource:
+    """What answers are drawn from, and who grades them; without either grader they have no verdict."""
+
+    engine: Engine
+    decode: Callable[[tuple[int, ...]], str]
+    seed: int
+    hosts: Hosts
+    grader: Grader | None = None
+    pool: GradingPool | None = None  # grades in other processes, in place of grader
+
+    def answers(
+        self, problems: Sequence[Problem], n: int, sampling: Callable[[Problem], SamplingParams], stream: str
+    ) -> Iterator[Graded]:
+        """n answers to each problem, on all hosts."""
+        by_id = {problem.id: problem for problem in problems}
+
+        def draw(work: Iterable[tuple[Problem, Iterable[int]]]) -> Iterator[Graded]:
+            return self.graded(
+                rollout(self.engine.generate, work, sampling, self.seed, stream, self.decode, None), by_id
+            )
+
+        return drawn_by_all(self.hosts, stream, problems, n, draw)
+
+    def graded(self, answers: Iterator[Graded], problems: Mapping[str, Problem]) -> Iterator[Graded]:
+        """The answers with their verdicts, in no order."""
+        if self.pool:
+            yield from graded_beside(answers, problems, self.pool)
+            return
+        for answer in answers:
+            verdict = self.grader(problems[answer.sample.problem_id], answer.text) if self.grader else None
+            yield dataclasses.replace(answer, verdict=verdict)
 
 
 def drawn_by_all(hosts: Hosts, name: str, problems: Sequence[Problem], n: int, draw: Draw) -> Iterator[Graded]:

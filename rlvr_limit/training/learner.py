@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import jax
 import optax
@@ -22,24 +21,30 @@ from rlvr_limit.distributed.mesh import (
 from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
 from rlvr_limit.rl.lora import adapter_specs, attached
 
-T = TypeVar("T")
+Batch = rl.PolicyBatch | rl.SupervisedBatch
 
 
 @dataclass(frozen=True)
 class Learner:
-    """How a policy is updated, and where its parameters are found. With lora a state holds adapters of `base` alone,
-    and so do its optimizer and what is kept of it; without, base is None.
-
-    mesh is that of all hosts, here that of this one.
-    """
+    """How a policy is updated, and where its parameters are. With lora a state holds adapters of `base` alone."""
 
     model: ModelConfig
-    mesh: Mesh
-    here: Mesh
+    mesh: Mesh  # of all hosts
+    here: Mesh  # of this host
     tx: optax.GradientTransformation
     compute: rl.Compute
+    max_lengths: tuple[int, int]  # tokens of a prompt and of an answer
+    microbatch: tuple[int, int] | None = None  # (rows, places) of packed sequences; None: a minibatch at once
     lora: rl.Lora | None = None
     base: Params | None = field(default=None, repr=False)
+
+    def begin(self, start: Params, param_dtype: str, seed: int) -> tuple[Learner, rl.TrainState]:
+        """The learner and the state at step 0, on the mesh of `start`, whose arrays are kept only for adapters."""
+        if self.lora is None:
+            return self, rl.init_state(start, self.tx, param_dtype)
+        lie = parameter_shardings(adapter_specs(self.model, self.lora), self.mesh)
+        adapters = placed(rl.init_adapters(self.model, self.lora, jax.random.key(seed)), lie)
+        return replace(self, base=start), rl.init_state(adapters, self.tx)
 
     def policy(self, state: rl.TrainState) -> Params:
         """The parameters that gradients are taken at, adapters beside the matrices they belong to."""
@@ -59,20 +64,25 @@ class Learner:
             return plain
         return copy_to_this_host(plain, parameter_shardings(parameter_specs(self.model), self.here))
 
-    def sent(self, batch: T) -> T:
-        """A batch from the host, its rows spread over the mesh."""
-        return placed(batch, rows_sharding(self.mesh))
+    def laid_out(self, batch: Batch) -> list[Batch]:
+        """The batch of one optimizer step, one sequence a row, as the batches that it is computed in; on the host."""
+        if self.microbatch:
+            return rl.microbatches(batch, *self.microbatch)
+        if isinstance(batch, rl.PolicyBatch):
+            return [rl.behind_prompts(batch, *self.max_lengths, shard_count(self.mesh, len(batch.weight_BT)))]
+        return [batch]
+
+    def sent(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Batches from the host, their rows spread over the mesh."""
+        return [placed(batch, rows_sharding(self.mesh)) for batch in batches]
 
     def fitted(self, batches: Sequence[rl.PolicyBatch]) -> Learner:
-        """The same, with logits at about as many places as these microbatches on the host have answer tokens."""
+        """The same, with logits at about as many places as these batches on the host have answer tokens."""
         shards = shard_count(self.mesh, len(batches[0].weight_BT))
         return replace(self, compute=self.compute.at_answers(self.model, batches, shards))
 
     def step(
-        self,
-        state: rl.TrainState,
-        objective: rl.Objective | None,
-        batches: Sequence[rl.PolicyBatch | rl.SupervisedBatch],
+        self, state: rl.TrainState, objective: rl.Objective | None, batches: Sequence[Batch]
     ) -> tuple[rl.TrainState, dict[str, jax.Array]]:
         """One optimizer step; objective None: on demonstrations. state is donated."""
         return rl.train_step(state, self.model, self.tx, objective, batches, self.compute, self.lora, self.base)
@@ -83,24 +93,3 @@ def spread(params: Params, model: ModelConfig, mesh: Mesh) -> Params:
     if mesh_of(params).size == mesh.size:
         return params
     return placed(params, parameter_shardings(parameter_specs(model), mesh))
-
-
-def begin(
-    start: Params,
-    model: ModelConfig,
-    tx: optax.GradientTransformation,
-    compute: rl.Compute,
-    param_dtype: str,
-    lora: rl.Lora | None,
-    seed: int,
-    here: Mesh | None = None,
-) -> tuple[Learner, rl.TrainState]:
-    """A learner and the state at step 0, on the mesh of `start`; here is this host's, None where it is the same. The
-    start's arrays are kept only where adapters belong to them."""
-    mesh = mesh_of(start)
-    here = here or mesh
-    if lora is None:
-        return Learner(model, mesh, here, tx, compute), rl.init_state(start, tx, param_dtype)
-    lie = parameter_shardings(adapter_specs(model, lora), mesh)
-    adapters = placed(rl.init_adapters(model, lora, jax.random.key(seed)), lie)
-    return Learner(model, mesh, here, tx, compute, lora, start), rl.init_state(adapters, tx)

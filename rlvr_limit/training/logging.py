@@ -74,9 +74,9 @@ class Metrics:
         self._folder.put(*PUT)
 
 
-def write_samples(root: Place, arm: str, step: int, rows: list[dict[str, Any]]) -> None:
-    """A few answers of a step with what they earned, one JSON line each, as train/<arm>/samples/<step>.jsonl."""
-    folder = root / "train" / arm / "samples"
+def write_samples(folder: Place, step: int, rows: list[dict[str, Any]]) -> None:
+    """A few answers of a step with what they earned, one JSON line each, as samples/<step>.jsonl of train/<arm>."""
+    folder = folder / "samples"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{step:06}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

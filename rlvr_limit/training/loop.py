@@ -1,10 +1,8 @@
 """Trains the arms that are recipes. A killed run goes on from its last state to the same parameters.
 
-Several hosts train together. What is trained lies on the mesh of all of them (mesh_of_all_hosts), and each writes its
-own part of a kept state. For a step of reinforcement each host brings the weights to its own mesh and draws what it
-leases of the answers, so that who is done first takes more; then all exchange answers and verdicts, build the same
-batch, and put their own rows of it in place. Host 0 alone writes metrics, samples and exports. All of them end where
-one dies (hosts.all_needed), and a notice to go that one of them gets is heeded by all after the same step.
+Several hosts train together: what is trained lies on the mesh of all of them, they share the drawing of answers and
+exchange them (exchange.py), and each puts its own rows of the same batch in place. Host 0 alone writes metrics, samples
+and exports. All of them end where one dies, and after the same step where one gets a notice to go.
 """
 
 from __future__ import annotations
@@ -15,29 +13,39 @@ import json
 import math
 import random
 import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import jax
 
 from rlvr_limit import checkpoint, rl
 from rlvr_limit.distributed.mesh import parameter_shardings, row_devices
 from rlvr_limit.distributed.preemption import STOPPED, Preempted
+from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.shapes import engine_for_segments
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import Params, init_params, parameter_specs
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.folders import is_whole, made
+from rlvr_limit.rl.reward_functions import reward_named
 from rlvr_limit.settings import Limits, Reinforced, Supervised
 from rlvr_limit.study import recipes
 from rlvr_limit.study.arms import EvaluatedArm
-from rlvr_limit.study.prepared import Setup, Study
+from rlvr_limit.study.prepared import Pair, Setup, Study
 from rlvr_limit.study.weights import is_given, load_weights
-from rlvr_limit.training import learner, rejection_sampling, rl_step, weight_cache
-from rlvr_limit.training.learner import Learner
+from rlvr_limit.training import rejection_sampling, rollouts, segments, weight_cache
+from rlvr_limit.training.exchange import AnswerSource
+from rlvr_limit.training.learner import Learner, spread
 from rlvr_limit.training.logging import Metrics
-from rlvr_limit.training.rl_step import State, Step
+from rlvr_limit.training.rl_step import ReinforcedStep, State
+from rlvr_limit.training.rollouts import RolloutSource, check_data
 from rlvr_limit.types import UserError
+
+Step = Callable[[int, State], tuple[State, dict[str, float]]]
+"""(number, state) -> (state, the row of metrics); the state that is given is donated."""
 
 SHOWN = ("loss", "reward", "length", "entropy", "kl_sampler", "truncated")
 """What the progress bar shows of a step."""
@@ -69,79 +77,18 @@ def _is_lacking(study: Study, entry: EvaluatedArm) -> bool:
 
 
 def _train(study: Study, arm: str) -> None:
-    recipe = study.settings.arms[arm].recipe
-    saved = recipe.save_at if isinstance(recipe, Reinforced) else (recipe.steps,)
-    save = {at: f"{arm}-{at}" if isinstance(recipe, Reinforced) else arm for at in saved}
-    hosts = study.hosts
-    if not hosts.broadcast_from_first(hosts.is_first and weight_cache.take(study, arm, save)):
-        check_shares(study, arm, recipe)
-        _run_steps(study, arm, recipe, save)
-        if hosts.is_first:
-            weight_cache.give(study, arm, save)
-
-
-def check_shares(study: Study, arm: str, recipe: Supervised | Reinforced) -> None:
-    """Raises UserError, one line, where hosts cannot train an arm together, or devices cannot share its rows."""
-    hosts, training = study.hosts, study.settings.training
-    if hosts.count > 1 and isinstance(recipe, Reinforced) and recipe.segment:
-        raise UserError(
-            f"config.arms.{arm}.rl.segment: found {recipe.segment} on {hosts.count} hosts, 0 is right, or one host"
-        )
-    devices = row_devices(study.training_mesh)
-    rows = recipe.prompts * recipe.answers // recipe.minibatches if isinstance(recipe, Reinforced) else recipe.batch
-    if rows % devices and not training.tokens:
-        where, of = f"config.mesh on {hosts.count} hosts", f"an update of arm {arm} has {rows} rows"
-        raise UserError(
-            f"{where}: {devices} devices share rows along data and fsdp, but {of}; a multiple of {devices} rows, or "
-            "training.tokens above 0, is right"
-        )
-
-
-def _begin(
-    study: Study, arm: str, recipe: Supervised | Reinforced, stack: contextlib.ExitStack
-) -> tuple[Step, State, Learner]:
-    """As rl_step.begin; the weights that a run starts from are let go of here."""
-    taught = isinstance(recipe, Supervised) and recipe.teacher
-    if taught and study.hosts.broadcast_from_first(not rejection_sampling.kept_in(study.root, arm).exists()):
-        # Before the start is loaded: the teacher's weights need not lie beside it.
-        with contextlib.ExitStack() as graders:
-            rejection_sampling.draw(study, arm, recipe, _weights_of(study, recipe.teacher), _pool(study, graders))
-        # Written by host 0 before another reads it.
-        study.hosts.exchange("taught")
-    start = _start(study, arm, recipe.start)
+    recipe, hosts = study.settings.arms[arm].recipe, study.hosts
+    save = {recipe.steps: arm}
     if isinstance(recipe, Reinforced):
-        return rl_step.begin(study, arm, recipe, start, _pool(study, stack))
-    tx, s = rl.optimizer(recipe.optimizer, recipe.steps), study.settings
-    model, compute = study.setups[arm].model, rl.Compute(s.training.remat)
-    start = learner.spread(start, model, study.training_mesh)
-    trained, state = learner.begin(
-        start, model, tx, compute, s.training.param_dtype, recipes.adapters(recipe), s.seed, study.mesh
-    )
-    return _supervised_step(study, arm, recipe, trained), state, trained
-
-
-def _pool(study: Study, stack: contextlib.ExitStack) -> GradingPool | None:
-    """Worker processes for a grader that is not to be called inline; closed with the stack."""
-    task, grading = study.task, study.settings.grading
-    if task.inline:
-        return None
-    return stack.enter_context(GradingPool(task.grade, grading.workers, grading.seconds, task.shorten))
-
-
-def _start(study: Study, arm: str, name: str) -> Params:
-    if not name:
-        model = study.setups[arm].model
-        params = init_params(model, jax.random.key(study.settings.seed))
-        return jax.device_put(params, parameter_shardings(parameter_specs(model), study.mesh))
-    return _weights_of(study, name)
-
-
-def _weights_of(study: Study, name: str) -> Params:
-    """The weights of an arm, trained first where they are not there; of a reinforced one those of its last step."""
-    entry = max((e for e in study.evaluated if e.arm == name), key=lambda e: e.step or 0)
-    if not is_given(study, entry) and _is_lacking(study, entry):
-        _train(study, name)
-    return load_weights(study, entry)
+        save = {step: f"{arm}-{step}" for step in recipe.save_at}
+    cache = weight_cache.place(study.settings, study.setups, study.engine, hosts.count, arm)
+    if not hosts.broadcast_from_first(
+        hosts.is_first and cache is not None and weight_cache.take(cache, study.root, arm, save)
+    ):
+        check_rows(arm, recipe, hosts.count, row_devices(study.training_mesh), study.settings.training.tokens > 0)
+        _run_steps(study, arm, recipe, save)
+        if hosts.is_first and cache is not None:
+            weight_cache.give(cache, study.root, arm, save)
 
 
 def _run_steps(study: Study, arm: str, recipe: Supervised | Reinforced, save: dict[int, str]) -> None:
@@ -150,22 +97,12 @@ def _run_steps(study: Study, arm: str, recipe: Supervised | Reinforced, save: di
     Raises UserError, one line, where training went wrong; the last good state stays.
     """
     folder, hosts = study.root / "train" / arm, study.hosts
-
-    def export(number: int, state: State) -> None:
-        target = study.root / "weights" / save.get(number, "")
-        if number in save and hosts.broadcast_from_first(not is_whole(target)):
-            params = trained.weights(state.policy if isinstance(state, rl.ActorCritic) else state)
-            if hosts.is_first:
-                with made(target) as here:
-                    _export(study.setups[arm], here, params)
-
     with contextlib.ExitStack() as stack:
-        step, state, trained = _begin(study, arm, recipe, stack)
-        states = stack.enter_context(
-            contextlib.closing(checkpoint.TrainCheckpoints(folder / "states", hosts.count > 1))
-        )
+        step, state, learner = _begin(study, arm, recipe, stack)
+        states = checkpoint.TrainCheckpoints(folder / "states", hosts.count > 1)
+        stack.enter_context(contextlib.closing(states))
         done, state = states.restore(state)
-        export(done, state)
+        _export(study, arm, save.get(done), learner, state)
         if hosts.is_first:
             metrics = stack.enter_context(Metrics(study.root, arm, done, study.settings.wandb))
         progress = Progress(study.root, f"train {arm}", recipe.steps, "steps", done, hosts.is_first)
@@ -179,9 +116,10 @@ def _run_steps(study: Study, arm: str, recipe: Supervised | Reinforced, save: di
                 metrics.append(number, row, seconds)
             trouble = _trouble(recipe, row)
             if trouble:
-                raise UserError(f"arm {arm}, step {number}: {trouble}; {_kept(folder, kept)}")
+                last = f"the state after step {kept} is kept in {folder / 'states'}"
+                raise UserError(f"arm {arm}, step {number}: {trouble}; {last if kept else 'no state was kept yet'}")
             progress.update(number, **{name: row[name] for name in SHOWN if name in row})
-            export(number, state)
+            _export(study, arm, save.get(number), learner, state)
             is_due, must_go = _on_any_host(study, saved)
             if number in save or is_due or must_go:
                 if hosts.is_first:
@@ -195,41 +133,119 @@ def _run_steps(study: Study, arm: str, recipe: Supervised | Reinforced, save: di
     hosts.exchange("trained")
 
 
-def _on_any_host(study: Study, saved: float) -> tuple[bool, bool]:
-    """(whether a state is to be kept for the time since the last one, by host 0's clock; whether a host must go)."""
-    due = time.monotonic() - saved > study.settings.checkpoint_seconds
-    said = [json.loads(text) for text in study.hosts.exchange(json.dumps([due, bool(study.notice)]))]
-    return said[0][0], any(must_go for _, must_go in said)
+def _begin(
+    study: Study, arm: str, recipe: Supervised | Reinforced, stack: contextlib.ExitStack
+) -> tuple[Step, State, Learner]:
+    """The step of a run, the state it begins from, and what it trains. The start's weights are let go of here."""
+    if isinstance(recipe, Reinforced):
+        return begin_reinforced(study, arm, recipe, start_weights(study, arm, recipe), stack)
+    path = rejection_sampling.demonstrations_file(study.root, arm)
+    if recipe.teacher and study.hosts.broadcast_from_first(not path.exists()):
+        # Before the start is loaded: the teacher's weights need not lie beside it.
+        _draw_demonstrations(study, arm, recipe, path)
+    learner, state = _learner(study, arm, recipe, recipe.steps, start_weights(study, arm, recipe))
+    shown = rejection_sampling.read(path, study.setups[arm]) if recipe.teacher else study.setups[arm].shown
+    return _supervised_step(study, arm, recipe, shown, learner), state, learner
 
 
-def _export(setup: Setup, target: Path, params: Params) -> None:
-    """Weights that started from a Hugging Face folder end in one, which transformers and vLLM open too."""
-    if setup.folder:
-        checkpoint.export_hf(target, params, setup.model, setup.folder)
-    else:
-        checkpoint.save_params(target, params)
+def start_weights(study: Study, arm: str, recipe: Supervised | Reinforced) -> Params:
+    """The weights that a recipe starts from, on this host."""
+    if recipe.start:
+        return _weights_of(study, recipe.start)
+    model = study.setups[arm].model
+    params = init_params(model, jax.random.key(study.settings.seed))
+    return jax.device_put(params, parameter_shardings(parameter_specs(model), study.mesh))
 
 
-def _trouble(recipe: Supervised | Reinforced, row: dict[str, float]) -> str:
-    """What makes it useless to go on: a loss or gradient that is no number, or a collapsed policy; "" if nothing."""
-    for name in ("loss", "grad_norm"):
-        if not math.isfinite(row[name]):
-            return f"{name} is {row[name]}"
-    limits = recipe.limits if isinstance(recipe, Reinforced) else Limits()
-    for name in ("entropy", "length", "reward"):
-        limit = getattr(limits, name)
-        if limit and not limit[0] <= row[name] <= limit[1]:
-            return f"{name} is {row[name]:.4g}, outside rl.limits.{name} = {limit[0]:g} to {limit[1]:g}"
-    return ""
+def _weights_of(study: Study, name: str) -> Params:
+    """The weights of an arm, trained first where they are not there; of a reinforced one those of its last step."""
+    entry = max((e for e in study.evaluated if e.arm == name), key=lambda e: e.step or 0)
+    if not is_given(study, entry) and _is_lacking(study, entry):
+        _train(study, name)
+    return load_weights(study, entry)
 
 
-def _kept(folder: Place, step: int) -> str:
-    return f"the state after step {step} is kept in {folder / 'states'}" if step else "no state was kept yet"
+def _learner(
+    study: Study, arm: str, recipe: Supervised | Reinforced, updates: int, start: Params
+) -> tuple[Learner, rl.TrainState]:
+    """What is trained, on the mesh of all hosts, and its state at step 0."""
+    s, model, training = study.settings, study.setups[arm].model, study.settings.training
+    unstarted = Learner(
+        model=model,
+        mesh=study.training_mesh,
+        here=study.mesh,
+        tx=rl.optimizer(recipe.optimizer, updates),
+        compute=rl.Compute(training.remat),
+        max_lengths=(study.engine.max_prompt_len, s.sampling.max_tokens),
+        microbatch=study.microbatch if training.tokens else None,
+        lora=recipes.adapters(recipe),
+    )
+    return unstarted.begin(spread(start, model, study.training_mesh), training.param_dtype, s.seed)
 
 
-def _supervised_step(study: Study, arm: str, recipe: Supervised, trained: Learner) -> Step:
-    task, setup, training = study.task, study.setups[arm], study.settings.training
-    shown = rejection_sampling.read(study, arm) if recipe.teacher else setup.shown
+def begin_reinforced(
+    study: Study, arm: str, recipe: Reinforced, start: Params, stack: contextlib.ExitStack
+) -> tuple[Step, State, Learner]:
+    """As _begin. start is kept only where KL needs a reference, or adapters what they belong to."""
+    s, setup, engine, longest = study.settings, study.setups[arm], study.engine, study.settings.sampling.max_tokens
+    check_data(f"config.arms.{arm}.rl", recipe.prompts, setup.training, engine.max_prompt_len)
+    if recipe.segment:
+        engine, longest = engine_for_segments(engine, study.row_places), min(recipe.segment, longest)
+    reward = reward_named(recipe.reward, f"config.arms.{arm}.rl.reward")
+    sampler = Engine(start, setup.model, engine, longest)
+    sampler.load(None)
+    source = RolloutSource(
+        arm=arm,
+        recipe=recipe,
+        algorithm=recipes.algorithm(recipe),
+        problems=setup.training,
+        answers=_answer_source(study, setup, sampler, stack, is_graded=reward is None),
+        sampling=lambda problem: replace(
+            study.sampling_params(setup, problem), temperature=1.0, top_p=1.0, top_k=0, min_p=0.0
+        ),
+        max_tokens=s.sampling.max_tokens,
+        folder=study.root / "train" / arm,
+        reward=reward,
+    )
+    updates = recipe.steps * recipe.minibatches
+    start = spread(start, setup.model, study.training_mesh)
+    learner, state = _learner(study, arm, recipe, updates, start)
+    value_tx = None
+    if recipe.value_optimizer:
+        value_tx = rl.optimizer(recipe.value_optimizer, updates)
+        state = rl.ActorCritic(state, rl.init_value(setup.model, start, value_tx))
+    draw = segments.draw if recipe.segment else rollouts.draw
+    step = ReinforcedStep(source, draw, recipes.objective(recipe), learner, value_tx, start if recipe.kl else None)
+    return step, state, learner
+
+
+def _answer_source(
+    study: Study, setup: Setup, engine: Engine, stack: contextlib.ExitStack, is_graded: bool = True
+) -> AnswerSource:
+    """Answers of the engine; a grader that is not to be called inline runs in processes that the stack closes."""
+    task, grading, pool = study.task, study.settings.grading, None
+    if is_graded and not task.inline:
+        pool = stack.enter_context(GradingPool(task.grade, grading.workers, grading.seconds, task.shorten))
+    grader = task.grade if is_graded else None
+    return AnswerSource(engine, setup.tokenizer.decode, study.settings.seed, study.hosts, grader, pool)
+
+
+def _draw_demonstrations(study: Study, arm: str, recipe: Supervised, path: Place) -> None:
+    setup, problems, hosts = study.setups[recipe.teacher], study.setups[arm].lessons, study.hosts
+    weights = _weights_of(study, recipe.teacher)
+    engine = Engine(weights, setup.model, study.engine, study.settings.sampling.max_tokens)
+    total = len(problems) * recipe.answers
+    with contextlib.ExitStack() as stack:
+        source = _answer_source(study, setup, engine, stack)
+        progress = stack.enter_context(Progress(study.root, f"teach {arm}", total, "answers", shown=hosts.is_first))
+        sampling = partial(study.sampling_params, setup)
+        rejection_sampling.draw(path, arm, recipe, source, problems, sampling, progress)
+    # Written by host 0 before another reads it.
+    hosts.exchange("taught")
+
+
+def _supervised_step(study: Study, arm: str, recipe: Supervised, shown: Sequence[Pair], learner: Learner) -> Step:
+    task, setup = study.task, study.setups[arm]
     if not setup.training and not shown:
         raise UserError(f"arm {arm}: there is nothing to learn from, 1 training problem or demonstration is needed")
     for prompt, answer in shown:
@@ -245,14 +261,53 @@ def _supervised_step(study: Study, arm: str, recipe: Supervised, trained: Learne
             pairs = rng.choices(shown, k=recipe.batch)
         else:
             pairs = list(itertools.islice(task.demonstrate(setup.training, recipe.right, rng), recipe.batch))
-        rows = log_probs.answer_rows(pairs, study.row_places)
-        batch = rl.supervised_batch(rows)
-        parts = rl.microbatches(batch, *study.microbatch) if training.tokens else [batch]
-        state, metrics = trained.step(state, None, [trained.sent(part) for part in parts])
-        return state, _floats(metrics)
+        batch = rl.supervised_batch(log_probs.answer_rows(pairs, study.row_places))
+        state, metrics = learner.step(state, None, learner.sent(learner.laid_out(batch)))
+        return state, {name: float(value) for name, value in metrics.items()}
 
     return step
 
 
-def _floats(metrics: dict[str, jax.Array]) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items()}
+def check_rows(arm: str, recipe: Supervised | Reinforced, hosts: int, devices: int, packed: bool) -> None:
+    """Raises UserError, one line, where hosts cannot train an arm together, or devices cannot share its rows."""
+    if hosts > 1 and isinstance(recipe, Reinforced) and recipe.segment:
+        raise UserError(f"config.arms.{arm}.rl.segment: found {recipe.segment} on {hosts} hosts; take 0, or one host")
+    rows = recipe.prompts * recipe.answers // recipe.minibatches if isinstance(recipe, Reinforced) else recipe.batch
+    if rows % devices and not packed:
+        raise UserError(
+            f"config.mesh on {hosts} hosts: {devices} devices share rows along data and fsdp, but an update of arm "
+            f"{arm} has {rows} rows; take a multiple of {devices}, or training.tokens above 0"
+        )
+
+
+def _on_any_host(study: Study, saved: float) -> tuple[bool, bool]:
+    """(whether a state is to be kept for the time since the last one, by host 0's clock; whether a host must go)."""
+    due = time.monotonic() - saved > study.settings.checkpoint_seconds
+    said = [json.loads(text) for text in study.hosts.exchange(json.dumps([due, bool(study.notice)]))]
+    return said[0][0], any(must_go for _, must_go in said)
+
+
+def _export(study: Study, arm: str, name: str | None, learner: Learner, state: State) -> None:
+    """Writes weights under a name, if there is one. What started from a Hugging Face folder ends in one."""
+    if name is None or not study.hosts.broadcast_from_first(not is_whole(study.root / "weights" / name)):
+        return
+    params, setup = learner.weights(state.policy if isinstance(state, rl.ActorCritic) else state), study.setups[arm]
+    if study.hosts.is_first:
+        with made(study.root / "weights" / name) as here:
+            if setup.folder:
+                checkpoint.export_hf(here, params, setup.model, setup.folder)
+            else:
+                checkpoint.save_params(here, params)
+
+
+def _trouble(recipe: Supervised | Reinforced, row: dict[str, float]) -> str:
+    """What makes it useless to go on: a loss or gradient that is no number, or a collapsed policy; "" if nothing."""
+    for name in ("loss", "grad_norm"):
+        if not math.isfinite(row[name]):
+            return f"{name} is {row[name]}"
+    limits = recipe.limits if isinstance(recipe, Reinforced) else Limits()
+    for name in ("entropy", "length", "reward"):
+        limit = getattr(limits, name)
+        if limit and not limit[0] <= row[name] <= limit[1]:
+            return f"{name} is {row[name]:.4g}, outside rl.limits.{name} = {limit[0]:g} to {limit[1]:g}"
+    return ""

@@ -54,7 +54,7 @@ def get_config():
 def killed_in(phase: str, call: int, delay: float) -> None:
     """Arranges that this process is killed `delay` seconds after the call-th call of what the phase is made of."""
     from rlvr_limit import checkpoint, rl
-    from rlvr_limit.training import rl_step, segments
+    from rlvr_limit.training import rollouts, segments
 
     calls = [0]
 
@@ -68,7 +68,7 @@ def killed_in(phase: str, call: int, delay: float) -> None:
         return called
 
     if phase == "rollout":
-        rl_step.draw, segments.draw = armed(rl_step.draw), armed(segments.draw)
+        rollouts.draw, segments.draw = armed(rollouts.draw), armed(segments.draw)
     elif phase == "update":
         rl.train_step = armed(rl.train_step)
     else:

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 from rlvr_limit import planning, rl
 from rlvr_limit.distributed.mesh import TRAINING_AXIS, sharding
-from rlvr_limit.engine.shapes import shapes_of
+from rlvr_limit.engine.shapes import engine_for_segments, shapes_of
 from rlvr_limit.models.decoder import init_params, parameter_count
 from rlvr_limit.models.log_probs import AnswerRows, answer_log_probs
 from rlvr_limit.planning import compiling, programs
 from rlvr_limit.planning import updates as job
 from rlvr_limit.settings import MeshConfig
-from rlvr_limit.training import learner, segments
+from rlvr_limit.training.learner import Learner
 from tests.support import hlo
 from tests.support.plans import TINY
 from tests.support.studies import settings_of
@@ -32,7 +32,7 @@ def test_updates_of_recipes_have_the_state_that_training_has() -> None:
     tx = rl.optimizer(s.arms["grpo"].rl.optimizer, 10)
     for lora in (None, rl.Lora(2, 4.0)):
         params, compute = init_params(model, jax.random.key(0)), rl.Compute()
-        _, real = learner.begin(params, model, tx, compute, "", lora, seed=0)
+        _, real = Learner(model, mesh, mesh, tx, compute, (6, 8), lora=lora).begin(params, "", seed=0)
         planned = job._state(model, mesh, tx, "", lora)
         assert jax.tree.structure(real) == jax.tree.structure(planned)
         for x, y in zip(jax.tree.leaves(real), jax.tree.leaves(planned), strict=True):
@@ -83,7 +83,7 @@ def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> N
     _, *drawing = update.programs
     longest = engine.max_prompt_len + s.sampling.max_tokens
     # The cache that the job itself asks for, at its own longest segment.
-    sizes = shapes_of(segments.engine_config(engine, longest), mesh, recipe.segment)
+    sizes = shapes_of(engine_for_segments(engine, longest), mesh, recipe.segment)
     assert sizes.prefill_lengths[-1] >= longest
     assert [p.name for p in drawing] == [
         f"prefill of {engine.prefill_rows} x {sizes.prefill_lengths[-1]} tokens, segments of 4 tokens",

@@ -348,7 +348,7 @@ def test_files_that_grow_are_put_whole_and_go_on_after_the_last_state(root: Obje
         resumed.append(3, row, seconds=1.0)
     assert [r["step"] for r in training_rows(root, "grpo")] == [1, 2, 3]
     assert all(path.name.startswith("events") for path in (root / "train/grpo/tensorboard").iterdir())
-    training_logging.write_samples(root, "grpo", 3, [{"text": "x"}])
+    training_logging.write_samples(root / "train" / "grpo", 3, [{"text": "x"}])
     assert json.loads((root / "train/grpo/samples/000003.jsonl").read_text()) == {"text": "x"}
 
 

@@ -329,7 +329,7 @@ def test_whatever_decides_a_recipe_leads_elsewhere_and_what_does_not_does_not(fo
         words = ["main.py", f"--config={REPOSITORY / 'configs' / 'countdown_smoke.py'}", "--config.share_weights=True"]
         words += [f"--config.runs={folders['runs']}", *(f"--config.{word}" for word in overrides)]
         made = prepare_config(command_line.read_config(words, REPOSITORY / "configs" / "countdown.py"))
-        return weight_cache.place(made, name)
+        return weight_cache.place(made.settings, made.setups, made.engine, 1, name)
 
     own = place("grpo")
     for same in ("sampling.n=17", "sampling.temperature=0.6", "arms.grpo.rl.save_at=(6,)", "report.k=4", "name=other"):

@@ -24,8 +24,8 @@ from rlvr_limit.distributed.mesh import fetch, make_mesh, mesh_of_all_hosts, par
 from rlvr_limit.engine.rollout import Graded
 from rlvr_limit.models.decoder import init_params, parameter_specs
 from rlvr_limit.settings import HostsConfig, MeshConfig, OptimizerConfig
-from rlvr_limit.training import learner
 from rlvr_limit.training.exchange import drawn_by_all
+from rlvr_limit.training.learner import Learner, spread
 from rlvr_limit.types import Problem, Sample, Status, Stop, Verdict
 from tests.support import policy_batches as step
 
@@ -42,13 +42,14 @@ def parts() -> list[rl.PolicyBatch]:
     return rl.microbatches(step.whole_step(), 8, 8)
 
 
-def begun(here: Mesh) -> tuple[learner.Learner, rl.TrainState]:
+def begun(here: Mesh) -> tuple[Learner, rl.TrainState]:
     """The model of tests/test_accumulation.py on the mesh of all hosts, to be trained by AdamW."""
     params = jax.device_put(
         init_params(step.WIDE, jax.random.key(0)), parameter_shardings(parameter_specs(step.WIDE), here)
     )
-    params = learner.spread(params, step.WIDE, mesh_of_all_hosts(here))
-    return learner.begin(params, step.WIDE, TX, rl.Compute(), "", None, 0, here)
+    mesh = mesh_of_all_hosts(here)
+    learner = Learner(step.WIDE, mesh, here, TX, rl.Compute(), (8, 8))
+    return learner.begin(spread(params, step.WIDE, mesh), "", seed=0)
 
 
 def numbered(values: object) -> dict[str, np.ndarray]:
@@ -93,7 +94,7 @@ def train(hosts: Hosts, folder: Path, here: Mesh) -> None:
     changes = step.trained(state.params, parts())
     with contextlib.closing(checkpoint.TrainCheckpoints(folder / "states", spread=True)) as states:
         for number in range(1, KEPT + 1):
-            state, _ = trained.step(state, step.OBJECTIVE, [trained.sent(part) for part in parts()])
+            state, _ = trained.step(state, step.OBJECTIVE, trained.sent(parts()))
             states.save(number, state)
     kept = jax.tree.map(fetch, state)
     if hosts.is_first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import math
@@ -129,7 +130,7 @@ Caught = list[tuple[rl.PolicyBatch, rl.Objective]]
 def step_of(trained: Study, arm: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Caught, dict[str, float], Any]:
     """(minibatches of an arm's first step with their objectives, its row, the base's weights); nothing is learnt."""
     recipe = trained.settings.arms[arm].rl
-    start = loop._start(trained, arm, "base")
+    start = loop.start_weights(trained, arm, recipe)
     caught: Caught = []
 
     def keep(policy: Any, config: Any, tx: Any, objective: Any, batches: Any, *_: Any) -> tuple[Any, dict[str, float]]:
@@ -137,8 +138,9 @@ def step_of(trained: Study, arm: str, monkeypatch: pytest.MonkeyPatch) -> tuple[
         return policy, dict.fromkeys((*rl_step.FIRST, *rl_step.MEAN), 0.0)
 
     monkeypatch.setattr(rl, "train_step", keep)
-    step, state, _ = rl_step.begin(trained, arm, recipe, start)
-    return caught, step(1, state)[1], start
+    with contextlib.ExitStack() as stack:
+        step, state, _ = loop.begin_reinforced(trained, arm, recipe, start, stack)
+        return caught, step(1, state)[1], start
 
 
 def answers_of(trained: Study, batch: rl.PolicyBatch) -> list[tuple[tuple[int, ...], float, bool]]:
@@ -252,9 +254,10 @@ def test_ppo_moves_its_value_head_towards_the_returns(trained: Study, monkeypatc
 
 @pytest.mark.parametrize("arm", ["grpo", "grpo_kl"])
 def test_weights_of_the_start_are_held_only_as_the_reference(trained: Study, arm: str) -> None:
-    start = loop._start(trained, arm, "base")
+    recipe = trained.settings.arms[arm].rl
+    start = loop.start_weights(trained, arm, recipe)
     watched = [weakref.ref(x) for x in jax.tree.leaves(start)]
-    begun = rl_step.begin(trained, arm, trained.settings.arms[arm].rl, start)
+    begun = loop.begin_reinforced(trained, arm, recipe, start, contextlib.ExitStack())
     del start
     gc.collect()
     assert {ref() is not None for ref in watched} == {arm == "grpo_kl"}

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from rlvr_limit.distributed.hosts import Hosts
-from rlvr_limit.distributed.mesh import make_mesh
-from rlvr_limit.settings import MeshConfig, Reinforced, Supervised
+from rlvr_limit.settings import Reinforced, Supervised
 from rlvr_limit.training.exchange import drawn_by_all, from_bytes, to_bytes
-from rlvr_limit.training.loop import check_shares
-from rlvr_limit.training.rollouts import _earned_by_all
+from rlvr_limit.training.loop import check_rows
+from rlvr_limit.training.rollouts import _rewards
 from rlvr_limit.types import Problem, UserError
 from tests.support.store_hosts import on_each, several
 from tests.support.training_host import drawn
@@ -52,18 +51,12 @@ def test_a_reward_that_never_says_the_same_twice_is_the_same_on_all_hosts() -> N
     groups = [(problem, [drawn(problem, i) for i in range(3)]) for problem in PROBLEMS]
 
     def earned(host: Hosts) -> list[list[float]]:
-        source = SimpleNamespace(study=SimpleNamespace(hosts=host), reward=reward, where="rl")
-        return _earned_by_all(source, groups)
+        source = SimpleNamespace(answers=SimpleNamespace(hosts=host), reward=reward, where="rl")
+        return _rewards(source, groups)
 
     first, second = on_each(several(2), earned)
     assert first == second and sorted(asked) == [problem.id for problem in PROBLEMS]
     assert len({value for values in first for value in values}) == 3 * len(PROBLEMS)
-
-
-def study(hosts: Hosts, rows: int, tokens: int = 0) -> SimpleNamespace:
-    training = SimpleNamespace(tokens=tokens)
-    mesh = make_mesh(MeshConfig(data=rows))
-    return SimpleNamespace(hosts=hosts, settings=SimpleNamespace(training=training), training_mesh=mesh)
 
 
 def reinforced(**changes) -> Reinforced:
@@ -72,15 +65,15 @@ def reinforced(**changes) -> Reinforced:
 
 
 def test_segments_are_refused_on_several_hosts_and_on_them_only() -> None:
-    with pytest.raises(UserError, match=r"config.arms.long.rl.segment: found 64 on 2 hosts, 0 is right, or one host"):
-        check_shares(study(several(2)[0], 2), "long", reinforced(segment=64))
-    check_shares(study(Hosts(), 2), "long", reinforced(segment=64))
-    check_shares(study(several(2)[0], 2), "long", reinforced())
+    with pytest.raises(UserError, match=r"config.arms.long.rl.segment: found 64 on 2 hosts; take 0, or one host"):
+        check_rows("long", reinforced(segment=64), hosts=2, devices=2, packed=False)
+    check_rows("long", reinforced(segment=64), hosts=1, devices=2, packed=False)
+    check_rows("long", reinforced(), hosts=2, devices=2, packed=False)
 
 
 @pytest.mark.parametrize("recipe", [reinforced(prompts=3), Supervised(steps=1, batch=6, optimizer=None)])
 def test_rows_that_devices_cannot_share_are_refused_and_packed_ones_are_not(recipe: Reinforced | Supervised) -> None:
     with pytest.raises(UserError, match=r"4 devices share rows along data and fsdp, but an update of arm a has 6 rows"):
-        check_shares(study(several(2)[0], 4), "a", recipe)
-    check_shares(study(several(2)[0], 4, tokens=64), "a", recipe)
-    check_shares(study(several(2)[0], 2), "a", recipe)
+        check_rows("a", recipe, hosts=2, devices=4, packed=False)
+    check_rows("a", recipe, hosts=2, devices=4, packed=True)
+    check_rows("a", recipe, hosts=2, devices=2, packed=False)

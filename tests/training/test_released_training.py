@@ -19,7 +19,8 @@ from rlvr_limit.settings import command_line
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.tokenizer import load_tokenizer
-from rlvr_limit.training import learner, logging, loop, rejection_sampling, rl_step
+from rlvr_limit.training import logging, loop, rejection_sampling, rl_step
+from rlvr_limit.training.learner import Learner
 from rlvr_limit.types import UserError
 from tests.support.smoke import REPOSITORY
 from tests.support.studies import prepare_config
@@ -162,7 +163,8 @@ def test_adapters_alone_are_trained_from_answers_in_segments_and_exports_hold_th
     model, lora = whole.setups["grpo"].model, whole.settings.arms["grpo"].rl.lora
     base = checkpoint.load_hf(folders / "base", model, whole.mesh)
     tx = rl.optimizer(whole.settings.arms["grpo"].rl.optimizer, STEPS * 2)
-    trained, fresh = learner.begin(base, model, tx, rl.Compute(), "", lora, whole.settings.seed)
+    learner = Learner(model, whole.mesh, whole.mesh, tx, rl.Compute(), (150, 8), lora=lora)
+    trained, fresh = learner.begin(base, "", whole.settings.seed)
     with contextlib.closing(checkpoint.TrainCheckpoints(whole.root / "train/grpo/states")) as states:
         done, state = states.restore(fresh)
     assert done == STEPS
@@ -210,10 +212,10 @@ def test_answers_without_a_verdict_are_counted_by_name_and_teach_nothing(
         return policy, dict.fromkeys((*rl_step.FIRST, *rl_step.MEAN), 0.0)
 
     monkeypatch.setattr(rl, "train_step", keep)
-    start = loop._start(study, "grpo", "base")
+    recipe = study.settings.arms["grpo"].rl
     with contextlib.ExitStack() as stack:
-        pool, recipe = loop._pool(study, stack), study.settings.arms["grpo"].rl
-        step, state, _ = rl_step.begin(study, "grpo", recipe, start, pool)
+        start = loop.start_weights(study, "grpo", recipe)
+        step, state, _ = loop.begin_reinforced(study, "grpo", recipe, start, stack)
         _, row = step(1, state)
     counts, right = [0, 0, 0], []
     for batch in caught:
@@ -278,11 +280,12 @@ def test_right_answers_of_a_teacher_are_learnt_once_each_and_drawn_once(folders:
     changes = {"data": ("gsm8k_train",), "teacher": "base", "answers": 4}
     study = with_sft(folders, tmp_path, **changes)
     loop.train_missing(study)
-    path = rejection_sampling.kept_in(study.root, "copied")
+    path = rejection_sampling.demonstrations_file(study.root, "copied")
     kept = [json.loads(line) for line in path.read_text().splitlines()]
     assert 0 < len(kept) <= 9 * 4 and all(len(row["response"]) % 2 == 0 for row in kept)
     assert len({(row["problem_id"], row["response"]) for row in kept}) == len(kept)
-    pairs, setup = rejection_sampling.read(study, "copied"), study.setups["copied"]
+    setup = study.setups["copied"]
+    pairs = rejection_sampling.read(path, setup)
     asked = {problem.id: problem for problem in setup.training}
     assert all(pair[0] == asked[row["problem_id"]].prompt_ids for pair, row in zip(pairs, kept, strict=True))
     assert all(pair[1][-1] == setup.stop_tokens[0] for pair in pairs)

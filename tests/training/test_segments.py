@@ -10,10 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rlvr_limit import rl
+from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.engine.requests import Request
+from rlvr_limit.engine.shapes import engine_for_segments
 from rlvr_limit.settings import EngineConfig
 from rlvr_limit.training import segments
-from rlvr_limit.training.rollouts import Source
+from rlvr_limit.training.exchange import AnswerSource
+from rlvr_limit.training.rollouts import RolloutSource
 from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError, Verdict
 
 PROMPTS, ANSWERS, SEGMENT, LONGEST, STEPS = 3, 2, 4, 13, 12
@@ -45,34 +49,32 @@ def grade(problem: Problem, text: str) -> Verdict:
     return Verdict(len(text) % 2 == 0, Status.TIMEOUT if len(text) % 5 == 0 else Status.GRADED)
 
 
-def source(root: Path) -> Source:
-    setup = SimpleNamespace(training=TRAINING, tokenizer=SimpleNamespace(decode=lambda ids: "x" * sum(ids)))
-    sampling = SamplingParams(temperature=0.6, top_p=0.9, max_tokens=LONGEST, stop_tokens=(1,))
-    study = SimpleNamespace(
-        root=root,
-        setups={"a": setup},
-        settings=SimpleNamespace(seed=0, sampling=SimpleNamespace(max_tokens=LONGEST)),
-        sampling_params=lambda *_: sampling,
-        task=SimpleNamespace(grade=grade),
+def source(root: Path) -> RolloutSource:
+    return RolloutSource(
+        arm="a",
+        recipe=SimpleNamespace(prompts=PROMPTS, answers=ANSWERS, segment=SEGMENT),
+        algorithm=rl.ALGORITHMS["grpo"],
+        problems=TRAINING,
+        answers=AnswerSource(FakeEngine(), lambda ids: "x" * sum(ids), 0, Hosts(), grade),
+        sampling=lambda _: SamplingParams(max_tokens=LONGEST, stop_tokens=(1,)),
+        max_tokens=LONGEST,
+        folder=root / "train" / "a",
     )
-    row = SimpleNamespace(overlong="keep")
-    recipe = SimpleNamespace(prompts=PROMPTS, answers=ANSWERS, segment=SEGMENT, row=row)
-    return Source(study, "a", recipe, FakeEngine(), None)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, list]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RolloutSource, list]:
     made = source(tmp_path_factory.mktemp("run"))
     return made, [segments.draw(made, number) for number in range(1, STEPS + 1)]
 
 
-def test_every_group_is_learnt_from_once_whole_and_oldest_first(run: tuple[Source, list]) -> None:
+def test_every_group_is_learnt_from_once_whole_and_oldest_first(run: tuple[RolloutSource, list]) -> None:
     made, drawn = run
     names = [group.samples[0].problem_id for found in drawn for group in found.groups]
     assert len(names) == len(set(names)) == STEPS * PROMPTS
-    left = segments._read(made.study.root / "train/a/underway", STEPS, {p.id: p for p in TRAINING})
-    under_way = [f"{group.start}/{group.round}/{group.problem.id}" for group in left]
-    started = {request.problem_id.partition("+")[0] for request in made.engine.asked}
+    left = segments._read(made.folder / "underway", STEPS, {p.id: p for p in TRAINING})
+    under_way = [group.name for group in left]
+    started = {request.problem_id.partition("+")[0] for request in made.answers.engine.asked}
     assert sorted(names + under_way) == sorted(started)
     lengths = [len(s.tokens) for found in drawn for group in found.groups for s in group.samples]
     assert min(lengths) <= SEGMENT and max(lengths) == LONGEST
@@ -82,11 +84,13 @@ def test_every_group_is_learnt_from_once_whole_and_oldest_first(run: tuple[Sourc
     assert max(found.row["age"] for found in drawn) > 0 and drawn[0].row["rounds"] > 1
 
 
-def test_an_answer_is_its_segments_one_after_the_other_each_with_a_key_of_its_own(run: tuple[Source, list]) -> None:
+def test_an_answer_is_its_segments_one_after_the_other_each_with_a_key_of_its_own(
+    run: tuple[RolloutSource, list],
+) -> None:
     made, drawn = run
-    by_name = {(r.problem_id, i): r for r in made.engine.asked for i in r.indices}
+    by_name = {(r.problem_id, i): r for r in made.answers.engine.asked for i in r.indices}
     assert len({(r.key, i) for (_, i), r in by_name.items()}) == len(by_name)
-    assert all(r.sampling.temperature == r.sampling.top_p == 1 for r in made.engine.asked)
+    assert all(r.sampling.temperature == r.sampling.top_p == 1 for r in made.answers.engine.asked)
     seen = 0
     for group in (group for found in drawn for group in found.groups):
         for sample in group.samples:
@@ -106,19 +110,19 @@ def test_an_answer_is_its_segments_one_after_the_other_each_with_a_key_of_its_ow
     assert seen == -(-LONGEST // SEGMENT)
 
 
-def test_a_step_that_is_run_again_draws_the_same(run: tuple[Source, list], tmp_path: Path) -> None:
+def test_a_step_that_is_run_again_draws_the_same(run: tuple[RolloutSource, list], tmp_path: Path) -> None:
     made, drawn = run
-    again = source(Path(shutil.copytree(made.study.root, tmp_path / "again")))
+    again = source(Path(shutil.copytree(made.folder.parent.parent, tmp_path / "again")))
     for number in (STEPS - 1, STEPS):
         found = segments.draw(again, number)
         assert [group.samples for group in found.groups] == [g.samples for g in drawn[number - 1].groups]
         assert found.row == drawn[number - 1].row
-    (again.study.root / f"train/a/underway/{STEPS}.npz").unlink()
+    (again.folder / f"underway/{STEPS}.npz").unlink()
     with pytest.raises(UserError, match=f"{STEPS}.npz: found nothing"):
         segments.draw(again, STEPS + 1)
 
 
 def test_the_engine_holds_prompts_with_most_of_an_answer() -> None:
-    assert segments.engine_config(EngineConfig(max_num_seqs=512, prefix_rows=64), 40) == EngineConfig(
+    assert engine_for_segments(EngineConfig(max_num_seqs=512, prefix_rows=64), 40) == EngineConfig(
         max_num_seqs=512, prefix_rows=512, max_prompt_len=40
     )
