@@ -22,11 +22,6 @@ MIN_PAGE = 16
 """On pages shorter than a vector of a CPU, XLA rounds a row's sums otherwise for other numbers of rows."""
 
 
-def engine_for_segments(config: EngineConfig, row_length: int) -> EngineConfig:
-    """The config where a prompt may be a prompt with most of its answer, and no two are the same."""
-    return replace(config, max_prompt_len=row_length, prefix_rows=max(config.prefix_rows, config.max_num_seqs))
-
-
 @dataclass(frozen=True)
 class PlanSizes:
     """Lengths of the lists of a decode attention plan, of one shard."""
@@ -92,6 +87,12 @@ class EngineShapes(CacheShape):
 def own_pages(max_tokens: int, steps_per_call: int, page_size: int) -> int:
     """Most pages that a sample's own tokens take; those of its last call are not cached."""
     return -(-((-(-max_tokens // steps_per_call) - 1) * steps_per_call) // page_size)
+
+
+def segment_engine_config(config: EngineConfig, max_prompt_len: int) -> EngineConfig:
+    """The config where a prompt may be a prompt with most of its answer, and no two are the same."""
+    prefix_rows = max(config.prefix_rows, config.max_num_seqs)
+    return replace(config, max_prompt_len=max_prompt_len, prefix_rows=prefix_rows)
 
 
 def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> EngineShapes:

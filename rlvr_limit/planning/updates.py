@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from rlvr_limit import planning, rl
 from rlvr_limit.distributed.mesh import row_devices, shard_count, sharding
-from rlvr_limit.engine.shapes import engine_for_segments, shapes_of
+from rlvr_limit.engine.shapes import segment_engine_config, shapes_of
 from rlvr_limit.models.decoder import ModelConfig, parameter_specs
 from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch, padded_length
 from rlvr_limit.planning import Benchmark, Program, Update, Workload
@@ -195,6 +195,8 @@ def _step(
 ) -> tuple[Program, ...]:
     """The programs of rl.train_step: one, or the gradient of a packed batch and the step along a sum of such."""
     rows, places = batch.weight_BT.shape
+    # The prompts of a prefix batch stand apart; what is computed is as long as if they did not.
+    places += batch.rows.prefix_PS.shape[1] + 1 if isinstance(batch.rows, PrefixBatch) else 0
     base = abstract.abstract_params(model, mesh) if lora else None
     size, besides = f"{rows} x {places:,} tokens", besides + (f", adapters of rank {lora.rank}" if lora else "")
     if not rl.is_packed(batch):
@@ -266,7 +268,7 @@ def _segments(
 ) -> tuple[Program, ...]:
     """What draws segments: its prompts may be prompts with most of their answers, which asks for a larger cache. The
     state that is trained lies beside it."""
-    larger = engine_for_segments(engine, sum(places))
+    larger = segment_engine_config(engine, sum(places))
     sizes = shapes_of(larger, mesh, min(recipe.segment, places[1]))
     state = _state(
         model, mesh, rl.optimizer(recipe.optimizer, recipe.steps), training.param_dtype, recipes.adapters(recipe)

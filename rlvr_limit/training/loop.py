@@ -23,7 +23,7 @@ from rlvr_limit import checkpoint, rl
 from rlvr_limit.distributed.mesh import parameter_shardings, row_devices
 from rlvr_limit.distributed.preemption import STOPPED, Preempted
 from rlvr_limit.engine.engine import Engine
-from rlvr_limit.engine.shapes import engine_for_segments
+from rlvr_limit.engine.shapes import segment_engine_config
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import Params, init_params, parameter_specs
@@ -190,7 +190,7 @@ def begin_reinforced(
     s, setup, engine, longest = study.settings, study.setups[arm], study.engine, study.settings.sampling.max_tokens
     check_data(f"config.arms.{arm}.rl", recipe.prompts, setup.training, engine.max_prompt_len)
     if recipe.segment:
-        engine, longest = engine_for_segments(engine, study.row_places), min(recipe.segment, longest)
+        engine, longest = segment_engine_config(engine, study.row_places), min(recipe.segment, longest)
     reward = reward_named(recipe.reward, f"config.arms.{arm}.rl.reward")
     sampler = Engine(start, setup.model, engine, longest)
     sampler.load(None)

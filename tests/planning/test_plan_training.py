@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from rlvr_limit import planning, rl
 from rlvr_limit.distributed.mesh import TRAINING_AXIS, sharding
-from rlvr_limit.engine.shapes import engine_for_segments, shapes_of
+from rlvr_limit.engine.shapes import segment_engine_config, shapes_of
 from rlvr_limit.models.decoder import init_params, parameter_count
 from rlvr_limit.models.log_probs import AnswerRows, answer_log_probs
 from rlvr_limit.planning import compiling, programs
@@ -83,7 +83,7 @@ def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> N
     _, *drawing = update.programs
     longest = engine.max_prompt_len + s.sampling.max_tokens
     # The cache that the job itself asks for, at its own longest segment.
-    sizes = shapes_of(engine_for_segments(engine, longest), mesh, recipe.segment)
+    sizes = shapes_of(segment_engine_config(engine, longest), mesh, recipe.segment)
     assert sizes.prefill_lengths[-1] >= longest
     assert [p.name for p in drawing] == [
         f"prefill of {engine.prefill_rows} x {sizes.prefill_lengths[-1]} tokens, segments of 4 tokens",

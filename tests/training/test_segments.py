@@ -13,7 +13,7 @@ import pytest
 from rlvr_limit import rl
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.engine.requests import Request
-from rlvr_limit.engine.shapes import engine_for_segments
+from rlvr_limit.engine.shapes import segment_engine_config
 from rlvr_limit.settings import EngineConfig
 from rlvr_limit.training import segments
 from rlvr_limit.training.exchange import AnswerSource
@@ -123,6 +123,6 @@ def test_a_step_that_is_run_again_draws_the_same(run: tuple[RolloutSource, list]
 
 
 def test_the_engine_holds_prompts_with_most_of_an_answer() -> None:
-    assert engine_for_segments(EngineConfig(max_num_seqs=512, prefix_rows=64), 40) == EngineConfig(
+    assert segment_engine_config(EngineConfig(max_num_seqs=512, prefix_rows=64), 40) == EngineConfig(
         max_num_seqs=512, prefix_rows=512, max_prompt_len=40
     )
