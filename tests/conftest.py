@@ -1,7 +1,9 @@
-"""What all tests share: eight virtual CPU devices, the repository on the path, deterministic hypothesis."""
+"""What all tests share: eight virtual CPU devices, one cache of compiled programs, deterministic hypothesis."""
 
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,12 @@ VIRTUAL_DEVICES = "--xla_force_host_platform_device_count"
 # jax reads XLA_FLAGS once, when its CPU client starts; a count the caller has chosen is kept.
 if VIRTUAL_DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {VIRTUAL_DEVICES}=8".strip()
+
+# What one worker has compiled, or a run in a process of its own, no other one compiles again. jax reads this at import.
+OWN_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
+if OWN_CACHE:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -47,10 +55,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "smoke_runs" not in item.fixturenames)
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The process that made the cache of compiled programs takes it away."""
+    if OWN_CACHE:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def smoke_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all smoke runs of a test session lie, so that they share what was compiled."""
-    return tmp_path_factory.mktemp("runs")
+    """Where all smoke runs of a test session lie."""
+    return smoke.share_compiled(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")

@@ -207,12 +207,12 @@ CHEAP = (
 
 
 def test_a_run_tells_its_drift_in_the_log_in_the_records_and_on_the_page(smoke_runs, smoke_run):
-    done = smoke.run(smoke_runs, *CHEAP, "job=sample")
+    done = smoke.run_smoke_here(smoke_runs, *CHEAP, "job=sample")
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stdout.splitlines() if line.startswith("cache error of ")]
     arms = ["base", "grpo-1", "distilled", "control"]
     assert [line.split()[3].rstrip(":") for line in said] == arms
-    done = smoke.run(smoke_runs, *CHEAP, "job=report")
+    done = smoke.run_smoke_here(smoke_runs, *CHEAP, "job=report")
     assert done.returncode == 0, done.stderr
     page = next(line for line in done.stdout.splitlines() if line.startswith("report: ")).removeprefix("report: ")
     folder = (smoke_runs / page).parent
@@ -253,6 +253,6 @@ def test_the_cache_s_dtype_is_a_condition_of_samples(tmp_path):
 
 
 def test_another_dtype_is_refused_in_one_line(tmp_path):
-    done = smoke.run(tmp_path, "engine.cache_dtype=int4")
+    done = smoke.run_smoke_here(tmp_path, "engine.cache_dtype=int4")
     assert done.returncode == 2
     assert "config.engine.cache_dtype: 'int4' is not one of '', int8" in done.stderr

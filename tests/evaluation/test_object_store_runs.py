@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import socket
 import subprocess
 import sys
@@ -173,7 +172,7 @@ def test_two_hosts_share_a_bucket_and_one_goes_on_when_the_other_is_killed(
     for weights in (smoke_run / "weights").iterdir():
         put_whole(weights, root / "weights" / weights.name)
     put_all(smoke_run / "train", root / "train")
-    shutil.copytree(smoke_runs / ".compiled", tmp_path / ".compiled")
+    smoke.share_compiled(tmp_path)
     processes = start_hosts(tmp_path, 2, f"run_dir={root}", "sampling.n=256")
     killed(processes, tmp_path, 1, 0.0)
     assert ended(processes, 600) == [0, -9], log(tmp_path, 0)

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import jax
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from rlvr_limit import checkpoint, records
 from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.tokenizer import load_tokenizer
-from tests.support.smoke import REPOSITORY, environment
+from tests.support.smoke import run_here
 from tests.support.tokenizer_files import write_qwen2
 
 
@@ -32,8 +30,7 @@ def command(tmp_path_factory):
 
     def run(*overrides):
         line = [f"--config.{word}" for word in (*changed, *overrides)]
-        words = [sys.executable, "main.py", "--config=configs/qwen7b_math.py", *line]
-        return subprocess.run(words, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
+        return run_here("--config=configs/qwen7b_math.py", *line)
 
     return run
 

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.types import UserError
 from tests.support.released import ARMS, QUESTIONS, words, write_released
-from tests.support.smoke import REPOSITORY, environment
+from tests.support.smoke import REPOSITORY, run_here
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +28,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folders: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *words(folders)]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
+    return run_here(*words(folders)[1:])
 
 
 def prepared(folders: Path, *overrides: str) -> Study:

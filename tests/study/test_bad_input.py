@@ -13,7 +13,10 @@ from tests.support import smoke
 
 def refusal(runs: Path, *overrides: str, largest_file: int | None = None) -> str:
     """The one line that a refused run prints."""
-    done = smoke.run(runs, *overrides, largest_file=largest_file)
+    if largest_file is None:
+        done = smoke.run_smoke_here(runs, *overrides)
+    else:
+        done = smoke.run(runs, *overrides, largest_file=largest_file)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -64,7 +67,7 @@ def test_full_disk_is_said_and_what_was_drawn_is_kept(copy: Path, smoke_runs: Pa
     assert "part-" in line
     kept = records.read(copy, "samples").num_rows
     assert kept >= before
-    done = smoke.run(smoke_runs, f"run_dir={copy}", "job=sample")
+    done = smoke.run_smoke_here(smoke_runs, f"run_dir={copy}", "job=sample")
     assert done.returncode == 0, done.stderr
 
 

@@ -37,7 +37,7 @@ def copy_of_trained(smoke_run: Path, runs: Path) -> Path:
     root = runs / smoke_run.parent.name / smoke_run.name
     for part in ("weights", "train"):
         shutil.copytree(smoke_run / part, root / part)
-    shutil.copytree(smoke_run.parents[1] / ".compiled", runs / ".compiled")
+    smoke.share_compiled(runs)
     return root
 
 
