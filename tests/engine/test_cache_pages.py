@@ -63,7 +63,7 @@ def test_attention_over_8_bits_equals_brute_force_over_what_they_stand_for(name,
     np.testing.assert_allclose(found.total_BKG / scale, total / scale, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
 def test_neither_places_nor_batch_mates_change_a_bit_of_a_row_that_reads_8_bits(name):
     alone = [0, 2, 8]
     mates, theirs = [9, 400, 0, 0, 700, 1, 130, 2, 9, 5, 0, 7], [9, 1, 9, 0, 3, 3, 0, 3, 9, 1, 2, 0]

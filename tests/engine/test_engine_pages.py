@@ -93,7 +93,7 @@ def test_where_pages_lie_changes_no_bit(ample: Engine, drawn: Drawn, monkeypatch
     assert taken != sorted(taken) and max(taken) > 0.9 * ample.shapes.pages
 
 
-@pytest.mark.parametrize("tokens", [96, 160, 320])
+@pytest.mark.parametrize("tokens", [96, *(pytest.param(n, marks=pytest.mark.slow) for n in (160, 320))])
 def test_a_pool_too_small_for_all_slots_gives_the_same_samples_to_the_bit(params, drawn: Drawn, tokens: int):
     tight = Engine(params, MODEL, replace(CONFIG, cache_tokens=tokens), LONGEST)
     found, stats = draw(tight, asked())
@@ -111,6 +111,7 @@ def test_any_missing_samples_are_drawn_as_they_would_have_been(ample: Engine, dr
         assert found.items() <= drawn.items() and 0 < len(found) < len(drawn)
 
 
+@pytest.mark.slow
 def test_on_two_shards_a_pool_too_small_gives_the_same_samples_to_the_bit(params: Params):
     mesh = make_mesh(MeshConfig(data=2))
     spread = jax.device_put(params, parameter_shardings(parameter_specs(MODEL), mesh))
