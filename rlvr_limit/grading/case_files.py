@@ -35,6 +35,14 @@ def _fields(line: str, place: str) -> dict[str, Any]:
     return fields
 
 
+def require_fields(fields: dict[str, Any], names: Iterable[str], place: str, kind: type = object) -> None:
+    """Raises UserError naming the first of the fields that is missing or not of that kind."""
+    for name in names:
+        if fields.get(name) is None or not isinstance(fields[name], kind):
+            no_kind = " or no text" if kind is str else ""
+            raise UserError(f"{place}: field {name!r} is missing{no_kind}; there are {', '.join(fields) or 'none'}")
+
+
 def write_verdicts(
     path: Path, version: str, rows: Iterable[dict[str, Any]], verdicts: Iterable[dict[str, Any]]
 ) -> None:

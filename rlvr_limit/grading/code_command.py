@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlvr_limit.grading.case_files import read_json_lines, write_verdicts
+from rlvr_limit.grading.case_files import read_json_lines, require_fields, write_verdicts
 from rlvr_limit.grading.code import evalplus, livecodebench
 from rlvr_limit.grading.code.grade import VERSION, CodeTests, check
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
@@ -71,9 +71,7 @@ def load_tests(path: Path) -> dict[str, CodeTests]:
 
 def _read_programs(path: Path, tests: dict[str, CodeTests]) -> Iterator[dict[str, Any]]:
     for place, row in read_json_lines(path):
-        for name in ("task_id", "program"):
-            if not isinstance(row.get(name), str):
-                raise UserError(f"{place}: field {name!r} is missing or no text; there are {', '.join(row) or 'none'}")
+        require_fields(row, ("task_id", "program"), place, str)
         if row["task_id"] not in tests:
             raise UserError(f"{place}: the data have no problem {row['task_id']!r}")
         yield row

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlvr_limit.grading.case_files import read_json_lines, write_verdicts
+from rlvr_limit.grading.case_files import read_json_lines, require_fields, write_verdicts
 from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.grading.math.extract import as_response, last_box
 from rlvr_limit.grading.pool.pool import map_verdicts
@@ -30,9 +30,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _checked(fields: dict[str, Any], place: str) -> dict[str, Any]:
-    for name in ("gold", "answer"):
-        if name not in fields:
-            raise UserError(f"{place}: field {name!r} is missing; there are {', '.join(fields) or 'none'}")
+    require_fields(fields, ("gold", "answer"), place)
     golds = fields["gold"] if isinstance(fields["gold"], list) else [fields["gold"]]
     if not golds or not all(_is_text(gold) and str(gold).strip() for gold in golds):
         raise not_allowed(f"{place}: field 'gold'", fields["gold"], "a text or a list of texts")

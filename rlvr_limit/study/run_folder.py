@@ -96,7 +96,9 @@ def _rewards(s: Settings) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "math-verify", "tokenizers")
+    packages = (
+        "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "latex2sympy2-extended", "tokenizers",
+    )  # fmt: skip
     return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}
 
 

@@ -67,7 +67,7 @@ def test_every_line_comes_back_in_order_with_its_verdict(tmp_path):
         ('{"gold": " ", "answer": "1"}', "'gold': ' ' is not a text"),
         ('{"gold": [], "answer": "1"}', "'gold': [] is not"),
         ('{"gold": ["1", null], "answer": "1"}', "'gold': ['1', None] is not"),
-        ('{"gold": "1", "answer": null}', "'answer': None is not a text"),
+        ('{"gold": "1", "answer": null}', "'answer' is missing"),
         ('{"gold": "1", "answer": ["1"]}', "'answer': ['1'] is not"),
     ],
 )

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlvr_limit.grading.case_files import require_fields
 from rlvr_limit.grading.code.outcome import ProgramCheck
 from rlvr_limit.grading.sandbox import decode
 from rlvr_limit.grading.sandbox.run import ResultKind, SandboxError, SandboxJob, SandboxLimits, execute
@@ -126,7 +127,9 @@ def _tolerances(results: Sequence[bytes], atol: float) -> tuple[float, ...]:
 
 def _is_right(tests: EvalPlusTests, value: Any, wanted: Any, arguments: list[Any], atol: float) -> bool:
     if tests.task_id.startswith("HumanEval") and tests.entry == "find_zero":
-        return abs(_polynomial(*arguments, value)) <= tests.atol
+        (coefficients,) = arguments
+        # sum_i coefficients[i] x^i, summed as the benchmark does.
+        return abs(sum(c * math.pow(value, i) for i, c in enumerate(coefficients))) <= tests.atol
     if tests.entry in NOT_NONE:
         wanted = wanted is not None
     exact = _agrees_in_mbpp(tests, value, wanted, arguments) if tests.task_id.startswith("Mbpp") else value == wanted
@@ -157,11 +160,6 @@ def _agrees_in_mbpp(tests: EvalPlusTests, value: Any, wanted: Any, arguments: li
     return False
 
 
-def _polynomial(coefficients: list[float], x: float) -> float:
-    """sum_i coefficients[i] x^i, summed as the benchmark does."""
-    return sum(c * math.pow(x, i) for i, c in enumerate(coefficients))
-
-
 def _all_close(value: Any, wanted: Any, atol: float) -> bool:
     """numpy.allclose(value, wanted, RTOL, atol) for numbers and nested lists of one shape; False for all else."""
     if isinstance(wanted, list | tuple):
@@ -177,9 +175,7 @@ def from_row(row: dict[str, Any], place: str) -> tuple[str, EvalPlusTests]:
     own = "base_input" in row
     names = ("task_id", "prompt", "entry_point", "canonical_solution", "base_input", "plus_input", "atol")
     hub = ("task_id", "prompt", "test", "code" if "code" in row else "canonical_solution")
-    for name in names if own else hub:
-        if row.get(name) is None:
-            raise UserError(f"{place}: field {name!r} is missing; there are {', '.join(row) or 'none'}")
+    require_fields(row, names if own else hub, place)
     try:
         return _from_release(row) if own else _from_hub(row)
     except (ValueError, TypeError, SyntaxError, AttributeError, IndexError) as error:

@@ -16,6 +16,7 @@ from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from rlvr_limit.grading.case_files import require_fields
 from rlvr_limit.grading.code.outcome import ProgramCheck
 from rlvr_limit.grading.sandbox import decode
 from rlvr_limit.grading.sandbox.run import SandboxJob, SandboxLimits
@@ -103,9 +104,8 @@ class LiveCodeRow:
 
 def from_row(row: dict[str, Any], place: str) -> LiveCodeRow:
     """A row of livecodebench/code_generation or code_generation_lite. Raises UserError naming place and field."""
-    for name in ("question_id", "question_content", "contest_date", "public_test_cases", "private_test_cases"):
-        if not isinstance(row.get(name), str):
-            raise UserError(f"{place}: field {name!r} is missing or no text; there are {', '.join(row) or 'none'}")
+    texts = ("question_id", "question_content", "contest_date", "public_test_cases", "private_test_cases")
+    require_fields(row, texts, place, str)
     try:
         cases = json.loads(row["public_test_cases"]) + _private(row["private_test_cases"])
         pairs = [(case["input"], case["output"]) for case in cases]

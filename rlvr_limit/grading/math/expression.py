@@ -52,7 +52,7 @@ def read(text: str) -> sympy.Expr:
     if len(text) > MAX_LENGTH:
         raise UnreadableMath(f"{len(text)} characters, more than {MAX_LENGTH}")
     if _BEYOND.search(text):
-        return _read_by_math_verify(text)
+        return _read_by_latex2sympy(text)
     reader = _ExpressionReader(text)
     try:
         value = reader.sum()
@@ -63,14 +63,14 @@ def read(text: str) -> sympy.Expr:
     return value
 
 
-def _read_by_math_verify(text: str) -> sympy.Expr:
+def _read_by_latex2sympy(text: str) -> sympy.Expr:
     """What has no rule of ours. Degrees, primes and accents are read otherwise there, so that they are refused."""
     if "'" in text or r"\circ" in text or r"\text" in text or "%" in text:
         raise UnreadableMath(f"a sum, integral or the like with primes, degrees or words in {text!r}")
     try:
         value = latex2sympy(text, is_real=True, conversion_config=ConversionConfig(lowercase_symbols=False))
     except Exception as error:  # the grammar raises plain Exception on any syntax that it does not know
-        raise UnreadableMath(f"not read by math-verify: {text!r}") from error
+        raise UnreadableMath(f"not read by latex2sympy: {text!r}") from error
     if not isinstance(value, sympy.Expr):
         raise UnreadableMath(f"{text!r} is a {type(value).__name__}, not one expression")
     limits = (limits for series in value.atoms(sympy.Sum, sympy.Product) for limits in series.limits)

@@ -82,12 +82,12 @@ def tokens(text: str) -> list[tuple[str, int]]:
 
     Half-open intervals close ( with ]: any bracket closes any other but a brace, which closes a brace.
     """
-    depth, found = 0, []
+    depth, pairs = 0, []
     for token in _TOKEN.findall(text):
         depth -= token in _CLOSING
-        found.append((token, depth))
+        pairs.append((token, depth))
         depth += token in _OPENING
-    return found
+    return pairs
 
 
 def split(text: str, separators: tuple[str, ...]) -> list[str]:

@@ -106,8 +106,8 @@ def private_root(readable: list[str], size: int, files: int) -> str:
     for path in readable:
         os.makedirs(root + path, exist_ok=True)
         _mount(path, root + path, "", MS_BIND | MS_REC)
-        found = os.statvfs(root + path).f_flag
-        kept = found & KEPT_MOUNT_FLAGS | (MS_RELATIME if found & ST_RELATIME else 0)
+        flags = os.statvfs(root + path).f_flag
+        kept = flags & KEPT_MOUNT_FLAGS | (MS_RELATIME if flags & ST_RELATIME else 0)
         _mount("", root + path, "", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | kept)
     for path in DEVICES:
         os.makedirs(os.path.dirname(root + path), exist_ok=True)
@@ -153,7 +153,7 @@ def allow_files_only(readable: list[str], folder: str) -> None:
     os.close(rules)
 
 
-def become(uid: int, folder: str, threads: int) -> None:
+def become_user(uid: int, folder: str, threads: int) -> None:
     """Root becomes that user, to whom `folder` is given and who has at most so many threads. Needs root."""
     os.chown(folder, uid, uid)
     resource.setrlimit(resource.RLIMIT_NPROC, (threads, threads))
@@ -185,7 +185,7 @@ def filter_system_calls() -> None:
 
 def _filter(architecture: int, numbers: dict[str, int], pid: int) -> list[tuple[int, int, int, int]]:
     """Instructions of the classic BPF: (code, jump if true, jump if false, value)."""
-    found = [
+    steps = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _KILL),
@@ -195,8 +195,8 @@ def _filter(architecture: int, numbers: dict[str, int], pid: int) -> list[tuple[
     ]
     for name, number in {**numbers, **_COMMON}.items():
         rule = _rule(name, pid)
-        found += [(_EQUAL, 0, len(rule), number), *rule]
-    return [*found, (_RETURN, 0, 0, _ALLOW)]
+        steps += [(_EQUAL, 0, len(rule), number), *rule]
+    return [*steps, (_RETURN, 0, 0, _ALLOW)]
 
 
 def _rule(name: str, pid: int) -> list[tuple[int, int, int, int]]:
@@ -222,7 +222,7 @@ def has_filter() -> bool:
     return False
 
 
-def has_user(uid: int) -> bool:
+def can_become(uid: int) -> bool:
     """Whether root can become that user here: in a user namespace few users are known."""
     with open("/proc/self/uid_map") as ranges:
         firsts = [[int(number) for number in line.split()] for line in ranges]
@@ -235,7 +235,7 @@ def is_readable_by_all(path: str) -> bool:
     return all(os.stat("/".join(parts[:n]) or "/").st_mode & 0o001 for n in range(1, len(parts) + 1))
 
 
-def limit(kind: int, most: int) -> None:
+def set_limit(kind: int, most: int) -> None:
     """Sets a resource limit, lower where a lower hard limit is inherited."""
     inherited = resource.getrlimit(kind)[1]
     most = most if inherited == resource.RLIM_INFINITY else min(most, inherited)

@@ -71,7 +71,7 @@ def _confine(job: dict) -> list[str]:
     """Enters the namespaces; what cannot be had is returned by name. Sets the job's folder and uid."""
     missing, without = [], job["without"]
     job["uid"] = job["first_uid"] + os.getpid()
-    alone = "own user" not in without and linux.has_user(job["uid"])
+    alone = "own user" not in without and linux.can_become(job["uid"])
     try:
         if "namespaces" in without:
             raise OSError("not asked for")
@@ -207,14 +207,14 @@ def _become_program(job: dict, run: object, kept: tuple[int, ...], cpu: float) -
         last = kept[3] if len(kept) > 3 else 2
         os.closerange(3, last)
         os.closerange(last + 1, 4 * DESCRIPTORS)
-        linux.limit(resource.RLIMIT_CPU, int(cpu) + 1)
-        linux.limit(resource.RLIMIT_AS, job["memory_bytes"])
-        linux.limit(resource.RLIMIT_FSIZE, job["output_bytes"])
-        linux.limit(resource.RLIMIT_NOFILE, DESCRIPTORS)
-        linux.limit(resource.RLIMIT_STACK, STACK_BYTES)
-        linux.limit(resource.RLIMIT_CORE, 0)
+        linux.set_limit(resource.RLIMIT_CPU, int(cpu) + 1)
+        linux.set_limit(resource.RLIMIT_AS, job["memory_bytes"])
+        linux.set_limit(resource.RLIMIT_FSIZE, job["output_bytes"])
+        linux.set_limit(resource.RLIMIT_NOFILE, DESCRIPTORS)
+        linux.set_limit(resource.RLIMIT_STACK, STACK_BYTES)
+        linux.set_limit(resource.RLIMIT_CORE, 0)
         if job["uid"] is not None:
-            linux.become(job["uid"], job["folder"], job["threads"])
+            linux.become_user(job["uid"], job["folder"], job["threads"])
             linux.die_with_parent()
         linux.drop_capabilities()
         if job["file_rules"]:
