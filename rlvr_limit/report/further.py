@@ -9,7 +9,7 @@ import numpy as np
 from rlvr_limit import passk
 from rlvr_limit.report.analysis import Findings, fewest_samples, powers_of_four
 from rlvr_limit.report.results import ArmResults, Results
-from rlvr_limit.report.text import DASH, Table, by_arm, join, percent, percent_and_band
+from rlvr_limit.report.text import DASH, ResultTable, by_arm, join, percent, percent_and_band
 
 RELIABLE = (0.25, 0.5, 0.75, 1.0)
 """Shares of k samples for G-Pass@k."""
@@ -19,7 +19,7 @@ BEYOND = (1, 2, 4, 16)
 """Multiples of n for the extrapolation."""
 
 
-def further_tables(results: Results, findings: Findings) -> list[Table]:
+def further_tables(results: Results, findings: Findings) -> list[ResultTable]:
     """Every table that the data allow; all but the last two need nothing but counts, of the first stage."""
     return [*_of_samples(results, findings), *_of_rates(results), *_majority(results), *_budget(results)]
 
@@ -29,7 +29,7 @@ def _mean_at(curves_MK: np.ndarray, ks: Sequence[int]) -> list[str]:
     return [percent(mean_K[k - 1]) for k in ks]
 
 
-def _of_samples(results: Results, findings: Findings) -> Iterator[Table]:
+def _of_samples(results: Results, findings: Findings) -> Iterator[ResultTable]:
     """One number an arm, and how reliably an arm is right."""
     n = fewest_samples(results.arms)
     ks = powers_of_four(n)
@@ -75,7 +75,7 @@ def _of_samples(results: Results, findings: Findings) -> Iterator[Table]:
     )
 
 
-def _of_rates(results: Results) -> Iterator[Table]:
+def _of_rates(results: Results) -> Iterator[ResultTable]:
     """What stands behind the success rates of these problems, and what would come beyond n."""
     n = fewest_samples(results.arms)
     ks, beyond = powers_of_four(n), n * np.array(BEYOND)
@@ -135,7 +135,7 @@ def _of_rates(results: Results) -> Iterator[Table]:
     )
 
 
-def _majority(results: Results) -> Iterator[Table]:
+def _majority(results: Results) -> Iterator[ResultTable]:
     """maj@k and distinct answers, of arms whose answers are on record as texts."""
     arms = [arm for arm in results.arms if arm.votes_M]
     if not arms:
@@ -156,7 +156,7 @@ def _majority(results: Results) -> Iterator[Table]:
     )
 
 
-def _budget(results: Results) -> Iterator[Table]:
+def _budget(results: Results) -> Iterator[ResultTable]:
     """Problems solved at equal numbers of generated tokens: those that the base takes for the k of interest."""
     arms = [arm for arm in results.arms if arm.tokens_M is not None]
     base = results.arm(results.base)

@@ -16,11 +16,11 @@ import numpy as np
 
 from rlvr_limit.report.analysis import Findings, share_of_samples
 from rlvr_limit.report.results import ArmResults, Results
-from rlvr_limit.report.text import Table, values_at
+from rlvr_limit.report.text import ResultTable, values_at
 
 
 def write_numbers(
-    results: Results, findings: Findings, further: Sequence[Table], said: Mapping[str, Any], folder: Path
+    results: Results, findings: Findings, further: Sequence[ResultTable], said: Mapping[str, Any], folder: Path
 ) -> dict[str, str]:
     """Write every number into folder; returns what each file holds, by file name.
 
@@ -127,7 +127,7 @@ def _training(results: Results) -> Iterator[Sequence[Any]]:
             yield from ((run, row["step"], name, value) for name, value in row.items() if name != "step")
 
 
-def _cells(tables: Sequence[Table]) -> Iterator[Sequence[Any]]:
+def _cells(tables: Sequence[ResultTable]) -> Iterator[Sequence[Any]]:
     for table in tables:
         for arm, *cells in table.rows:
             for column, cell in zip(table.header[1:], cells, strict=True):

@@ -116,7 +116,7 @@ def build(
     template: str,
     results: Results,
     findings: Findings,
-    further: Sequence[text.Table],
+    further: Sequence[text.ResultTable],
     images: Images,
     files: Mapping[str, str],
     stored: viewer.StoredSamples | None = None,
@@ -186,8 +186,10 @@ def _render(template: str, context: Mapping[str, Any]) -> str:
 
 
 def _prose(line: str) -> Markup:
-    """Escaped text in which a number keeps its per cent sign, and k its value, on one line."""
-    unbroken = re.sub(r"(?<=\d) (?=%)|(?<=\bk) (?== )|(?<=\bk =) (?=\d)", "&nbsp;", " ".join(escape(line).split()))
+    """Escaped text in which a number keeps its per cent sign, and k, M and n their values, on one line."""
+    unbroken = re.sub(
+        r"(?<=\d) (?=%)|(?<=\b[kMn]) (?== )|(?<=\b[kMn] =) (?=\d)", "&nbsp;", " ".join(escape(line).split())
+    )
     return Markup(unbroken)
 
 

@@ -20,7 +20,7 @@ from rlvr_limit.report.results import ArmResults, Results
 from rlvr_limit.report.text import (
     DASH,
     NOT_RECORDED,
-    Table,
+    ResultTable,
     by_arm,
     percent,
     percent_and_band,
@@ -33,7 +33,7 @@ UNLIKE = "\u2260 "
 BAND_BELOW = "Below each number: its 95 % population band"
 
 
-def headline(results: Results, findings: Findings) -> Table:
+def headline(results: Results, findings: Findings) -> ResultTable:
     """pass@k at the k of interest, guess-corrected at the largest where guess rates are known, and the crossing."""
     ks = findings.ks()
     known = findings.guess(results.base) is not None
@@ -54,7 +54,7 @@ def headline(results: Results, findings: Findings) -> Table:
     )
 
 
-def overview(studies: Mapping[str, Mapping[str, Any]]) -> Table:
+def overview(studies: Mapping[str, Mapping[str, Any]]) -> ResultTable:
     """pass@1, pass@k at the largest k and the crossing of every arm of several studies, such as temperatures."""
     rows = []
     for name, study in studies.items():
@@ -64,7 +64,7 @@ def overview(studies: Mapping[str, Mapping[str, Any]]) -> Table:
             first, last = (percent_and_band(findings.curves[arm.name], at) for at in (1, k))
             rows.append([f"{name}\n{arm.label}", first, str(k), last, _crossing(findings.against_base.get(arm.name))])
     header = ["", "pass@1", "k", "pass@k", "crossing its base"]
-    return Table("Side by side", f"{BAND_BELOW}, percent.", header, rows)
+    return ResultTable("Side by side", f"{BAND_BELOW}, percent.", header, rows)
 
 
 def _crossing(beside: AgainstBase | None) -> str:
@@ -77,7 +77,7 @@ def _crossing(beside: AgainstBase | None) -> str:
     return f"k = {crossover.k}\n{crossover.low or 'beyond n'}\u2013{crossover.high or 'beyond n'}"
 
 
-def guesses(results: Results, findings: Findings) -> Table:
+def guesses(results: Results, findings: Findings) -> ResultTable:
     """Corrected pass@k of every arm by every guess rate that is known, with the raw value and what guessing reaches."""
 
     def cell(guess: GuessBaseline, k: int) -> str:
@@ -85,7 +85,7 @@ def guesses(results: Results, findings: Findings) -> Table:
         return f"{signed_percent(guess.corrected_K[k - 1])}\n{100 * raw:.1f} / {100 * alone:.1f}"
 
     ks = findings.ks()
-    return Table(
+    return ResultTable(
         "Guessing",
         "Guess-corrected; below each number: raw pass@k / guessing, percent.",
         ["arm", "guessing by", *(f"pass@{k}" for k in ks)],
@@ -93,7 +93,7 @@ def guesses(results: Results, findings: Findings) -> Table:
     )
 
 
-def guessable(results: Results, findings: Findings) -> Table:
+def guessable(results: Results, findings: Findings) -> ResultTable:
     """pass@k of every arm without the problems that can be guessed, with the value on all problems."""
 
     def cell(name: str, k: int) -> str:
@@ -103,10 +103,10 @@ def guessable(results: Results, findings: Findings) -> Table:
     ks = findings.ks()
     header = ["without guessable problems", *(f"pass@{k}" for k in ks)]
     rows = [[results.label(name), *(cell(name, k) for k in ks)] for name in findings.guessable.curves]
-    return Table("Guessable problems", "", header, rows)
+    return ResultTable("Guessable problems", "", header, rows)
 
 
-def chains(results: Results, findings: Findings) -> Table:
+def chains(results: Results, findings: Findings) -> ResultTable:
     """What a person said of the chains behind right answers, and both bounds of CoT-Pass@k beside pass@k."""
 
     def cells(arm: ArmResults) -> Iterable[str]:
@@ -118,7 +118,7 @@ def chains(results: Results, findings: Findings) -> Table:
             yield f"{low} to {high}\n{percent(curve_K[k - 1])} pass@{k}"
 
     ks = findings.chain_ks()
-    return Table(
+    return ResultTable(
         "CoT-Pass@k",
         "CoT-Pass@k, lower to upper; below it: pass@k. Below an arm: what was said in review/rare_wins.csv of the "
         "chains behind its right answers.",
@@ -127,7 +127,7 @@ def chains(results: Results, findings: Findings) -> Table:
     )
 
 
-def differences(results: Results, findings: Findings) -> Table:
+def differences(results: Results, findings: Findings) -> ResultTable:
     """Every paired difference at the k of interest, in points; "?" marks a band that includes 0."""
 
     def cell(comparison: Comparison, k: int) -> str:
@@ -137,7 +137,7 @@ def differences(results: Results, findings: Findings) -> Table:
         return points_and_band(comparison.difference, k, mark)
 
     ks = sorted({k for c in findings.comparisons for k in findings.ks(c.first, c.second)})
-    return Table(
+    return ResultTable(
         "Paired differences of pass@k, points, with 95 % paired bands (?: the band includes 0)",
         "Below each number: its 95 % paired band. A question mark: the band includes 0.",
         ["points", *(f"k = {k}" for k in ks)],
@@ -145,7 +145,7 @@ def differences(results: Results, findings: Findings) -> Table:
     )
 
 
-def support(results: Results, findings: Findings) -> Table:
+def support(results: Results, findings: Findings) -> ResultTable:
     """Counts and ratios of every arm beside the base."""
     header = ["arm beside base", "both", "base only", "arm only", "neither", "SRR", "NDR", "SDS", "NSCR"]
     rows = []
@@ -156,10 +156,10 @@ def support(results: Results, findings: Findings) -> Table:
             ratios = (s.srr, s.ndr, s.sds, s.nscr)
             cells += [UNDEFINED if ratio is None else f"{ratio:.3f}".replace("-", "\u2212") for ratio in ratios]
         rows.append([results.label(name), *cells])
-    return Table("Who solves what", "", header, rows)
+    return ResultTable("Who solves what", "", header, rows)
 
 
-def efficiency(results: Results, findings: Findings) -> Table:
+def efficiency(results: Results, findings: Findings) -> ResultTable:
     """pass@1, pass@k and Delta_SE of every arm, as in Table 2 and Fig. 8 of Yue et al. 2025; the base first."""
     k = findings.delta_se_k
 
@@ -168,12 +168,17 @@ def efficiency(results: Results, findings: Findings) -> Table:
         yield from (percent_and_band(curve, at) if at <= len(curve.mean_K) else DASH for at in (1, k))
         yield points_and_band(beside.delta_se_band, 1) if beside else DASH
 
-    gap = f"\u0394SE: pass@{k} of {results.label(results.base)} minus pass@1 of the arm, points (lower is better)"
-    caption = f"{BAND_BELOW}; below \u0394SE: its 95 % paired band."
-    return by_arm("Sampling efficiency", caption, ["pass@1", f"pass@{k}", gap], results.arms, cells)
+    gap = f"\u0394SE: pass@{k} of {results.label(results.base)} minus pass@1 of the arm, points; lower is better"
+    return by_arm(
+        f"Sampling efficiency ({gap})",
+        f"{gap}. {BAND_BELOW}; below \u0394SE: its 95 % paired band.",
+        ["pass@1", f"pass@{k}", "\u0394SE"],
+        results.arms,
+        cells,
+    )
 
 
-def entropy(results: Results, findings: Findings) -> Table:
+def entropy(results: Results, findings: Findings) -> ResultTable:
     """Temperature, entropy and pass@k of every arm, as in Figs. 16 and 17 of Yue et al. 2025."""
     k = findings.ks()[-1]
 
@@ -190,7 +195,7 @@ def _or_not_recorded(value: float | None, shown: Callable[[float], str]) -> str:
     return NOT_RECORDED if value is None else shown(value)
 
 
-def rates(results: Results, findings: Findings) -> Table:
+def rates(results: Results, findings: Findings) -> ResultTable:
     """What the answers look like: truncated, without an answer, long, repeated, uncertain."""
 
     def cells(arm: ArmResults) -> Iterable[str]:
@@ -205,7 +210,7 @@ def rates(results: Results, findings: Findings) -> Table:
     return by_arm("Answers cut short or without a verdict", "", header, results.arms, cells)
 
 
-def conditions(results: Results, findings: Findings) -> Table:
+def conditions(results: Results, findings: Findings) -> ResultTable:
     """One row per condition, marked where the arms differ in it; the weights' hash last, shortened."""
     rows = {
         field: (differs, [arm.conditions.get(field, NOT_RECORDED) for arm in results.arms])
@@ -213,7 +218,7 @@ def conditions(results: Results, findings: Findings) -> Table:
     }
     hashes = [arm.weights_sha256[:12] or NOT_RECORDED for arm in results.arms]
     rows["weights SHA-256 (first 12)"] = len({arm.weights_sha256 for arm in results.arms}) > 1, hashes
-    return Table(
+    return ResultTable(
         "Conditions (\u2260: not the same in every arm)",
         "",
         ["condition", *(arm.label for arm in results.arms)],
@@ -223,10 +228,12 @@ def conditions(results: Results, findings: Findings) -> Table:
     )
 
 
-def versions(results: Results, findings: Findings) -> Table:
-    return Table("Versions", "", ["what", "version"], [[name, version] for name, version in results.versions.items()])
+def versions(results: Results, findings: Findings) -> ResultTable:
+    return ResultTable(
+        "Versions", "", ["what", "version"], [[name, version] for name, version in results.versions.items()]
+    )
 
 
-def timings(results: Results, findings: Findings) -> Table:
+def timings(results: Results, findings: Findings) -> ResultTable:
     rows = [*results.timings.items(), ("total", sum(results.timings.values()))]
-    return Table("Time taken", "", ["stage", "seconds"], [[stage, f"{seconds:,.1f}"] for stage, seconds in rows])
+    return ResultTable("Time taken", "", ["stage", "seconds"], [[stage, f"{seconds:,.1f}"] for stage, seconds in rows])

@@ -18,7 +18,7 @@ Cells = Callable[[ArmResults], Iterable[str]]
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """One table, the same on the page, in Markdown and in CSV. A cell's second line, such as a band, is set small."""
 
     title: str
@@ -29,9 +29,9 @@ class Table:
     numbers: bool = True  # whether cells are set to the right
 
 
-def by_arm(title: str, caption: str, header: list[str], arms: Sequence[ArmResults], cells: Cells) -> Table:
+def by_arm(title: str, caption: str, header: list[str], arms: Sequence[ArmResults], cells: Cells) -> ResultTable:
     """A table with a row for each arm, which starts with its label."""
-    return Table(title, caption, ["arm", *header], [[arm.label, *cells(arm)] for arm in arms])
+    return ResultTable(title, caption, ["arm", *header], [[arm.label, *cells(arm)] for arm in arms])
 
 
 def percent(share: float) -> str:

@@ -21,7 +21,7 @@ from rlvr_limit.report.further import further_tables
 from rlvr_limit.report.numbers import write_numbers
 from rlvr_limit.report.page import SECTIONS, build
 from rlvr_limit.report.style import rc
-from rlvr_limit.report.text import Table, percent
+from rlvr_limit.report.text import ResultTable, percent
 from rlvr_limit.report.words import not_resolved, open_signs
 
 M, N = 12, 16
@@ -204,7 +204,9 @@ def test_several_studies_get_a_page_that_holds_them_side_by_side_and_says_first_
 
 def test_further_metrics_are_in_a_csv_cell_by_cell_as_the_page_shows_them(full, found, tmp_path):
     rows = [["base", "1 %\n2 %", "3 %"], ["rl", "4 %", "5 %"]]
-    assert "further.csv" in write_numbers(full, found, [Table("Cover", "", ["arm", "low", "high"], rows)], {}, tmp_path)
+    assert "further.csv" in write_numbers(
+        full, found, [ResultTable("Cover", "", ["arm", "low", "high"], rows)], {}, tmp_path
+    )
     assert (tmp_path / "further.csv").read_text().splitlines() == [
         "table,arm,column,value",
         "Cover,base,low,1 %",
