@@ -17,7 +17,7 @@ Draw many samples per problem from a base model and from its RL-trained counterp
 usage: python main.py (or rlvr-limit) [--config=configs/NAME.py] [--config.a.b=value ...]
 """
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,14 +19,16 @@ import jax.numpy as jnp
 import optax
 
 from rlvr_limit.settings import OptimizerConfig
-from rlvr_limit.types import UserError
+from rlvr_limit.settings.schema import check_ranges
+from rlvr_limit.types import not_allowed
 
 SLOWEST_B2 = 0.99
 """The largest b2 of bfloat16 moments: they have 8 bits, and v (1 - b2) must be more than half of the last one of v."""
 
 
 def optimizer(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:
-    """The Optax chain of a run of `updates` updates. Raises UserError for an unknown decay or kind."""
+    """The Optax chain of a run of `updates` updates. Raises UserError for a field out of its range."""
+    check_ranges(config, "optimizer.")
     return optax.chain(
         _clipped(config.clip_norm),
         _preconditioner(config),
@@ -51,11 +53,9 @@ def _schedule(config: OptimizerConfig, updates: int) -> optax.Schedule:
         return optax.warmup_cosine_decay_schedule(
             0.0, config.learning_rate, config.warmup, max(updates, config.warmup + 1), 0.1 * config.learning_rate
         )
-    if config.decay == "constant":
-        # Optax reads a ramp of 0 steps as one that never leaves its start.
-        first = 0.0 if config.warmup else config.learning_rate
-        return optax.linear_schedule(first, config.learning_rate, config.warmup)
-    raise UserError(f'optimizer.decay is {config.decay!r}, but "constant" or "cosine" is right')
+    # Optax reads a ramp of 0 steps as one that never leaves its start.
+    first = 0.0 if config.warmup else config.learning_rate
+    return optax.linear_schedule(first, config.learning_rate, config.warmup)
 
 
 def _preconditioner(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -64,12 +64,12 @@ def _preconditioner(config: OptimizerConfig) -> optax.GradientTransformation:
             return optax.scale_by_adam(b2=config.b2)
         case "adamw_bf16":
             if config.b2 > SLOWEST_B2:
-                raise UserError(f"optimizer.b2 is {config.b2}, but moments in bfloat16 need at most {SLOWEST_B2}")
+                raise not_allowed("optimizer.b2", config.b2, f"at most {SLOWEST_B2}, as bfloat16 moments need")
             return _kept_in_bfloat16(optax.scale_by_adam(b2=config.b2))
         case "adafactor":
             # Updates have a root mean square of at most 1 a tensor, as Adam's do: learning rates mean the same.
             return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
-    raise UserError(f'optimizer.kind is {config.kind!r}, but "adamw", "adamw_bf16" or "adafactor" is right')
+    raise AssertionError(f"no optimizer is named {config.kind!r}")
 
 
 def _kept_in_bfloat16(tx: optax.GradientTransformation) -> optax.GradientTransformation:

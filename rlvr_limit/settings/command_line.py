@@ -118,7 +118,7 @@ def _value(hint: Any, text: str, path: str) -> Any:
                 return tuple(value) if isinstance(value, tuple | list) else (value,)
         except (ValueError, KeyError, SyntaxError):
             continue
-    raise not_allowed(path, text, describe(hint))
+    raise not_allowed(path, text, f"of type {describe(hint)}")
 
 
 def _put(config: ConfigDict, names: Sequence[str], value: Any) -> None:

@@ -9,11 +9,11 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlvr_limit.settings.schema import hints_of, members, range_of
+from rlvr_limit.settings.schema import describe, hints_of, members, range_of
 from rlvr_limit.settings.study import CountsSettings, Settings
 from rlvr_limit.types import TokenSampling
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "configs.md"
+PAGE = Path(__file__).parents[2] / "docs" / "configs.md"
 
 HEAD = """# Settings
 
@@ -46,7 +46,7 @@ def _tables(cls: type, path: str, seen: dict[type, str]) -> Iterator[str]:
         elif dataclasses.is_dataclass(kind):
             below.append((kind, f"{path}.{field.name}"))
         else:
-            allowed = ", ".join(filter(None, (_type(hint), str(range_of(hint) or ""))))
+            allowed = ", ".join(filter(None, (describe(hint), str(range_of(hint) or ""))))
             rows.append(f"| `{field.name}` | {_default(field)} | {allowed} | {comments.get(field.name, '')} |")
     head = ["| field | default | allowed | |", "|---|---|---|---|"] if rows else []
     yield "\n".join([f"### {path}\n\n{inspect.getdoc(cls)}\n", *head, *rows, ""])
@@ -56,7 +56,7 @@ def _tables(cls: type, path: str, seen: dict[type, str]) -> Iterator[str]:
 
 def _comments(cls: type) -> dict[str, str]:
     """The comment beside or above each field, also of those that a class inherits."""
-    found: dict[str, str] = {}
+    comments: dict[str, str] = {}
     for owner in (TokenSampling, *reversed(cls.__mro__[:-1])):
         if owner.__module__ == "types":
             continue
@@ -68,18 +68,8 @@ def _comments(cls: type) -> dict[str, str]:
                     first -= 1
                     above.insert(0, lines[first].lstrip(" #"))
                 beside = lines[node.end_lineno - 1][node.end_col_offset :].lstrip(" #")
-                found[node.target.id] = " ".join(filter(None, (*above, beside)))
-    return found
-
-
-def _type(hint: typing.Any) -> str:
-    kinds = members(hint)
-    if len(kinds) > 1:
-        return " or ".join(map(_type, kinds))
-    origin, args = typing.get_origin(kinds[0]), typing.get_args(kinds[0])
-    if origin is dict:
-        return f"names, each with {_type(args[1])}"
-    return f"tuple of {_type(args[0])}" if origin is tuple else kinds[0].__name__.removesuffix("Type")
+                comments[node.target.id] = " ".join(filter(None, (*above, beside)))
+    return comments
 
 
 def _default(field: dataclasses.Field) -> str:

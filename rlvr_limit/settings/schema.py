@@ -23,7 +23,7 @@ T = TypeVar("T")
 def from_config(cls: type[T], config: Mapping[str, Any], path: str = "config") -> T:
     """Converts a mapping to the frozen dataclass `cls`, by its type hints all the way down.
 
-    Hints: bool, int, float, str, None, dataclasses, tuple[X, ...], tuple[X, Y], dict[str, X], unions of these, and
+    Hints: bool, int, float, str, None, dataclasses, tuple[X, ...], dict[str, X], unions of these, and
     Annotated[X, range]. An int is taken for a float and a list for a tuple; nothing else is converted. A field that
     the mapping lacks takes its default.
     Raises UserError with the dotted path of an unknown, missing or wrongly typed field or of a value out of its range,
@@ -36,7 +36,7 @@ def from_config(cls: type[T], config: Mapping[str, Any], path: str = "config") -
     values = {name: _convert(hints[name], config[name], f"{path}.{name}") for name in hints if name in config}
     for field in dataclasses.fields(cls):
         if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
-            raise UserError(f"{path}.{field.name} is missing: {describe(hints[field.name])} is needed")
+            raise UserError(f"{path}.{field.name} is missing, of type {describe(hints[field.name])}")
     return cls(**values)
 
 
@@ -97,24 +97,18 @@ def digest(obj: Any) -> str:
 
 
 def describe(hint: Any) -> str:
-    """A hint in words: "an int", "a str or None"."""
-    hint = _plain(hint)
-    if len(members(hint)) > 1:
-        return " or ".join(map(describe, members(hint)))
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is types.NoneType:
-        return "None"
-    if hint is float:
-        return "a finite float"
-    if dataclasses.is_dataclass(hint):
-        return f"a group of fields ({', '.join(field.name for field in dataclasses.fields(hint))})"
-    if origin is dict:
-        return f"a group of names, each with {describe(args[1])}"
-    if origin is tuple and args[-1] is Ellipsis:
-        return f"a tuple of any length, each item {describe(args[0])}"
-    if origin is tuple:
-        return f"a tuple ({', '.join(map(describe, args))})"
-    return f"{'an' if hint.__name__[0] in 'aeiou' else 'a'} {hint.__name__}"
+    """A type hint in words: "int", "str or None", "tuple of int"."""
+    kinds = members(hint)
+    if len(kinds) > 1:
+        return " or ".join(map(describe, kinds))
+    kind, args = kinds[0], typing.get_args(kinds[0])
+    if dataclasses.is_dataclass(kind):
+        return f"group of {', '.join(hints_of(kind))}"
+    if typing.get_origin(kind) is dict:
+        return f"group of names, each {describe(args[1])}"
+    if typing.get_origin(kind) is tuple:
+        return f"tuple of {describe(args[0])}"
+    return {float: "finite float", types.NoneType: "None"}.get(kind, kind.__name__)
 
 
 def unknown_field(path: str, candidates: Iterable[str]) -> UserError:
@@ -156,17 +150,14 @@ def _plain(hint: Any) -> Any:
 def _convert(hint: Any, value: Any, path: str) -> Any:
     kind = next((member for member in members(hint) if _fits(member, value)), None)
     if kind is None:
-        group = f"a group of fields ({', '.join(value.keys())})" if is_group(value) else repr(value)
-        raise UserError(f"{path}: {group} is not {describe(hint)}")
+        raise not_allowed(path, to_jsonable(value) if is_group(value) else value, f"of type {describe(hint)}")
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return from_config(kind, value, path)
     if origin is dict:
         return {name: _convert(args[1], value[name], f"{path}.{name}") for name in value.keys()}
     if origin is tuple:
-        items = args[:1] * len(value) if args[-1] is Ellipsis else args
-        pairs = enumerate(zip(items, value, strict=True))
-        return tuple(_convert(item, part, f"{path}[{i}]") for i, (item, part) in pairs)
+        return tuple(_convert(args[0], item, f"{path}[{i}]") for i, item in enumerate(value))
     value = float(value) if kind is float else value
     _check_range(hint, value, path)
     return value
@@ -184,7 +175,7 @@ def _fits(kind: Any, value: Any) -> bool:
     if dataclasses.is_dataclass(kind) or (origin is dict and args[0] is str):
         return is_group(value)
     if origin is tuple:
-        return isinstance(value, tuple | list) and (args[-1] is Ellipsis or len(args) == len(value))
+        return isinstance(value, tuple | list)
     if kind is float:
         return type(value) in (int, float) and math.isfinite(value)
     if kind in (bool, int, str, types.NoneType):

@@ -80,10 +80,10 @@ class Study:
     @property
     def panels(self) -> dict[str, list[EvaluatedArm]]:
         """Arms that are compared with each other, the base first, by panel."""
-        found: dict[str, list[EvaluatedArm]] = {}
+        panels: dict[str, list[EvaluatedArm]] = {}
         for entry in self.evaluated:
-            found.setdefault(entry.panel, []).append(entry)
-        return found
+            panels.setdefault(entry.panel, []).append(entry)
+        return panels
 
     def named(self, name: str) -> EvaluatedArm:
         """The evaluated arm of that name; raises KeyError where there is none."""

@@ -74,8 +74,8 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
 def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
     questions, notes = [], []
     for name in s.benchmarks:
-        found, note = benchmarks.load(name, s.data_dir, s.seed)
-        questions += found[: s.limit or None]
+        loaded, note = benchmarks.load(name, s.data_dir, s.seed)
+        questions += loaded[: s.limit or None]
         notes += [note] if note else []
     benchmark = _benchmark_digest(questions)
     setups = {name: _setup(s, name, arm, questions, benchmark) for name, arm in s.arms.items()}
@@ -132,13 +132,13 @@ def _lessons(s: Settings, arm: Arm, words: TextTokenizer) -> dict[str, Any]:
         end = words.stop_ids[0]
         return {"shown": tuple((words.encode(asked), (*words.encode(reply), end)) for asked, reply in pairs)}
     questions = [q for name in arm.recipe.data for q in benchmarks.load(name, s.data_dir, s.seed)[0]]
-    found = {"training": tuple(_asked(arm, q, words) for q in questions)}
+    learnt = {"training": tuple(_asked(arm, q, words) for q in questions)}
     if arm.sft:
         teacher, given = s.arms[arm.sft.teacher], origin(s.arms, arm.sft.teacher)
         folder = checkpoint.resolve(given.weights, given.revision, with_weights=False)
         known = load_tokenizer(folder)
-        found["lessons"] = tuple(_asked(teacher, q, known) for q in questions)
-    return found
+        learnt["lessons"] = tuple(_asked(teacher, q, known) for q in questions)
+    return learnt
 
 
 def _check_prompts(s: Settings, name: str, setup: Setup) -> None:

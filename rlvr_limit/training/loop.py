@@ -58,6 +58,8 @@ def train_missing(study: Study) -> None:
     if hosts.broadcast_from_first(any(not is_whole(study.weights(entry)) for entry in own)):
         try:
             with hosts.all_needed():
+                for arm in dict.fromkeys(study.source(entry).arm for entry in own):
+                    _check_recipe(study, arm, study.settings.arms[arm].recipe)
                 for entry in own:
                     if _is_lacking(study, entry):
                         _train(study, study.source(entry).arm)
@@ -76,6 +78,17 @@ def _is_lacking(study: Study, entry: EvaluatedArm) -> bool:
     return study.hosts.broadcast_from_first(not is_whole(study.weights(entry)))
 
 
+def _check_recipe(study: Study, arm: str, recipe: Supervised | Reinforced) -> None:
+    """Raises UserError, one line, for what training would stumble over, before any arm is trained."""
+    tokens, devices = study.settings.training.tokens, row_devices(study.training_mesh)
+    check_rows(arm, recipe, study.hosts.count, devices, tokens > 0)
+    if tokens:
+        rl.microbatch_shape(study.row_places, tokens, devices)
+    if isinstance(recipe, Reinforced):
+        problems = study.setups[arm].training
+        check_data(f"config.arms.{arm}.rl", recipe.prompts, problems, study.engine.max_prompt_len)
+
+
 def _train(study: Study, arm: str) -> None:
     recipe, hosts = study.settings.arms[arm].recipe, study.hosts
     save = {recipe.steps: arm}
@@ -85,7 +98,6 @@ def _train(study: Study, arm: str) -> None:
     if not hosts.broadcast_from_first(
         hosts.is_first and cache is not None and weight_cache.take(cache, study.root, arm, save)
     ):
-        check_rows(arm, recipe, hosts.count, row_devices(study.training_mesh), study.settings.training.tokens > 0)
         _run_steps(study, arm, recipe, save)
         if hosts.is_first and cache is not None:
             weight_cache.give(cache, study.root, arm, save)
@@ -188,7 +200,6 @@ def begin_reinforced(
 ) -> tuple[Step, State, Learner]:
     """As _begin. start is kept only where KL needs a reference, or adapters what they belong to."""
     s, setup, engine, longest = study.settings, study.setups[arm], study.engine, study.settings.sampling.max_tokens
-    check_data(f"config.arms.{arm}.rl", recipe.prompts, setup.training, engine.max_prompt_len)
     if recipe.segment:
         engine, longest = segment_engine_config(engine, study.row_places), min(recipe.segment, longest)
     reward = reward_named(recipe.reward, f"config.arms.{arm}.rl.reward")

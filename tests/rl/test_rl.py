@@ -188,7 +188,7 @@ def test_learning_rate_ramps_up_then_stays_or_falls_to_a_tenth_of_its_peak(warmu
     falling = peak * (0.1 + 0.9 * (1 + np.cos(np.pi * share)) / 2)
     cosine = learning_rates(OptimizerConfig(peak, warmup, "cosine"), updates)
     np.testing.assert_allclose(cosine, np.where(step < warmup, ramp, falling), rtol=1e-4, atol=1e-8)
-    with pytest.raises(UserError, match="optimizer.decay is 'cosin'"):
+    with pytest.raises(UserError, match="optimizer.decay: 'cosin' is not one of constant, cosine"):
         rl.optimizer(OptimizerConfig(peak, warmup, "cosin"), updates)
 
 

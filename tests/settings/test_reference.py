@@ -11,7 +11,7 @@ def test_the_page_of_settings_is_up_to_date() -> None:
 
 def test_the_page_has_default_range_and_comment_of_a_field_and_names_every_group() -> None:
     page = reference.page()
-    assert "| `top_p` | `1.0` | float, in (0, 1] | the likeliest tokens that have this probability together |" in page
-    assert "| `top_p` | `None` | float or None, in (0, 1] | the likeliest" in page
+    assert "| `top_p` | `1.0` | finite float, in (0, 1] | the likeliest tokens that have this" in page
+    assert "| `top_p` | `None` | finite float or None, in (0, 1] | the likeliest" in page
     assert "| `start` | needed | str | the arm whose weights it starts from |" in page
     assert "### config.arms.NAME.rl.optimizer\n\nAs config.arms.NAME.pretrain.optimizer." in page

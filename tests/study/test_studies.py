@@ -37,7 +37,7 @@ OPTIMIZER = {
 def config_of(runs: Path, arms: dict[str, Any], *overrides: str) -> Any:
     """The smoke config with these arms in place of its own."""
     words = ["main.py", f"--config={REPOSITORY / 'configs' / 'countdown_smoke.py'}", f"--config.runs={runs}"]
-    words += [f"--config.sampling.n={N}", *(f"--config.{word}" for word in overrides)]
+    words += ["--config.job=sample", f"--config.sampling.n={N}", *(f"--config.{word}" for word in overrides)]
     config = command_line.read_config(words, REPOSITORY / "configs" / "countdown.py")
     with config.unlocked():
         config.arms = arms
@@ -285,7 +285,7 @@ def test_views_that_cannot_be_are_refused_by_name(
 
 def test_unknown_condition_in_allow_differ_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     arms = {"base": given("base", "base", folders["unsure"]), "rl": given("rl", "rl", folders["sure"])}
-    with pytest.raises(UserError, match="config.allow_differ: 'temprature' is not one of"):
+    with pytest.raises(UserError, match="config.allow_differ.0.: 'temprature' is not one of"):
         prepare_config(config_of(tmp_path, arms, "allow_differ=('temprature',)"))
 
 

@@ -32,6 +32,7 @@ def algorithms_config(runs: Path, arms: dict[str, dict[str, Any]]) -> Any:
     path = REPOSITORY / "configs" / "countdown_smoke.py"
     config = command_line.read_config(["main.py", f"--config={path}", f"--config.runs={runs}"], path)
     config.unlock()
+    config.job = "train"
     usual = {"prompts": PROMPTS, "answers": ANSWERS, "minibatches": MINIBATCHES, "steps": STEPS, "save_at": (1, STEPS)}
     # A base that is right often enough for groups of eight to be mixed.
     config.arms.base.pretrain.update({"right": 1.0, "steps": 100})
