@@ -25,7 +25,7 @@ COMPILERS = ("c++", "g++", "clang++")
 NAMES = ("rlvr_decode_attention", "rlvr_draw")
 
 
-class Unbuilt(Exception):
+class BuildError(Exception):
     """Why there is no library."""
 
 
@@ -40,7 +40,7 @@ def library() -> Path | None:
     try:
         path = built(compiler(), cache_folder())
         loaded = ctypes.CDLL(str(path))
-    except (Unbuilt, OSError) as why:
+    except (BuildError, OSError) as why:
         logging.getLogger(__name__).warning(
             "decode attention and drawing run in plain XLA, which is slower: their C++ was not built: %s", why
         )
@@ -61,11 +61,11 @@ def call(name: str, results: Any, *args: jax.Array, **attributes: Any) -> Any:
 
 
 def compiler() -> str:
-    """$CXX if that is set, else the first that there is. Raises Unbuilt."""
+    """$CXX if that is set, else the first that there is. Raises BuildError."""
     names = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
-        raise Unbuilt(f"found none of {', '.join(names)}; $CXX may name a C++20 compiler")
+        raise BuildError(f"found none of {', '.join(names)}; $CXX may name a C++20 compiler")
     return found
 
 
@@ -77,7 +77,7 @@ def cache_folder() -> Path:
 def built(compiler: str, folder: Path) -> Path:
     """The library of these sources, this compiler and this processor; compiled (seconds) unless it lies in folder.
 
-    Raises Unbuilt with what the compiler said, OSError where folder cannot be written.
+    Raises BuildError with what the compiler said, OSError where folder cannot be written.
     """
     here = Path(__file__).resolve().parent
     sources = sorted(here.glob("*/cpu.cc"))
@@ -100,5 +100,5 @@ def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["?"]
-        raise Unbuilt(f"{command[0]} ended with {done.returncode}: {errors[0]}")
+        raise BuildError(f"{command[0]} ended with {done.returncode}: {errors[0]}")
     return done.stdout

@@ -9,12 +9,14 @@ from typing import Any
 
 import jax
 
-SAME_BITS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+BATCH_INVARIANT = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 """Compiler options of programs in which a row's bits must not depend on how many rows are computed beside it.
 
 XLA:CPU hands large elementwise operations and sums, and not small ones, to a library that rounds otherwise on some
 processors (seen on AMD Zen 4). Products stay with it. Other platforms' compilers take no notice.
 """
+
+SAME_BITS = BATCH_INVARIANT  # until the engine says the new name
 
 
 def by_platform(*args: Any, default: Callable, tpu: Callable, cuda: Callable, cpu: Callable | None = None) -> Any:
@@ -23,19 +25,19 @@ def by_platform(*args: Any, default: Callable, tpu: Callable, cuda: Callable, cp
     XLA cannot cut a Pallas kernel over the devices of a mesh. Where args lie on several, tpu and cuda are taken only
     inside shard_map, whose code sees one device's part, and elsewhere default.
     """
-    kernels = {} if is_cut(args) else {"tpu": tpu, "cuda": cuda}
+    kernels = {} if is_sharded(args) else {"tpu": tpu, "cuda": cuda}
     kernels |= {"cpu": cpu} if cpu else {}
     return jax.lax.platform_dependent(*args, default=default, **kernels) if kernels else default(*args)
 
 
 @cache
-def say_plain(kernel: str, platform: str, arguments: str) -> None:
+def warn_plain_xla(kernel: str, platform: str, arguments: str) -> None:
     """Logs, once, that this machine's programs compute `kernel` in plain XLA for such arguments."""
     if jax.default_backend() == platform:
         logging.getLogger(__name__).warning("%s in plain XLA: no kernel for %s takes %s", kernel, platform, arguments)
 
 
-def is_cut(args: Any) -> bool:
+def is_sharded(args: Any) -> bool:
     """Whether XLA is to cut some array of args over the devices of a mesh, which it cannot for kernels."""
     return any(_cut_by_xla(x) for x in jax.tree.leaves(args))
 

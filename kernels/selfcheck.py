@@ -54,8 +54,8 @@ def cases() -> Iterator[tuple[str, Callable, Callable, tuple, float]]:
 
     # Half way between two such masses: tokens are equal, log-probs as far apart as rounding says.
     u_B = (jnp.arange(16) * 251 + 0.5) / 4096
-    rules = draw.Rules(jnp.ones(16), top_p_B, jnp.arange(16) * 40, jnp.linspace(0, 0.2, 16))
-    yield "draw", draw.draw, draw.reference.draw, (jnp.log(p_BV), u_B, rules, draw.cuts_of(rules)), 1e-4
+    rules = draw.SamplingTensors(jnp.ones(16), top_p_B, jnp.arange(16) * 40, jnp.linspace(0, 0.2, 16))
+    yield "draw", draw.draw, draw.reference.draw, (jnp.log(p_BV), u_B, rules, draw.truncations_used(rules)), 1e-4
 
     # Logits of size 1 to 5. bfloat16 factors multiply exactly into float32: only the order of sums is left.
     for dtype, tolerance in ((jnp.bfloat16, 1e-4), (jnp.float32, 1e-4)):
@@ -73,7 +73,7 @@ def cases() -> Iterator[tuple[str, Callable, Callable, tuple, float]]:
         yield "decode_attention", kernel, reference, (q_BKGH, k_PKHC, v_PKCH, plan()), tolerance
 
 
-def plan() -> decode_attention.Plan:
+def plan() -> decode_attention.DecodePlan:
     """16 rows of 0 to 2 pages, the last ones partly filled, and two prompts of 128 + 50 tokens in both tiles."""
     count_B = np.arange(2 * TILE) % 3
     row_I = np.repeat(np.arange(2 * TILE), count_B)
@@ -84,7 +84,7 @@ def plan() -> decode_attention.Plan:
     # In each tile, prompt 0 then prompt 1, each in one group of visits of which two have tokens.
     visit = np.arange(4 * group)
     place, prompt = visit % group, visit // group % 2
-    lists = decode_attention.Plan(
+    lists = decode_attention.DecodePlan(
         page_I=np.arange(items)[::-1] + 2,
         row_I=row_I,
         tokens_I=np.where(last, 1 + 41 * np.arange(items) % 128, 128),
@@ -99,7 +99,7 @@ def plan() -> decode_attention.Plan:
         shared_tokens_S=np.select([place == 0, place == 1], [128, 50], 0),
         visits=len(visit),
     )
-    return decode_attention.Plan(*(jnp.asarray(x, jnp.int32) for x in lists))
+    return decode_attention.DecodePlan(*(jnp.asarray(x, jnp.int32) for x in lists))
 
 
 def _normal(seed: int, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:

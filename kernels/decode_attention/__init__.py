@@ -1,4 +1,4 @@
-"""Attention of one new token a row over keys and values that lie in pages, own and shared."""
+"""Attention of one new token a row over keys and values that lie in pages, own and shared. Legend: plan.py."""
 
 from __future__ import annotations
 
@@ -8,77 +8,86 @@ from functools import partial
 import jax
 
 from kernels.decode_attention import cpu, gpu, hopper, native, reference, tpu
-from kernels.decode_attention.pages import Pages, quantised
-from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, Recent, Tiling, attend_recent, join, tiling
-from kernels.platforms import by_platform, say_plain
+from kernels.decode_attention.pages import PageArray, QuantizedPages, quantize
+from kernels.decode_attention.plan import (
+    GROUP,
+    MASK_VALUE,
+    AttentionState,
+    DecodePlan,
+    RecentKV,
+    Tiling,
+    attend_recent,
+    merge_states,
+    tiling,
+)
+from kernels.platforms import by_platform, warn_plain_xla
 
 __all__ = [
-    "EMPTY",
     "GROUP",
-    "Pages",
-    "Partial",
-    "Plan",
-    "Recent",
+    "MASK_VALUE",
+    "AttentionState",
+    "DecodePlan",
+    "PageArray",
+    "QuantizedPages",
+    "RecentKV",
     "Tiling",
     "attend_recent",
     "decode_attention",
-    "join",
-    "quantised",
-    "say_what_is_plain",
+    "merge_states",
+    "quantize",
     "tiling",
+    "warn_where_plain",
 ]
 
 
 def decode_attention(
-    q_BKGH: jax.Array,
-    k_PKHC: jax.Array | Pages,
-    v_PKCH: jax.Array | Pages,
-    plan: Plan,
-    tile: int,
-    recent: Recent | None = None,
-) -> Partial:
-    """reference.decode_attention, and recent keys if given, by what is fast on the platform that the program is
-    compiled for.
+    q_BKGH: jax.Array, k_PKHC: PageArray, v_PKCH: PageArray, plan: DecodePlan, tile: int, recent: RecentKV | None = None
+) -> AttentionState:
+    """reference.decode_attention, and recent keys if given, by what is fast on the platform of the program.
 
-    The kernels proper take pages of whole tiles in the dtype of q (tpu.takes, hopper.takes, native.takes); for others,
-    those in 8 bits among them, all get plain XLA.
+    A kernel that does not take these pages (tpu.takes, hopper.takes, native.takes), as none takes 8 bits, is stood in
+    for by plain XLA.
     """
 
-    def joined(f: Callable, q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan, recent: Recent | None) -> Partial:
-        pages = f(q, k, v, plan, tile)
-        return pages if recent is None else join(pages, attend_recent(q, recent))
+    def with_recent(attend: Callable, q, k, v, plan, recent) -> AttentionState:
+        state = attend(q, k, v, plan, tile)
+        return state if recent is None else merge_states(state, attend_recent(q, recent))
 
-    def native_call(q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan, recent: Recent | None) -> Partial:
+    def native_call(q, k, v, plan, recent) -> AttentionState:
         return native.decode_attention(q, k, v, plan, tile, recent)
 
-    taken = _taken(q_BKGH, k_PKHC, tile, recent)
-    on_tpu, on_gpu = tpu if taken["tpu"] else gpu, hopper if taken["gpu"] else gpu
-    on_cpu = native_call if taken["cpu"] else partial(joined, cpu.decode_attention)
+    taken = _taken(q_BKGH, k_PKHC, tile)
     return by_platform(
-        q_BKGH,
-        k_PKHC,
-        v_PKCH,
-        plan,
-        recent,
-        default=partial(joined, reference.decode_attention),
-        cpu=on_cpu,
-        tpu=partial(joined, on_tpu.decode_attention),
-        cuda=partial(joined, on_gpu.decode_attention),
+        *(q_BKGH, k_PKHC, v_PKCH, plan, recent),
+        default=partial(with_recent, reference.decode_attention),
+        cpu=native_call if taken["cpu"] else partial(with_recent, cpu.decode_attention),
+        tpu=partial(with_recent, (tpu if taken["tpu"] else gpu).decode_attention),
+        cuda=partial(with_recent, (hopper if taken["gpu"] else gpu).decode_attention),
     )
 
 
-def say_what_is_plain(q_BKGH: jax.Array, k_PKHC: jax.Array | Pages, tile: int, recent: Recent | None = None) -> None:
+def warn_where_plain(q_BKGH: jax.Array, k_PKHC: PageArray, tile: int) -> None:
     """Logs, once, where this machine's programs attend to such pages in plain XLA."""
-    stored = "pages in 8 bits" if isinstance(k_PKHC, Pages) else f"pages of {k_PKHC.shape[-1]} {k_PKHC.dtype} tokens"
-    for platform, is_taken in _taken(q_BKGH, k_PKHC, tile, recent).items():
+    page = "in 8 bits" if isinstance(k_PKHC, QuantizedPages) else f"of {k_PKHC.shape[-1]} {k_PKHC.dtype} tokens"
+    for platform, is_taken in _taken(q_BKGH, k_PKHC, tile).items():
         if not is_taken:
-            say_plain("decode attention", platform, f"{stored}, {q_BKGH.shape[2]} {q_BKGH.dtype} queries a key head")
+            queries = f"{q_BKGH.shape[2]} {q_BKGH.dtype} queries a key head"
+            warn_plain_xla("decode attention", platform, f"pages {page}, {queries}")
 
 
-def _taken(q_BKGH: jax.Array, k_PKHC: jax.Array | Pages, tile: int, recent: Recent | None) -> dict[str, bool]:
-    """Whether the kernel proper of each backend computes this."""
+def _taken(q_BKGH: jax.Array, k_PKHC: PageArray, tile: int) -> dict[str, bool]:
     return {
         "tpu": tpu.takes(q_BKGH, k_PKHC),
         "gpu": hopper.takes(q_BKGH, k_PKHC, tile),
-        "cpu": native.takes(q_BKGH, k_PKHC, recent),
+        "cpu": native.takes(q_BKGH, k_PKHC),
     }
+
+
+def say_what_is_plain(q: jax.Array, k: PageArray, tile: int, _: RecentKV | None = None) -> None:
+    """Until the engine says the new names, as what follows."""
+    warn_where_plain(q, k, tile)
+
+
+Partial, Plan, Recent, Pages, quantised, join = (
+    AttentionState, DecodePlan, RecentKV, QuantizedPages, quantize, merge_states,
+)  # fmt: skip

@@ -7,7 +7,7 @@
 namespace rlvr {
 namespace {
 
-constexpr float EMPTY = -1e30f;
+constexpr float MASK_VALUE = -1e30f;
 constexpr int64_t MOST_QUERIES = 128;
 
 // out[x][0 .. V * N) = out * kept[x] (or 0) + sum over i < inner of a[x][i] * b[i][0 .. V * N), for X queries x.
@@ -99,7 +99,7 @@ struct Softmax {
   std::vector<float*> out, weight;
 
   Softmax(int64_t x, int width, int64_t most_keys)
-      : width(width), numbers(x * (width + most_keys)), top(x, EMPTY), total(x), kept(x), query(x), out(x), weight(x) {
+      : width(width), numbers(x * (width + most_keys)), top(x, MASK_VALUE), total(x), kept(x), query(x), out(x), weight(x) {
     for (int64_t i = 0; i < x; ++i) {
       out[i] = numbers.data() + i * width;
       weight[i] = numbers.data() + x * width + i * most_keys;
@@ -123,7 +123,7 @@ struct Softmax {
       int tokens = read.seen ? read.seen[i - first] : read.tokens;
       auto most = L::all(top[i]);
       for (int j = 0; j < padded; j += N) {
-        auto score = place + j < tokens ? L::load(w + j) * scale : L::all(EMPTY);
+        auto score = place + j < tokens ? L::load(w + j) * scale : L::all(MASK_VALUE);
         L::store(w + j, score);
         most = score > most ? score : most;
       }

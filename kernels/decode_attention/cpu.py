@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernels.decode_attention.plan import EMPTY, GROUP, Partial, Plan, join
+from kernels.decode_attention.plan import GROUP, MASK_VALUE, AttentionState, DecodePlan, merge_states
 from kernels.rows import max_in_lanes, sum_in_lanes
 
 SMALL = 4
@@ -22,22 +22,24 @@ SMALL = 4
 LANES = 16
 
 
-def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
+def decode_attention(
+    q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: DecodePlan, tile: int
+) -> AttentionState:
     """See reference.py."""
-    return join(_own_pages(q_BKGH, k_PKHC, v_PKCH, plan), _shared_pages(q_BKGH, k_PKHC, v_PKCH, plan, tile))
+    return merge_states(_own_pages(q_BKGH, k_PKHC, v_PKCH, plan), _shared_pages(q_BKGH, k_PKHC, v_PKCH, plan, tile))
 
 
 def _take(x: jax.Array, rows: jax.Array) -> jax.Array:
     """x[rows], as the two-dimensional look-up that XLA:CPU copies row by row."""
 
-    def one(x: jax.Array) -> jax.Array:
+    def look_up(x: jax.Array) -> jax.Array:
         flat = jnp.take(x.reshape(x.shape[0], -1), rows, axis=0, mode="clip")
         return flat.reshape(*rows.shape, *x.shape[1:])
 
-    return jax.tree.map(one, x)
+    return jax.tree.map(look_up, x)
 
 
-def _own_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan) -> Partial:
+def _own_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: DecodePlan) -> AttentionState:
     b, width = q_BKGH.shape[0], k_PKHC.shape[-1]
     sizes = [-(-b // SMALL) * SMALL]
     while sizes[-1] > SMALL:
@@ -47,7 +49,7 @@ def _own_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Pl
     count = jnp.where(jnp.arange(len(order)) < b, plan.count_B[order], 0)
     first, q = plan.first_B[order], _take(q_BKGH, order)
 
-    def turn(size: int, start: jax.Array, column: jax.Array, i: jax.Array, state: Partial) -> Partial:
+    def turn(size: int, start: jax.Array, column: jax.Array, i: jax.Array, state: AttentionState) -> AttentionState:
         at = start + i * size
 
         def rows(x: jax.Array) -> jax.Array:
@@ -58,11 +60,13 @@ def _own_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Pl
         # Apart from their use: fused with it, the look-up is made element by element.
         keys, values = lax.optimization_barrier((_take(k_PKHC, pages_N), _take(v_PKCH, pages_N)))
         tokens_N = jnp.where(column < rows(count), plan.tokens_I[item_N], 0)
-        old = Partial(*(rows(x) for x in state))
+        old = AttentionState(*(rows(x) for x in state))
         new = _fold(old, rows(q), keys, values, jnp.arange(width) < tokens_N[:, None])
-        return Partial(*(lax.dynamic_update_slice_in_dim(x, part, at, 0) for x, part in zip(state, new, strict=True)))
+        return AttentionState(
+            *(lax.dynamic_update_slice_in_dim(x, part, at, 0) for x, part in zip(state, new, strict=True))
+        )
 
-    def columns(j: jax.Array, state: Partial) -> Partial:
+    def columns(j: jax.Array, state: AttentionState) -> AttentionState:
         """Column j, for the rows that have a page in it."""
         wide, at = jnp.sum(count > j), jnp.int32(0)
         for size in sizes[1:]:
@@ -79,10 +83,12 @@ def _own_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Pl
     state = lax.fori_loop(0, full, lambda j, state: whole(j, jnp.int32(0), state), _nothing(q))
     state = lax.fori_loop(full, most, columns, state)
     back = jnp.zeros(b, jnp.int32).at[plan.order_B].set(jnp.arange(b))
-    return Partial(*(_take(x, back) for x in state))
+    return AttentionState(*(_take(x, back) for x in state))
 
 
-def _fold(state: Partial, q_NKGH: jax.Array, keys: jax.Array, values: jax.Array, seen_NC: jax.Array) -> Partial:
+def _fold(
+    state: AttentionState, q_NKGH: jax.Array, keys: jax.Array, values: jax.Array, seen_NC: jax.Array
+) -> AttentionState:
     """One more page for each of N rows: the running softmax of Milakov and Gimelshein 2018, alg. 3.
 
     In pieces that XLA:CPU computes to the same bits for any number of rows: it adds along the last axis in an order of
@@ -90,12 +96,12 @@ def _fold(state: Partial, q_NKGH: jax.Array, keys: jax.Array, values: jax.Array,
     """
     q, keys, values = (x.astype(jnp.float32) for x in (q_NKGH, keys, values))
     seen = seen_NC[:, None, None]
-    scores = jnp.where(seen, jnp.einsum("bkgh,bkhc->bkgc", q, keys) * q.shape[-1] ** -0.5, EMPTY)
-    top = jnp.maximum(state.top_BKG, jnp.max(scores, axis=-1))
-    e = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
-    kept = jnp.exp(state.top_BKG - top)
+    scores = jnp.where(seen, jnp.einsum("bkgh,bkhc->bkgc", q, keys) * q.shape[-1] ** -0.5, MASK_VALUE)
+    most = jnp.maximum(state.max_BKG, jnp.max(scores, axis=-1))
+    e = jnp.where(seen, jnp.exp(scores - most[..., None]), 0.0)
+    kept = jnp.exp(state.max_BKG - most)
     mixed = jnp.einsum("bkgc,bkch->bkgh", e, values)
-    return Partial(state.out_BKGH * kept[..., None] + mixed, top, state.total_BKG * kept + _sum_in_halves(e))
+    return AttentionState(state.out_BKGH * kept[..., None] + mixed, most, state.sum_BKG * kept + _sum_in_halves(e))
 
 
 def _sum_in_halves(x: jax.Array) -> jax.Array:
@@ -108,11 +114,13 @@ def _sum_in_halves(x: jax.Array) -> jax.Array:
     return x[..., 0]
 
 
-def _nothing(q: jax.Array) -> Partial:
-    return Partial(jnp.zeros(q.shape, jnp.float32), jnp.full(q.shape[:-1], EMPTY), jnp.zeros(q.shape[:-1]))
+def _nothing(q: jax.Array) -> AttentionState:
+    return AttentionState(jnp.zeros(q.shape, jnp.float32), jnp.full(q.shape[:-1], MASK_VALUE), jnp.zeros(q.shape[:-1]))
 
 
-def _shared_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
+def _shared_pages(
+    q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: DecodePlan, tile: int
+) -> AttentionState:
     """All tiles of rows side by side, each against GROUP of its pages at a time: products with tile * G rows.
 
     Legend: N tiles, X = tile * G queries of a tile and key head, J = GROUP pages, S = J * C keys.
@@ -125,7 +133,7 @@ def _shared_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan:
     prompt_NX = jnp.repeat(plan.prompt_B.reshape(tiles, tile), g, axis=1)
     q_NKXH = q_BKGH.reshape(tiles, tile, k, g, h).transpose(0, 2, 1, 3, 4).reshape(tiles, k, tile * g, h)
 
-    def turn(i: jax.Array, state: Partial) -> Partial:
+    def turn(i: jax.Array, state: AttentionState) -> AttentionState:
         at_NJ = (first_N + i * GROUP)[:, None] + jnp.arange(GROUP)
         page_NJ, tokens_NJ, prompt_NJ = (
             jnp.take(x, at_NJ, mode="clip") for x in (plan.shared_S, plan.shared_tokens_S, plan.prompt_S)
@@ -139,13 +147,13 @@ def _shared_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan:
         used_NS = (jnp.arange(width) < tokens_NJ[:, :, None]).reshape(tiles, -1)
         seen = (used_NS[:, None] & (prompt_NX == prompt_NJ[:, :1])[:, :, None])[:, None]
         scores = jnp.einsum("nkxh,nkhs->nkxs", q_NKXH, keys, preferred_element_type=jnp.float32) * h**-0.5
-        scores = jnp.where(seen, scores, EMPTY)
-        top = jnp.maximum(state.top_BKG, max_in_lanes(scores, LANES))
-        e = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
-        kept = jnp.exp(state.top_BKG - top)
+        scores = jnp.where(seen, scores, MASK_VALUE)
+        most = jnp.maximum(state.max_BKG, max_in_lanes(scores, LANES))
+        e = jnp.where(seen, jnp.exp(scores - most[..., None]), 0.0)
+        kept = jnp.exp(state.max_BKG - most)
         mixed = jnp.einsum("nkxs,nksh->nkxh", e.astype(values.dtype), values, preferred_element_type=jnp.float32)
-        total = state.total_BKG * kept + sum_in_lanes(e, LANES)
-        return Partial(state.out_BKGH * kept[..., None] + mixed, top, total)
+        total = state.sum_BKG * kept + sum_in_lanes(e, LANES)
+        return AttentionState(state.out_BKGH * kept[..., None] + mixed, most, total)
 
     state = lax.fori_loop(0, jnp.max(visits_N) // GROUP, turn, _nothing(q_NKXH))
 
@@ -153,4 +161,4 @@ def _shared_pages(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan:
         x = x.reshape(tiles, k, tile, g, *x.shape[3:])
         return jnp.moveaxis(x, 1, 2).reshape(b, k, g, *x.shape[4:])
 
-    return Partial(*(by_row(x) for x in state))
+    return AttentionState(*(by_row(x) for x in state))

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from kernels.decode_attention.pages import Pages
-from kernels.decode_attention.plan import EMPTY, Partial, Plan, join
+from kernels.decode_attention.pages import QuantizedPages
+from kernels.decode_attention.plan import MASK_VALUE, AttentionState, DecodePlan, merge_states
 
 WIDTH = 16
 """Partials joined in one step of the tree over a row's pages."""
@@ -22,22 +22,24 @@ Nth = Callable[[jax.Array, jax.Array], jax.Array]
 """(number of a row's first partial, n) -> number of its n-th."""
 
 
-def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
+def decode_attention(
+    q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: DecodePlan, tile: int
+) -> AttentionState:
     """As the reference, where no page is listed for two rows.
 
     Temporaries are a few times G / (2 C) of the pool, one softmax over each of its pages.
     """
-    return join(_own(q_BKGH, k_PKHC, v_PKCH, plan), _shared(q_BKGH, k_PKHC, v_PKCH, plan, tile))
+    return merge_states(_own(q_BKGH, k_PKHC, v_PKCH, plan), _shared(q_BKGH, k_PKHC, v_PKCH, plan, tile))
 
 
-def _own(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan) -> Partial:
+def _own(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: DecodePlan) -> AttentionState:
     pages = k_PKHC.shape[0]
     # An entry past the count writes nowhere: a page that does not exist.
     page_I = jnp.where(jnp.arange(plan.page_I.shape[0]) < plan.items, plan.page_I, pages)
     row_P = jnp.zeros(pages, jnp.int32).at[page_I].set(plan.row_I, mode="drop")
     tokens_P = jnp.zeros(pages, jnp.int32).at[page_I].set(plan.tokens_I, mode="drop")
     seen_PC = jnp.arange(k_PKHC.shape[-1]) < tokens_P[:, None]
-    softmax = _softmax_in_blocks if isinstance(k_PKHC, Pages) else _softmax
+    softmax = _softmax_in_blocks if isinstance(k_PKHC, QuantizedPages) else _softmax
     of_page = softmax(q_BKGH[row_P], k_PKHC, v_PKCH, seen_PC[:, None, None])
 
     def nth(first_N: jax.Array, n: jax.Array) -> jax.Array:
@@ -46,7 +48,7 @@ def _own(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan) ->
     return _fold(of_page, nth, plan.first_B, plan.count_B, page_I.shape[0], page_I.shape[0])
 
 
-def _shared(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
+def _shared(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: DecodePlan, tile: int) -> AttentionState:
     b, _, g, _ = q_BKGH.shape
     visits = plan.shared_S.shape[0]
     is_visit_S = jnp.arange(visits) < plan.visits
@@ -69,33 +71,37 @@ def _shared(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan,
     def nth(first_N: jax.Array, n: jax.Array) -> jax.Array:
         return jnp.minimum(first_N + n * tile, visits * tile - 1)
 
-    of_row = Partial(*map(one_row_each, of_visit))
+    of_row = AttentionState(*map(one_row_each, of_visit))
     return _fold(of_row, nth, first_B * tile + row % tile, count_B, visits, visits * tile)
 
 
-def _softmax_in_blocks(q_NKMH: jax.Array, k_NKHC: Pages, v_NKCH: Pages, seen: jax.Array) -> Partial:
+def _softmax_in_blocks(
+    q_NKMH: jax.Array, k_NKHC: QuantizedPages, v_NKCH: QuantizedPages, seen: jax.Array
+) -> AttentionState:
     """_softmax, some pages after the others: a whole pool in the dtype of q would take more than it saves."""
     pages = q_NKMH.shape[0]
     size = min(BLOCK, pages)
 
-    def turn(i: jax.Array, found: Partial) -> Partial:
+    def turn(i: jax.Array, found: AttentionState) -> AttentionState:
         # The last block reaches back into the one before.
         at = jnp.minimum(i * size, pages - size)
         args = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, at, size), (q_NKMH, k_NKHC, v_NKCH, seen))
         new = _softmax(*args)
         return jax.tree.map(lambda x, part: jax.lax.dynamic_update_slice_in_dim(x, part, at, 0), found, new)
 
-    nothing = Partial(*(jnp.zeros(shape, jnp.float32) for shape in (q_NKMH.shape, *[q_NKMH.shape[:-1]] * 2)))
+    nothing = AttentionState(*(jnp.zeros(shape, jnp.float32) for shape in (q_NKMH.shape, *[q_NKMH.shape[:-1]] * 2)))
     return jax.lax.fori_loop(0, -(-pages // size), turn, nothing)
 
 
-def _softmax(q_NKMH: jax.Array, k_NKHC: jax.Array | Pages, v_NKCH: jax.Array | Pages, seen: jax.Array) -> Partial:
+def _softmax(
+    q_NKMH: jax.Array, k_NKHC: jax.Array | QuantizedPages, v_NKCH: jax.Array | QuantizedPages, seen: jax.Array
+) -> AttentionState:
     k_NKHC, v_NKCH = (x.astype(q_NKMH.dtype) for x in (k_NKHC, v_NKCH))
     scores = _product("nkmh,nkhc->nkmc", q_NKMH, k_NKHC) * q_NKMH.shape[-1] ** -0.5
-    scores = jnp.where(seen, scores, EMPTY)
-    top = jnp.max(scores, axis=-1)
-    e = jnp.where(seen, jnp.exp(scores - top[..., None]), 0.0)
-    return Partial(_product("nkmc,nkch->nkmh", e.astype(v_NKCH.dtype), v_NKCH), top, jnp.sum(e, axis=-1))
+    scores = jnp.where(seen, scores, MASK_VALUE)
+    most = jnp.max(scores, axis=-1)
+    e = jnp.where(seen, jnp.exp(scores - most[..., None]), 0.0)
+    return AttentionState(_product("nkmc,nkch->nkmh", e.astype(v_NKCH.dtype), v_NKCH), most, jnp.sum(e, axis=-1))
 
 
 def _product(terms: str, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -104,7 +110,9 @@ def _product(terms: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(terms, a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
-def _fold(parts: Partial, nth: Nth, first_B: jax.Array, count_B: jax.Array, longest: int, most: int) -> Partial:
+def _fold(
+    parts: AttentionState, nth: Nth, first_B: jax.Array, count_B: jax.Array, longest: int, most: int
+) -> AttentionState:
     """Joins each row's count_B partials, the n-th of which is number nth(first, n), by a tree of width W.
 
     The tree is that of the row's own count: it starts at the row's first partial. longest and most: the largest
@@ -118,8 +126,8 @@ def _fold(parts: Partial, nth: Nth, first_B: jax.Array, count_B: jax.Array, long
         row_N = jnp.searchsorted(begin_B, jnp.arange(size), side="right", method="compare_all") - 1
         n_NW = (jnp.arange(size) - begin_B[row_N])[:, None] * WIDTH + jnp.arange(WIDTH)
         exists_NW = n_NW < count_B[row_N][:, None]
-        at_NW = jnp.clip(nth(first_B[row_N][:, None], n_NW), 0, parts.top_BKG.shape[0] - 1)
-        parts = _join_many(Partial(*(x[at_NW] for x in parts)), exists_NW)
+        at_NW = jnp.clip(nth(first_B[row_N][:, None], n_NW), 0, parts.max_BKG.shape[0] - 1)
+        parts = _join_many(AttentionState(*(x[at_NW] for x in parts)), exists_NW)
         first_B, count_B, most, longest = begin_B, blocks_B, size, -(-longest // WIDTH)
         if longest <= 1:
             break
@@ -127,19 +135,19 @@ def _fold(parts: Partial, nth: Nth, first_B: jax.Array, count_B: jax.Array, long
         def nth(first_N: jax.Array, n: jax.Array) -> jax.Array:
             return first_N + n
 
-    found = Partial(*(x[jnp.minimum(first_B, size - 1)] for x in parts))
+    found = AttentionState(*(x[jnp.minimum(first_B, size - 1)] for x in parts))
     some_B = count_B > 0
-    return Partial(
+    return AttentionState(
         jnp.where(some_B[:, None, None, None], found.out_BKGH, 0.0),
-        jnp.where(some_B[:, None, None], found.top_BKG, EMPTY),
-        jnp.where(some_B[:, None, None], found.total_BKG, 0.0),
+        jnp.where(some_B[:, None, None], found.max_BKG, MASK_VALUE),
+        jnp.where(some_B[:, None, None], found.sum_BKG, 0.0),
     )
 
 
-def _join_many(parts_NW: Partial, exists_NW: jax.Array) -> Partial:
+def _join_many(parts_NW: AttentionState, exists_NW: jax.Array) -> AttentionState:
     exists = exists_NW[:, :, None, None]
-    top_NW = jnp.where(exists, parts_NW.top_BKG, EMPTY)
-    top = jnp.max(top_NW, axis=1)
-    weight_NW = jnp.where(exists, jnp.exp(top_NW - top[:, None]), 0.0)
+    top_NW = jnp.where(exists, parts_NW.max_BKG, MASK_VALUE)
+    most = jnp.max(top_NW, axis=1)
+    weight_NW = jnp.where(exists, jnp.exp(top_NW - most[:, None]), 0.0)
     out = jnp.sum(parts_NW.out_BKGH * weight_NW[..., None], axis=1)
-    return Partial(out, top, jnp.sum(parts_NW.total_BKG * weight_NW, axis=1))
+    return AttentionState(out, most, jnp.sum(parts_NW.sum_BKG * weight_NW, axis=1))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from kernels.decode_attention.plan import EMPTY, Partial, Plan, join
+from kernels.decode_attention.plan import MASK_VALUE, AttentionState, DecodePlan, merge_states
 
 QUERIES = 64
 """The rows of a Hopper matrix product; a block's queries are filled up to them."""
@@ -51,7 +51,9 @@ def takes(q_BKGH: jax.Array, k_PKHC: jax.Array, tile: int) -> bool:
     return same and g <= GROUP and h in (64, 128) and k_PKHC.shape[-1] == 128 and tile % GROUP == 0
 
 
-def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
+def decode_attention(
+    q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: DecodePlan, tile: int
+) -> AttentionState:
     """As the reference, where `takes` allows. A row's pages are added one after the other, in the order of its list."""
     b, heads, g, h = q_BKGH.shape
     rows = -(-b // tile) * tile
@@ -84,11 +86,11 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
         x = jnp.moveaxis(x.reshape(blocks, heads, together, GROUP, *x.shape[3:]), 2, 1)
         return x.reshape(rows, heads, GROUP, *x.shape[4:])[:b, :, :g]
 
-    alone = Partial(*(x[:, :, :g] for x in own))
-    return join(alone, Partial(*map(apart, shared)))
+    alone = AttentionState(*(x[:, :, :g] for x in own))
+    return merge_states(alone, AttentionState(*map(apart, shared)))
 
 
-def _walk(q_NKMH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, walk: Walk) -> Partial:
+def _walk(q_NKMH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, walk: Walk) -> AttentionState:
     """The queries' partial softmaxes over their block's entries."""
     blocks, heads, queries, h = q_NKMH.shape
     kernel = plgpu.kernel(
@@ -115,7 +117,7 @@ def _walk(q_NKMH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, walk: Walk) -
         ],
     )
     lists = [x.astype(jnp.int32) for x in walk]
-    return Partial(*kernel(q_NKMH, k_PKHC, v_PKCH, *lists))
+    return AttentionState(*kernel(q_NKMH, k_PKHC, v_PKCH, *lists))
 
 
 def _tiled(*shape: int) -> Any:
@@ -183,7 +185,7 @@ def _kernel(
         plgpu.barrier_wait(k_there.at[stage])
 
         scores = _product(q_MH, k_SHC.at[stage], PART) * h**-0.5
-        scores = jnp.where(seen, scores, EMPTY)
+        scores = jnp.where(seen, scores, MASK_VALUE)
         new = jnp.maximum(top, scores.max(axis=1))
         e = jnp.where(seen, jnp.exp(scores - jax.lax.broadcast_in_dim(new, scores.shape, [0])), 0.0)
         keep = jnp.exp(top - new)
@@ -199,7 +201,7 @@ def _kernel(
 
     zero_M = plgpu.layout_cast(jnp.zeros((QUERIES,), jnp.float32), rows)
     zero_MH = plgpu.layout_cast(jnp.zeros((QUERIES, h), jnp.float32), plgpu.Layout.WGMMA)
-    out, top, total = jax.lax.fori_loop(0, count, add, (zero_MH, zero_M + EMPTY, zero_M))
+    out, top, total = jax.lax.fori_loop(0, count, add, (zero_MH, zero_M + MASK_VALUE, zero_M))
     out_MH[...], top_M[...], total_M[...] = out, top, total
     plgpu.commit_smem()
     for x, y in ((out_MH, out_NKMH), (top_M, top_NKM), (total_M, total_NKM)):

@@ -6,36 +6,37 @@ import jax
 import jax.numpy as jnp
 
 from kernels import native
-from kernels.decode_attention.pages import Pages
-from kernels.decode_attention.plan import Partial, Plan, Recent
-from kernels.platforms import is_cut
+from kernels.decode_attention.pages import PageArray
+from kernels.decode_attention.plan import AttentionState, DecodePlan, RecentKV
+from kernels.platforms import is_sharded
 
 LANES = 4
-"""Of which the kernel wants a multiple in every length it goes along."""
+"""Head width and tokens of a page must be multiples of it."""
 
 
-def takes(q_BKGH: jax.Array, k_PKHC: jax.Array | Pages, recent: Recent | None) -> bool:
-    """Whether the kernel computes this: everything in float32, on one device or one device's part, lengths multiples of
-    LANES, and a compiler at hand."""
-    if isinstance(k_PKHC, Pages) or not (q_BKGH.dtype == k_PKHC.dtype == jnp.float32) or is_cut((q_BKGH, k_PKHC)):
+def takes(q_BKGH: jax.Array, k_PKHC: PageArray) -> bool:
+    """Whether the kernel computes this: in float32, on one device or one device's part, and with a compiler at hand."""
+    if not q_BKGH.dtype == k_PKHC.dtype == jnp.float32 or is_sharded((q_BKGH, k_PKHC)):
         return False
     return not (q_BKGH.shape[-1] % LANES or k_PKHC.shape[-1] % LANES) and native.ready()
 
 
 def decode_attention(
-    q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int, recent: Recent | None = None
-) -> Partial:
+    q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: DecodePlan, tile: int, recent: RecentKV | None = None
+) -> AttentionState:
     """See reference.py; recent keys, if given, are seen too. A row's bits depend on what it sees and nothing else."""
     b, k, g, h = q_BKGH.shape
     if recent is None:
         none = jnp.zeros((b, k, 0, h))
-        recent = Recent(none, none, jnp.zeros(g, jnp.int32))
-    results = Partial(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (q_BKGH.shape, (b, k, g), (b, k, g))))
+        recent = RecentKV(none, none, jnp.zeros(g, jnp.int32))
+    results = AttentionState(
+        *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (q_BKGH.shape, (b, k, g), (b, k, g)))
+    )
     lists = (
         recent.seen_G, plan.page_I, plan.tokens_I, plan.first_B, plan.count_B, plan.prompt_B, plan.tile_S,
         plan.shared_S, plan.prompt_S, plan.shared_tokens_S, plan.visits,
     )  # fmt: skip
-    return Partial(
+    return AttentionState(
         *native.call(
             "rlvr_decode_attention",
             tuple(results),

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 LARGEST = 127
 
 
-class Pages(NamedTuple):
-    """Stands in for the array values * scales; a scale is that of a run of the last axis, as many runs as scales.
+class QuantizedPages(NamedTuple):
+    """Stands for the array values * scales, and says its shape.
 
-    values int8, scales bfloat16: their product has 15 significant bits, so that it is exact in float32, and what is
-    read has the same bits whatever a compiler fuses it with.
+    The product has 15 significant bits, so that it is exact in float32, and what is read has the same bits whatever a
+    compiler fuses it with.
     """
 
-    values: Any
-    scales: Any
+    values: Any  # int8
+    scales: Any  # bfloat16 [..., n]: each is that of one of n runs of the last axis
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -27,21 +27,23 @@ class Pages(NamedTuple):
 
     @property
     def dtype(self) -> jnp.dtype:
-        """int8: that of what lies there, and not of the array."""
+        """int8: that of what is stored, and not of the array."""
         return self.values.dtype
 
     def astype(self, dtype: jnp.dtype) -> jax.Array:
         """The array itself, rounded once to dtype."""
         runs = self.values.reshape(*self.scales.shape, -1).astype(jnp.float32)
-        found = runs * self.scales[..., None].astype(jnp.float32)
-        return found.astype(dtype).reshape(self.shape)
+        return (runs * self.scales[..., None].astype(jnp.float32)).astype(dtype).reshape(self.shape)
 
 
-def quantised(x: jax.Array, run: int) -> Pages:
+PageArray = jax.Array | QuantizedPages
+
+
+def quantize(x: jax.Array, run: int) -> QuantizedPages:
     """x in 8 bits, the scale of each `run` numbers of its last axis the one that its largest needs."""
     runs = x.reshape(*x.shape[:-1], -1, run).astype(jnp.float32)
     scales = (jnp.max(jnp.abs(runs), axis=-1) / LARGEST).astype(jnp.bfloat16)
     divisor = scales[..., None].astype(jnp.float32)
     # Rounded down, a scale lets its largest number come to 127.25 at most.
     values = jnp.where(divisor > 0, jnp.round(runs / divisor), 0.0).astype(jnp.int8)
-    return Pages(values.reshape(x.shape), scales)
+    return QuantizedPages(values.reshape(x.shape), scales)

@@ -1,7 +1,7 @@
-"""What decode attention is told of the pages of a pool: which row reads which page, in which order.
+"""What decode attention reads, and what it gives back before its parts are merged.
 
-Legend, beside the one of the callers (B rows, K key heads, G query heads a key head, H head width):
-P pages of the pool, C tokens of a page, I own pages, S visits of shared pages.
+Legend: B rows of the batch, K key heads, G query heads a key head, H head width, P pages of the pool, C tokens of a
+page, I own pages of all rows, S visits of shared pages, W recent tokens.
 """
 
 from __future__ import annotations
@@ -11,64 +11,67 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+GROUP = 4
+"""Pages of a visit on a CPU."""
 
-class Plan(NamedTuple):
-    """Lists of pages to visit; made on the host once for many steps. Entries past a count are ignored.
+MASK_VALUE = -1e30
+"""The score of a key that is not seen, and the maximum of none: finite, so that differences stay numbers."""
 
-    Own pages are listed row by row, each row's in the order of its tokens: those of row b are items first_B[b] to
-    first_B[b] + count_B[b] - 1, and item i is page page_I[i], of row row_I[i], with tokens_I[i] of its C tokens in use.
-    order_B are the rows, those with most items first.
-    Shared pages are visited by tiles of `tile` neighbouring rows, of which B is a multiple. Visit s is that of rows
-    tile_S[s] * tile onwards to page shared_S[s], with shared_tokens_S[s] tokens in use; it counts only for those rows b
-    of the tile with prompt_B[b] == prompt_S[s]. Visits are sorted by tile, those of one tile by prompt, those of one
-    prompt by where its tokens stand. Those of one tile and prompt come in multiples of the tiling's group, the last
-    ones perhaps with no token in use.
+
+class DecodePlan(NamedTuple):
+    """Which row reads which pages, made on the host once for many steps. Entries past a count are ignored.
+
+    Own pages are listed row by row, each row's in the order of its tokens. Shared pages are visited by tiles of `tile`
+    neighbouring rows, of which B is a multiple. Visits are sorted by tile, those of one tile by prompt, those of one
+    prompt by where its tokens stand. Those of one tile and prompt come in multiples of Tiling.group, the last ones
+    perhaps with no token in use.
     """
 
     page_I: Any
     row_I: Any
-    tokens_I: Any
-    items: Any
-    first_B: Any
+    tokens_I: Any  # of the page's C, how many are in use
+    items: Any  # entries of the three lists above
+    first_B: Any  # row b has entries first_B[b] to first_B[b] + count_B[b] - 1
     count_B: Any
-    order_B: Any
+    order_B: Any  # rows, those with most pages first
     prompt_B: Any
-    tile_S: Any
-    shared_S: Any
-    prompt_S: Any
+    tile_S: Any  # a visit is that of the rows from tile_S * tile on
+    shared_S: Any  # the page visited
+    prompt_S: Any  # it counts only for rows with this prompt
     shared_tokens_S: Any
-    visits: Any
+    visits: Any  # entries of the four lists above
 
 
-class Recent(NamedTuple):
-    """W keys and values of each row that lie in no page yet: its query g sees the first seen_G[g], at least one."""
+class RecentKV(NamedTuple):
+    """Keys and values that lie in no page yet: those of the tokens that the running call has made."""
 
     k_BKWH: Any
     v_BKWH: Any
-    seen_G: Any
+    seen_G: Any  # query g sees the first seen_G[g] of them, at least one
 
 
-class Partial(NamedTuple):
-    """A softmax over some of the keys, yet to be joined with others: out / total is its mean of values.
+class AttentionState(NamedTuple):
+    """Attention over some of the keys, to be merged with that over others; out / sum is their mean value. float32.
 
-    out_BKGH = sum exp(score - top) value, top_BKG = max score, total_BKG = sum exp(score - top), all float32;
-    where a row has no key at all: 0, EMPTY, 0.
+    Where a row has no key at all: 0, MASK_VALUE, 0.
     """
 
-    out_BKGH: Any
-    top_BKG: Any
-    total_BKG: Any
+    out_BKGH: Any  # sum of exp(score - max) value
+    max_BKG: Any  # largest score
+    sum_BKG: Any  # sum of exp(score - max)
+
+    @property
+    def total_BKG(self) -> Any:
+        """Until the engine says the new name."""
+        return self.sum_BKG
 
 
 class Tiling(NamedTuple):
-    """tile rows visit shared pages together where B allows it, visits of one prompt come in multiples of group.
+    """How visits of shared pages are laid out for a platform."""
 
-    lists_prompts: whether shared pages may be listed among the own pages of each of their rows.
-    """
-
-    tile: int
-    group: int
-    lists_prompts: bool
+    tile: int  # rows that visit shared pages together, where B allows it
+    group: int  # of which the visits of one prompt are a multiple
+    lists_prompts: bool  # whether shared pages may be listed among the own pages of each of their rows
 
 
 def tiling(platform: str) -> Tiling:
@@ -81,27 +84,20 @@ def tiling(platform: str) -> Tiling:
     return {"cpu": Tiling(32, GROUP, True), "tpu": Tiling(64, GROUP, False)}.get(platform, Tiling(8, 1, False))
 
 
-GROUP = 4
-"""Pages of a visit on a CPU."""
-
-EMPTY = -1e30
-"""The top of no keys: finite, so that differences of tops stay numbers."""
-
-
-def join(a: Partial, b: Partial) -> Partial:
-    """The softmax over the keys of both, in float32 (Milakov and Gimelshein 2018, eq. 4)."""
-    top = jnp.maximum(a.top_BKG, b.top_BKG)
-    share_a, share_b = jnp.exp(a.top_BKG - top), jnp.exp(b.top_BKG - top)
+def merge_states(a: AttentionState, b: AttentionState) -> AttentionState:
+    """Attention over the keys of both, in float32 (Milakov and Gimelshein 2018, eq. 4)."""
+    most = jnp.maximum(a.max_BKG, b.max_BKG)
+    share_a, share_b = jnp.exp(a.max_BKG - most), jnp.exp(b.max_BKG - most)
     out = a.out_BKGH * share_a[..., None] + b.out_BKGH * share_b[..., None]
-    return Partial(out, top, a.total_BKG * share_a + b.total_BKG * share_b)
+    return AttentionState(out, most, a.sum_BKG * share_a + b.sum_BKG * share_b)
 
 
-def attend_recent(q_BKGH: jax.Array, recent: Recent) -> Partial:
-    """The softmax over what lies in no page yet, scores and sums in float32."""
+def attend_recent(q_BKGH: jax.Array, recent: RecentKV) -> AttentionState:
+    """Attention over what lies in no page yet, scores and sums in float32."""
     k_BKWH, v_BKWH, seen_G = recent
     s = jnp.einsum("bkgh,bkwh->bkgw", q_BKGH, k_BKWH, preferred_element_type=jnp.float32) * q_BKGH.shape[-1] ** -0.5
-    s = jnp.where(jnp.arange(k_BKWH.shape[-2]) < seen_G[:, None], s, EMPTY)
-    top = jnp.max(s, axis=-1)
-    e = jnp.exp(s - top[..., None])
+    s = jnp.where(jnp.arange(k_BKWH.shape[-2]) < seen_G[:, None], s, MASK_VALUE)
+    most = jnp.max(s, axis=-1)
+    e = jnp.exp(s - most[..., None])
     out = jnp.einsum("bkgw,bkwh->bkgh", e.astype(v_BKWH.dtype), v_BKWH, preferred_element_type=jnp.float32)
-    return Partial(out, top, jnp.sum(e, axis=-1))
+    return AttentionState(out, most, jnp.sum(e, axis=-1))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels.decode_attention.plan import EMPTY, Partial, Plan
+from kernels.decode_attention.plan import MASK_VALUE, AttentionState, DecodePlan
 
 
-def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
+def decode_attention(
+    q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: DecodePlan, tile: int
+) -> AttentionState:
     """Attention of one query a row over its own pages and over those shared with its prompt's other rows.
 
     Scores are q k / sqrt(H); scores, softmax and sums in float32; products of q, k and of weights, v in their dtype;
@@ -26,8 +28,8 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
     tokens_BP = tokens_BP.at[:, plan.shared_S].add(shared_SB.T)
     seen_BPC = jnp.arange(width) < tokens_BP[:, :, None]
     scores = jnp.einsum("bkgh,pkhc->bkgpc", q_BKGH, k_PKHC, preferred_element_type=jnp.float32) * h**-0.5
-    scores = jnp.where(seen_BPC[:, None, None], scores, EMPTY)
-    top = jnp.max(scores, axis=(-2, -1))
-    e = jnp.where(seen_BPC[:, None, None], jnp.exp(scores - top[..., None, None]), 0.0)
+    scores = jnp.where(seen_BPC[:, None, None], scores, MASK_VALUE)
+    most = jnp.max(scores, axis=(-2, -1))
+    e = jnp.where(seen_BPC[:, None, None], jnp.exp(scores - most[..., None, None]), 0.0)
     out = jnp.einsum("bkgpc,pkch->bkgh", e.astype(v_PKCH.dtype), v_PKCH, preferred_element_type=jnp.float32)
-    return Partial(out, top, jnp.sum(e, axis=(-2, -1)))
+    return AttentionState(out, most, jnp.sum(e, axis=(-2, -1)))

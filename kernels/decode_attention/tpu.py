@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from kernels.decode_attention.plan import EMPTY, Partial, Plan
+from kernels.decode_attention.plan import MASK_VALUE, AttentionState, DecodePlan
 
 LANES = 128
 SUBLANES = 8
@@ -26,7 +26,9 @@ def takes(q_BKGH: jax.Array, k_PKHC: jax.Array) -> bool:
     return k_PKHC.dtype == q_BKGH.dtype and k_PKHC.shape[-1] % LANES == 0 and q_BKGH.shape[-1] <= LANES
 
 
-def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Plan, tile: int) -> Partial:
+def decode_attention(
+    q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: DecodePlan, tile: int
+) -> AttentionState:
     """As the reference; C a multiple of 128, the lanes of a register, and H at most that.
 
     The queries and running sums of all rows stay in VMEM, (2 H + 256) x 4 bytes a row and head, so that own and shared
@@ -67,7 +69,7 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
         return [pl.BlockSpec((1, part, *block), partial(page_of, j)) for j in range(pages)]
 
     state = rows * part * group * (2 * h + 2 * LANES) * 4 + rows * width * 4
-    out, top, total = pl.pallas_call(
+    out, most, total = pl.pallas_call(
         partial(_kernel, pages=pages, tile=tile, turned=turned),
         out_shape=[jax.ShapeDtypeStruct((rows, heads, group, lanes), jnp.float32) for lanes in (h, LANES, LANES)],
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -87,7 +89,7 @@ def decode_attention(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, pl
         ),
         name="decode_attention",
     )(counts, *own, *shared, q, prompt_BL, *[k_PKHC] * pages, *[values] * pages)
-    return Partial(out[:b, :, :g], top[:b, :, :g, 0], total[:b, :, :g, 0])
+    return AttentionState(out[:b, :, :g], most[:b, :, :g, 0], total[:b, :, :g, 0])
 
 
 def _within(count: jax.Array, *lists: jax.Array) -> list[jax.Array]:
@@ -119,7 +121,7 @@ def _kernel(
 
     @pl.when(step == 0)
     def _():
-        for x, start in zip(sums, (0.0, EMPTY, 0.0), strict=True):
+        for x, start in zip(sums, (0.0, MASK_VALUE, 0.0), strict=True):
             x[...] = jnp.full_like(x, start)
 
     @pl.when(step < own_steps)
@@ -160,10 +162,10 @@ def _kernel(
 def _attend(q_KMH: jax.Array, k_KHC: jax.Array, v: jax.Array, seen: jax.Array, turned: bool) -> tuple:
     """(sum e v, max score, sum e) of M queries a head over one page; e = exp(score - max)."""
     scores = _product(q_KMH.astype(k_KHC.dtype), k_KHC, 1) * q_KMH.shape[-1] ** -0.5
-    scores = jnp.where(seen, scores, EMPTY)
-    top = jnp.max(scores, axis=-1, keepdims=True)
-    e = jnp.where(seen, jnp.exp(scores - top), 0.0)
-    return _product(e.astype(v.dtype), v, 2 if turned else 1), top, jnp.sum(e, axis=-1, keepdims=True)
+    scores = jnp.where(seen, scores, MASK_VALUE)
+    most = jnp.max(scores, axis=-1, keepdims=True)
+    e = jnp.where(seen, jnp.exp(scores - most), 0.0)
+    return _product(e.astype(v.dtype), v, 2 if turned else 1), most, jnp.sum(e, axis=-1, keepdims=True)
 
 
 def _product(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
@@ -177,7 +179,7 @@ def _product(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
 def _join(old: list[jax.Array], fresh: tuple) -> tuple[jax.Array, ...]:
     """Two partial softmaxes as one; the tops and totals of `old` fill all lanes, so that nothing crosses lanes."""
     (old_out, old_top, old_total), (fresh_out, fresh_top, fresh_total) = old, fresh
-    top = jnp.maximum(old_top, fresh_top)
-    keep, add = jnp.exp(old_top - top), jnp.exp(fresh_top - top)
+    most = jnp.maximum(old_top, fresh_top)
+    keep, add = jnp.exp(old_top - most), jnp.exp(fresh_top - most)
     h = old_out.shape[-1]
-    return old_out * keep[..., :h] + fresh_out * add[..., :h], top, old_total * keep + fresh_total * add
+    return old_out * keep[..., :h] + fresh_out * add[..., :h], most, old_total * keep + fresh_total * add

@@ -5,13 +5,15 @@ from __future__ import annotations
 import jax
 
 from kernels.draw import native, reference
-from kernels.draw.reference import Cuts, Rules, cuts_of
+from kernels.draw.reference import SamplingTensors, Truncations, truncations_used
 from kernels.platforms import by_platform
 
-__all__ = ["Cuts", "Rules", "cuts_of", "draw"]
+__all__ = ["Truncations", "SamplingTensors", "truncations_used", "draw"]
 
 
-def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules, cuts: Cuts) -> tuple[jax.Array, jax.Array, jax.Array]:
+def draw(
+    logits_BV: jax.Array, u_B: jax.Array, rules: SamplingTensors, cuts: Truncations
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """reference.draw, by what is fast on the platform that the program is compiled for.
 
     Accelerators compose it of the kernels that reference.py calls.
@@ -19,3 +21,7 @@ def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules, cuts: Cuts) -> tupl
     whole = reference.draw
     on_cpu = native.draw if native.takes(logits_BV) else whole
     return by_platform(logits_BV, u_B, rules, cuts, default=whole, cpu=on_cpu, tpu=whole, cuda=whole)
+
+
+# Names until the engine says the new ones.
+Rules, cuts_of = SamplingTensors, truncations_used

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from kernels import native
-from kernels.draw.reference import Cuts, Rules
-from kernels.platforms import is_cut
+from kernels.draw.reference import SamplingTensors, Truncations
+from kernels.platforms import is_sharded
 
 
 def takes(logits_BV: jax.Array) -> bool:
@@ -15,10 +15,12 @@ def takes(logits_BV: jax.Array) -> bool:
 
     XLA cannot cut a custom call over a mesh: all devices would be sent all rows.
     """
-    return logits_BV.dtype == jnp.float32 and not is_cut(logits_BV) and native.ready()
+    return logits_BV.dtype == jnp.float32 and not is_sharded(logits_BV) and native.ready()
 
 
-def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules, _: Cuts) -> tuple[jax.Array, jax.Array, jax.Array]:
+def draw(
+    logits_BV: jax.Array, u_B: jax.Array, rules: SamplingTensors, _: Truncations
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """See reference.py; each row is cut as its own rules say, and its bits depend on nothing else."""
     rows = u_B.shape
     results = [jax.ShapeDtypeStruct(rows, dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)]

@@ -14,7 +14,7 @@ from kernels.top_k import top_k_mask
 from kernels.top_p import top_p_mask
 
 
-class Rules(NamedTuple):
+class SamplingTensors(NamedTuple):
     """How each row draws, one entry a row: temperature 0 is greedy; top_p 1, top_k 0 and min_p 0 keep every token."""
 
     temperature_B: jax.Array
@@ -23,7 +23,7 @@ class Rules(NamedTuple):
     min_p_B: jax.Array
 
 
-class Cuts(NamedTuple):
+class Truncations(NamedTuple):
     """Which truncations some row asks for: int32 scalars, 1 or 0."""
 
     top_p: jax.Array
@@ -31,13 +31,15 @@ class Cuts(NamedTuple):
     min_p: jax.Array
 
 
-def cuts_of(rules: Rules) -> Cuts:
-    """Cuts of all rows, for which a mesh's devices have to ask one another: rules stay, so once a window will do."""
+def truncations_used(rules: SamplingTensors) -> Truncations:
+    """Those of all rows. On a mesh its devices must ask one another: once for many steps will do."""
     used = rules.top_p_B < 1, rules.top_k_B > 0, rules.min_p_B > 0
-    return Cuts(*(jnp.any(used_B).astype(jnp.int32) for used_B in used))
+    return Truncations(*(jnp.any(used_B).astype(jnp.int32) for used_B in used))
 
 
-def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules, cuts: Cuts) -> tuple[jax.Array, jax.Array, jax.Array]:
+def draw(
+    logits_BV: jax.Array, u_B: jax.Array, rules: SamplingTensors, cuts: Truncations
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(token, its log-prob under the distribution it was drawn from, its log-prob at temperature 1), each [B].
 
     logits_BV float32, u_B in [0, 1): the first token whose cumulative mass exceeds u of the whole is drawn. Temperature
@@ -61,15 +63,15 @@ def draw(logits_BV: jax.Array, u_B: jax.Array, rules: Rules, cuts: Cuts) -> tupl
     return token, logp, pick(shifted) - normaliser_B
 
 
-def _truncated(p_BV: jax.Array, rules: Rules, cuts: Cuts) -> jax.Array:
+def _truncated(p_BV: jax.Array, rules: SamplingTensors, cuts: Truncations) -> jax.Array:
     """p with 0 for what top-k, top-p and min-p leave out; not of sum 1 any more."""
 
     def apply(keep: Callable[[jax.Array], jax.Array], used_B: jax.Array, turns: jax.Array, p: jax.Array) -> jax.Array:
-        def one(_: int, p: jax.Array) -> jax.Array:
+        def cut(_: int, p: jax.Array) -> jax.Array:
             return jnp.where(keep(p) | ~used_B[:, None], p, 0.0)
 
         # A loop of one turn or none: XLA:CPU runs the branches of a conditional on one core.
-        return jax.lax.fori_loop(0, turns, one, p)
+        return jax.lax.fori_loop(0, turns, cut, p)
 
     def nucleus(p: jax.Array) -> jax.Array:
         # Of sum 1 already unless top-k took something away; divided by itself it would be rounded for nothing.

@@ -26,7 +26,7 @@ def token_logprob(
     # By default, a GPU rounds float32 factors to TF32.
     exact = jax.lax.Precision.HIGHEST if hidden_RD.dtype == jnp.float32 else None
 
-    def one(args: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def score(args: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x, targets = args
 
         def add(sums: tuple[jax.Array, ...], start: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
@@ -50,5 +50,5 @@ def token_logprob(
         top, s, t, picked = sums
         return picked - top - jnp.log(s), jnp.log(s) - t / s
 
-    logp, entropy = jax.lax.map(one, (hidden_RD.reshape(-1, chunk, width), targets_R.reshape(-1, chunk)))
+    logp, entropy = jax.lax.map(score, (hidden_RD.reshape(-1, chunk, width), targets_R.reshape(-1, chunk)))
     return logp.reshape(rows), entropy.reshape(rows)

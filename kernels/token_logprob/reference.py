@@ -43,7 +43,7 @@ def _chunked(
 ) -> tuple[jax.Array, jax.Array]:
     """With d = logits - max and s = sum exp d over V: log p = d_target - log s, entropy = log s - sum(d exp d) / s."""
 
-    def one(args: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def score(args: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x, targets = args
         logits = jnp.einsum("rd,dv->rv", x, unembedding_DV, preferred_element_type=jnp.float32)
         below = logits - jnp.max(logits, axis=-1, keepdims=True)
@@ -53,5 +53,5 @@ def _chunked(
         return picked - jnp.log(total), jnp.log(total) - jnp.sum(mass * below, axis=-1) / total
 
     rows, width = hidden_RD.shape
-    picked, entropy = jax.lax.map(one, (hidden_RD.reshape(-1, chunk, width), targets_R.reshape(-1, chunk)))
+    picked, entropy = jax.lax.map(score, (hidden_RD.reshape(-1, chunk, width), targets_R.reshape(-1, chunk)))
     return picked.reshape(rows), entropy.reshape(rows)

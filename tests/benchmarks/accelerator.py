@@ -170,7 +170,7 @@ def attended(a: argparse.Namespace, prompts: int, prompt: int, own: int) -> None
     def many(q: jax.Array) -> jax.Array:
         for _ in range(layers):
             found = decode_attention(q, *pool, lists, sizes.tile)
-            q = (found.out_BKGH / found.total_BKG[..., None]).astype(q.dtype)
+            q = (found.out_BKGH / found.sum_BKG[..., None]).astype(q.dtype)
         return q
 
     took = statistics.median(times(lambda: many(q), 10)) / layers

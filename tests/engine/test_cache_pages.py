@@ -8,8 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.decode_attention import Pages, Partial, cpu, decode_attention, gpu, hopper, quantised, reference, tpu
-from kernels.platforms import SAME_BITS
+from kernels.decode_attention import (
+    AttentionState,
+    QuantizedPages,
+    cpu,
+    decode_attention,
+    gpu,
+    hopper,
+    quantize,
+    reference,
+    tpu,
+)
+from kernels.platforms import BATCH_INVARIANT
 from rlvr_limit.engine.cache import INT8, as_cached
 from tests.support.decode_attention_cases import Case, brute_force, make
 
@@ -19,25 +29,25 @@ PROMPTS, SHARED = [0, 0, 1, 1, 0, 2, -1, 2, 0, -1, 1, -1], {0: 200, 1: 128, 2: 1
 SMALL = {"heads": 2, "group": 3, "head_width": 16}
 
 
-def stands_for(pages: Pages) -> np.ndarray:
+def stands_for(pages: QuantizedPages) -> np.ndarray:
     """values * scales in float64."""
     values, scales = (np.asarray(x, np.float64) for x in pages)
     return values * np.repeat(scales, values.shape[-1] // scales.shape[-1], axis=-1)
 
 
-def cached(k, v) -> tuple[Pages, Pages]:
+def cached(k, v) -> tuple[QuantizedPages, QuantizedPages]:
     return as_cached(jnp.asarray(k), jnp.asarray(v), INT8, WINDOW)
 
 
-def attend(name: str, q, k, v, plan, tile: int) -> Partial:
+def attend(name: str, q, k, v, plan, tile: int) -> AttentionState:
     f = partial({"reference": reference, "cpu": cpu, "gpu": gpu}[name].decode_attention, tile=tile)
-    return Partial(*map(np.asarray, jax.jit(f, compiler_options=SAME_BITS)(q, k, v, plan)))
+    return AttentionState(*map(np.asarray, jax.jit(f, compiler_options=BATCH_INVARIANT)(q, k, v, plan)))
 
 
 def test_numbers_are_within_half_a_step_and_what_is_read_is_exact_in_float32():
     x = np.random.default_rng(0).normal(size=(3, 5, 64)).astype(np.float32) * np.logspace(-20, 20, 5)[:, None]
     x[0, 0], x[0, 1, :16] = 0, 0
-    found = jax.jit(partial(quantised, run=16))(x.astype(np.float32))
+    found = jax.jit(partial(quantize, run=16))(x.astype(np.float32))
     assert found.values.dtype == jnp.int8 and found.scales.shape == (3, 5, 4) and found.shape == x.shape
     expected = stands_for(found)
     np.testing.assert_array_equal(np.asarray(found.astype(jnp.float32)), expected)
@@ -59,8 +69,8 @@ def test_attention_over_8_bits_equals_brute_force_over_what_they_stand_for(name,
     found = attend(name, case.q, *pages, case.plan, case.tile)
     scale = np.maximum(total, 1.0)
     np.testing.assert_allclose(found.out_BKGH / scale[..., None], out / scale[..., None], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(found.top_BKG, top, rtol=1e-6, atol=1e-5)
-    np.testing.assert_allclose(found.total_BKG / scale, total / scale, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.max_BKG, top, rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(found.sum_BKG / scale, total / scale, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
@@ -70,7 +80,7 @@ def test_neither_places_nor_batch_mates_change_a_bit_of_a_row_that_reads_8_bits(
     own = [OWN[row] if row in alone else tokens for row, tokens in enumerate(mates)]
     prompts = [PROMPTS[row] if row in alone else prompt for row, prompt in enumerate(theirs)]
 
-    def run(case: Case) -> Partial:
+    def run(case: Case) -> AttentionState:
         return attend(name, case.q, *cached(case.k, case.v), case.plan, case.tile)
 
     first = run(make(OWN, PROMPTS, SHARED, **SMALL))
@@ -84,7 +94,7 @@ def test_neither_places_nor_batch_mates_change_a_bit_of_a_row_that_reads_8_bits(
 def test_kernels_proper_leave_8_bits_to_plain_xla():
     a = jax.ShapeDtypeStruct
     q, k = a((64, 4, 7, 128), jnp.bfloat16), a((9, 4, 128, 128), jnp.bfloat16)
-    in_8_bits = Pages(a(k.shape, jnp.int8), a((9, 4, 128, 4), jnp.bfloat16))
+    in_8_bits = QuantizedPages(a(k.shape, jnp.int8), a((9, 4, 128, 4), jnp.bfloat16))
     assert tpu.takes(q, k) and hopper.takes(q, k, 8)
     assert not tpu.takes(q, in_8_bits) and not hopper.takes(q, in_8_bits, 8)
 
@@ -97,7 +107,7 @@ def test_keys_with_an_outlier_channel_keep_a_small_error_where_a_scale_a_token_w
     case.q[..., 3] = 0.05
     exact = brute_force(case)
     k, v = cached(case.k, case.v)
-    by_token = quantised(jnp.asarray(np.swapaxes(case.k, 2, 3)), case.k.shape[2])
+    by_token = quantize(jnp.asarray(np.swapaxes(case.k, 2, 3)), case.k.shape[2])
     worse = np.swapaxes(stands_for(by_token), 2, 3)
 
     def error(keys: np.ndarray) -> float:
@@ -117,8 +127,8 @@ def test_no_platform_makes_a_whole_pool_out_of_8_bits(platform):
     a = jax.ShapeDtypeStruct
     case = make([5], [0], {0: 3}, heads=heads, head_width=width, tile=1)
     pool = (
-        Pages(a((pages, heads, width, page), jnp.int8), a((pages, heads, width, 4), jnp.bfloat16)),
-        Pages(a((pages, heads, page, width), jnp.int8), a((pages, heads, page, 1), jnp.bfloat16)),
+        QuantizedPages(a((pages, heads, width, page), jnp.int8), a((pages, heads, width, 4), jnp.bfloat16)),
+        QuantizedPages(a((pages, heads, page, width), jnp.int8), a((pages, heads, page, 1), jnp.bfloat16)),
     )
     lowered = jax.jit(partial(decode_attention, tile=1)).trace(case.q, *pool, case.plan)
     text = lowered.lower(lowering_platforms=(platform,)).as_text()

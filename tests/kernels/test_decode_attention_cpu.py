@@ -12,8 +12,18 @@ import numpy as np
 import pytest
 
 import kernels.native
-from kernels.decode_attention import GROUP, Partial, Plan, Recent, attend_recent, cpu, join, native, reference
-from kernels.platforms import SAME_BITS
+from kernels.decode_attention import (
+    GROUP,
+    AttentionState,
+    DecodePlan,
+    RecentKV,
+    attend_recent,
+    cpu,
+    merge_states,
+    native,
+    reference,
+)
+from kernels.platforms import BATCH_INVARIANT
 
 K, G, H, C = 2, 3, 8, 16
 PROMPTS = {0: 37, 1: 8, 2: 61}
@@ -47,7 +57,7 @@ def in_pages(kind: str, number: int, tokens: int, at: dict) -> list[tuple[int, i
     return [(at[kind, number, i], min(C, tokens - i * C)) for i in range(-(-tokens // C))]
 
 
-def plan_of(own_tokens: list[int], prompt_B: np.ndarray, at: dict, tile: int) -> Plan:
+def plan_of(own_tokens: list[int], prompt_B: np.ndarray, at: dict, tile: int) -> DecodePlan:
     own = [in_pages("own", row, n, at) for row, n in enumerate(own_tokens)]
     items = [(page, row, tokens) for row, pages in enumerate(own) for page, tokens in pages]
     count = np.array([len(pages) for pages in own], np.int32)
@@ -62,7 +72,7 @@ def plan_of(own_tokens: list[int], prompt_B: np.ndarray, at: dict, tile: int) ->
     first = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int32)
     order = np.argsort(-count, kind="stable").astype(np.int32)
     own_lists = page_I, row_I, tokens_I, np.int32(len(items)), first, count, order, prompt_B
-    return Plan(*own_lists, tile_S, shared_S, prompt_S, shared_tokens_S, np.int32(len(visits)))
+    return DecodePlan(*own_lists, tile_S, shared_S, prompt_S, shared_tokens_S, np.int32(len(visits)))
 
 
 def read_by(own_tokens: list[int], prompt_B: np.ndarray, at: dict) -> list[list[tuple[int, int]]]:
@@ -70,8 +80,8 @@ def read_by(own_tokens: list[int], prompt_B: np.ndarray, at: dict) -> list[list[
     return [[*pages, *in_pages("own", row, own_tokens[row], at)] for row, pages in enumerate(shared)]
 
 
-@partial(jax.jit, static_argnames=("tile", "f"), compiler_options=SAME_BITS)
-def run(q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan, tile: int, f: Callable) -> Partial:
+@partial(jax.jit, static_argnames=("tile", "f"), compiler_options=BATCH_INVARIANT)
+def run(q: jax.Array, k: jax.Array, v: jax.Array, plan: DecodePlan, tile: int, f: Callable) -> AttentionState:
     return f(q, k, v, plan, tile)
 
 
@@ -97,7 +107,7 @@ def test_equals_the_specification_and_a_softmax_in_float64(rows: int, f: Callabl
     for row, pages in enumerate(read):
         if not pages:
             for result in (found, told):
-                assert np.all(np.asarray(result.total_BKG[row]) == 0) and np.all(np.asarray(result.out_BKGH[row]) == 0)
+                assert np.all(np.asarray(result.sum_BKG[row]) == 0) and np.all(np.asarray(result.out_BKGH[row]) == 0)
             continue
         keys = np.concatenate([k[page][:, :, :n] for page, n in pages], axis=2).astype(np.float64)
         values = np.concatenate([v[page][:, :n] for page, n in pages], axis=1).astype(np.float64)
@@ -140,12 +150,12 @@ def test_the_queries_of_a_whole_window_equal_the_specification_and_heed_no_batch
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, told)
 
 
-def recent(rows: int, window: int, seen: np.ndarray) -> Recent:
+def recent(rows: int, window: int, seen: np.ndarray) -> RecentKV:
     rng = np.random.default_rng(11)
     keys, values = rng.normal(size=(2, rows, K, window, H))
     # What is not seen yet may be anything.
     keys[:, :, seen.max() :], values[:, :, seen.max() :] = 1e30, np.nan
-    return Recent(*(jnp.asarray(x, jnp.float32) for x in (keys, values)), jnp.asarray(seen, jnp.int32))
+    return RecentKV(*(jnp.asarray(x, jnp.float32) for x in (keys, values)), jnp.asarray(seen, jnp.int32))
 
 
 @pytest.mark.parametrize("window", [3, 8, 32])
@@ -160,10 +170,10 @@ def test_recent_keys_are_seen_as_far_as_each_query_may(window: int, scale: float
     fresh = recent(16, window, seen)
     found = native.decode_attention(*(jnp.asarray(x) for x in (q, k, v)), plan, 16, fresh)
     values = jnp.where(jnp.isnan(fresh.v_BKWH), 0.0, fresh.v_BKWH)
-    told = join(reference.decode_attention(q, k, v, plan, 16), attend_recent(q, fresh._replace(v_BKWH=values)))
-    mean, expected = (x.out_BKGH / x.total_BKG[..., None] for x in (found, told))
+    told = merge_states(reference.decode_attention(q, k, v, plan, 16), attend_recent(q, fresh._replace(v_BKWH=values)))
+    mean, expected = (x.out_BKGH / x.sum_BKG[..., None] for x in (found, told))
     np.testing.assert_allclose(mean, expected, rtol=0, atol=2e-5)
-    log_total, expected = (jnp.log(x.total_BKG) + x.top_BKG for x in (found, told))
+    log_total, expected = (jnp.log(x.sum_BKG) + x.max_BKG for x in (found, told))
     np.testing.assert_allclose(log_total, expected, rtol=1e-6, atol=1e-5)
 
 

@@ -10,20 +10,24 @@ import numpy as np
 import pytest
 
 import kernels.native
-from kernels.draw import Rules, cuts_of, draw, native, reference
+from kernels.draw import SamplingTensors, draw, native, reference, truncations_used
 
 VOCAB = 40
 EACH = pytest.mark.parametrize("f", [native.draw, reference.draw], ids=["native", "reference"])
 
 
-def drawn(f: Callable, logits: np.ndarray, u: np.ndarray, rules: Rules) -> tuple[np.ndarray, ...]:
+def drawn(f: Callable, logits: np.ndarray, u: np.ndarray, rules: SamplingTensors) -> tuple[np.ndarray, ...]:
     if f is native.draw and not kernels.native.ready():
         pytest.skip("no C++ compiler")
-    return tuple(map(np.asarray, jax.jit(f)(logits, u, rules, cuts_of(rules))))
+    return tuple(map(np.asarray, jax.jit(f)(logits, u, rules, truncations_used(rules))))
 
 
-def same_for_all(rows: int, temperature: float, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0) -> Rules:
-    return Rules(*(np.full(rows, x, t) for x, t in zip((temperature, top_p, top_k, min_p), "ffif", strict=True)))
+def same_for_all(
+    rows: int, temperature: float, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0
+) -> SamplingTensors:
+    return SamplingTensors(
+        *(np.full(rows, x, t) for x, t in zip((temperature, top_p, top_k, min_p), "ffif", strict=True))
+    )
 
 
 def expected(logits: np.ndarray, temperature: float, top_k: int, top_p: float, min_p: float) -> np.ndarray:
@@ -130,7 +134,7 @@ def test_rows_with_other_rules_do_not_change_a_row(f):
     logits = rng.normal(size=(64, VOCAB)).astype(np.float32)
     u = rng.random(64).astype(np.float32)
     plain = same_for_all(64, 1)
-    mixed = Rules(*(np.where(np.arange(64) % 2, other, x).astype(x.dtype) for x, other in zip(plain, (2, 0.5, 3, 0.2), strict=True)))  # fmt: skip # noqa: E501
+    mixed = SamplingTensors(*(np.where(np.arange(64) % 2, other, x).astype(x.dtype) for x, other in zip(plain, (2, 0.5, 3, 0.2), strict=True)))  # fmt: skip # noqa: E501
     alone, among = (drawn(f, logits, u, rules) for rules in (plain, mixed))
     for a, b in zip(alone, among, strict=True):
         np.testing.assert_array_equal(a[::2], b[::2])
@@ -149,5 +153,10 @@ def test_the_public_draw_takes_the_c_plus_plus_where_it_is_built():
     if not kernels.native.ready():
         pytest.skip("no C++ compiler")
     rules = same_for_all(4, 1)
-    text = jax.jit(draw).lower(np.zeros((4, VOCAB), "f"), np.zeros(4, "f"), rules, cuts_of(rules)).compile().as_text()
+    text = (
+        jax.jit(draw)
+        .lower(np.zeros((4, VOCAB), "f"), np.zeros(4, "f"), rules, truncations_used(rules))
+        .compile()
+        .as_text()
+    )
     assert "rlvr_draw" in text

@@ -11,7 +11,7 @@ from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams, forc
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels import decode_attention, selfcheck, token_logprob, top_p
-from kernels.decode_attention import Partial, cpu, gpu, hopper, native, reference, tpu
+from kernels.decode_attention import AttentionState, cpu, gpu, hopper, native, reference, tpu
 from tests.support.decode_attention_cases import Case, brute_force, make
 
 ATTENTION = {
@@ -27,22 +27,22 @@ PROMPTS, SHARED = [0, 0, 1, 1, 0, 2, -1, 2, 0, -1, 1, -1], {0: 200, 1: 128, 2: 1
 SMALL = {"heads": 2, "group": 3, "head_width": 16}
 
 
-def attend(name: str, case: Case) -> Partial:
+def attend(name: str, case: Case) -> AttentionState:
     module, mode = ATTENTION[name]
-    if module is native and not native.takes(jnp.asarray(case.q), jnp.asarray(case.k), None):
+    if module is native and not native.takes(jnp.asarray(case.q), jnp.asarray(case.k)):
         pytest.skip("no C++ compiler")
     with mode():
         found = jax.jit(module.decode_attention, static_argnums=4)(*case)
-    return Partial(*map(np.asarray, found))
+    return AttentionState(*map(np.asarray, found))
 
 
-def check(found: Partial, case: Case, tolerance: float) -> None:
+def check(found: AttentionState, case: Case, tolerance: float) -> None:
     out, top, total = brute_force(case)
     # Relative to the weights' sum, as the mean that will be taken of them.
     scale = np.maximum(total, 1.0)
     np.testing.assert_allclose(found.out_BKGH / scale[..., None], out / scale[..., None], rtol=0, atol=tolerance)
-    np.testing.assert_allclose(found.top_BKG, top, rtol=1e-6, atol=tolerance)
-    np.testing.assert_allclose(found.total_BKG / scale, total / scale, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(found.max_BKG, top, rtol=1e-6, atol=tolerance)
+    np.testing.assert_allclose(found.sum_BKG / scale, total / scale, rtol=0, atol=tolerance)
 
 
 @EVERY_ATTENTION
@@ -72,8 +72,8 @@ def test_rows_without_any_key_give_nothing(name, own, shared):
     found = attend(name, case)
     check(found, case, 1e-5)
     idle = [row for row, tokens in enumerate(own) if not tokens and not shared]
-    assert not found.out_BKGH[idle].any() and not found.total_BKG[idle].any()
-    assert np.all(found.top_BKG[idle] == np.float32(decode_attention.EMPTY))
+    assert not found.out_BKGH[idle].any() and not found.sum_BKG[idle].any()
+    assert np.all(found.max_BKG[idle] == np.float32(decode_attention.MASK_VALUE))
 
 
 @pytest.mark.parametrize("name", ["gpu", "tpu"])
@@ -114,7 +114,7 @@ def test_attention_does_not_depend_on_batch_mates(name):
 def test_trees_of_any_width_join_all_pages(monkeypatch):
     monkeypatch.setattr(gpu, "WIDTH", 2)
     case = make([100, 0, 9, 77], [0, 0, 1, 1], {0: 30, 1: 8}, page=8, **SMALL)
-    check(Partial(*map(np.asarray, gpu.decode_attention(*case))), case, 1e-5)
+    check(AttentionState(*map(np.asarray, gpu.decode_attention(*case))), case, 1e-5)
 
 
 def test_the_hopper_kernel_equals_brute_force_and_depends_on_neither_places_nor_batch_mates(monkeypatch):
@@ -131,7 +131,7 @@ def test_the_hopper_kernel_equals_brute_force_and_depends_on_neither_places_nor_
         with force_gpu_interpret_mode(InterpretGPUParams(detect_races=True)):
             found = hopper.decode_attention(q, k, v, case.plan, case.tile)
         rounded = case._replace(q=np.asarray(q, np.float64), k=np.asarray(k, np.float64), v=np.asarray(v, np.float64))
-        check(Partial(*map(np.asarray, found)), rounded, 4 * 2**-9)
+        check(AttentionState(*map(np.asarray, found)), rounded, 4 * 2**-9)
         return found
 
     first = run([300, 0, 128, 5, 600], [0, 0, 1, -1, 1], {0: 200, 1: 128}, 0)

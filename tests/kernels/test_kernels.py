@@ -10,7 +10,7 @@ import pytest
 
 from kernels import native
 from kernels.categorical import inverse_cdf
-from kernels.draw import Rules, cuts_of, draw
+from kernels.draw import SamplingTensors, draw, truncations_used
 from kernels.token_logprob import token_logprob
 from kernels.token_logprob.reference import CACHED_LOGITS
 from kernels.top_p import top_p_mask
@@ -217,7 +217,7 @@ def shape(*dims, dtype=jnp.float32):
     return jax.ShapeDtypeStruct(dims, dtype)
 
 
-RULES = Rules(*(np.ones(8, dtype) for dtype in "ffif"))
+RULES = SamplingTensors(*(np.ones(8, dtype) for dtype in "ffif"))
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
@@ -226,7 +226,7 @@ RULES = Rules(*(np.ones(8, dtype) for dtype in "ffif"))
     [
         (top_p_mask, (shape(8, 1000), shape(8))),
         (inverse_cdf, (shape(8, 1000), shape(8))),
-        (draw, (shape(8, 1000), shape(8), RULES, cuts_of(RULES))),
+        (draw, (shape(8, 1000), shape(8), RULES, truncations_used(RULES))),
         (partial(token_logprob, chunk=4), (shape(8, 16), shape(16, 1000), shape(8, dtype=jnp.int32))),
     ],
     ids=["top_p_mask", "inverse_cdf", "draw", "token_logprob"],

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import pytest
 
 from kernels import native, selfcheck
-from kernels.decode_attention import say_what_is_plain
+from kernels.decode_attention import warn_where_plain
 
 
 @pytest.fixture
 def compiler() -> str:
     try:
         return native.compiler()
-    except native.Unbuilt:
+    except native.BuildError:
         pytest.skip("no C++ compiler")
 
 
@@ -47,7 +47,7 @@ def test_where_nothing_can_be_written_plain_xla_is_taken(asked_anew, compiler, m
 
 def test_what_the_compiler_says_is_told(compiler, monkeypatch, tmp_path):
     monkeypatch.setattr(native, "FLAGS", ("-std=c++98", "-fPIC", "-shared"))
-    with pytest.raises(native.Unbuilt, match="ended with 1: .*error"):
+    with pytest.raises(native.BuildError, match="ended with 1: .*error"):
         native.built(compiler, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -82,6 +82,6 @@ def test_the_self_check_looks_at_a_build_once(monkeypatch, tmp_path):
 def test_what_no_kernel_takes_is_said_once(caplog):
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            say_what_is_plain(jnp.zeros((16, 1, 3, 8)), jnp.zeros((2, 1, 8, 7)), 8)
+            warn_where_plain(jnp.zeros((16, 1, 3, 8)), jnp.zeros((2, 1, 8, 7)), 8)
     (line,) = [line for line in caplog.messages if "decode attention in plain XLA" in line]
     assert "no kernel for cpu takes pages of 7 float32 tokens, 3 float32 queries a key head" in line

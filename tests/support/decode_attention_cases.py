@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.decode_attention import EMPTY, GROUP, Plan
+from kernels.decode_attention import GROUP, MASK_VALUE, DecodePlan
 
 
 class Case(NamedTuple):
@@ -15,7 +15,7 @@ class Case(NamedTuple):
     q: np.ndarray
     k: np.ndarray
     v: np.ndarray
-    plan: Plan
+    plan: DecodePlan
     tile: int
 
 
@@ -74,7 +74,7 @@ def make(
     tile_S, shared_S, prompt_S, tokens_S = (
         np.array([*column, *[-3] * GROUP], np.int32) for column in _columns(visits, 4)
     )
-    plan = Plan(
+    plan = DecodePlan(
         page_I,
         row_I,
         tokens_I,
@@ -101,7 +101,7 @@ def brute_force(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(out, top, total) by loops over rows and pages, in float64."""
     plan, tile = case.plan, case.tile
     b, heads, g, h = case.q.shape
-    out, top, total = np.zeros((b, heads, g, h)), np.full((b, heads, g), EMPTY), np.zeros((b, heads, g))
+    out, top, total = np.zeros((b, heads, g, h)), np.full((b, heads, g), MASK_VALUE), np.zeros((b, heads, g))
     for row in range(b):
         pages = [
             (plan.page_I[i], plan.tokens_I[i]) for i in range(plan.first_B[row], plan.first_B[row] + plan.count_B[row])

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kernels.decode_attention import Plan, decode_attention
+from kernels.decode_attention import DecodePlan, decode_attention
 from kernels.token_logprob import token_logprob
 from kernels.top_p import top_p_mask
 from rlvr_limit.planning import compiling, find
@@ -44,7 +44,7 @@ def attention_arguments(a: Callable, heads: tuple, rows: int = ROWS, pages: int 
     i = partial(a, dtype=jnp.int32)
     visits = 16 * -(-rows // tile)
     lists, of_rows, shared = [i(pages)] * 3, [i(rows)] * 4, [i(visits)] * 4
-    plan = Plan(*lists, i(), *of_rows, *shared, i())
+    plan = DecodePlan(*lists, i(), *of_rows, *shared, i())
     pools = a(pages, k, h, PAGE, dtype=dtype), a(pages, k, PAGE, h, dtype=dtype)
     return a(rows, k, g, h, dtype=dtype), *pools, plan
 
