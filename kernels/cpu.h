@@ -79,9 +79,9 @@ struct Lanes {
   static auto halves(vec x) {
     struct {
       typename Vector<N / 2>::vec low, high;
-    } found;
-    __builtin_memcpy(&found, &x, sizeof x);
-    return found;
+    } both;
+    __builtin_memcpy(&both, &x, sizeof x);
+    return both;
   }
 
   static ivec numbers() {

@@ -16,7 +16,6 @@ import tempfile
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -26,7 +25,7 @@ NAMES = ("rlvr_decode_attention", "rlvr_draw")
 
 
 class BuildError(Exception):
-    """Why there is no library."""
+    """Says why there is no library."""
 
 
 @cache
@@ -55,18 +54,13 @@ def ready() -> bool:
     return library() is not None
 
 
-def call(name: str, results: Any, *args: jax.Array, **attributes: Any) -> Any:
-    """What the kernel makes of args; results are jax.ShapeDtypeStruct, or a tuple of them."""
-    return jax.ffi.ffi_call(name, results)(*args, **attributes)
-
-
 def compiler() -> str:
     """$CXX if that is set, else the first that there is. Raises BuildError."""
     names = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
         raise BuildError(f"found none of {', '.join(names)}; $CXX may name a C++20 compiler")
-    return found
+    return path
 
 
 def cache_folder() -> Path:

@@ -39,9 +39,5 @@ def warn_plain_xla(kernel: str, platform: str, arguments: str) -> None:
 
 def is_sharded(args: Any) -> bool:
     """Whether XLA is to cut some array of args over the devices of a mesh, which it cannot for kernels."""
-    return any(_cut_by_xla(x) for x in jax.tree.leaves(args))
-
-
-def _cut_by_xla(x: Any) -> bool:
-    mesh = jax.typeof(x).sharding.mesh
-    return any(size > 1 and name not in mesh.manual_axes for name, size in mesh.shape.items())
+    meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(args)]
+    return any(size > 1 and name not in mesh.manual_axes for mesh in meshes for name, size in mesh.shape.items())

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from kernels.decode_attention.pages import QuantizedPages
 from kernels.decode_attention.plan import MASK_VALUE, AttentionState, DecodePlan, merge_states
+from kernels.products import product
 
 WIDTH = 16
 """Partials joined in one step of the tree over a row's pages."""
@@ -97,17 +98,11 @@ def _softmax(
     q_NKMH: jax.Array, k_NKHC: jax.Array | QuantizedPages, v_NKCH: jax.Array | QuantizedPages, seen: jax.Array
 ) -> AttentionState:
     k_NKHC, v_NKCH = (x.astype(q_NKMH.dtype) for x in (k_NKHC, v_NKCH))
-    scores = _product("nkmh,nkhc->nkmc", q_NKMH, k_NKHC) * q_NKMH.shape[-1] ** -0.5
+    scores = product("nkmh,nkhc->nkmc", q_NKMH, k_NKHC) * q_NKMH.shape[-1] ** -0.5
     scores = jnp.where(seen, scores, MASK_VALUE)
     most = jnp.max(scores, axis=-1)
     e = jnp.where(seen, jnp.exp(scores - most[..., None]), 0.0)
-    return AttentionState(_product("nkmc,nkch->nkmh", e.astype(v_NKCH.dtype), v_NKCH), most, jnp.sum(e, axis=-1))
-
-
-def _product(terms: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    # By default, a GPU rounds float32 factors to TF32.
-    precision = jax.lax.Precision.HIGHEST if b.dtype == jnp.float32 else None
-    return jnp.einsum(terms, a, b, precision=precision, preferred_element_type=jnp.float32)
+    return AttentionState(product("nkmc,nkch->nkmh", e.astype(v_NKCH.dtype), v_NKCH), most, jnp.sum(e, axis=-1))
 
 
 def _fold(

@@ -25,16 +25,13 @@ STAGES = 2
 """Parts in flight a block."""
 
 
-class Walk(NamedTuple):
-    """Block n of a head visits entries first_N[n] to first_N[n] + count_N[n] - 1 of the lists.
-
-    An entry counts for those of its queries whose prompt_NM is the entry's prompt.
-    """
+class PageLists(NamedTuple):
+    """The pages that each of the N blocks reads."""
 
     page_I: Any
     tokens_I: Any
-    prompt_I: Any
-    first_N: Any
+    prompt_I: Any  # an entry counts for those of a block's queries whose prompt this is
+    first_N: Any  # block n reads entries first_N[n] to first_N[n] + count_N[n] - 1
     count_N: Any
     prompt_NM: Any
 
@@ -59,8 +56,8 @@ def decode_attention(
     rows = -(-b // tile) * tile
     q = jnp.pad(q_BKGH, ((0, rows - b), (0, 0), (0, GROUP - g), (0, 0)))
     any_I = jnp.zeros_like(plan.page_I)
-    alone = Walk(plan.page_I, plan.tokens_I, any_I, plan.first_B, plan.count_B, jnp.zeros((b, QUERIES), jnp.int32))
-    own = _walk(q[:b], k_PKHC, v_PKCH, alone)
+    alone = PageLists(plan.page_I, plan.tokens_I, any_I, plan.first_B, plan.count_B, jnp.zeros((b, QUERIES), jnp.int32))
+    own = _attend(q[:b], k_PKHC, v_PKCH, alone)
 
     together = QUERIES // GROUP
     blocks = rows // together
@@ -68,11 +65,11 @@ def decode_attention(
     is_visit_S = jnp.arange(plan.shared_S.shape[0]) < plan.visits
     mine_NS = is_visit_S & (plan.tile_S == (jnp.arange(blocks) * together // tile)[:, None])
     prompt_B = jnp.pad(plan.prompt_B, (0, rows - b))
-    shared = _walk(
+    shared = _attend(
         q_together,
         k_PKHC,
         v_PKCH,
-        Walk(
+        PageLists(
             plan.shared_S,
             plan.shared_tokens_S,
             plan.prompt_S,
@@ -90,16 +87,12 @@ def decode_attention(
     return merge_states(alone, AttentionState(*map(apart, shared)))
 
 
-def _walk(q_NKMH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, walk: Walk) -> AttentionState:
+def _attend(q_NKMH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, lists: PageLists) -> AttentionState:
     """The queries' partial softmaxes over their block's entries."""
     blocks, heads, queries, h = q_NKMH.shape
     kernel = plgpu.kernel(
         partial(_kernel, parts=k_PKHC.shape[-1] // PART),
-        out_type=[
-            jax.ShapeDtypeStruct((blocks, heads, queries, h), jnp.float32),
-            jax.ShapeDtypeStruct((blocks, heads, queries), jnp.float32),
-            jax.ShapeDtypeStruct((blocks, heads, queries), jnp.float32),
-        ],
+        out_type=[jax.ShapeDtypeStruct((blocks, heads, queries, *width), jnp.float32) for width in ((h,), (), ())],
         grid=(blocks, heads),
         grid_names=("block", "head"),
         scratch_types=[
@@ -107,17 +100,14 @@ def _walk(q_NKMH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, walk: Walk) -
             _tiled(STAGES, h, PART),
             _tiled(STAGES, PART, h),
             plgpu.SMEM((QUERIES, h), jnp.float32),
-            plgpu.SMEM((QUERIES,), jnp.float32),
-            plgpu.SMEM((QUERIES,), jnp.float32),
+            *[plgpu.SMEM((QUERIES,), jnp.float32)] * 2,
             plgpu.SMEM((QUERIES,), jnp.int32),
             plgpu.Barrier(num_barriers=2),
-            plgpu.Barrier(num_barriers=STAGES),
-            plgpu.Barrier(num_barriers=STAGES),
+            *[plgpu.Barrier(num_barriers=STAGES)] * 2,
             plgpu.Barrier(),
         ],
     )
-    lists = [x.astype(jnp.int32) for x in walk]
-    return AttentionState(*kernel(q_NKMH, k_PKHC, v_PKCH, *lists))
+    return AttentionState(*kernel(q_NKMH, k_PKHC, v_PKCH, *(x.astype(jnp.int32) for x in lists)))
 
 
 def _tiled(*shape: int) -> Any:
@@ -210,8 +200,8 @@ def _kernel(
 
 
 def _product(a_MN: Any, b_NO: Any, size: int) -> jax.Array:
-    def multiply(found: Any) -> jax.Array:
-        plgpu.wgmma(found, a_MN, b_NO)
-        return found[...]
+    def multiply(sums: Any) -> jax.Array:
+        plgpu.wgmma(sums, a_MN, b_NO)
+        return sums[...]
 
     return pl.run_scoped(multiply, plgpu.ACC((QUERIES, size), jnp.float32))

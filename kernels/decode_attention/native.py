@@ -29,19 +29,11 @@ def decode_attention(
     if recent is None:
         none = jnp.zeros((b, k, 0, h))
         recent = RecentKV(none, none, jnp.zeros(g, jnp.int32))
-    results = AttentionState(
-        *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (q_BKGH.shape, (b, k, g), (b, k, g)))
-    )
+    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (q_BKGH.shape, (b, k, g), (b, k, g))]
     lists = (
         recent.seen_G, plan.page_I, plan.tokens_I, plan.first_B, plan.count_B, plan.prompt_B, plan.tile_S,
         plan.shared_S, plan.prompt_S, plan.shared_tokens_S, plan.visits,
     )  # fmt: skip
-    return AttentionState(
-        *native.call(
-            "rlvr_decode_attention",
-            tuple(results),
-            *(q_BKGH, k_PKHC, v_PKCH, recent.k_BKWH, recent.v_BKWH),
-            *(jnp.asarray(x, jnp.int32).reshape(-1) for x in lists),
-            tile=tile,
-        )
-    )
+    arrays = q_BKGH, k_PKHC, v_PKCH, recent.k_BKWH, recent.v_BKWH
+    lists = (jnp.asarray(x, jnp.int32).reshape(-1) for x in lists)
+    return AttentionState(*jax.ffi.ffi_call("rlvr_decode_attention", results)(*arrays, *lists, tile=tile))

@@ -13,6 +13,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels.decode_attention.plan import MASK_VALUE, AttentionState, DecodePlan
+from kernels.products import precision_for
 
 LANES = 128
 SUBLANES = 8
@@ -170,10 +171,8 @@ def _attend(q_KMH: jax.Array, k_KHC: jax.Array, v: jax.Array, seen: jax.Array, t
 
 def _product(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
     """a [K, M, N] times b, which has N at `axis`, a head at a time: float32 [K, M, O]."""
-    # By default, a TPU rounds float32 factors to bfloat16.
-    precision = jax.lax.Precision.HIGHEST if b.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
     axes = (((2,), (axis,)), ((0,), (0,)))
-    return jax.lax.dot_general(a, b, axes, precision=precision, preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(a, b, axes, precision=precision_for(b.dtype), preferred_element_type=jnp.float32)
 
 
 def _join(old: list[jax.Array], fresh: tuple) -> tuple[jax.Array, ...]:

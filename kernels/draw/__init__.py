@@ -12,7 +12,7 @@ __all__ = ["Truncations", "SamplingTensors", "truncations_used", "draw"]
 
 
 def draw(
-    logits_BV: jax.Array, u_B: jax.Array, rules: SamplingTensors, cuts: Truncations
+    logits_BV: jax.Array, u_B: jax.Array, sampling: SamplingTensors, truncations: Truncations
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """reference.draw, by what is fast on the platform that the program is compiled for.
 
@@ -20,7 +20,7 @@ def draw(
     """
     whole = reference.draw
     on_cpu = native.draw if native.takes(logits_BV) else whole
-    return by_platform(logits_BV, u_B, rules, cuts, default=whole, cpu=on_cpu, tpu=whole, cuda=whole)
+    return by_platform(logits_BV, u_B, sampling, truncations, default=whole, cpu=on_cpu, tpu=whole, cuda=whole)
 
 
 # Names until the engine says the new ones.

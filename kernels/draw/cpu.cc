@@ -1,5 +1,6 @@
 // A token of each row, for XLA:CPU: everything between its logits and its token in one call, in which a row stays in
 // the caches. Legend: reference.py.
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -15,16 +16,12 @@ using L = Lanes<N>;
 constexpr int64_t BLOCK = 64;
 constexpr float LEAST = -87;
 
-int32_t bits(float x) {
-  int32_t found;
-  std::memcpy(&found, &x, sizeof x);
-  return found;
-}
+int32_t bits(float x) { return std::bit_cast<int32_t>(x); }
 
 bool any(L::ivec x) {
-  int32_t found = 0;
-  for (int i = 0; i < N; ++i) found |= x[i];
-  return found;
+  int32_t set = 0;
+  for (int i = 0; i < N; ++i) set |= x[i];
+  return set;
 }
 
 int64_t sum(L::ivec x) {
@@ -81,7 +78,7 @@ int32_t lowest_kept(const float* p_V, int64_t vocab, float most, float top_p, fl
   return low;
 }
 
-struct Rule {
+struct Sampling {
   float temperature, top_p, min_p;
   int32_t top_k;
 };
@@ -118,7 +115,7 @@ void along(const float* logits, int64_t vocab, F f) {
 L::vec mass(L::vec x, L::ivec in) { return (x < LEAST) | ~in ? L::vec{} : L::exp(x); }
 
 // p_V and kept_V have room for whole blocks.
-Token drawn(const float* logits, int64_t vocab, float u, Rule rule, float* p_V, float* kept_V) {
+Token drawn(const float* logits, int64_t vocab, float u, Sampling sampling, float* p_V, float* kept_V) {
   L::vec most_N = L::all(logits[0]);
   along(logits, vocab, [&](int64_t, L::vec l, L::ivec) { most_N = l > most_N ? l : most_N; });
   const float most = L::max(most_N);
@@ -126,9 +123,9 @@ Token drawn(const float* logits, int64_t vocab, float u, Rule rule, float* p_V, 
   std::fill(p_V + vocab / N * N, p_V + places, 0.0f);
 
   // Colder than that, numbers would leave what a float holds, and nothing but the likeliest has mass either way.
-  if (rule.temperature > 0) rule.temperature = std::max(rule.temperature, 1e-30f);
-  const bool greedy = rule.temperature == 0, tempered = rule.temperature != 1 && !greedy;
-  const float inverse = 1 / rule.temperature, nothing = 2 * LEAST * rule.temperature;
+  if (sampling.temperature > 0) sampling.temperature = std::max(sampling.temperature, 1e-30f);
+  const bool greedy = sampling.temperature == 0, tempered = sampling.temperature != 1 && !greedy;
+  const float inverse = 1 / sampling.temperature, nothing = 2 * LEAST * sampling.temperature;
   Sum sum, model;
   along(logits, vocab, [&](int64_t j, L::vec l, L::ivec in) {
     L::vec shifted = l - most;
@@ -138,36 +135,36 @@ Token drawn(const float* logits, int64_t vocab, float u, Rule rule, float* p_V, 
       // Divided, in two steps that cost less than a division, neither of which may overflow.
       shifted = shifted < nothing ? L::all(nothing) : shifted;
       L::vec quotient = shifted * inverse;
-      quotient += (shifted - quotient * rule.temperature) * inverse;
+      quotient += (shifted - quotient * sampling.temperature) * inverse;
       e = mass(quotient, in);
     }
     sum.lanes[j % BLOCK / N] += e;
     L::store(p_V + j, e);
   });
   const double model_total = model.total();
-  auto found = [&](int64_t token, double logp) {
+  auto token_of = [&](int64_t token, double logp) {
     return Token{(int32_t)token, (float)logp, (float)(logits[token] - most - std::log(model_total))};
   };
-  if (!(model_total > 0)) return found(0, NAN);
-  if (greedy) return found(std::find(logits, logits + vocab, most) - logits, 0);
+  if (!(model_total > 0)) return token_of(0, NAN);
+  if (greedy) return token_of(std::find(logits, logits + vocab, most) - logits, 0);
 
   float scale = 1 / sum.total();
-  if (rule.top_k > 0 && rule.top_k < vocab) {
+  if (sampling.top_k > 0 && sampling.top_k < vocab) {
     std::copy_n(p_V, vocab, kept_V);
-    std::nth_element(kept_V, kept_V + rule.top_k - 1, kept_V + vocab, std::greater<float>());
+    std::nth_element(kept_V, kept_V + sampling.top_k - 1, kept_V + vocab, std::greater<float>());
     Sum left;
     for (int64_t j = 0; j < places; j += N) {
       L::vec p = L::load(p_V + j);
-      p = p >= kept_V[rule.top_k - 1] ? p : L::vec{};
+      p = p >= kept_V[sampling.top_k - 1] ? p : L::vec{};
       left.lanes[j % BLOCK / N] += p;
       L::store(p_V + j, p);
     }
     scale = 1 / left.total();
   }
   for (int64_t j = 0; j < places; j += N) L::store(p_V + j, L::load(p_V + j) * scale);
-  // The likeliest token had exp 0 = 1. What has no mass is not drawn whatever the rules are.
-  int32_t lowest = std::max(1, bits(rule.min_p * scale));
-  if (rule.top_p < 1) lowest = std::max(lowest, lowest_kept(p_V, places, scale, rule.top_p, kept_V));
+  // The likeliest token had exp 0 = 1. What has no mass is not drawn however it is sampled.
+  int32_t lowest = std::max(1, bits(sampling.min_p * scale));
+  if (sampling.top_p < 1) lowest = std::max(lowest, lowest_kept(p_V, places, scale, sampling.top_p, kept_V));
 
   double total = 0;
   float* mass_of = kept_V;
@@ -190,7 +187,7 @@ Token drawn(const float* logits, int64_t vocab, float u, Rule rule, float* p_V, 
   // Inside a block the sum is rounded otherwise: where it stays below the target, the last token is meant.
   for (int64_t j = block * BLOCK; j < (block + 1) * BLOCK && below <= target; ++j)
     if (bits(p_V[j]) >= lowest) below += p_V[token = j];
-  return found(token, std::log((double)p_V[token]) - std::log(total));
+  return token_of(token, std::log((double)p_V[token]) - std::log(total));
 }
 
 xla::ffi::Error draw(xla::ffi::ThreadPool pool, F32 logits_BV, F32 u_B, F32 temperature_B, F32 top_p_B, F32 min_p_B,
@@ -207,9 +204,11 @@ xla::ffi::Error draw(xla::ffi::ThreadPool pool, F32 logits_BV, F32 u_B, F32 temp
     // Kept from call to call: a large vocabulary's pages would be asked of the system for every row.
     static thread_local std::vector<float> scratch;
     if ((int64_t)scratch.size() < 2 * places) scratch.resize(2 * places);
-    Rule rule{temperature[row], top_p[row], min_p[row], top_k[row]};
-    Token found = drawn(logits + row * vocab, vocab, u[row], rule, scratch.data(), scratch.data() + places);
-    token[row] = found.token, logp[row] = found.logp, logp_model[row] = found.logp_model;
+    Sampling sampling{temperature[row], top_p[row], min_p[row], top_k[row]};
+    Token drawn_token = drawn(logits + row * vocab, vocab, u[row], sampling, scratch.data(), scratch.data() + places);
+    token[row] = drawn_token.token;
+    logp[row] = drawn_token.logp;
+    logp_model[row] = drawn_token.logp_model;
   });
   return xla::ffi::Error::Success();
 }

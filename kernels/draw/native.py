@@ -19,10 +19,10 @@ def takes(logits_BV: jax.Array) -> bool:
 
 
 def draw(
-    logits_BV: jax.Array, u_B: jax.Array, rules: SamplingTensors, _: Truncations
+    logits_BV: jax.Array, u_B: jax.Array, sampling: SamplingTensors, _: Truncations
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """See reference.py; each row is cut as its own rules say, and its bits depend on nothing else."""
+    """See reference.py; each row is cut as it asks for itself, and its bits depend on nothing else."""
     rows = u_B.shape
     results = [jax.ShapeDtypeStruct(rows, dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)]
-    columns = rules.temperature_B, rules.top_p_B, rules.min_p_B, rules.top_k_B
-    return tuple(native.call("rlvr_draw", results, logits_BV, u_B, *columns))
+    columns = sampling.temperature_B, sampling.top_p_B, sampling.min_p_B, sampling.top_k_B
+    return tuple(jax.ffi.ffi_call("rlvr_draw", results)(logits_BV, u_B, *columns))

@@ -31,14 +31,14 @@ class Truncations(NamedTuple):
     min_p: jax.Array
 
 
-def truncations_used(rules: SamplingTensors) -> Truncations:
+def truncations_used(sampling: SamplingTensors) -> Truncations:
     """Those of all rows. On a mesh its devices must ask one another: once for many steps will do."""
-    used = rules.top_p_B < 1, rules.top_k_B > 0, rules.min_p_B > 0
+    used = sampling.top_p_B < 1, sampling.top_k_B > 0, sampling.min_p_B > 0
     return Truncations(*(jnp.any(used_B).astype(jnp.int32) for used_B in used))
 
 
 def draw(
-    logits_BV: jax.Array, u_B: jax.Array, rules: SamplingTensors, cuts: Truncations
+    logits_BV: jax.Array, u_B: jax.Array, sampling: SamplingTensors, truncations: Truncations
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(token, its log-prob under the distribution it was drawn from, its log-prob at temperature 1), each [B].
 
@@ -46,11 +46,11 @@ def draw(
     comes first, then top-k, top-p of what is left (METRICS.md item 16) and min-p (Nguyen et al. 2024, alg. 1);
     temperature 0 is greedy, of log-prob 0.
     """
-    greedy_B = rules.temperature_B == 0
+    greedy_B = sampling.temperature_B == 0
     shifted = logits_BV - row_max(logits_BV)[:, None]
     normaliser_B = jnp.log(row_sum(jnp.exp(shifted)))
-    p = jnp.exp(shifted / jnp.where(greedy_B, 1.0, rules.temperature_B)[:, None])
-    p = _truncated(p / row_sum(p)[:, None], rules, cuts)
+    p = jnp.exp(shifted / jnp.where(greedy_B, 1.0, sampling.temperature_B)[:, None])
+    p = _truncated(p / row_sum(p)[:, None], sampling, truncations)
     # The first of the likeliest; argmax carries an index along, which takes XLA:CPU ten times as long.
     places = jnp.arange(logits_BV.shape[-1], dtype=jnp.int32)
     likeliest_B = row_min(jnp.where(shifted == 0, places, places[-1]))
@@ -63,7 +63,7 @@ def draw(
     return token, logp, pick(shifted) - normaliser_B
 
 
-def _truncated(p_BV: jax.Array, rules: SamplingTensors, cuts: Truncations) -> jax.Array:
+def _truncated(p_BV: jax.Array, sampling: SamplingTensors, truncations: Truncations) -> jax.Array:
     """p with 0 for what top-k, top-p and min-p leave out; not of sum 1 any more."""
 
     def apply(keep: Callable[[jax.Array], jax.Array], used_B: jax.Array, turns: jax.Array, p: jax.Array) -> jax.Array:
@@ -75,9 +75,11 @@ def _truncated(p_BV: jax.Array, rules: SamplingTensors, cuts: Truncations) -> ja
 
     def nucleus(p: jax.Array) -> jax.Array:
         # Of sum 1 already unless top-k took something away; divided by itself it would be rounded for nothing.
-        total = jnp.where(rules.top_k_B > 0, row_sum(p), 1.0)
-        return top_p_mask(p / total[:, None], rules.top_p_B)
+        total = jnp.where(sampling.top_k_B > 0, row_sum(p), 1.0)
+        return top_p_mask(p / total[:, None], sampling.top_p_B)
 
-    p = apply(lambda p: top_k_mask(p, rules.top_k_B), rules.top_k_B > 0, cuts.top_k, p_BV)
-    p = apply(nucleus, rules.top_p_B < 1, cuts.top_p, p)
-    return apply(lambda p: p >= rules.min_p_B[:, None] * row_max(p)[:, None], rules.min_p_B > 0, cuts.min_p, p)
+    p = apply(lambda p: top_k_mask(p, sampling.top_k_B), sampling.top_k_B > 0, truncations.top_k, p_BV)
+    p = apply(nucleus, sampling.top_p_B < 1, truncations.top_p, p)
+    return apply(
+        lambda p: p >= sampling.min_p_B[:, None] * row_max(p)[:, None], sampling.min_p_B > 0, truncations.min_p, p
+    )

@@ -19,34 +19,32 @@ def token_logprob(
     targets_R: jax.Array,
     chunk: int,
     vocabulary_parts: int = 1,
-    held: int = 0,
+    max_live_logits: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """(log-prob of each target, entropy of each row's distribution), float32 [R], in nats.
 
-    About chunk x V logits live at a time, in the backward pass too. R must divide by chunk, or ValueError is raised.
-    vocabulary_parts: into how many equal parts a mesh cuts V. Where all logits are no more than `held`, and V is not
-    cut, a backward pass finds those of the forward pass instead of making them again.
+    About chunk x V logits live at a time, in the backward pass too. Where all logits are no more than max_live_logits,
+    and V is not cut, they are kept for the backward pass instead of made again. vocabulary_parts: into how many equal
+    parts a mesh cuts V. Raises ValueError where R does not divide by chunk.
     """
+    if len(hidden_RD) % chunk:
+        raise ValueError(f"token_logprob: {len(hidden_RD)} rows do not divide into chunks of {chunk}")
     score = jax.custom_vjp(partial(_score, chunk=chunk, parts=vocabulary_parts))
-    if vocabulary_parts == 1 and len(hidden_RD) * unembedding_DV.shape[1] <= held:
+    if vocabulary_parts == 1 and len(hidden_RD) * unembedding_DV.shape[1] <= max_live_logits:
         score.defvjp(backward.forward, backward.gradient_of_kept)
     else:
-        score.defvjp(
-            partial(_forward, chunk=chunk, parts=vocabulary_parts), partial(_backward, chunk, vocabulary_parts)
-        )
+        cut = {"chunk": chunk, "parts": vocabulary_parts}
+        score.defvjp(partial(_forward, **cut), partial(_backward, **cut))
     return score(hidden_RD, unembedding_DV, targets_R)
 
 
 def _score(
     hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int, parts: int
 ) -> tuple[jax.Array, jax.Array]:
-    reference.check_rows(len(hidden_RD), chunk)
     # A tile of a vocabulary that a mesh cuts would have to be fetched from the device that has it.
-    tiles = partial(gpu.token_logprob, chunk=chunk, held=gpu.CPU_TILE_LOGITS) if parts == 1 else None
+    tiles = partial(gpu.token_logprob, chunk=chunk, tile_logits=gpu.CPU_TILE_LOGITS) if parts == 1 else None
     return by_platform(
-        hidden_RD,
-        unembedding_DV,
-        targets_R,
+        *(hidden_RD, unembedding_DV, targets_R),
         default=partial(reference.token_logprob, chunk=chunk),
         tpu=partial(tpu.token_logprob, chunk=chunk),
         cuda=partial(gpu.token_logprob, chunk=chunk),
@@ -57,11 +55,11 @@ def _score(
 def _forward(
     hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int, parts: int
 ) -> tuple[Any, Any]:
-    found = _score(hidden_RD, unembedding_DV, targets_R, chunk, parts)
-    return found, (hidden_RD, unembedding_DV, targets_R, found)
+    scores = _score(hidden_RD, unembedding_DV, targets_R, chunk, parts)
+    return scores, (hidden_RD, unembedding_DV, targets_R, scores)
 
 
 def _backward(
-    chunk: int, parts: int, kept: Any, cotangents: tuple[jax.Array, jax.Array]
+    kept: Any, cotangents: tuple[jax.Array, jax.Array], chunk: int, parts: int
 ) -> tuple[jax.Array, jax.Array, None]:
     return *backward.gradient(*kept, cotangents, chunk * kept[1].shape[1], parts), None

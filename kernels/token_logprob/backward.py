@@ -12,8 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kernels.token_logprob.reference import CACHED_LOGITS
+from kernels.products import product
 
+CACHED_LOGITS = 2**23
+"""Logits of a tile on a CPU. Larger ones leave the cache between product, exponentials and sums: twice as slow."""
 TILE = 128
 """A tile's least width and divisor, where the vocabulary has so many tokens."""
 
@@ -24,34 +26,31 @@ def gradient(
     targets_R: jax.Array,
     scores: tuple[jax.Array, jax.Array],
     cotangents: tuple[jax.Array, jax.Array],
-    held: int,
+    live: int,
     parts: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Cotangents of hidden [R, D] and unembedding [D, V], in their dtypes, from those of log-prob and entropy.
 
-    scores are (log-prob, entropy) [R] of the forward pass. About `held` logits live at a time, fewer on a CPU. parts:
+    scores are (log-prob, entropy) [R] of the forward pass. About `live` logits live at a time, fewer on a CPU. parts:
     into how many equal parts a mesh cuts the vocabulary; each tile has a share of all of them.
     """
 
-    def widest(held: int) -> int:
+    def widest(live: int) -> int:
         width = unembedding_DV.shape[1] // parts
-        most = max(1, held // (hidden_RD.shape[0] * parts) // TILE) * TILE
+        most = max(1, live // (hidden_RD.shape[0] * parts) // TILE) * TILE
         # Tiles are about equally wide: the last one makes up for what it lacks by what the one before it has done.
         return min(width, -(-width // -(-width // most) // TILE) * TILE)
 
-    def of(held: int) -> partial:
-        return partial(_gradient, tile=widest(held), parts=parts)
-
     args = hidden_RD, unembedding_DV, targets_R, *scores, *cotangents
-    small = min(held, CACHED_LOGITS)
-    if widest(small) == widest(held):
-        return of(held)(*args)
-    return jax.lax.platform_dependent(*args, cpu=of(small), default=of(held))
+    small, large = (partial(_gradient, tile=widest(n), parts=parts) for n in (min(live, CACHED_LOGITS), live))
+    if small.keywords == large.keywords:
+        return large(*args)
+    return jax.lax.platform_dependent(*args, cpu=small, default=large)
 
 
 def forward(hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array) -> tuple[Any, Any]:
     """(log-prob of each target and entropy [R], what gradient_of_kept needs), with all logits [R, V] at once."""
-    logits = _product("rd,dv->rv", hidden_RD, unembedding_DV)
+    logits = product("rd,dv->rv", hidden_RD, unembedding_DV)
     normaliser_R = jax.nn.logsumexp(logits, axis=-1)
     logp = logits - normaliser_R[:, None]
     picked_R = jnp.take_along_axis(logp, targets_R[:, None], axis=-1)[:, 0]
@@ -64,15 +63,8 @@ def gradient_of_kept(kept: Any, cotangents: tuple[jax.Array, jax.Array]) -> tupl
     hidden_RD, unembedding_DV, targets_R, logits, normaliser_R, entropy_R = kept
     logp = logits - normaliser_R[:, None]
     bar = _to_logits(logp, jnp.arange(logits.shape[1]), targets_R, entropy_R, *cotangents).astype(hidden_RD.dtype)
-    hidden_bar = _product("rv,dv->rd", bar, unembedding_DV).astype(hidden_RD.dtype)
-    return hidden_bar, _product("rd,rv->dv", hidden_RD, bar).astype(unembedding_DV.dtype), None
-
-
-def _product(axes: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """A product that sums in float32, and rounds no float32 factor: the context that a caller asked for this in is gone
-    when a gradient is traced."""
-    exact = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
-    return jnp.einsum(axes, x, y, preferred_element_type=jnp.float32, precision=exact)
+    hidden_bar = product("rv,dv->rd", bar, unembedding_DV).astype(hidden_RD.dtype)
+    return hidden_bar, product("rd,rv->dv", hidden_RD, bar).astype(unembedding_DV.dtype), None
 
 
 def _to_logits(
@@ -104,7 +96,7 @@ def _gradient(
     width = vocab // parts
     cut_DPv = unembedding_DV.reshape(depth, parts, width)
     picked_RD = jnp.take(unembedding_DV, targets_R, axis=1).T
-    normaliser_R = _product("rd,rd->r", hidden_RD, picked_RD) - logp_R
+    normaliser_R = product("rd,rd->r", hidden_RD, picked_RD) - logp_R
 
     def add(sums: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
         hidden_bar, unembedding_bar = sums
@@ -113,11 +105,11 @@ def _gradient(
         inside = begin + jnp.arange(tile)
         token = (width * jnp.arange(parts)[:, None] + inside).reshape(-1)
         w = jax.lax.dynamic_slice_in_dim(cut_DPv, begin, tile, 2).reshape(depth, -1)
-        logp = _product("rd,dv->rv", hidden_RD, w) - normaliser_R[:, None]
+        logp = product("rd,dv->rv", hidden_RD, w) - normaliser_R[:, None]
         bar = _to_logits(logp, token, targets_R, entropy_R, logp_bar_R, entropy_bar_R).astype(hidden_RD.dtype)
         fresh = jnp.where(jnp.tile(inside >= start, parts), bar, 0)
-        hidden_bar += _product("rv,dv->rd", fresh, w)
-        part = _product("rd,rv->dv", hidden_RD, bar)
+        hidden_bar += product("rv,dv->rd", fresh, w)
+        part = product("rd,rv->dv", hidden_RD, bar)
         part = part.astype(unembedding_bar.dtype).reshape(depth, parts, tile)
         return (hidden_bar, jax.lax.dynamic_update_slice_in_dim(unembedding_bar, part, begin, 2)), None
 

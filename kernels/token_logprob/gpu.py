@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kernels.products import product
+
 TILE_LOGITS = 2**22
 """Logits of one tile: 16 MB in float32, a third of the cache of an H100 or H200."""
 CPU_TILE_LOGITS = 2**21
@@ -13,18 +15,16 @@ LOWEST = -1e30
 
 
 def token_logprob(
-    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int, held: int = 0
+    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int, tile_logits: int = 0
 ) -> tuple[jax.Array, jax.Array]:
-    """As the reference, forward only, with `held` logits at a time (0: TILE_LOGITS).
+    """As the reference, forward only, with tile_logits at a time (0: TILE_LOGITS).
 
     Over tiles of the vocabulary it keeps the running max m, s = sum e and t = sum e (logit - m), with
     e = exp(logit - m) (Milakov & Gimelshein 2018), and the target's logit.
     """
     (rows, width), vocab = hidden_RD.shape, unembedding_DV.shape[1]
-    tile = min(vocab, max(128, (held or TILE_LOGITS) // chunk // 128 * 128))
+    tile = min(vocab, max(128, (tile_logits or TILE_LOGITS) // chunk // 128 * 128))
     inside = jnp.arange(tile)
-    # By default, a GPU rounds float32 factors to TF32.
-    exact = jax.lax.Precision.HIGHEST if hidden_RD.dtype == jnp.float32 else None
 
     def score(args: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x, targets = args
@@ -33,8 +33,7 @@ def token_logprob(
             old, s, t, picked = sums
             # The last tile is moved back to lie inside; tokens that the one before it had are left out.
             begin = jnp.minimum(start, vocab - tile)
-            weights = jax.lax.dynamic_slice_in_dim(unembedding_DV, begin, tile, 1)
-            logits = jnp.einsum("rd,dv->rv", x, weights, preferred_element_type=jnp.float32, precision=exact)
+            logits = product("rd,dv->rv", x, jax.lax.dynamic_slice_in_dim(unembedding_DV, begin, tile, 1))
             logits = jnp.where(begin + inside >= start, logits, LOWEST)
             top = jnp.maximum(old, jnp.max(logits, axis=-1))
             below = logits - top[:, None]

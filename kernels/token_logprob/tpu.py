@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from kernels.products import precision_for
+
 ROWS, VOCAB, WIDTH = 512, 1024, 512
 """A tile: 2 x 512 x 1024 FLOP for each 3 KB read in bfloat16, more than the 240 FLOP a byte at which a v5e balances."""
 LANES = 128
@@ -57,9 +59,7 @@ def _kernel(
 ):
     j, k = pl.program_id(1), pl.program_id(2)
     h, w = hidden_rd[...], unembedding_dv[...]
-    # By default, a TPU rounds float32 factors to bfloat16.
-    precision = jax.lax.Precision.HIGHEST if w.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
-    product = jnp.dot(h, w, precision=precision, preferred_element_type=jnp.float32)
+    product = jnp.dot(h, w, precision=precision_for(w.dtype), preferred_element_type=jnp.float32)
 
     @pl.when(k == 0)
     def _():

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
+
+from kernels.rows import row_sum
 
 LARGEST = 0x3F800000
 """The bits of 1.0, the largest threshold there can be."""
 HALVINGS = 31
 
 
-def _sum(p_BV: jax.Array) -> jax.Array:
-    return jnp.sum(p_BV, axis=-1)
-
-
-def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array, row_sum: Callable[[jax.Array], jax.Array] = _sum) -> jax.Array:
+def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
     """The smallest set of most likely tokens whose mass reaches top_p, with every token tied with the last one kept.
 
     p_BV float32 >= 0 and of sum 1; top_p_B in (0, 1]; returns bool [B, V]. Positive float32 numbers sort as their bit

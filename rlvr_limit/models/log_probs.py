@@ -197,7 +197,7 @@ def _chunked_log_probs(
         weights_DV = constrain(decoder.unembedding(params).astype(config.dtype), "embed", "vocab")
         weights_DV = constrain(weights_DV, None, "vocab")
         parts = shard_count(weights_DV, weights_DV.shape[1], "vocab")
-        compute = partial(token_logprob, chunk=chunk, vocabulary_parts=parts, held=max_live_logits)
+        compute = partial(token_logprob, chunk=chunk, vocabulary_parts=parts, max_live_logits=max_live_logits)
         if len(hidden_SPD) == 1:
             scores = (x[None] for x in compute(hidden_SPD[0], weights_DV, targets_SP[0]))
         else:

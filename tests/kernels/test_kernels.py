@@ -12,7 +12,7 @@ from kernels import native
 from kernels.categorical import inverse_cdf
 from kernels.draw import SamplingTensors, draw, truncations_used
 from kernels.token_logprob import token_logprob
-from kernels.token_logprob.reference import CACHED_LOGITS
+from kernels.token_logprob.gpu import CPU_TILE_LOGITS
 from kernels.top_p import top_p_mask
 
 # V = 2..400 around squares and multiples of vector widths, and the vocabulary of Qwen2.5.
@@ -184,8 +184,8 @@ def test_token_logprob_and_its_gradient_equal_the_naive_form_for_any_chunk():
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-5), found, value_and_gradient(naive))
 
 
-def test_token_logprob_is_the_same_for_a_vocabulary_so_large_that_a_cpu_takes_smaller_chunks():
-    hidden, weights, targets = scored(5, rows=12, vocab=CACHED_LOGITS // 4)
+def test_token_logprob_is_the_same_for_a_vocabulary_so_large_that_a_cpu_takes_it_in_tiles():
+    hidden, weights, targets = scored(5, rows=12, vocab=CPU_TILE_LOGITS)
     found, entropy = token_logprob(hidden, weights, targets, 6)
     logits = hidden.astype(np.float64) @ weights.astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
