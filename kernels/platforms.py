@@ -16,8 +16,6 @@ XLA:CPU hands large elementwise operations and sums, and not small ones, to a li
 processors (seen on AMD Zen 4). Products stay with it. Other platforms' compilers take no notice.
 """
 
-SAME_BITS = BATCH_INVARIANT  # until the engine says the new name
-
 
 def by_platform(*args: Any, default: Callable, tpu: Callable, cuda: Callable, cpu: Callable | None = None) -> Any:
     """What the implementation for the platform makes of args; `default` serves all others.

@@ -81,13 +81,3 @@ def _taken(q_BKGH: jax.Array, k_PKHC: PageArray, tile: int) -> dict[str, bool]:
         "gpu": hopper.takes(q_BKGH, k_PKHC, tile),
         "cpu": native.takes(q_BKGH, k_PKHC),
     }
-
-
-def say_what_is_plain(q: jax.Array, k: PageArray, tile: int, _: RecentKV | None = None) -> None:
-    """Until the engine says the new names, as what follows."""
-    warn_where_plain(q, k, tile)
-
-
-Partial, Plan, Recent, Pages, quantised, join = (
-    AttentionState, DecodePlan, RecentKV, QuantizedPages, quantize, merge_states,
-)  # fmt: skip

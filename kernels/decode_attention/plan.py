@@ -60,11 +60,6 @@ class AttentionState(NamedTuple):
     max_BKG: Any  # largest score
     sum_BKG: Any  # sum of exp(score - max)
 
-    @property
-    def total_BKG(self) -> Any:
-        """Until the engine says the new name."""
-        return self.sum_BKG
-
 
 class Tiling(NamedTuple):
     """How visits of shared pages are laid out for a platform."""

@@ -21,7 +21,3 @@ def draw(
     whole = reference.draw
     on_cpu = native.draw if native.takes(logits_BV) else whole
     return by_platform(logits_BV, u_B, sampling, truncations, default=whole, cpu=on_cpu, tpu=whole, cuda=whole)
-
-
-# Names until the engine says the new ones.
-Rules, cuts_of = SamplingTensors, truncations_used

@@ -11,10 +11,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels.decode_attention import Pages, quantised
+from kernels.decode_attention import PageArray, QuantizedPages, quantize
 from rlvr_limit.models.decoder import ModelConfig
 
-Pool = list[tuple[jax.Array | Pages, jax.Array | Pages]]
+Pool = list[tuple[PageArray, PageArray]]
 """One (k_PKHC, v_PKCH) pair a layer: the layouts in which both products of decode attention read memory in order."""
 
 INT8 = "int8"
@@ -26,10 +26,10 @@ def empty_pool(config: ModelConfig, pages: int, page: int, dtype: str = "", wind
     """Zeros for the keys and values of `pages` pages of `page` tokens, whole windows, in every layer."""
     k, v = (pages, config.kv_heads, config.head_width, page), (pages, config.kv_heads, page, config.head_width)
 
-    def zeros(shape: tuple[int, ...], runs: int) -> jax.Array | Pages:
+    def zeros(shape: tuple[int, ...], runs: int) -> PageArray:
         if dtype != INT8:
             return jnp.zeros(shape, config.dtype)
-        return Pages(jnp.zeros(shape, jnp.int8), jnp.zeros((*shape[:-1], runs), jnp.bfloat16))
+        return QuantizedPages(jnp.zeros(shape, jnp.int8), jnp.zeros((*shape[:-1], runs), jnp.bfloat16))
 
     return [(zeros(k, page // window), zeros(v, 1)) for _ in range(config.layers)]
 
@@ -38,4 +38,4 @@ def as_cached(k_NKHC: jax.Array, v_NKCH: jax.Array, dtype: str, window: int) -> 
     """Keys and values of whole windows as a cache of this dtype holds them."""
     if dtype != INT8:
         return k_NKHC, v_NKCH
-    return quantised(k_NKHC, window), quantised(v_NKCH, v_NKCH.shape[-1])
+    return quantize(k_NKHC, window), quantize(v_NKCH, v_NKCH.shape[-1])

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.decode_attention import Plan
+from kernels.decode_attention import DecodePlan
 from rlvr_limit.distributed.mesh import mesh_of, placed
 from rlvr_limit.engine import programs
 from rlvr_limit.engine.inputs import attention_plan, in_row_order, window_inputs
@@ -214,7 +214,7 @@ class EngineRun:
 
     def call_inputs(
         self, rows: list[Sequence | None], guesses: list[list[int]], shards: list[list[Sequence]]
-    ) -> tuple[programs.WindowInputs, Plan]:
+    ) -> tuple[programs.WindowInputs, DecodePlan]:
         """What a window is sent of its rows."""
         shapes = self.shapes
         plan = attention_plan(shards, shapes.page_size, shapes.plan(len(rows)), shapes.min_shared_prefix)

@@ -10,8 +10,8 @@ from itertools import groupby
 
 import numpy as np
 
-from kernels.decode_attention import Plan
-from kernels.draw import Rules
+from kernels.decode_attention import DecodePlan
+from kernels.draw import SamplingTensors
 from rlvr_limit.engine.programs import WindowInputs
 from rlvr_limit.engine.requests import MAX_STOP_TOKENS
 from rlvr_limit.engine.scheduler import NULL_PAGE, CacheShape, Sequence
@@ -54,7 +54,7 @@ def window_inputs(rows: list[Sequence | None], guesses: list[list[int]], shape: 
         key_B2=column(lambda s: s.group.request.key, (0, 0), np.uint32),
         index_B=column(lambda s: s.index, 0, i32),
         stops_BE=column(stops, (-1,) * MAX_STOP_TOKENS, i32),
-        rules=Rules(
+        rules=SamplingTensors(
             column(lambda s: s.group.request.sampling.temperature, 1.0, f32),
             column(lambda s: s.group.request.sampling.top_p, 1.0, f32),
             column(lambda s: s.group.request.sampling.top_k, 0, i32),
@@ -63,13 +63,17 @@ def window_inputs(rows: list[Sequence | None], guesses: list[list[int]], shape: 
     )
 
 
-def attention_plan(shards: list[list[Sequence]], page_size: int, sizes: PlanSizes, min_shared_prefix: int) -> Plan:
+def attention_plan(
+    shards: list[list[Sequence]], page_size: int, sizes: PlanSizes, min_shared_prefix: int
+) -> DecodePlan:
     """The plans of all shards, one after the other. Prompts of min_shared_prefix tokens or more are visited."""
     parts = [_shard_plan(shard, rows, page_size, sizes, min_shared_prefix) for shard, rows in enumerate(shards)]
-    return Plan(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return DecodePlan(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _shard_plan(shard: int, rows: list[Sequence], page_size: int, sizes: PlanSizes, min_shared_prefix: int) -> Plan:
+def _shard_plan(
+    shard: int, rows: list[Sequence], page_size: int, sizes: PlanSizes, min_shared_prefix: int
+) -> DecodePlan:
     items: list[tuple[int, int, int]] = []
     first, count = np.zeros(sizes.rows, np.int32), np.zeros(sizes.rows, np.int32)
     prompt_B = np.full(sizes.rows, -1, np.int32)
@@ -98,7 +102,7 @@ def _shard_plan(shard: int, rows: list[Sequence], page_size: int, sizes: PlanSiz
     order = np.argsort(-count, kind="stable").astype(np.int32)
     own, shared = _columns(items, 3, sizes.items), _columns(visits, 4, sizes.visits)
     item_count, visit_count = (np.array([len(rows)], np.int32) for rows in (items, visits))
-    return Plan(*own, item_count, first, count, order, prompt_B, *shared, visit_count)
+    return DecodePlan(*own, item_count, first, count, order, prompt_B, *shared, visit_count)
 
 
 def _columns(rows: list[tuple[int, ...]], width: int, length: int) -> tuple[np.ndarray, ...]:

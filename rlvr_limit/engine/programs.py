@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
-from kernels.decode_attention import Pages, Partial, Plan, Recent, decode_attention, say_what_is_plain
-from kernels.draw import Rules, cuts_of, draw
-from kernels.platforms import SAME_BITS
+from kernels.decode_attention import AttentionState, DecodePlan, PageArray, RecentKV, decode_attention, warn_where_plain
+from kernels.draw import SamplingTensors, draw, truncations_used
+from kernels.platforms import BATCH_INVARIANT
 from rlvr_limit.distributed.mesh import Part, constrain, on_each_device, replicated, sharding
 from rlvr_limit.engine.cache import Pool, as_cached, empty_pool
 from rlvr_limit.engine.scheduler import NULL_PAGE
@@ -60,7 +60,7 @@ class WindowInputs(NamedTuple):
     key_B2: Any
     index_B: Any  # of the sample among those of its prompt
     stops_BE: Any  # stop tokens, then -1
-    rules: Rules
+    rules: SamplingTensors
 
 
 class WindowOutputs(NamedTuple):
@@ -91,7 +91,7 @@ def new_pool(spec: ProgramSpec, pages: int, page_size: int) -> Pool:
     return _on_mesh(spec, empty_pool(spec.model, pages, page_size, spec.cache_dtype, spec.window))
 
 
-@partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=SAME_BITS)
+@partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=BATCH_INVARIANT)
 def prefill(params: Params, spec: ProgramSpec, pool: Pool, tokens_RT: jax.Array, pages_SRJ: jax.Array) -> Pool:
     """Writes the keys and values of R prompts into pages: one list of pages a prompt and shard.
 
@@ -119,9 +119,9 @@ def prefill(params: Params, spec: ProgramSpec, pool: Pool, tokens_RT: jax.Array,
     return _on_mesh(spec, written)
 
 
-@partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=SAME_BITS)
+@partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=BATCH_INVARIANT)
 def decode_window(
-    params: Params, spec: ProgramSpec, pool: Pool, rows: WindowInputs, plan: Plan
+    params: Params, spec: ProgramSpec, pool: Pool, rows: WindowInputs, plan: DecodePlan
 ) -> tuple[Pool, WindowOutputs]:
     """Draws the rest of a window in every row, token by token, and caches the keys and values of what it was fed."""
     b, window = rows.token_BW.shape
@@ -129,7 +129,7 @@ def decode_window(
     # Token by token: a key is written where it is whole, and transposed to a page's layout once a window.
     none_BKWH = jnp.zeros((b, spec.model.kv_heads, window, spec.model.head_width), spec.model.dtype)
     recent = _on_mesh(spec, [(none_BKWH, none_BKWH)] * spec.model.layers)
-    cuts = cuts_of(rows.rules)
+    cuts = truncations_used(rows.rules)
     # All steps' at once: inside, XLA:CPU would make them again for each head of each layer.
     rope = decoder.rope_angles(spec.model, rows.length_B[:, None] + jnp.arange(window))
     rope_W = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], rope)
@@ -143,7 +143,7 @@ def decode_window(
             rk, rv = (jax.lax.dynamic_update_slice_in_dim(x, new.swapaxes(1, 2), t, 2) for x, new in pairs)
             q_BKGH = q.reshape(b, rk.shape[1], -1, q.shape[-1])
             seen_G = jnp.full(q_BKGH.shape[2], t + 1)
-            return _attention(spec, q_BKGH, *pool[i], plan, Recent(rk, rv, seen_G)).reshape(q.shape), (rk, rv)
+            return _attention(spec, q_BKGH, *pool[i], plan, RecentKV(rk, rv, seen_G)).reshape(q.shape), (rk, rv)
 
         hidden, recent = decoder.forward(params, spec.model, token[:, None], rope, attend)
         logits = constrain(decoder.logits(params, hidden[:, 0]), "draws", None)
@@ -160,9 +160,9 @@ def decode_window(
     return _cached(spec, pool, recent, rows), WindowOutputs(*_replicated(spec, (*drawn, live)))
 
 
-@partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=SAME_BITS)
+@partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=BATCH_INVARIANT)
 def verify_window(
-    params: Params, spec: ProgramSpec, pool: Pool, rows: WindowInputs, plan: Plan
+    params: Params, spec: ProgramSpec, pool: Pool, rows: WindowInputs, plan: DecodePlan
 ) -> tuple[Pool, WindowOutputs]:
     """Feeds a whole window at once, guesses after what is known, and draws at every place by the place's own number.
 
@@ -178,7 +178,7 @@ def verify_window(
         q_BKMH = jnp.moveaxis(q.reshape(b, window, k.shape[2], -1, q.shape[-1]), 1, 2)
         by_place, q_BKMH = q_BKMH.shape, q_BKMH.reshape(b, k.shape[2], -1, q.shape[-1])
         fresh = k.swapaxes(1, 2), v.swapaxes(1, 2)
-        out = _attention(spec, q_BKMH, *pool[i], plan, Recent(*fresh, jnp.repeat(places + 1, by_place[3])))
+        out = _attention(spec, q_BKMH, *pool[i], plan, RecentKV(*fresh, jnp.repeat(places + 1, by_place[3])))
         return jnp.moveaxis(out.reshape(by_place), 2, 1).reshape(q.shape), fresh
 
     rope = decoder.rope_angles(spec.model, rows.length_B[:, None] + places)
@@ -186,7 +186,7 @@ def verify_window(
     logits = constrain(decoder.logits(params, hidden.reshape(b * window, -1)), "draws", None)
     u_BW = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window).T
     rules = jax.tree.map(lambda x: jnp.repeat(x, window), rows.rules)
-    drawn = draw(logits, u_BW.reshape(-1), rules, cuts_of(rows.rules))
+    drawn = draw(logits, u_BW.reshape(-1), rules, truncations_used(rows.rules))
     new, logp, logp_model = (x.reshape(b, window) for x in drawn)
     is_new = places + 1 >= rows.known_B[:, None]
     at_stop = jnp.any(new[..., None] == rows.stops_BE[:, None], axis=-1)
@@ -247,23 +247,23 @@ def _replicated(spec: ProgramSpec, tree: Any) -> Any:
 def _attention(
     spec: ProgramSpec,
     q_BKGH: jax.Array,
-    k_PKHC: jax.Array | Pages,
-    v_PKCH: jax.Array | Pages,
-    plan: Plan,
-    recent: Recent,
+    k_PKHC: PageArray,
+    v_PKCH: PageArray,
+    plan: DecodePlan,
+    recent: RecentKV,
 ) -> jax.Array:
     """Attention of each row over its pages and its window."""
 
-    def local(q: jax.Array, k: jax.Array | Pages, v: jax.Array | Pages, plan: Plan, *recent: jax.Array) -> Partial:
+    def local(q: jax.Array, k: PageArray, v: PageArray, plan: DecodePlan, *recent: jax.Array) -> AttentionState:
         # Counts travel as one number a shard.
         plan = plan._replace(items=plan.items[0], visits=plan.visits[0])
-        say_what_is_plain(q, k, spec.tile, Recent(*recent))
-        return decode_attention(q, k, v, plan, spec.tile, Recent(*recent))
+        warn_where_plain(q, k, spec.tile)
+        return decode_attention(q, k, v, plan, spec.tile, RecentKV(*recent))
 
-    whole = Partial(Part(q_BKGH.shape, CACHE_AXES), *[Part(q_BKGH.shape[:3], CACHE_AXES[:3])] * 2)
+    whole = AttentionState(Part(q_BKGH.shape, CACHE_AXES), *[Part(q_BKGH.shape[:3], CACHE_AXES[:3])] * 2)
     axes = [CACHE_AXES, CACHE_AXES, CACHE_AXES, ("rows",), CACHE_AXES, CACHE_AXES, (None,)]
     sums = on_each_device(local, spec.mesh, axes, whole)(q_BKGH, k_PKHC, v_PKCH, plan, *recent)
-    return (sums.out_BKGH / sums.total_BKG[..., None]).astype(q_BKGH.dtype)
+    return (sums.out_BKGH / sums.sum_BKG[..., None]).astype(q_BKGH.dtype)
 
 
 def _cached(spec: ProgramSpec, pool: Pool, recent: list[tuple], rows: WindowInputs) -> Pool:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
-from kernels.decode_attention import Plan
+from kernels.decode_attention import DecodePlan
 from rlvr_limit.distributed.mesh import (
     AXES,
     REPLICA_AXIS,
@@ -187,7 +187,7 @@ def moved_pages(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractM
     )
 
 
-def abstract_inputs(sizes: EngineShapes, rows: int) -> tuple[programs.WindowInputs, Plan]:
+def abstract_inputs(sizes: EngineShapes, rows: int) -> tuple[programs.WindowInputs, DecodePlan]:
     """What the engine sends a window: shapes and dtypes, those of one in which nobody sits."""
     sent = inputs.window_inputs([None] * rows, [[]] * rows, sizes)
     plan = inputs.attention_plan([[]] * sizes.shards, sizes.page_size, sizes.plan(rows), sizes.min_shared_prefix)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.draw import Rules, cuts_of, draw
+from kernels.draw import SamplingTensors, draw, truncations_used
 from rlvr_limit.engine.programs import uniforms
 from rlvr_limit.engine.requests import Request
 from rlvr_limit.models import decoder
@@ -44,7 +44,7 @@ def _batch(params: Params, config: ModelConfig, request: Request, indices: list[
     token, drawn, key = jnp.full(rows, request.prompt_ids[-1]), [], np.tile(np.uint32(request.key), (rows, 1))
     sampling = request.sampling
     ones = np.ones(rows, np.float32)
-    rules = Rules(sampling.temperature * ones, sampling.top_p * ones, 0 * ones.astype(np.int32), 0 * ones)
+    rules = SamplingTensors(sampling.temperature * ones, sampling.top_p * ones, 0 * ones.astype(np.int32), 0 * ones)
     for first in range(0, int(limit.max()), window):
         if shared + first + window > cache[0][0].shape[-1]:
             cache = _grown(cache)
@@ -78,9 +78,15 @@ _numbers = jax.jit(uniforms, static_argnums=3)
 
 @partial(jax.jit, static_argnums=1, donate_argnums=2)
 def _steps(
-    params: Params, config: ModelConfig, cache: Cache, token_B: jax.Array, u_WB: jax.Array, rules: Rules, length: int
+    params: Params,
+    config: ModelConfig,
+    cache: Cache,
+    token_B: jax.Array,
+    u_WB: jax.Array,
+    rules: SamplingTensors,
+    length: int,
 ) -> tuple[Cache, jax.Array, tuple]:
-    cuts = cuts_of(rules)
+    cuts = truncations_used(rules)
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple]:
         token, cache = carry

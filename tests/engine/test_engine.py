@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.decode_attention import Partial, Plan, Recent, attend_recent, gpu, join, tiling
+from kernels.decode_attention import AttentionState, DecodePlan, RecentKV, attend_recent, gpu, merge_states, tiling
 from rlvr_limit.engine import programs, shapes
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request, prompt_key
@@ -126,8 +126,10 @@ def test_other_program_shapes_agree_within_rounding(params: Params, free: Drawn,
 def test_attention_in_plain_xla_and_the_plans_of_an_accelerator_agree_within_rounding(
     params: Params, free: Drawn, platform: str, monkeypatch: pytest.MonkeyPatch
 ):
-    def plain(q: jax.Array, k: jax.Array, v: jax.Array, plan: Plan, tile: int, recent: Recent) -> Partial:
-        return join(gpu.decode_attention(q, k, v, plan, tile), attend_recent(q, recent))
+    def plain(
+        q: jax.Array, k: jax.Array, v: jax.Array, plan: DecodePlan, tile: int, recent: RecentKV
+    ) -> AttentionState:
+        return merge_states(gpu.decode_attention(q, k, v, plan, tile), attend_recent(q, recent))
 
     monkeypatch.setattr(programs, "decode_attention", plain)
     monkeypatch.setattr(shapes, "tiling", lambda _: tiling(platform))

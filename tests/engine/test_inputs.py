@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from kernels.decode_attention import Plan, Tiling, tiling
+from kernels.decode_attention import DecodePlan, Tiling, tiling
 from rlvr_limit.engine.inputs import attention_plan, in_row_order
 from rlvr_limit.engine.scheduler import CacheShape, Scheduler, Sequence, SequenceGroup
 from rlvr_limit.engine.shapes import PlanSizes, plan_sizes
@@ -45,7 +45,7 @@ def seatings(draw: st.DrawFn) -> tuple[Scheduler, int, int, Tiling]:
 
 def made(
     scheduler: Scheduler, rows: int, min_shared_prefix: int, tiling: Tiling
-) -> tuple[PlanSizes, list[list[Sequence]], Plan]:
+) -> tuple[PlanSizes, list[list[Sequence]], DecodePlan]:
     shapes = scheduler.shape
     prompt_pages = max([0, *(len(group.prompt_pages[0]) for group in scheduler._cached)])
     sizes = plan_sizes(
@@ -55,21 +55,21 @@ def made(
     return sizes, running, attention_plan(running, shapes.page_size, sizes, min_shared_prefix)
 
 
-def shard_of(plan: Plan, shard: int, sizes: PlanSizes) -> Plan:
+def shard_of(plan: DecodePlan, shard: int, sizes: PlanSizes) -> DecodePlan:
     """The part of a plan that one shard is sent."""
-    lengths = Plan(
+    lengths = DecodePlan(
         *[sizes.items] * 3, 1, *[sizes.rows] * 4, *[sizes.visits] * 4, 1
     )  # fmt: skip
-    return Plan(*(x[n * shard : n * (shard + 1)] for x, n in zip(plan, lengths, strict=True)))
+    return DecodePlan(*(x[n * shard : n * (shard + 1)] for x, n in zip(plan, lengths, strict=True)))
 
 
-def own_reads(plan: Plan, row: int) -> Reads:
+def own_reads(plan: DecodePlan, row: int) -> Reads:
     at = range(plan.first_B[row], plan.first_B[row] + plan.count_B[row])
     assert all(i < plan.items[0] and plan.row_I[i] == row for i in at)
     return [(int(plan.page_I[i]), int(plan.tokens_I[i])) for i in at]
 
 
-def shared_reads(plan: Plan, row: int, tile: int) -> Reads:
+def shared_reads(plan: DecodePlan, row: int, tile: int) -> Reads:
     visits = range(int(plan.visits[0]))
     mine = [s for s in visits if plan.tile_S[s] == row // tile and plan.prompt_S[s] == plan.prompt_B[row]]
     return [(int(plan.shared_S[s]), int(plan.shared_tokens_S[s])) for s in mine if plan.shared_tokens_S[s]]

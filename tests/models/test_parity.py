@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.draw import Rules
+from kernels.draw import SamplingTensors
 from rlvr_limit.distributed.mesh import make_mesh
 from rlvr_limit.engine import programs
 from rlvr_limit.engine.inputs import attention_plan, in_row_order
@@ -87,7 +87,7 @@ def decoded_logits(name: str, patch: pytest.MonkeyPatch, dtype: str = "float32",
             key_B2=np.zeros((slots, 2), np.uint32),
             index_B=np.arange(slots, dtype=np.int32),
             stops_BE=np.full((slots, 4), -1, np.int32),
-            rules=Rules(*(np.full(slots, x, t) for x, t in ((1, "f"), (1, "f"), (0, "i"), (0, "f")))),
+            rules=SamplingTensors(*(np.full(slots, x, t) for x, t in ((1, "f"), (1, "f"), (0, "i"), (0, "f")))),
         )
         plan = attention_plan([running], shapes.page_size, shapes.plan(slots), 64)
         grouped.append(int(plan.visits[0]))
