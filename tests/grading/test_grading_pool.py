@@ -14,50 +14,10 @@ import pytest
 
 from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.grading.pool.pool import AHEAD, GradingPool, map_verdicts
-from rlvr_limit.types import Problem, Status, Verdict
+from rlvr_limit.types import Status, Verdict
+from tests.support.pool_graders import broken, end_the_server, play, problem
 
 NO_LIMIT = 60.0
-
-
-def problem(name="p", answer="5"):
-    return Problem(name, "", "", (), answer)
-
-
-def play(given, text):
-    """A grader that does what the response says."""
-    match text.partition(" ")[0]:
-        case "hang":
-            while True:
-                pass
-        case "sleep":
-            time.sleep(float(text.split()[1]))
-        case "die":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "exit":
-            os._exit(3)
-        case "raise":
-            raise ValueError("no such luck")
-        case "eat":
-            return Verdict(bytearray(8 << 30) is None, Status.GRADED)
-        case "modules":
-            return Verdict("jax" in sys.modules, Status.GRADED, detail=multiprocessing.get_start_method())
-        case "count" | "count_and_hang" | "report":
-            with open(text.split()[1], "a") as file:
-                file.write("x" if text[0] == "c" else f"{os.getpid()}\n")
-            while text.startswith("count_and_hang"):
-                pass
-            time.sleep(1.0 if text[0] == "r" else 0.0)
-        case "nothing":
-            return "no verdict"
-    return Verdict(text == given.answer, Status.GRADED, text)
-
-
-def broken(given, text):
-    raise KeyError("lost")
-
-
-def end_the_server(given, text):
-    os._exit(1)
 
 
 def run(texts, workers=2, timeout=NO_LIMIT, grade=play, **more):
@@ -216,7 +176,8 @@ def session_of(process):
 def test_no_process_is_left_behind_when_the_run_is_ended_from_outside(tmp_path, how):
     path = tmp_path / "pids"
     code = f"""
-from tests.grading.test_grading_pool import *
+from rlvr_limit.grading.pool.pool import map_verdicts
+from tests.support.pool_graders import play, problem
 if __name__ == "__main__":
     items = [(problem(), f"report {path}"), *((problem(), f"hang {{i}}") for i in range(50))]
     list(map_verdicts(play, items, 2, 3.0))
