@@ -1,12 +1,12 @@
 """Advantages, losses and updates of supervised and reinforcement learning."""
 
 from rlvr_limit.rl.advantages import overlong_penalty
-from rlvr_limit.rl.algorithms import ALGORITHMS, OVERLONG, Algorithm, Rewards, advantage
+from rlvr_limit.rl.algorithms import ALGORITHMS, Algorithm, Rewards, advantage
 from rlvr_limit.rl.batch import Objective, PolicyBatch, SupervisedBatch, supervised_batch
 from rlvr_limit.rl.lora import Lora, init_adapters, merged
 from rlvr_limit.rl.losses import k3, token_weights
 from rlvr_limit.rl.optimizers import optimizer
-from rlvr_limit.rl.packing import behind_prompts, microbatch_shape, microbatches
+from rlvr_limit.rl.packing import microbatch_shape, microbatches, prefix_batch
 from rlvr_limit.rl.update import (
     Compute,
     TrainState,
@@ -21,42 +21,3 @@ from rlvr_limit.rl.update import (
     zero_sums,
 )
 from rlvr_limit.rl.value import ActorCritic, ValueState, answer_values, init_value, value_gradient, value_update
-
-__all__ = [
-    "ALGORITHMS",
-    "OVERLONG",
-    "ActorCritic",
-    "Algorithm",
-    "Compute",
-    "Lora",
-    "Objective",
-    "PolicyBatch",
-    "Rewards",
-    "SupervisedBatch",
-    "TrainState",
-    "ValueState",
-    "accumulate",
-    "apply",
-    "advantage",
-    "answer_values",
-    "behind_prompts",
-    "init_adapters",
-    "init_state",
-    "init_value",
-    "k3",
-    "merged",
-    "microbatch_shape",
-    "microbatches",
-    "optimizer",
-    "overlong_penalty",
-    "token_weights",
-    "value_gradient",
-    "value_update",
-    "is_packed",
-    "shape_of_sums",
-    "single_batch_step",
-    "supervised_batch",
-    "train_step",
-    "zero_sums",
-    "weights",
-]

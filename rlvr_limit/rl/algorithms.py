@@ -29,18 +29,14 @@ from rlvr_limit.rl import advantages
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One row. aggregation: see losses.token_weights. kl_in is "loss" or "reward". clip_high 0: as below.
-
-    rounds: in how many draws of fresh prompts groups that are neither all right nor all wrong are looked for; 1 takes
-    all groups. overlong is "keep"; "shape" for a penalty on long answers; "mask" leaves truncated ones out of the loss.
-    """
+    """One row."""
 
     advantage: str
-    aggregation: str
-    kl_in: str
-    clip_high: float = 0.0
-    rounds: int = 1
-    overlong: str = "keep"
+    aggregation: str  # of losses.token_weights
+    kl_in: str  # "loss" or "reward"
+    clip_high: float = 0.0  # 0: as below
+    rounds: int = 1  # draws of fresh prompts to find groups neither all right nor all wrong; 1 takes all groups
+    overlong: str = "keep"  # "shape": a penalty on long answers; "mask" leaves truncated ones out of the loss
 
     @property
     def compares(self) -> bool:
@@ -59,24 +55,17 @@ ALGORITHMS = {
     "pass_at_k": Algorithm("pass_at_k", "answer", "loss"),
 }
 
-OVERLONG = ("keep", "shape", "mask")
-
 
 @dataclass(frozen=True)
 class Rewards:
-    """What a rollout earned, float64. reward_PG is the verifier's, shaped; log_ratio_BT is log pi - log pi_ref of the
-    tokens (None: no KL in the reward); greedy_P are rewards of greedy answers, value_BT predictions of the value head.
+    """What a rollout earned, float64. Answers without a verdict are in no mean, deviation or k, as if never drawn."""
 
-    judged_PG marks answers with a verdict (None: all). The others' rewards are not known: their advantages are 0, and
-    they are in no mean, deviation or k, as if they had not been drawn.
-    """
-
-    reward_PG: np.ndarray
+    reward_PG: np.ndarray  # the verifier's, shaped
     answer_BT: np.ndarray
-    log_ratio_BT: np.ndarray | None = None
-    greedy_P: np.ndarray | None = None
-    value_BT: np.ndarray | None = None
-    judged_PG: np.ndarray | None = None
+    log_ratio_BT: np.ndarray | None = None  # log pi - log pi_ref of the tokens; None: no KL in the reward
+    greedy_P: np.ndarray | None = None  # rewards of greedy answers
+    value_BT: np.ndarray | None = None  # predictions of the value head
+    judged_PG: np.ndarray | None = None  # answers with a verdict; None: all. The others' advantages are 0
 
 
 def advantage(
@@ -108,8 +97,8 @@ def advantage(
             greedy_B = np.repeat(rewards.greedy_P, reward_PG.shape[1])
             return advantages.remax(to_go_BT, greedy_B, answer_BT), None
         case "value":
-            found_BT, return_BT = advantages.gae(reward_BT, rewards.value_BT, answer_BT, 1.0, lam)
-            return advantages.whitened(found_BT, answer_BT), return_BT
+            advantage_BT, return_BT = advantages.gae(reward_BT, rewards.value_BT, answer_BT, 1.0, lam)
+            return advantages.whitened(advantage_BT, answer_BT), return_BT
         case other:
             raise AssertionError(f"no advantage is named {other!r}")
     return np.where(answer_BT, whole_PG.reshape(-1, 1), 0.0), None
@@ -119,8 +108,8 @@ def _among(
     judged_PG: np.ndarray, reward_PG: np.ndarray, function: Callable[[np.ndarray], np.ndarray], least: int
 ) -> np.ndarray:
     """A group's advantages among its judged answers alone, of which there must be `least`, or all are 0."""
-    found_PG = np.zeros_like(reward_PG)
+    advantage_PG = np.zeros_like(reward_PG)
     for row, judged in enumerate(judged_PG):
         if judged.sum() >= least:
-            found_PG[row, judged] = function(reward_PG[row : row + 1, judged])[0]
-    return found_PG
+            advantage_PG[row, judged] = function(reward_PG[row : row + 1, judged])[0]
+    return advantage_PG

@@ -18,40 +18,27 @@ from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch
 
 @dataclass(frozen=True)
 class Objective:
-    """Which loss a token has; static under jit.
+    """Which loss a token has; static under jit."""
 
-    The ratio to the policy that answered is clipped to [1 - clip_low, 1 + clip_high]. kl is the coefficient of the k3
-    penalty towards the reference policy (0: none). The value head's squared error has coefficient value_coefficient,
-    and its prediction moves at most value_clip per rollout (0: freely). importance_cap truncates the weight
-    P_trainer / P_sampler (0: no such weight).
-    """
-
-    clip_low: float
+    clip_low: float  # the ratio to the policy that answered is clipped to [1 - clip_low, 1 + clip_high]
     clip_high: float
-    kl: float = 0.0
-    value_coefficient: float = 0.5
-    value_clip: float = 0.0
-    importance_cap: float = 0.0
+    kl: float = 0.0  # coefficient of the k3 penalty towards the reference policy; 0: none
+    value_coefficient: float = 0.5  # of the value head's squared error
+    value_clip: float = 0.0  # most that its prediction moves per rollout; 0: freely
+    importance_cap: float = 0.0  # truncates the weight P_trainer / P_sampler; 0: no such weight
 
 
 class PolicyBatch(flax.struct.PyTreeNode):
-    """Answers of a rollout, float32 [B, T] beside their rows; what an algorithm has no use for is None.
-
-    behaviour_BT: log-probs under the sampler at temperature 1. advantage_BT: advantage of each token. weight_BT: what a
-    token's objective counts in the loss, 0 outside answers and in masked ones. reference_BT: log-probs under the
-    reference policy. value_BT, return_BT: the value head's predictions at the time of the rollout, and its targets.
-    proximal_BT: log-probs under the trainer before the first update on this rollout, for which behaviour_BT stands
-    where it is None.
-    """
+    """Answers of a rollout, float32 [B, T] beside their rows; what an algorithm has no use for is None."""
 
     rows: AnswerRows | PrefixBatch
-    behaviour_BT: jax.Array
+    behaviour_BT: jax.Array  # log-probs under the sampler at temperature 1
     advantage_BT: jax.Array
-    weight_BT: jax.Array
-    reference_BT: jax.Array | None = None
-    value_BT: jax.Array | None = None
-    return_BT: jax.Array | None = None
-    proximal_BT: jax.Array | None = None
+    weight_BT: jax.Array  # what a token's objective counts in the loss; 0 outside answers and in masked ones
+    reference_BT: jax.Array | None = None  # log-probs under the reference policy
+    value_BT: jax.Array | None = None  # the value head's predictions at the time of the rollout
+    return_BT: jax.Array | None = None  # the value head's targets
+    proximal_BT: jax.Array | None = None  # log-probs under the trainer before the first update; None: behaviour_BT
 
 
 class SupervisedBatch(flax.struct.PyTreeNode):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from rlvr_limit.models import decoder
 from rlvr_limit.models.decoder import ModelConfig, ParameterSpec, Params
-from rlvr_limit.types import UserError
+from rlvr_limit.types import not_allowed
 
 INPUTS = {"q": 1, "k": 1, "v": 1, "o": 2, "gate": 1, "up": 1, "down": 1}
 """The matrices of a layer that can have adapters, and how many of their dimensions are summed over."""
@@ -31,9 +31,10 @@ class Lora:
     on: tuple[str, ...] = tuple(INPUTS)
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.on if name not in INPUTS]
-        if unknown or self.rank < 1:
-            raise UserError(f"lora: on = {self.on}, rank = {self.rank}, but names of {tuple(INPUTS)} and 1 are right")
+        if self.rank < 1:
+            raise not_allowed("lora.rank", self.rank, "at least 1")
+        if not set(self.on) <= INPUTS.keys():
+            raise not_allowed("lora.on", self.on, f"all of {', '.join(INPUTS)}")
 
 
 def adapter_specs(config: ModelConfig, lora: Lora) -> Params:
@@ -71,7 +72,7 @@ def attached(params: Params, adapters: Params, lora: Lora) -> Params:
 def merged(params: Params, adapters: Params, lora: Lora) -> Params:
     """Plain parameters that say the same, in the dtypes of params."""
 
-    def one(layer: dict[str, jax.Array], own: dict[str, Any]) -> dict[str, jax.Array]:
+    def merged_layer(layer: dict[str, jax.Array], own: dict[str, Any]) -> dict[str, jax.Array]:
         changes = {
             name: jnp.tensordot(pair["a"], pair["b"], 1) * (lora.alpha / lora.rank) for name, pair in own.items()
         }
@@ -79,4 +80,4 @@ def merged(params: Params, adapters: Params, lora: Lora) -> Params:
 
     with decoder.matmul_precision(jnp.float32):
         pairs = zip(params["layers"], adapters["layers"], strict=True)
-        return params | {"layers": [one(layer, own) for layer, own in pairs]}
+        return params | {"layers": [merged_layer(layer, own) for layer, own in pairs]}

@@ -3,7 +3,7 @@
 Either microbatches of one shape: several sequences a row, told apart by their segments. Or all answers of the step at
 once, each in a row of its own, behind prompts in rows of their own.
 
-Legend, beside the one of model.py: M microbatches, R rows of one, P places of a row; B sequences as they came.
+Legend, beside the one of decoder.py: M microbatches, R rows of one, P places of a row; B sequences as they came.
 """
 
 from __future__ import annotations
@@ -15,22 +15,19 @@ import jax
 import numpy as np
 
 from rlvr_limit.models.log_probs import PrefixBatch, padded_length
-from rlvr_limit.types import UserError
+from rlvr_limit.types import UserError, not_allowed
 
 
-class Found(NamedTuple):
-    """Of each sequence of a batch: a number for its prompt, its prompt's tokens and its tokens up to the answer's last.
+class SequenceBounds(NamedTuple):
+    """Where the sequences of a batch, one a row, end. Those without an answer have 0 tokens, and any prompt."""
 
-    Those without an answer have 0 tokens, and any prompt.
-    """
-
-    prompt_B: np.ndarray
-    start_B: np.ndarray
-    end_B: np.ndarray
+    prompt_B: np.ndarray  # a number for each different prompt
+    start_B: np.ndarray  # tokens of the prompt
+    end_B: np.ndarray  # tokens up to the answer's last
 
 
-def sequences(batch: Any) -> Found:
-    """What a batch holds, one sequence a row, in NumPy. An answer goes from its first marked token to its last."""
+def sequence_bounds(batch: Any) -> SequenceBounds:
+    """The bounds of a batch in NumPy. An answer goes from its first marked token to its last."""
     answer_BT = np.asarray(batch.rows.answer_BT)
     assert batch.rows.segment_BT is None and answer_BT.ndim == 2
     some_B = answer_BT.any(axis=1)
@@ -38,10 +35,9 @@ def sequences(batch: Any) -> Found:
     end_B = np.where(some_B, answer_BT.shape[1] - np.argmax(answer_BT[:, ::-1], axis=1), 0)
     numbers: dict[bytes, int] = {}
     prompts = (row[:start].tobytes() for row, start in zip(np.asarray(batch.rows.tokens_BT), start_B, strict=True))
-    prompt_B = [
-        numbers.setdefault(prompt, len(numbers)) if end else 0 for prompt, end in zip(prompts, end_B, strict=True)
-    ]
-    return Found(np.array(prompt_B), start_B, end_B)
+    ended = zip(prompts, end_B, strict=True)
+    prompt_B = [numbers.setdefault(prompt, len(numbers)) if end else 0 for prompt, end in ended]
+    return SequenceBounds(np.array(prompt_B), start_B, end_B)
 
 
 def microbatch_shape(longest: int, tokens: int, devices: int) -> tuple[int, int]:
@@ -50,7 +46,9 @@ def microbatch_shape(longest: int, tokens: int, devices: int) -> tuple[int, int]
     A row holds the longest sequence. Raises UserError where not even one such row fits.
     """
     if tokens < longest:
-        raise UserError(f"microbatch_tokens is {tokens}, but a prompt and its answer may take {longest} places")
+        raise not_allowed(
+            "config.training.tokens", tokens, f"at least {longest}, what a prompt and its answer may take"
+        )
     return tokens // longest * devices, longest
 
 
@@ -92,33 +90,33 @@ def microbatches(batch: Any, rows: int, places: int) -> list[Any]:
     token, which each of its answers needs of its own, stands once a row, unless fewer rows do without that. Raises
     UserError where a sequence is longer than a row.
     """
-    prompt_B, start_B, end_B = sequences(batch)
+    prompt_B, start_B, end_B = sequence_bounds(batch)
     taught = np.flatnonzero(end_B)
     head, tail = start_B[taught] - 1, end_B[taught] - start_B[taught] + 1
     shared, alone = (first_fit(head, tail, x, places) for x in (prompt_B[taught], np.arange(len(taught))))
     packed, prompt_B = (shared, prompt_B) if len(shared) <= len(alone) else (alone, np.arange(len(prompt_B)))
     count = max(1, -(-len(packed) // rows))
 
-    # (row, place, sequence, its first token, the one behind its last, segment, segment that it stands behind)
+    # (row, place, sequence, its first token, the one behind its last, segment, prefix segment)
     pieces: list[tuple[int, ...]] = []
     for row, members in enumerate(packed):
-        at = segment = behind = 0
+        at = segment = prefix = 0
         before = None
         for i in taught[members].tolist():
             start, end = int(start_B[i]) - 1, int(end_B[i])
             if prompt_B[i] != before:
-                before, behind = prompt_B[i], segment + 1
+                before, prefix = prompt_B[i], segment + 1
                 if start:
                     segment += 1
                     pieces.append((row, at, i, 0, start, segment, segment))
                     at += start
             segment += 1
-            pieces.append((row, at, i, start, end, segment, behind if start else segment))
+            pieces.append((row, at, i, start, end, segment, prefix if start else segment))
             at += end - start
     table = np.array(pieces, np.int64).reshape(-1, 7)
     each = table[:, 4] - table[:, 3]
     inside = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
-    to_row, start, source, first, _, segment, behind = np.repeat(table, each, axis=0).T
+    to_row, start, source, first, _, segment, prefix = np.repeat(table, each, axis=0).T
     place, position = start + inside, first + inside
 
     def lay(values: np.ndarray, dtype: Any) -> np.ndarray:
@@ -127,26 +125,26 @@ def microbatches(batch: Any, rows: int, places: int) -> list[Any]:
         return out_MRP.reshape(count, rows, places)
 
     laid = jax.tree.map(lambda x_BT: lay(np.asarray(x_BT)[source, position], x_BT.dtype), batch)
-    marked = dict(segment_BT=segment, position_BT=position, prefix_segment_BT=behind)
+    marked = dict(segment_BT=segment, position_BT=position, prefix_segment_BT=prefix)
     marked = laid.rows._replace(**{name: lay(x, np.int32) for name, x in marked.items()})
     laid = laid.replace(rows=marked)
     return [jax.tree.map(lambda x_MRP, m=m: x_MRP[m], laid) for m in range(count)]
 
 
-def behind_prompts(batch: Any, prompt_places: int, answer_places: int, shards: int = 1) -> Any:
-    """A batch, one sequence a row and all leaves [B, T] in NumPy, as one with leaves [B, answer_places] and rows that
-    are PrefixBatch, of prompts with at most prompt_places tokens.
+def prefix_batch(batch: Any, max_prompt_len: int, max_answer_len: int, shards: int = 1) -> Any:
+    """A batch, one sequence a row and all leaves [B, T] in NumPy, as one with leaves [B, max_answer_len] and rows that
+    are PrefixBatch, of prompts with at most max_prompt_len tokens.
 
     Sequences come in another order, so that each of `shards` equal parts holds few different prompts; these are padded
     to one of few numbers of them, and never above one for each sequence.
     """
-    found = sequences(batch)
+    bounds = sequence_bounds(batch)
     # Sequences without an answer come last of their prompt, of which they know nothing.
-    order = np.lexsort((found.end_B == 0, found.prompt_B))
-    prompt_B, start_B, end_B = (x[order] for x in found)
-    assert np.all(start_B <= prompt_places) and np.all(end_B - start_B <= answer_places)
+    order = np.lexsort((bounds.end_B == 0, bounds.prompt_B))
+    prompt_B, start_B, end_B = (x[order] for x in bounds)
+    assert np.all(start_B <= max_prompt_len) and np.all(end_B - start_B <= max_answer_len)
     width = batch.rows.tokens_BT.shape[1]
-    column_BT = start_B[:, None] + np.arange(answer_places)
+    column_BT = start_B[:, None] + np.arange(max_answer_len)
     inside_BT = column_BT < end_B[:, None]
 
     def lay(x_BT: np.ndarray, ahead: int = 0) -> np.ndarray:
@@ -156,7 +154,7 @@ def behind_prompts(batch: Any, prompt_places: int, answer_places: int, shards: i
     parts = [np.unique(part, return_index=True, return_inverse=True) for part in np.split(prompt_B, shards)]
     each = len(order) // shards
     most = min(padded_length(max(len(asked) for asked, _, _ in parts), 1), each)
-    prefix_PS = np.zeros((shards * most, prompt_places - 1), np.int32)
+    prefix_PS = np.zeros((shards * most, max_prompt_len - 1), np.int32)
     length_P = np.zeros(shards * most, np.int32)
     for shard, (_, first, _) in enumerate(parts):
         for at, row in enumerate(shard * each + first, start=shard * most):

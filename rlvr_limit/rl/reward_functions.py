@@ -8,7 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 
-from rlvr_limit.types import Problem, UserError
+from rlvr_limit.types import Problem, UserError, not_allowed
 
 Reward = Callable[[Problem, Sequence[str]], Sequence[float]]
 """Rewards of some answers to one problem, one a text."""
@@ -22,7 +22,7 @@ def reward_named(name: str, where: str) -> Reward | None:
         return None
     module_name, colon, function_name = name.partition(":")
     if not (colon and module_name and function_name.isidentifier()):
-        raise UserError(f"{where}: found {name!r}, but verdict or module:function is right")
+        raise not_allowed(where, name, "verdict or module:function")
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)
     except ImportError as error:
@@ -37,18 +37,18 @@ def source_digest(reward: Reward) -> str:
     return hashlib.sha256(inspect.getsource(inspect.getmodule(reward)).encode()).hexdigest()[:8]
 
 
-def called(reward: Reward, where: str, problem: Problem, texts: Sequence[str]) -> list[float]:
+def call_reward(reward: Reward, where: str, problem: Problem, texts: Sequence[str]) -> list[float]:
     """reward(problem, texts) as floats. UserError, one line, where it raises or returns what no reward can be."""
     here = f"{where}: problem {problem.id}"
     try:
-        found = list(reward(problem, texts))
+        rewards = list(reward(problem, texts))
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{here}: the reward function raised {said}") from error
-    if len(found) != len(texts):
-        raise UserError(f"{here}: the reward function returned {len(found)} rewards for {len(texts)} answers")
-    for i, value in enumerate(found):
+    if len(rewards) != len(texts):
+        raise UserError(f"{here}: the reward function returned {len(rewards)} rewards for {len(texts)} answers")
+    for i, value in enumerate(rewards):
         # Booleans, NumPy's numbers and JAX's scalars are numbers too; text that float() could read is not.
         if isinstance(value, str) or not hasattr(value, "__float__") or not math.isfinite(float(value)):
-            raise UserError(f"{here}: the reward of answer {i} is {value!r}, a finite number is right")
-    return [float(value) for value in found]
+            raise not_allowed(f"{here}: the reward of answer {i}", value, "a finite number")
+    return [float(value) for value in rewards]

@@ -142,7 +142,7 @@ def single_batch_step(
     base: Params | None = None,
 ) -> tuple[TrainState, Metrics]:
     """The update of a step that is one batch, as one program."""
-    return _apply(state, config, tx, _gradient(state.params, config, objective, compute, batch, lora, base), lora)
+    return apply(state, config, tx, _gradient(state.params, config, objective, compute, batch, lora, base), lora)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3, 6), donate_argnums=5)
@@ -184,8 +184,25 @@ def apply(
     sums: GradientSums,
     lora: Lora | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """The step along a summed gradient, and the metrics of all batches. state is donated."""
-    return _apply(state, config, tx, sums, lora)
+    """The step along a summed gradient, and the metrics of all batches. state is donated.
+
+    The next state lies where init_state put the first one: elsewhere, the next update would compile again.
+    """
+    specs = _specs(config, lora)
+
+    def place(x: jax.Array, spec: ParameterSpec) -> jax.Array:
+        # An optimizer may keep less of a parameter than one number for each of its own.
+        return constrain(x, *(spec.axes if x.shape == spec.shape else [None] * x.ndim))
+
+    gradient = jax.tree.map(lambda x, like: x.astype(like.dtype), sums.gradient, state.params)
+    changes, opt_state = tx.update(gradient, state.opt_state, state.params)
+    params = jax.tree.map(place, optax.apply_updates(state.params, changes), specs)
+    opt_state = optax.tree_utils.tree_map_params(tx, place, opt_state, specs, transform_non_params=constrain)
+    metrics = dict(sums.metrics)
+    count = jnp.maximum(metrics.pop("tokens", 1.0), 1.0)
+    metrics = {name: x / count if name in PER_TOKEN else x for name, x in metrics.items()}
+    metrics["grad_norm"] = optax.tree.norm(sums.gradient)
+    return TrainState(params, opt_state, constrain(state.step + 1)), metrics
 
 
 def zero_sums(params: Params, objective: Objective | None) -> GradientSums:
@@ -252,24 +269,3 @@ def _token_metrics(logp_BT: jax.Array, entropy_BT: jax.Array, batch: Batch, obje
 
 def _specs(config: ModelConfig, lora: Lora | None) -> Params:
     return parameter_specs(config) if lora is None else adapter_specs(config, lora)
-
-
-def _apply(
-    state: TrainState, config: ModelConfig, tx: optax.GradientTransformation, sums: GradientSums, lora: Lora | None
-) -> tuple[TrainState, Metrics]:
-    """The next state, lying where init_state put the first one: elsewhere, the next update would compile again."""
-    specs = _specs(config, lora)
-
-    def place(x: jax.Array, spec: ParameterSpec) -> jax.Array:
-        # An optimizer may keep less of a parameter than one number for each of its own.
-        return constrain(x, *(spec.axes if x.shape == spec.shape else [None] * x.ndim))
-
-    gradient = jax.tree.map(lambda x, like: x.astype(like.dtype), sums.gradient, state.params)
-    changes, opt_state = tx.update(gradient, state.opt_state, state.params)
-    params = jax.tree.map(place, optax.apply_updates(state.params, changes), specs)
-    opt_state = optax.tree_utils.tree_map_params(tx, place, opt_state, specs, transform_non_params=constrain)
-    metrics = dict(sums.metrics)
-    count = jnp.maximum(metrics.pop("tokens", 1.0), 1.0)
-    metrics = {name: x / count if name in PER_TOKEN else x for name, x in metrics.items()}
-    metrics["grad_norm"] = optax.tree.norm(sums.gradient)
-    return TrainState(params, opt_state, constrain(state.step + 1)), metrics

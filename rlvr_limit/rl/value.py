@@ -53,7 +53,10 @@ def answer_values(
     params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: AnswerRows | PrefixBatch
 ) -> jax.Array:
     """V of each answer token's state, which is all that stands before the token: [B, T] float32, 0 elsewhere."""
-    return _values(params, head, config, rows)
+    hidden_BTD = jax.lax.stop_gradient(log_probs.hidden_states(params, config, rows)).astype(jnp.float32)
+    with decoder.matmul_precision(jnp.float32):
+        value_BT = hidden_BTD @ head["weight_D"] + head["bias"]
+    return log_probs.at_answer_tokens(rows, value_BT)
 
 
 def value_update(
@@ -68,11 +71,9 @@ def value_update(
 
     state is given away.
     """
-    total = value_gradient(state.head, params, config, objective, batches[0])
-    for batch in batches[1:]:
-        found = value_gradient(state.head, params, config, objective, batch)
-        total = jax.tree.map(jnp.add, total, found)
-    return _apply(state, tx, total[1]), total[0]
+    parts = [value_gradient(state.head, params, config, objective, batch) for batch in batches]
+    loss, gradient = jax.tree.map(lambda first, *rest: sum(rest, first), *parts)
+    return _apply(state, tx, gradient), loss
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -82,7 +83,7 @@ def value_gradient(
     """(loss, gradient of the head) of one microbatch."""
 
     def loss_of(head: dict[str, jax.Array]) -> jax.Array:
-        value_BT = _values(params, head, config, batch.rows)
+        value_BT = answer_values(params, head, config, batch.rows)
         return jnp.sum(batch.weight_BT * losses.value_objective(value_BT, batch, objective))
 
     return jax.value_and_grad(loss_of)(head)
@@ -92,12 +93,3 @@ def value_gradient(
 def _apply(state: ValueState, tx: optax.GradientTransformation, gradient: dict[str, jax.Array]) -> ValueState:
     changes, opt_state = tx.update(gradient, state.opt_state, state.head)
     return ValueState(optax.apply_updates(state.head, changes), opt_state)
-
-
-def _values(
-    params: Params, head: dict[str, jax.Array], config: ModelConfig, rows: AnswerRows | PrefixBatch
-) -> jax.Array:
-    hidden_BTD = jax.lax.stop_gradient(log_probs.hidden_states(params, config, rows)).astype(jnp.float32)
-    with decoder.matmul_precision(jnp.float32):
-        value_BT = hidden_BTD @ head["weight_D"] + head["bias"]
-    return log_probs.at_answer_tokens(rows, value_BT)

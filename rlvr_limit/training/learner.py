@@ -69,7 +69,7 @@ class Learner:
         if self.microbatch:
             return rl.microbatches(batch, *self.microbatch)
         if isinstance(batch, rl.PolicyBatch):
-            return [rl.behind_prompts(batch, *self.max_lengths, shard_count(self.mesh, len(batch.weight_BT)))]
+            return [rl.prefix_batch(batch, *self.max_lengths, shard_count(self.mesh, len(batch.weight_BT)))]
         return [batch]
 
     def sent(self, batches: Sequence[Batch]) -> list[Batch]:

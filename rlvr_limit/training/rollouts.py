@@ -17,7 +17,7 @@ import numpy as np
 from rlvr_limit import rl
 from rlvr_limit.engine.rollout import Graded
 from rlvr_limit.records.storage import Place
-from rlvr_limit.rl.reward_functions import Reward, called
+from rlvr_limit.rl.reward_functions import Reward, call_reward
 from rlvr_limit.settings import Reinforced
 from rlvr_limit.training.exchange import AnswerSource
 from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError
@@ -173,7 +173,7 @@ def _rewards(source: RolloutSource, groups: list[tuple[Problem, list[Graded]]]) 
     if reward is None:
         return [[float(g.verdict.correct and g.verdict.status not in UNJUDGED) for g in group] for _, group in groups]
     asked = groups[hosts.index :: hosts.count]
-    own = [called(reward, f"{source.where}.reward", problem, [g.text for g in group]) for problem, group in asked]
+    own = [call_reward(reward, f"{source.where}.reward", problem, [g.text for g in group]) for problem, group in asked]
     said = [json.loads(text) for text in hosts.exchange(json.dumps(own))]
     return [said[i % hosts.count][i // hosts.count] for i in range(len(groups))]
 

@@ -67,7 +67,7 @@ def ours(c: ModelConfig, prompts: int, answers: int, new: int, chosen: bool = Tr
         behaviour_BT[laid.answer_BT] = np.concatenate([s.logp_model for s in samples])
         weight_BT = rl.token_weights(laid.answer_BT, np.ones(rows, bool), "answer", new)
         batch = rl.PolicyBatch(laid, behaviour_BT, advantage_BT.astype(np.float32), weight_BT)
-        batch = rl.behind_prompts(batch, LONG, new)
+        batch = rl.prefix_batch(batch, LONG, new)
         compute = rl.Compute().at_answers(c, [batch], 1) if chosen else rl.Compute()
         state, metrics = rl.train_step(state, c, tx, objective, [batch], compute)
         assert abs(float(metrics["ratio"]) - 1) < 1e-4

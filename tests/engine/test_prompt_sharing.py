@@ -72,11 +72,11 @@ def assert_equal(found, expected, tolerance=1e-5):
 
 
 LAYOUTS = {
-    "behind prompts": lambda batch: [rl.behind_prompts(batch, *PLACES)],
+    "behind prompts": lambda batch: [rl.prefix_batch(batch, *PLACES)],
     "packed": lambda batch: rl.microbatches(batch, 4, 30),
     "packed narrowly": lambda batch: rl.microbatches(batch, 2, 14),
     "parts of groups": lambda batch: [
-        rl.behind_prompts(jax.tree.map(lambda x, part=part: x[part], batch), *PLACES)
+        rl.prefix_batch(jax.tree.map(lambda x, part=part: x[part], batch), *PLACES)
         for part in np.split(np.arange(12), 2)
     ],
 }
@@ -171,7 +171,7 @@ def test_a_mesh_has_the_gradient_of_one_device() -> None:
     params, batch = init_params(wide, jax.random.key(0)), answers(wide.vocab_size)
     mesh = make_mesh(MeshConfig(2, 2, 2))
     spread = jax.device_put(params, parameter_shardings(parameter_specs(wide), mesh))
-    part = rl.behind_prompts(batch, *PLACES, shards=4)
+    part = rl.prefix_batch(batch, *PLACES, shards=4)
     assert len(part.rows.length_P) <= 8
     found = gradient(spread, wide, [jax.device_put(part, rows_sharding(mesh))])
     assert_equal(found, gradient(params, wide, [batch]))
@@ -190,6 +190,6 @@ def test_eight_answers_to_a_prompt_take_fewer_operations_and_one_takes_no_more()
 
     groups, lone = {24: (8,) * 8}, {24 - i: (8,) for i in range(8)}
     plain = flops(answers(wide.vocab_size, groups, (24, 8)))
-    shared, alone = (flops(rl.behind_prompts(answers(wide.vocab_size, g, (24, 8)), 24, 8)) for g in (groups, lone))
+    shared, alone = (flops(rl.prefix_batch(answers(wide.vocab_size, g, (24, 8)), 24, 8)) for g in (groups, lone))
     print(f"operations: {plain:.3g} without, {shared:.3g} shared, {alone:.3g} with nothing to share")
     assert shared < 0.45 * plain and alone < 1.02 * plain

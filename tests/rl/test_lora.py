@@ -58,5 +58,5 @@ def test_adapters_are_few_and_unknown_matrices_are_refused() -> None:
         "q": {"a": (12, 2), "b": (2, 4, 6)},
         "v": {"a": (12, 2), "b": (2, 2, 6)},
     }
-    with pytest.raises(UserError, match="lora: on = [(]'w',[)], rank = 2"):
+    with pytest.raises(UserError, match="lora.on: [(]'w',[)] is not all of q, k"):
         rl.Lora(2, 4.0, ("w",))

@@ -79,7 +79,7 @@ def test_packed_rows_hold_every_taught_sequence_once_with_its_numbers_beside_it(
 def test_what_does_not_fit_is_named_and_the_shape_follows_from_the_budget():
     assert microbatch_shape(longest=512, tokens=4096, devices=1) == (8, 512)
     assert microbatch_shape(longest=1500, tokens=4096, devices=4) == (8, 1500)
-    with pytest.raises(UserError, match="microbatch_tokens is 511, but a prompt and its answer may take 512 places"):
+    with pytest.raises(UserError, match="config.training.tokens: 511 is not at least 512, what a prompt"):
         microbatch_shape(512, 511, 1)
     with pytest.raises(UserError, match="sequence 1 has 9 tokens, a row holds 8"):
         first_fit([1, 4], [2, 5], [0, 1], 8)

@@ -92,7 +92,7 @@ def test_grpo_has_the_loss_and_the_gradient_of_trl(tmp_path: Path, kl: float) ->
         drawn, behaviour_BT, advantage_BT.astype(np.float32), weight_BT, reference_BT if kl else None
     )
     # As a run lays it out: the answers of a group behind one prompt.
-    batch = rl.behind_prompts(batch, LONG, NEW)
+    batch = rl.prefix_batch(batch, LONG, NEW)
     assert len(batch.rows.length_P) == PROMPTS
     sums = rl.zero_sums(params, recipes.objective(recipe))
     found = rl.accumulate(params, shape, recipes.objective(recipe), rl.Compute(), batch, sums)

@@ -268,9 +268,9 @@ def test_weights_of_the_start_are_held_only_as_the_reference(trained: Study, arm
     ("reward", "words"),
     [
         ("raises", "raised KeyError: 'no such\\nanswer'"),
-        ("not_a_number", f"the reward of answer {ANSWERS - 1} is nan, a finite number is right"),
+        ("not_a_number", f"the reward of answer {ANSWERS - 1}: nan is not a finite number"),
         ("too_few", f"returned {ANSWERS - 1} rewards for {ANSWERS} answers"),
-        ("text", "the reward of answer 0 is '1.0', a finite number is right"),
+        ("text", "the reward of answer 0: '1.0' is not a finite number"),
     ],
 )
 def test_a_reward_function_that_goes_wrong_is_named_with_the_problem(trained: Study, reward: str, words: str) -> None:

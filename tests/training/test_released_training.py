@@ -16,6 +16,7 @@ from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.models.log_probs import answer_log_probs, answer_rows
 from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.settings import command_line
+from rlvr_limit.study import recipes
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.tokenizer import load_tokenizer
@@ -160,7 +161,7 @@ def test_adapters_alone_are_trained_from_answers_in_segments_and_exports_hold_th
     names = [f"weights/grpo-{STEPS}/model.safetensors", "weights/grpo-2/model.safetensors"]
     assert all((broken.root / name).read_bytes() == (whole.root / name).read_bytes() for name in names)
 
-    model, lora = whole.setups["grpo"].model, whole.settings.arms["grpo"].rl.lora
+    model, lora = whole.setups["grpo"].model, recipes.adapters(whole.settings.arms["grpo"].rl)
     base = checkpoint.load_hf(folders / "base", model, whole.mesh)
     tx = rl.optimizer(whole.settings.arms["grpo"].rl.optimizer, STEPS * 2)
     learner = Learner(model, whole.mesh, whole.mesh, tx, rl.Compute(), (150, 8), lora=lora)
