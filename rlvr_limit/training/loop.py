@@ -42,7 +42,7 @@ from rlvr_limit.training.learner import Learner, spread
 from rlvr_limit.training.logging import Metrics
 from rlvr_limit.training.rl_step import ReinforcedStep, State
 from rlvr_limit.training.rollouts import RolloutSource, check_data
-from rlvr_limit.types import UserError
+from rlvr_limit.types import UserError, not_allowed
 
 Step = Callable[[int, State], tuple[State, dict[str, float]]]
 """(number, state) -> (state, the row of metrics); the state that is given is donated."""
@@ -258,13 +258,11 @@ def _draw_demonstrations(study: Study, arm: str, recipe: Supervised, path: Place
 def _supervised_step(study: Study, arm: str, recipe: Supervised, shown: Sequence[Pair], learner: Learner) -> Step:
     task, setup = study.task, study.setups[arm]
     if not setup.training and not shown:
-        raise UserError(f"arm {arm}: there is nothing to learn from, 1 training problem or demonstration is needed")
+        raise UserError(f"arm {arm}: there is neither a training problem nor a demonstration to learn from")
     for prompt, answer in shown:
         if len(prompt) + len(answer) > study.row_places:
-            raise UserError(
-                f"arm {arm}: a demonstration has {len(prompt)} + {len(answer)} tokens, engine.max_prompt_len + "
-                f"sampling.max_tokens = {study.row_places} is the most"
-            )
+            allowed = f"at most {study.row_places}, engine.max_prompt_len + sampling.max_tokens"
+            raise not_allowed(f"arm {arm}: the length of a demonstration", len(prompt) + len(answer), allowed)
 
     def step(number: int, state: rl.TrainState) -> tuple[rl.TrainState, dict[str, float]]:
         rng = random.Random(f"{study.settings.seed}/{arm}/{number}")
@@ -282,7 +280,9 @@ def _supervised_step(study: Study, arm: str, recipe: Supervised, shown: Sequence
 def check_rows(arm: str, recipe: Supervised | Reinforced, hosts: int, devices: int, packed: bool) -> None:
     """Raises UserError, one line, where hosts cannot train an arm together, or devices cannot share its rows."""
     if hosts > 1 and isinstance(recipe, Reinforced) and recipe.segment:
-        raise UserError(f"config.arms.{arm}.rl.segment: found {recipe.segment} on {hosts} hosts; take 0, or one host")
+        raise not_allowed(
+            f"config.arms.{arm}.rl.segment", recipe.segment, f"0, as {hosts} hosts need; take one host, or 0"
+        )
     rows = recipe.prompts * recipe.answers // recipe.minibatches if isinstance(recipe, Reinforced) else recipe.batch
     if rows % devices and not packed:
         raise UserError(

@@ -20,7 +20,7 @@ from rlvr_limit.records.storage import Place
 from rlvr_limit.rl.reward_functions import Reward, call_reward
 from rlvr_limit.settings import Reinforced
 from rlvr_limit.training.exchange import AnswerSource
-from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError
+from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError, not_allowed
 
 UNJUDGED = {Status.TIMEOUT: "timeouts", Status.ERROR: "errors"}
 """What says nothing of an answer, and the names under which a step's row counts it."""
@@ -82,13 +82,11 @@ class Rollout:
 def check_data(where: str, prompts: int, problems: Sequence[Problem], max_prompt_len: int) -> None:
     """Raises UserError where the training problems are too few, or a prompt is too long for the engine."""
     if len(problems) < prompts:
-        raise UserError(f"{where}.prompts: found {prompts}, but there are {len(problems)} training problems")
+        raise not_allowed(f"{where}.prompts", prompts, f"at most {len(problems)}, the number of training problems")
     for problem in problems:
         if len(problem.prompt_ids) > max_prompt_len:
-            raise UserError(
-                f"training problem {problem.id}: its prompt has {len(problem.prompt_ids)} tokens, "
-                f"config.engine.max_prompt_len = {max_prompt_len} is the most"
-            )
+            length, allowed = len(problem.prompt_ids), f"at most config.engine.max_prompt_len = {max_prompt_len}"
+            raise not_allowed(f"training problem {problem.id}: the length of its prompt", length, allowed)
 
 
 def draw(source: RolloutSource, number: int) -> Rollout:

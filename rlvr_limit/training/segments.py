@@ -1,25 +1,19 @@
 """Long answers over several steps, so that no step waits for its longest one: `segment` tokens at most in each.
 
-A step draws the next segment of every answer that is under way, and the first one of `prompts` fresh prompts' answers;
-again, under the same weights, until `prompts` groups are whole. It learns from the oldest of those; the others, whole
-or not, are kept for later steps. What this does to the estimator:
+A step draws the next segment of every unfinished answer and the first one of `prompts` fresh prompts, again under the
+same weights until `prompts` groups are whole. It learns from the oldest of those; the others are kept for later steps.
+This is the partial rollout of Kimi k1.5 (arXiv 2501.12599, sec. 2.6.2). What it does to the estimator:
 
-* A group is learnt from once all of its answers have ended, with all of them: none is dropped for its length, so means
-  and deviations of groups are those of the policy's own answers. (To draw more prompts than needed and to learn from
-  the first whole groups would leave out the long answers: a biased estimator, which there is no option for.) Only what
-  is under way at a run's end is never learnt from.
-* Which step learns from a group hangs on the group's longest answer. Summed over steps every group that was started
-  counts the same; the batch of one step does not look like a fresh draw, least of all the first steps'.
-* Tokens were drawn under the weights of the step that drew them, their log-probs recorded then. The ratio is to the
-  policy before the step's first update, and rho = min(pi_before / pi_drawn, importance_cap) weighs the token for the
-  rest (Espeholt et al. 2018, arXiv 1802.01561; Hilton et al. 2021, arXiv 2110.00641): hence importance_cap is needed.
+* A group is learnt from once, when all of its answers have ended: none is dropped for its length. Only what is
+  unfinished at a run's end is never learnt from.
+* Which step learns from a group hangs on its longest answer. Summed over steps every group counts the same; the batch
+  of one step, least of all the first steps', does not look like a fresh draw.
+* Tokens were drawn under the weights of their step. rho = min(pi_before / pi_drawn, importance_cap) weighs each for the
+  policy before the step's first update (Espeholt et al. 2018, arXiv 1802.01561; Hilton et al. 2021, arXiv 2110.00641).
   The cap, and weights a token instead of an answer, bias what they keep from exploding.
-* kl_sampler, max_delta_logp and ratio of a step's row then tell how old the answers are, not only how the sampler
-  rounds.
+* kl_sampler, max_delta_logp and ratio of a step's row then tell how old the answers are as well.
 
-The clock is tokens, never time: the same run makes the same choices. A fixed budget of tokens for an answer in an
-iteration is the partial rollout of Kimi k1.5 (arXiv 2501.12599, sec. 2.6.2). What a segment is depends on arm, step of
-its start, prompt, index and place, as its random key says.
+The clock is tokens, never time: the same run makes the same choices.
 """
 
 from __future__ import annotations
@@ -47,7 +41,7 @@ class PartialGroup:
     """Answers to one prompt, some of them unfinished. Those that ended have verdicts, where those are the reward."""
 
     start: int  # the step that began it
-    round: int  # the how manieth draw of that step
+    round: int  # its draw of fresh prompts, from 0
     problem: Problem
     answers: tuple[Graded, ...]
     ended: tuple[bool, ...]

@@ -292,9 +292,9 @@ def test_a_reward_of_ones_own_is_what_is_learnt_from_and_part_of_the_conditions(
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"task.train_problems": 0}, "config.arms.arm.rl.prompts: found 4, but there are 0 training problems"),
-        ({"task.train_problems": 3}, "config.arms.arm.rl.prompts: found 4, but there are 3 training problems"),
-        ({"engine.max_prompt_len": 3}, "its prompt has 5 tokens, config.engine.max_prompt_len = 3 is the most"),
+        ({"task.train_problems": 0}, "config.arms.arm.rl.prompts: 4 is not at most 0, the number of"),
+        ({"task.train_problems": 3}, "config.arms.arm.rl.prompts: 4 is not at most 3, the number of"),
+        ({"engine.max_prompt_len": 3}, "its prompt: 5 is not at most config.engine.max_prompt_len = 3"),
     ],
 )
 def test_too_few_problems_and_too_long_prompts_are_refused_before_anything_is_drawn(
@@ -309,7 +309,7 @@ def test_no_demonstrations_without_training_problems(tmp_path: Path) -> None:
     config = algorithms_config(tmp_path, {})
     config.task.train_problems = 0
     config.arms.other = {"label": "x", "group": "rl", "weights": "nowhere"}
-    assert "arm base: there is nothing to learn from" in refused(config)
+    assert "arm base: there is neither a training problem" in refused(config)
 
 
 def test_groups_that_never_differ_stop_dynamic_sampling(trained: Study) -> None:

@@ -65,7 +65,7 @@ def reinforced(**changes) -> Reinforced:
 
 
 def test_segments_are_refused_on_several_hosts_and_on_them_only() -> None:
-    with pytest.raises(UserError, match=r"config.arms.long.rl.segment: found 64 on 2 hosts; take 0, or one host"):
+    with pytest.raises(UserError, match=r"config.arms.long.rl.segment: 64 is not 0, as 2 hosts need"):
         check_rows("long", reinforced(segment=64), hosts=2, devices=2, packed=False)
     check_rows("long", reinforced(segment=64), hosts=1, devices=2, packed=False)
     check_rows("long", reinforced(), hosts=2, devices=2, packed=False)

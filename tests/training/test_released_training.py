@@ -325,8 +325,8 @@ def test_a_demonstration_without_text_is_named(folders: Path, tmp_path: Path, li
         ("arms.grpo.rl.data=()", "config.arms.grpo.rl.data: found nothing"),
         ("arms.grpo.rl.data=('nothing',)", "benchmark: 'nothing' is not one of"),
         ("arms.grpo.rl.start=grpo", "config.arms.grpo: grpo starts from grpo: an arm with weights must come last"),
-        ("arms.grpo.rl.prompts=10", "found 10, but there are 9 training problems"),
-        ("engine.max_prompt_len=16", "its prompt has"),
+        ("arms.grpo.rl.prompts=10", "10 is not at most 9, the number of training problems"),
+        ("engine.max_prompt_len=16", "the length of its prompt: "),
         ("wandb=project", "pip install wandb"),
     ],
 )
