@@ -57,13 +57,8 @@ def make_mesh(config: MeshConfig, hosts: Sequence[int] = ()) -> Mesh:
     if min(shape) < 1 or wanted > jax.local_device_count():
         raise UserError(f"config.mesh: {shape} needs {wanted} devices, this machine has {jax.local_device_count()}")
     if not hosts:
-        return Mesh(np.array(all_devices()[:wanted]).reshape(shape), AXES)
+        return Mesh(np.array(jax.local_devices()[:wanted]).reshape(shape), AXES)
     return Mesh(arrange_devices(config, _devices_of(hosts, wanted), len(hosts), REPLICA_AXIS), AXES)
-
-
-def all_devices() -> list[jax.Device]:
-    """This machine's devices, not those of a run's other hosts; the first call starts the backend."""
-    return jax.local_devices()
 
 
 def mesh_of_all_hosts(mesh: Mesh) -> Mesh:
@@ -87,7 +82,7 @@ def _devices_of(hosts: Sequence[int], each: int) -> list[jax.Device]:
 
 def machine() -> str:
     """Kind and number of the devices, such as "NVIDIA H200 x 8"."""
-    return f"{all_devices()[0].device_kind} x {jax.local_device_count()}"
+    return f"{jax.local_devices()[0].device_kind} x {jax.local_device_count()}"
 
 
 def partition(mesh: Mesh | AbstractMesh, shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:

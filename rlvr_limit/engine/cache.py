@@ -18,8 +18,7 @@ Pool = list[tuple[PageArray, PageArray]]
 """One (k_PKHC, v_PKCH) pair a layer: the layouts in which both products of decode attention read memory in order."""
 
 INT8 = "int8"
-DTYPES = ("", INT8)
-"""What a cache may hold; "" is the model's dtype."""
+"""The cache's dtype, where it is not the model's."""
 
 
 def empty_pool(config: ModelConfig, pages: int, page: int, dtype: str = "", window: int = 1) -> Pool:

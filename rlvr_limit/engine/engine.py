@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -281,10 +282,11 @@ class EngineRun:
 
     def _prefill(self, groups: list[SequenceGroup]) -> None:
         r = self.engine.config.prefill_rows
-        by_length: dict[int, list[SequenceGroup]] = {}
+        # What a prompt is padded to depends on nothing but the prompt.
+        by_length: dict[int, list[SequenceGroup]] = defaultdict(list)
         for group in groups:
             if group.prefix_tokens:
-                by_length.setdefault(self.shapes.prefill_length(group.prefix_tokens + 1), []).append(group)
+                by_length[next(n for n in self.shapes.prefill_lengths if n > group.prefix_tokens)].append(group)
         for length, members in by_length.items():
             for start in range(0, len(members), r):
                 inputs = self._prompts(members[start : start + r], length)

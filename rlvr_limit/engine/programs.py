@@ -101,16 +101,13 @@ def prefill(params: Params, spec: ProgramSpec, pool: Pool, tokens_RT: jax.Array,
     shards, r, j = pages_SRJ.shape
     pages_N = pages_SRJ.reshape(shards * r * j)
 
-    def write(pool: jax.Array, new: jax.Array, pages_N: jax.Array) -> jax.Array:
-        return pool.at[pages_N].set(new)
-
     def paged(x_RTKH: jax.Array, order: tuple[int, ...]) -> jax.Array:
         _, t, k, h = x_RTKH.shape
         return x_RTKH.reshape(r * j, t // j, k, h).transpose(order)
 
     def put(old: jax.Array, new: jax.Array) -> jax.Array:
         axes = [CACHE_AXES, (None, *CACHE_AXES[1:]), ("rows",)]
-        return _by_shard(spec, write, axes, old.shape)(old, new, pages_N)
+        return _by_shard(spec, lambda old, new, at: old.at[at].set(new), axes, old.shape)(old, new, pages_N)
 
     written = []
     for old, (k, v) in zip(pool, fresh, strict=True):
@@ -206,11 +203,9 @@ def read_pages(spec: ProgramSpec, pool: Pool, pages_SN: jax.Array) -> Pool:
     """N pages of every shard, shard by shard, readable by every process."""
     pages_N = pages_SN.reshape(-1)
 
-    def read(pool: jax.Array, pages_N: jax.Array) -> jax.Array:
-        return pool[pages_N]
-
     def take(x: jax.Array) -> jax.Array:
-        return _by_shard(spec, read, [CACHE_AXES, ("rows",)], (len(pages_N), *x.shape[1:]))(x, pages_N)
+        shape = (len(pages_N), *x.shape[1:])
+        return _by_shard(spec, lambda x, at: x[at], [CACHE_AXES, ("rows",)], shape)(x, pages_N)
 
     return _replicated(spec, jax.tree.map(take, pool))
 
@@ -219,11 +214,9 @@ def read_pages(spec: ProgramSpec, pool: Pool, pages_SN: jax.Array) -> Pool:
 def write_pages(spec: ProgramSpec, pool: Pool, pages_SN: jax.Array, saved: Pool) -> Pool:
     """Puts back what read_pages gave, into other pages perhaps."""
 
-    def write(pool: jax.Array, pages_N: jax.Array, saved: jax.Array) -> jax.Array:
-        return pool.at[pages_N].set(saved)
-
     def put(x: jax.Array, saved: jax.Array) -> jax.Array:
-        return _by_shard(spec, write, [CACHE_AXES, ("rows",), CACHE_AXES], x.shape)(x, pages_SN.reshape(-1), saved)
+        axes = [CACHE_AXES, ("rows",), CACHE_AXES]
+        return _by_shard(spec, lambda x, at, new: x.at[at].set(new), axes, x.shape)(x, pages_SN.reshape(-1), saved)
 
     return _on_mesh(spec, jax.tree.map(put, pool, saved))
 

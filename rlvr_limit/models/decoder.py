@@ -296,7 +296,8 @@ def forward(
         x = x + _linear(constrain(out, batch_axis, None, "heads", None), p, "o")
         x = constrain(x, batch_axis, None, None)
         y = rms_norm(x, p["ffn_norm"], c.norm_eps)
-        gated = _gated(_linear(y, p, "gate"), _linear(y, p, "up"))
+        gate, up = _linear(y, p, "gate"), _linear(y, p, "up")
+        gated = (jax.nn.silu(gate.astype(jnp.float32)) * up).astype(gate.dtype)  # SwiGLU (Shazeer 2020, eq. 6)
         x = x + _linear(constrain(gated, batch_axis, None, "ffn"), p, "down")
         return constrain(x, batch_axis, None, None), extra
 
@@ -347,11 +348,6 @@ def _rematerialised(layer: Callable, remat: str) -> Callable:
         case "layers":
             return jax.checkpoint(layer)
     raise not_allowed("remat", remat, f"one of {', '.join(REMAT)}")
-
-
-def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """SiLU(gate) * up in float32 (Shazeer 2020, eq. 6)."""
-    return (jax.nn.silu(gate.astype(jnp.float32)) * up).astype(gate.dtype)
 
 
 def unembedding(params: Params) -> jax.Array:

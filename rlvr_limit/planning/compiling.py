@@ -13,7 +13,6 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from rlvr_limit.distributed.mesh import all_devices
 from rlvr_limit.planning.programs import Program
 from rlvr_limit.planning.targets import Target
 from rlvr_limit.types import UserError
@@ -88,7 +87,7 @@ def devices_of(target: Target, hosts: int = 1) -> list[Any]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     jax.config.update("jax_platforms", "cpu")
-    here = all_devices()
+    here = jax.local_devices()
     if here[0].platform != "cpu":
         raise UserError("a plan is made on the CPU, but jax has already started on another device; run it by itself")
     if target.platform == "cpu":
