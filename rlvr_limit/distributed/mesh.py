@@ -188,8 +188,8 @@ def platform_of(mesh: Mesh | AbstractMesh) -> str:
 
 def mesh_of(params: Any) -> Mesh:
     """The mesh that parameters lie on; one device where they were never placed on any."""
-    lie = getattr(jax.tree.leaves(params)[0], "sharding", None)
-    return lie.mesh if isinstance(lie, NamedSharding) else make_mesh(MeshConfig())
+    placement = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    return placement.mesh if isinstance(placement, NamedSharding) else make_mesh(MeshConfig())
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:
@@ -230,9 +230,9 @@ def placed(tree: Any, shardings: Any) -> Any:
     if first.is_fully_addressable:
         return jax.device_put(tree, shardings)
 
-    def place(x: Any, lie: NamedSharding) -> jax.Array:
+    def place(x: Any, target: NamedSharding) -> jax.Array:
         values = fetch_uncached(x) if isinstance(x, jax.Array) else x
-        return jax.make_array_from_callback(x.shape, lie, lambda index: values[index])
+        return jax.make_array_from_callback(x.shape, target, lambda index: values[index])
 
     return jax.tree.map(place, tree, jax.tree.map(lambda _: shardings, tree) if first is shardings else shardings)
 
@@ -245,11 +245,11 @@ def copy_to_this_host(tree: Any, shardings: Any) -> Any:
     everybody, here = mesh_of(tree), jax.tree.leaves(shardings)[0].mesh
     data, fsdp, tensor = here.devices.shape
     apart = Mesh(everybody.devices.reshape(data, -1, fsdp, tensor), ("data", "hosts", "fsdp", "tensor"))
-    copies = jax.device_put(tree, jax.tree.map(lambda lie: NamedSharding(apart, lie.spec), shardings))
+    copies = jax.device_put(tree, jax.tree.map(lambda target: NamedSharding(apart, target.spec), shardings))
 
-    def own_part(x: jax.Array, lie: NamedSharding) -> jax.Array:
+    def own_part(x: jax.Array, target: NamedSharding) -> jax.Array:
         parts = [shard.data for shard in x.addressable_shards]
-        return jax.make_array_from_single_device_arrays(x.shape, lie, parts)
+        return jax.make_array_from_single_device_arrays(x.shape, target, parts)
 
     return jax.tree.map(own_part, copies, shardings)
 

@@ -117,7 +117,7 @@ def test_log_probs_are_those_of_dense_attention_over_what_was_stored(params: Par
     assert max(apart) < 0.1 * max(drift)
 
 
-def test_order_slots_buckets_and_where_pages_lie_change_no_bit(params, ample, drawn, monkeypatch):
+def test_order_rows_buckets_and_where_pages_lie_change_no_bit(params, ample, drawn, monkeypatch):
     rng, taken = np.random.default_rng(1), []
     mixed = [replace(r, indices=tuple(rng.permutation(r.indices).tolist())) for r in requests()]
 
@@ -132,7 +132,7 @@ def test_order_slots_buckets_and_where_pages_lie_change_no_bit(params, ample, dr
     assert taken != sorted(taken)
 
 
-def test_samples_that_are_set_back_and_those_that_a_restart_lacked_are_the_same_to_the_bit(params, ample, drawn):
+def test_samples_that_are_preempted_and_those_that_a_restart_lacked_are_the_same_to_the_bit(params, ample, drawn):
     found, stats = draw(Engine(params, MODEL, replace(INT8, cache_tokens=96), LONGEST), requests())
     assert found == drawn and stats[-1].preempted > 0
     rng = np.random.default_rng(2)
@@ -158,7 +158,7 @@ def test_guesses_change_a_sample_by_rounding_only(params: Params, drawn: Drawn):
 
 
 @pytest.mark.slow
-def test_on_two_shards_and_cut_heads_samples_set_back_are_the_same_to_the_bit(params: Params):
+def test_on_two_shards_and_cut_heads_preempted_samples_are_the_same_to_the_bit(params: Params):
     mesh = make_mesh(MeshConfig(data=2, tensor=2))
     spread = jax.device_put(params, parameter_shardings(parameter_specs(MODEL), mesh))
     plenty, _ = draw(Engine(spread, MODEL, INT8, LONGEST), requests())

@@ -69,7 +69,7 @@ def draw(engine: Engine, requests: list[Request]) -> Drawn:
 
 @pytest.fixture(scope="module")
 def free(engine: Engine) -> Drawn:
-    """200 samples of each of eight problems, far more than slots and prefix rows, that nothing ends but their limit."""
+    """200 samples of each of eight problems, more than max_num_seqs and prefix rows; nothing ends but at their limit."""
     return draw(engine, [request(p, FREE, range(200)) for p in range(8)])
 
 
@@ -99,11 +99,11 @@ def test_settings_in_one_batch_do_not_influence_one_another(engine: Engine, mixe
     assert draw(engine, shuffled) == together
 
 
-@pytest.mark.parametrize("slots", [10, 64])
-def test_a_sample_does_not_depend_on_its_slot_even_where_slots_fill_no_whole_vectors(params: Params, slots: int):
-    engine = Engine(params, MODEL, replace(CONFIG, max_num_seqs=slots), LONGEST)
+@pytest.mark.parametrize("max_num_seqs", [10, 64])
+def test_a_sample_does_not_depend_on_its_row_even_where_rows_fill_no_whole_vectors(params: Params, max_num_seqs: int):
+    engine = Engine(params, MODEL, replace(CONFIG, max_num_seqs=max_num_seqs), LONGEST)
     first = draw(engine, [request(p, FREE, range(16)) for p in range(8)])
-    rng = np.random.default_rng(slots)
+    rng = np.random.default_rng(max_num_seqs)
     for _ in range(2):
         asked = [request(p, FREE, rng.permutation(25).tolist()) for p in rng.permutation(8).tolist()]
         assert first.items() <= draw(engine, asked).items()
@@ -231,7 +231,7 @@ def test_a_stop_string_belongs_to_its_request_and_goes_before_other_ends(engine:
         assert drawn["stopped", i] == (expected or cut(free["0", i], 2, "stopped", Stop.STOP_STRING))
 
 
-def test_an_endless_stream_of_problems_is_read_only_as_slots_free_up(engine: Engine):
+def test_an_endless_stream_of_problems_is_read_only_as_samples_finish(engine: Engine):
     read = []
 
     def problems() -> Iterator[Request]:

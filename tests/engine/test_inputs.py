@@ -22,13 +22,13 @@ def seatings(draw: st.DrawFn) -> tuple[Scheduler, int, int, Tiling]:
     """A scheduler in mid-run on 1 to 3 shards; the rows of a shard in the plan; from how many tokens prompts are
     visited by all of their rows together; the tiling of a platform."""
     window, in_page, shards = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    page, slots = window * in_page, draw(st.sampled_from([1, 2, 3, 6, 8, 12]))
+    page, max_num_seqs = window * in_page, draw(st.sampled_from([1, 2, 3, 6, 8, 12]))
     sizes = draw(st.lists(st.tuples(st.integers(0, 6 * page), st.integers(1, 6)), min_size=1, max_size=6))
     first = draw(st.sampled_from([0, 2**31 - 2]))
     groups = [SequenceGroup(first + number, shared, 9 * window, range(n)) for number, (shared, n) in enumerate(sizes)]
     least = 1 + max(-(-8 * window // page) - (-group.prefix_tokens // page) for group in groups)
     pages = least + draw(st.sampled_from([0, 5, 400]))
-    scheduler = Scheduler(CacheShape(shards, slots, pages, page, window), groups)
+    scheduler = Scheduler(CacheShape(shards, max_num_seqs, pages, page, window), groups)
     random = Random(draw(st.integers(0, 2**32)))
     for _ in range(draw(st.integers(0, 8))):
         scheduler.schedule()

@@ -1,4 +1,4 @@
-"""A sample is bitwise the same whatever n, order, batch mates, slots or restarts; other streams draw other numbers."""
+"""A sample is bitwise the same whatever n, order, batch or restarts; other streams draw other numbers."""
 
 from __future__ import annotations
 
@@ -79,15 +79,15 @@ def test_samples_are_the_same_after_a_restart(small: dict) -> None:
     assert done.stdout.strip() == str(sorted(expected.items()))
 
 
-@pytest.mark.parametrize("slots", [8, 130])
-def test_reference_mode_does_not_depend_on_the_number_of_slots(slots: int) -> None:
+@pytest.mark.parametrize("max_num_seqs", [8, 130])
+def test_reference_mode_does_not_depend_on_max_num_seqs(max_num_seqs: int) -> None:
     def config(n: int) -> EngineConfig:
         return EngineConfig(
             max_num_seqs=n, steps_per_call=4, max_prompt_len=6, prefill_rows=4, prefix_rows=3, reference=True
         )
 
     asked = requests([0, 1, 2, 3], list(range(40)))
-    assert drawn(engine(config(slots)), asked) == drawn(engine(config(64)), asked)
+    assert drawn(engine(config(max_num_seqs)), asked) == drawn(engine(config(64)), asked)
 
 
 def test_other_arms_and_training_steps_draw_other_numbers() -> None:

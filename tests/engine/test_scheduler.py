@@ -32,7 +32,7 @@ def most_pages(group: SequenceGroup, shapes: CacheShape) -> int:
 class Watched:
     """A scheduler beside a memory that holds for each page of each shard what was written there last.
 
-    Every round holds the promises about pages, slots and order; `ends` are the finished samples in order.
+    Every round holds the promises about pages, sequences and order; `ends` are the finished samples in order.
     """
 
     shapes: CacheShape
@@ -166,16 +166,16 @@ def workloads(draw: st.DrawFn) -> tuple[CacheShape, list[SequenceGroup]]:
     """Any shapes, groups with prompts of 0 to 3 pages and samples of 1 to 6 windows, in pools from just enough for one
     sample and its prompt to ample."""
     window, in_page = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 3]))
-    page, shards, slots = window * in_page, draw(st.integers(1, 3)), draw(st.sampled_from([5, 4, 3, 2, 1]))
+    page, shards, max_num_seqs = window * in_page, draw(st.integers(1, 3)), draw(st.sampled_from([5, 4, 3, 2, 1]))
     longest = LONGEST * window
     shared, own = st.integers(0, 3 * page), st.integers(0, longest - 1).map(lambda less: longest - less)
     sizes = draw(st.lists(st.tuples(shared, own, st.sampled_from([7, 4, 2, 1, 0])), min_size=1, max_size=7))
     groups = [SequenceGroup(number, s, o, range(n)) for number, (s, o, n) in enumerate(sizes)]
     ahead = draw(st.sampled_from([1, 2, 3]))
-    shapes = CacheShape(shards, slots, 0, page, window)
+    shapes = CacheShape(shards, max_num_seqs, 0, page, window)
     least = 1 + max(most_pages(group, shapes) for group in groups)
     pages = least + draw(st.one_of(st.integers(0, 3), st.integers(0, 8), st.integers(0, 60)))
-    return CacheShape(shards, slots, pages, page, window, ahead), groups
+    return CacheShape(shards, max_num_seqs, pages, page, window, ahead), groups
 
 
 def some_of(random: Random) -> Callable[[list[Sequence]], list[Sequence]]:

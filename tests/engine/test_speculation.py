@@ -41,7 +41,7 @@ from tests.support.engine_requests import (
 from tests.support.numpy_decoder import random_params
 from tests.support.reference_engine import Reference, reference_samples
 
-# Too few pages for all slots, so that samples are preempted within windows.
+# Too few pages for all sequences, so that samples are preempted within windows.
 DRAFT = replace(CONFIG, max_num_seqs=4, speculative_tokens=4 * CONFIG.steps_per_call, cache_tokens=160)
 Guess = Callable[[NgramProposer, Sequence, int], list[int]]
 

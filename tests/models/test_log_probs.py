@@ -13,7 +13,7 @@ from rlvr_limit.models.decoder import init_params
 from rlvr_limit.types import UserError
 from tests.support.numpy_decoder import GROUPED, TIED, in_float64, numpy_log_softmax, random_params
 
-answer_logprobs = jax.jit(log_probs.answer_log_probs, static_argnums=(1, 3, 4))
+answer_log_probs = jax.jit(log_probs.answer_log_probs, static_argnums=(1, 3, 4))
 
 
 def pairs_of(config, lengths, seed=0):
@@ -30,7 +30,7 @@ LENGTHS = [(3, 5), (1, 7), (6, 1), (4, 0), (2, 6)]
 def test_log_probs_and_entropies_of_answers_equal_float64_and_are_zero_elsewhere(config, chunk, packed):
     params, pairs = random_params(config), pairs_of(config, LENGTHS)
     rows = log_probs.answer_rows(pairs, 8)
-    logp, entropy = (np.asarray(x) for x in answer_logprobs(params, config, rows, chunk, packed))
+    logp, entropy = (np.asarray(x) for x in answer_log_probs(params, config, rows, chunk, packed))
     expected = np.zeros((2, len(pairs), 8))
     for row, (prompt, answer) in enumerate(pairs):
         exact = numpy_log_softmax(in_float64(params), config, [*prompt, *answer])
@@ -44,7 +44,7 @@ def test_log_probs_and_entropies_of_answers_equal_float64_and_are_zero_elsewhere
 
 def test_an_answer_token_without_a_place_among_the_packed_is_no_number_and_the_others_are_unharmed():
     rows = log_probs.answer_rows(pairs_of(GROUPED, LENGTHS), 8)
-    whole, cut = (np.asarray(answer_logprobs(random_params(GROUPED), GROUPED, rows, 4096, k)[0]) for k in (19, 16))
+    whole, cut = (np.asarray(answer_log_probs(random_params(GROUPED), GROUPED, rows, 4096, k)[0]) for k in (19, 16))
     assert np.argwhere(np.isnan(cut)).tolist() == [[4, 5], [4, 6], [4, 7]]
     np.testing.assert_allclose(cut[~np.isnan(cut)], whole[~np.isnan(cut)], rtol=0, atol=1e-6)
 
