@@ -69,7 +69,7 @@ def draw(engine: Engine, requests: list[Request]) -> Drawn:
 
 @pytest.fixture(scope="module")
 def free(engine: Engine) -> Drawn:
-    """200 samples of each of eight problems, more than max_num_seqs and prefix rows; nothing ends but at their limit."""
+    """200 samples of each of eight problems, more than max_num_seqs and prefix rows; they end at their limit alone."""
     return draw(engine, [request(p, FREE, range(200)) for p in range(8)])
 
 
