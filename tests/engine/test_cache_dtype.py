@@ -127,7 +127,7 @@ def test_order_rows_buckets_and_where_pages_lie_change_no_bit(params, ample, dra
         taken.extend(got)
         return got
 
-    monkeypatch.setattr(Scheduler, "_get", any_pages)
+    monkeypatch.setattr(Scheduler, "_take", any_pages)
     assert draw(ample, [mixed[i] for i in rng.permutation(len(mixed))])[0] == drawn
     assert taken != sorted(taken)
 
@@ -146,7 +146,7 @@ def test_guesses_change_a_sample_by_rounding_only(params: Params, drawn: Drawn):
     """Windows of wrong guesses are filed and fed again: nothing of them may stay, in scales either."""
     config = replace(INT8, max_num_seqs=4, speculative_tokens=4 * INT8.steps_per_call, cache_tokens=160)
     engine = Engine(params, MODEL, config, LONGEST)
-    engine._pace.pays = lambda rows, live, guessed, left: guessed > 0
+    engine.policy.should_verify = lambda rows, live, guessed, left: guessed > 0
     found, stats = draw(engine, requests())
     assert stats[-1].proposed > stats[-1].accepted > 0
     answers = [key for key in drawn if drawn[key].tokens]
@@ -182,7 +182,7 @@ def test_a_plan_holds_about_twice_the_tokens_in_the_same_bytes():
 
 @pytest.mark.parametrize("name", ["decode_window", "prefill", "read_pages", "write_pages"])
 def test_programs_are_planned_with_the_arrays_that_the_engine_sends(name, ample: Engine):
-    mesh, sizes = ample._mesh, shapes_of(INT8, ample._mesh, LONGEST)
+    mesh, sizes = ample.mesh, shapes_of(INT8, ample.mesh, LONGEST)
     assert sizes == ample.shapes
     planned = {
         "decode_window": lambda: programs.decode_window(MODEL, sizes, mesh, 16),

@@ -88,7 +88,7 @@ def test_where_pages_lie_changes_no_bit(ample: Engine, drawn: Drawn, monkeypatch
         taken.extend(got)
         return got
 
-    monkeypatch.setattr(Scheduler, "_get", any_pages)
+    monkeypatch.setattr(Scheduler, "_take", any_pages)
     assert draw(ample, asked())[0] == drawn
     assert taken != sorted(taken) and max(taken) > 0.9 * ample.shapes.pages
 
