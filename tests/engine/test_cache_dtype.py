@@ -174,7 +174,7 @@ def test_a_plan_holds_about_twice_the_tokens_in_the_same_bytes():
     numbers = 2 * 28 * 4 * 128
     for each, of_token in ((some, 2 * numbers), (less, numbers + 2 * numbers // 2 // 16 + 2 * numbers // 2 // 128)):
         assert programs.decoder(QWEN_7B, each.sizes).kv_bytes == of_token
-        tokens = each.sizes.pages * each.sizes.page * each.sizes.shards
+        tokens = each.sizes.pages * each.sizes.page_size * each.sizes.shards
         assert each.cache_bytes * each.mesh.size == of_token * tokens
     assert 1.8 < some.cache_bytes / less.cache_bytes < 2
     assert 1.8 < some.slot_bytes / less.slot_bytes < 2
