@@ -94,7 +94,7 @@ def test_where_pages_lie_changes_no_bit(ample: Engine, drawn: Drawn, monkeypatch
 
 
 @pytest.mark.parametrize("tokens", [96, *(pytest.param(n, marks=pytest.mark.slow) for n in (160, 320))])
-def test_a_pool_too_small_for_all_slots_gives_the_same_samples_to_the_bit(params, drawn: Drawn, tokens: int):
+def test_a_pool_too_small_for_all_sequences_gives_the_same_samples_to_the_bit(params, drawn: Drawn, tokens: int):
     tight = Engine(params, MODEL, replace(CONFIG, cache_tokens=tokens), LONGEST)
     found, stats = draw(tight, asked())
     assert found == drawn
