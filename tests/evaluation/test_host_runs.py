@@ -14,14 +14,13 @@ from tests.support.records_rows import keyed_rows
 KILLS = 5
 
 
-def test_two_hosts_and_the_loss_of_one_leave_the_records_of_one_process(smoke_run, smoke_runs, tmp_path):
+def test_two_hosts_and_the_loss_of_one_leave_the_samples_of_one_process(smoke_run, tmp_path):
     root = copy_of_trained(smoke_run, tmp_path)
-    processes = start_hosts(tmp_path, 2)
+    processes = start_hosts(tmp_path, 2, "job=sample")
     killed(processes, tmp_path, 1, 0.0)
     assert ended(processes) == [0, -9], log(tmp_path, 0)
-    for table in ("samples", "verdicts", "scores"):
+    for table in ("samples", "verdicts"):
         assert keyed_rows(root, table) == keyed_rows(smoke_run, table)
-    assert (root / "report" / "curves.csv").read_bytes() == (smoke_run / "report" / "curves.csv").read_bytes()
 
 
 @pytest.mark.slow
@@ -31,6 +30,7 @@ def test_several_hosts_leave_the_records_of_one_process(smoke_run, smoke_runs, t
     assert ended(start_hosts(tmp_path, count)) == [0] * count
     for table in ("samples", "verdicts", "scores"):
         assert keyed_rows(root, table) == keyed_rows(smoke_run, table)
+    assert (root / "report" / "curves.csv").read_bytes() == (smoke_run / "report" / "curves.csv").read_bytes()
 
 
 @pytest.mark.slow

@@ -105,6 +105,7 @@ def test_larger_n_keeps_every_old_sample_and_draws_only_new_ones(battered: Batte
     assert battered.half and all(whole[key] == row for key, row in battered.half.items())
 
 
+@pytest.mark.slow  # tests/evaluation/test_released_weights.py holds it by default
 def test_finished_run_draws_nothing_again(battered: Battered, smoke_runs: Path) -> None:
     before = sorted(path.name for path in (battered.root / "records").rglob("*.parquet"))
     output = finish(smoke_runs, f"run_dir={battered.root}")
