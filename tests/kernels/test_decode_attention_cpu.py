@@ -96,7 +96,7 @@ def tile_of(rows: int) -> int:
     return next(t for t in (64, 32, 16, 8, 4, 2, 1) if rows % t == 0)
 
 
-ROWS = pytest.mark.parametrize("rows", [4, 6, 16, 64, 130])
+ROWS = pytest.mark.parametrize("rows", [6, 64, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 16, 130))])
 
 
 @ROWS
@@ -158,7 +158,7 @@ def recent(rows: int, window: int, seen: np.ndarray) -> RecentKV:
     return RecentKV(*(jnp.asarray(x, jnp.float32) for x in (keys, values)), jnp.asarray(seen, jnp.int32))
 
 
-@pytest.mark.parametrize("window", [3, 8, 32])
+@pytest.mark.parametrize("window", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 32))])
 @pytest.mark.parametrize("scale", [1.0, 40.0])
 @pytest.mark.parametrize("verified", [False, True])
 def test_recent_keys_are_seen_as_far_as_each_query_may(window: int, scale: float, verified: bool):
