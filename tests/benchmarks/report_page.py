@@ -34,8 +34,24 @@ def study(seed: int = 0) -> Results:
         c_M = rng.binomial(N, sharpened)
         zeros = np.zeros(M, int)
         answers = tuple((tuple((f"{a}", 60, 0) for a in range(12)), (30, 304)) for _ in range(M))
-        arms.append(ArmResults(name, name, name, np.full(M, N), c_M, zeros, zeros, zeros, 500.0, 0.01, 0.5,
-                        {"temperature": "0.6"}, tokens_M=np.full(M, 500.0), answers_M=answers))  # fmt: skip
+        arms.append(
+            ArmResults(
+                name,
+                label=name,
+                group=name,
+                n_M=np.full(M, N),
+                c_M=c_M,
+                truncated_M=zeros,
+                no_answer_M=zeros,
+                ungraded_M=zeros,
+                mean_tokens=500.0,
+                duplicate_rate=0.01,
+                entropy=0.5,
+                conditions={"temperature": "0.6"},
+                tokens_M=np.full(M, 500.0),
+                answers_M=answers,
+            )
+        )
         for i in range(M):
             drawn = rng.zipf(1.2, (EXAMPLES, WORDS)) % len(words)
             right = rng.random(EXAMPLES) < c_M[i] / N
