@@ -35,6 +35,10 @@ DTYPES = ("float32", "bfloat16")
 TOKEN_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
+def _is_window_off(value: Any, fields: dict[str, Any]) -> bool:
+    return value is None or fields.get("use_sliding_window") is False
+
+
 def _is_all_full(value: Any, fields: dict[str, Any]) -> bool:
     return value is None or (isinstance(value, list) and all(kind == "full_attention" for kind in value))
 
@@ -53,10 +57,7 @@ INERT: dict[str, tuple[Condition, str]] = {
     # use_sliding_window must be off, so that max_window_layers speaks of nothing.
     **dict.fromkeys(("attention_dropout", "mlp_bias", "use_mrope", "use_sliding_window"), FALSE),
     "max_window_layers": ALWAYS,
-    "sliding_window": (
-        lambda value, fields: value is None or fields.get("use_sliding_window") is False,
-        "null, or use_sliding_window false",
-    ),
+    "sliding_window": (_is_window_off, "null, or use_sliding_window false"),
     "hidden_act": (lambda value, fields: value == "silu", '"silu"'),
     "layer_types": (_is_all_full, 'a list of "full_attention" only'),
     **dict.fromkeys(("pretraining_tp", "partial_rotary_factor"), ONE),

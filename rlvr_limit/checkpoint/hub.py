@@ -75,11 +75,11 @@ def _fetch(name: str, revision: str, patterns: tuple[str, ...]) -> Path:
     except (HTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
     try:
-        found = Path(fetch(local_files_only=True))
+        cached = Path(fetch(local_files_only=True))
     except LocalEntryNotFoundError as error:
         raise UserError(
             f"weights: {name} at {revision!r} could not be fetched ({reason}), and not all of it was fetched before; "
             f"try again when the hub is in reach, {instead}"
         ) from error
-    logging.warning("%s at %s: the hub is out of reach (%s), so %s is used as it is", name, revision, reason, found)
-    return found
+    logging.warning("%s at %s: the hub is out of reach (%s), so %s is used as it is", name, revision, reason, cached)
+    return cached

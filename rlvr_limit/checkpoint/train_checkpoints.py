@@ -71,7 +71,7 @@ class TrainCheckpoints:
         for step in sorted(self._steps(), reverse=True):
             try:
                 self._bring(step)
-                found = self._restored(step, fresh)
+                restored = self._restored(step, fresh)
             except Exception as error:
                 if self._is_spread:
                     raise UserError(
@@ -86,7 +86,7 @@ class TrainCheckpoints:
                     *(self._folder, newer, step, reason),
                 )
                 self._remove(newer)
-            return step, found
+            return step, restored
         if broken:
             steps = ", ".join(map(str, sorted(broken)))
             raise UserError(

@@ -26,8 +26,7 @@ class UploadedCheckpoints:
 
     def steps(self) -> list[int]:
         """Steps whose states are whole in the store, oldest first."""
-        found = [path for path in self._folder.iterdir() if path.name.isdigit() and is_whole(path)]
-        return sorted(int(path.name) for path in found)
+        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit() and is_whole(path))
 
     def bring(self, step: int) -> None:
         """Fetches a state into here. Raises UserError where that fails."""

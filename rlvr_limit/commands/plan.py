@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from rlvr_limit.planning.updates import print_plan
+from rlvr_limit import planning
 from rlvr_limit.settings import Settings
+from rlvr_limit.study.checks import check
 
 
 def run(settings: Settings) -> None:
     """Prints the plan. Raises UserError, one line, for what fits nowhere."""
-    print_plan(settings)
+    check(settings)
+    plan = planning.plan_of(settings)
+    print(planning.render(plan))
+    if not settings.engine.max_prompt_len:
+        print(f"config.engine.max_prompt_len = 0 leaves it to the prompts: {plan.engine.max_prompt_len:,} were assumed")

@@ -1,9 +1,21 @@
-"""What a study needs on a machine that is not here: memory, slots, collectives, speed, hours."""
+"""What a study needs on a machine that is not here: memory, slots, speed, hours."""
 
-from rlvr_limit.planning.plan import Plan, plan
-from rlvr_limit.planning.programs import Program, Update, placed
-from rlvr_limit.planning.targets import Target, find
+from rlvr_limit.planning.from_settings import plan_of
+from rlvr_limit.planning.plan import StudyPlan, make_plan
+from rlvr_limit.planning.programs import DeviceProgram, RecipePrograms
+from rlvr_limit.planning.targets import Target, find_target
 from rlvr_limit.planning.text import render
-from rlvr_limit.planning.workload import Benchmark, Workload
+from rlvr_limit.planning.workload import BenchmarkSize, Workload
 
-__all__ = ["Benchmark", "Plan", "Program", "Workload", "Target", "Update", "find", "placed", "plan", "render"]
+__all__ = [
+    "BenchmarkSize",
+    "DeviceProgram",
+    "RecipePrograms",
+    "StudyPlan",
+    "Target",
+    "Workload",
+    "find_target",
+    "make_plan",
+    "plan_of",
+    "render",
+]

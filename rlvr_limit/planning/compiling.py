@@ -7,13 +7,12 @@ import logging
 import os
 import re
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 from jax.experimental import topologies
 
-from rlvr_limit.planning.programs import Program
+from rlvr_limit.planning.programs import CompiledProgram, DeviceProgram
 from rlvr_limit.planning.targets import Target
 from rlvr_limit.types import UserError
 
@@ -41,48 +40,23 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """What became of a program; bytes are of one device, None where they are not known."""
-
-    name: str
-    real: bool  # compiled, not only lowered
-    seconds: float
-    resident: int  # what lies beside the program
-    alone: int | None = None  # all that the program itself holds while it runs
-    temporaries: int | None = None
-    refused: bool = False  # the compiler found no room for it
-
-    @property
-    def total(self) -> int | None:
-        """Bytes on a device while the program runs, where known."""
-        return None if self.alone is None else self.alone + self.resident
-
-    def fits(self, memory: int) -> bool | None:
-        """Whether the program runs in so many bytes; None where that is not known."""
-        if self.refused:
-            return False
-        return None if self.total is None else self.total <= memory
-
-
 def missing_extra(target: Target) -> str | None:
     """The extra of pyproject.toml that holds the target's compiler, where it is not installed."""
     if target.platform not in COMPILERS:
         return None
     package, extra = COMPILERS[target.platform]
     try:
-        found = importlib.util.find_spec(package)
+        is_there = importlib.util.find_spec(package)
     except ModuleNotFoundError:
-        found = None
-    return None if found else extra
+        is_there = None
+    return None if is_there else extra
 
 
 def devices_of(target: Target, hosts: int = 1) -> list[Any]:
     """The devices of so many of the target's hosts, host by host, as its compiler describes them.
 
-    [] where the compiler is missing, which is logged.
-
-    Starts jax on the CPU, whatever else this machine has. Raises UserError where jax has started on something else.
+    [] where the compiler is missing, which is logged. Starts jax on the CPU, whatever else this machine has; raises
+    UserError where jax has started on something else.
     """
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -101,16 +75,16 @@ def devices_of(target: Target, hosts: int = 1) -> list[Any]:
     # One host by its own topology: XLA:TPU does not compile for every part of a larger one.
     topology = target.host_topology if hosts < target.hosts and hosts == 1 else target.topology
     if target.platform == "tpu":
-        found = topologies.get_topology_desc(topology_name=topology, platform="tpu")
+        described = topologies.get_topology_desc(topology_name=topology, platform="tpu")
     else:
-        found = topologies.get_topology_desc(
+        described = topologies.get_topology_desc(
             topology_name=target.chip, platform="cuda", target_config=H200, topology=topology
         )
-    by_host = sorted(found.devices, key=lambda device: device.process_index)
+    by_host = sorted(described.devices, key=lambda device: device.process_index)
     return by_host[: hosts * target.host_devices]
 
 
-def compile_program(program: Program, target: Target, real: bool) -> Compiled:
+def compile_program(program: DeviceProgram, target: Target, real: bool) -> CompiledProgram:
     """Compiles a program for the target, or only lowers it where not `real`.
 
     A program that the compiler refuses for want of memory does not fit; any other refusal is passed on.
@@ -118,7 +92,7 @@ def compile_program(program: Program, target: Target, real: bool) -> Compiled:
     began = time.monotonic()
     lowered = program.trace().lower(lowering_platforms=(target.platform,))
     if not real:
-        return Compiled(program.name, False, time.monotonic() - began, program.resident)
+        return CompiledProgram(program.name, False, time.monotonic() - began, program.resident)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -126,9 +100,9 @@ def compile_program(program: Program, target: Target, real: bool) -> Compiled:
             raise
         needed = _OUT_OF_MEMORY.search(str(error))
         used = int(float(needed[1]) * 2 ** (10 * (1 + "KMGT".index(needed[2])))) if needed else None
-        return Compiled(program.name, True, time.monotonic() - began, program.resident, used, refused=True)
+        return CompiledProgram(program.name, True, time.monotonic() - began, program.resident, used, refused=True)
     seconds = time.monotonic() - began
     memory = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     alone = held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-    return Compiled(program.name, True, seconds, program.resident, alone, memory.temp_size_in_bytes)
+    return CompiledProgram(program.name, True, seconds, program.resident, alone, memory.temp_size_in_bytes)

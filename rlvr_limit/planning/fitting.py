@@ -8,13 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jax.sharding import AbstractMesh, Mesh
-
 from rlvr_limit.engine.shapes import EngineShapes, own_pages, shapes_of
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import programs
-from rlvr_limit.planning.compiling import Compiled
-from rlvr_limit.planning.programs import Program
+from rlvr_limit.planning.programs import AnyMesh, CompiledProgram, DeviceProgram
 from rlvr_limit.planning.workload import Workload
 from rlvr_limit.settings import EngineConfig, MeshConfig
 
@@ -24,21 +21,25 @@ SLOTS_STEP = 8
 CLOSE = 0.1
 """The search for slots ends where the next number is larger by no more than this share."""
 
-Compile = Callable[[Program], Compiled]
+Compile = Callable[[DeviceProgram], CompiledProgram]
 
 
-class Case(NamedTuple):
-    """What is to fit, in `memory` bytes of each device of a mesh."""
+class FitCase(NamedTuple):
+    """What is to fit, in `memory` bytes of each device of a mesh. Bytes are of one device."""
 
     model: ModelConfig
     engine: EngineConfig
     workload: Workload
-    mesh: Mesh | AbstractMesh
+    mesh: AnyMesh
     memory: int
 
-    def with_slots(self, slots: int) -> Case:
+    def with_engine(self, **fields: int) -> FitCase:
+        """The same with other fields of the engine's config."""
+        return self._replace(engine=dataclasses.replace(self.engine, **fields))
+
+    def with_slots(self, slots: int) -> FitCase:
         """The same with another number of slots."""
-        return self._replace(engine=dataclasses.replace(self.engine, max_num_seqs=slots))
+        return self.with_engine(max_num_seqs=slots)
 
     @property
     def step(self) -> int:
@@ -52,18 +53,17 @@ class Case(NamedTuple):
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes of a device that all pages take."""
+        """All pages."""
         return programs.device_bytes(programs.pool(self.model, self.sizes, self.mesh))
 
     @property
     def page_bytes(self) -> int:
-        """Bytes of a device that one page of each shard takes."""
+        """One page of each shard."""
         return self.cache_bytes // self.sizes.pages
 
     @property
     def slot_bytes(self) -> float:
-        """Bytes of a device that the pages of one more slot on the whole mesh take, on average; 0 where the config says
-        how large the cache is."""
+        """The pages of one more slot on the whole mesh, on average; 0 where the config says how large the cache is."""
         some, more = (self.with_slots(slots).sizes for slots in (self.step, 2 * self.step))
         return (more.pages - some.pages) * self.page_bytes / self.step
 
@@ -74,34 +74,35 @@ class Case(NamedTuple):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of a device that the parameters take."""
+        """The parameters."""
         return programs.device_bytes(programs.abstract_params(self.model, self.mesh))
 
     @property
     def fixed_bytes(self) -> float:
-        """Bytes of a device that are taken before the first slot: parameters, and pages for prompts."""
-        one = self.with_slots(self.step)
-        return self.weight_bytes + one.cache_bytes - self.step * self.slot_bytes
+        """What is taken before the first slot: parameters, and pages for prompts."""
+        smallest = self.with_slots(self.step)
+        return self.weight_bytes + smallest.cache_bytes - self.step * self.slot_bytes
 
-    def window(self, slots: int, compiled: Compile) -> Compiled:
+    def window(self, slots: int, compiled: Compile) -> CompiledProgram:
         """The decode window of so many slots, all of them alive, compiled."""
         case = self.with_slots(slots)
         return case.windows(compiled, case.sizes.buckets[-1:])[0]
 
-    def windows(self, compiled: Compile, buckets: Sequence[int]) -> list[Compiled]:
+    def windows(self, compiled: Compile, buckets: Sequence[int]) -> list[CompiledProgram]:
         """The decode windows of so many rows each, compiled."""
-        sizes = self.sizes
-        return [compiled(programs.decode_window(self.model, sizes, self.mesh, rows)) for rows in buckets]
+        return [compiled(programs.decode_window(self.model, self.sizes, self.mesh, rows)) for rows in buckets]
 
-    def helpers(self, compiled: Compile) -> list[Compiled]:
-        """Every length of prefill, longest last; windows of guesses; where samples can be set back, what moves their
-        pages."""
-        sizes = self.sizes
-        found = [programs.verify_window(self.model, sizes, self.mesh, rows) for rows in sizes.verify_buckets]
-        found += [programs.prefill(self.model, self.engine, sizes, self.mesh, n) for n in sizes.prefill_lengths]
-        if self.engine.cache_tokens:
-            found = [*programs.moved_pages(self.model, sizes, self.mesh), *found]
-        return [compiled(program) for program in found]
+    def helpers(self, compiled: Compile) -> list[CompiledProgram]:
+        """What runs beside the decode windows, compiled: prefills of every length come last, the longest at the end."""
+        given = self.model, self.sizes, self.mesh
+        # Where the config says how large the cache is, samples can be preempted, and their pages moved.
+        moved = programs.moved_pages(*given) if self.engine.cache_tokens else ()
+        verified = (programs.verify_window(*given, rows) for rows in self.sizes.verify_buckets)
+        prefills = (
+            programs.prefill(self.model, self.engine, self.sizes, self.mesh, length)
+            for length in self.sizes.prefill_lengths
+        )
+        return [compiled(program) for program in (*moved, *verified, *prefills)]
 
     def held(self, tokens: int) -> int:
         """Samples of so many tokens, and their prompts, that the pages of all shards hold together."""
@@ -120,21 +121,17 @@ class Case(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Fit:
-    """The most slots that fit, 0 for none; verified by a compiled program, or by arithmetic without temporaries.
+class SlotFit:
+    """The most slots that fit."""
 
-    most is the program of that many slots, wanted that of the config's own number (None where the cache alone is too
-    large for it); tried are all that were compiled on the way.
-    """
-
-    slots: int
-    verified: bool
-    most: Compiled | None
-    wanted: Compiled | None
-    tried: tuple[Compiled, ...]
+    slots: int  # 0: none do
+    verified: bool  # by a compiled program; else by arithmetic without temporaries
+    most: CompiledProgram | None  # the decode window of that many slots
+    wanted: CompiledProgram | None  # that of the config's number; None: the cache alone is too large for it
+    tried: tuple[CompiledProgram, ...]
 
 
-def fit_slots(case: Case, compiled: Compile, prefill: Compiled) -> Fit:
+def fit_slots(case: FitCase, compiled: Compile, prefill: CompiledProgram) -> SlotFit:
     """The most slots whose decode window compiles into the memory, found in a few compilations.
 
     Parameters and pages are known; temporaries are taken to grow with the slots, measured, and tried again. Where the
@@ -151,7 +148,7 @@ def fit_slots(case: Case, compiled: Compile, prefill: Compiled) -> Fit:
     wanted = case.window(wanted_slots, compiled) if wanted_slots <= bound or not prefill.real else None
     tried = [wanted] if wanted else []
     if not prefill.real:
-        return Fit(bound, False, None, wanted, tuple(tried))
+        return SlotFit(bound, False, None, wanted, tuple(tried))
     fits = wanted is not None and bool(wanted.fits(case.memory))
     best, most = (wanted_slots, wanted) if fits else (0, None)
     slots, last = (wanted_slots, wanted) if wanted else (rounded(0.85 * bound), None)
@@ -171,94 +168,83 @@ def fit_slots(case: Case, compiled: Compile, prefill: Compiled) -> Fit:
         if following <= best * (1 + CLOSE):
             break
         slots, last = following, None
-    return Fit(best, True, most, wanted, tuple(tried))
+    return SlotFit(best, True, most, wanted, tuple(tried))
 
 
-def fit_scorer(case: Case, compiled: Compile) -> list[Compiled]:
+def fit_scorer(case: FitCase, compiled: Compile) -> list[CompiledProgram]:
     """The scorer at its longest rows; where it does not fit, then those tried for one that does.
 
-    First fewer rows, then shorter ones; temporaries are taken to grow with rows x places^2, the scores of every place
-    with every other.
+    First fewer rows, then shorter ones; temporaries are taken to grow with rows x length^2, the scores of every
+    position with every other.
     """
-    prompt = case.engine.max_prompt_len
-    places = case.workload.max_tokens
-    batch = max(1, case.workload.score_tokens // places)
-
-    def scorer() -> Compiled:
-        return compiled(programs.scorer(case.model, case.mesh, batch, prompt, places))
-
-    found = [scorer()]
+    length = case.workload.max_tokens
+    batch = max(1, case.workload.score_tokens // length)
     weights = case.weight_bytes
-    for _ in range(TRIES):
-        last = found[-1]
-        if last.fits(case.memory) is not False or (batch, places) == (1, 1) or weights >= case.memory:
-            break
+    tried: list[CompiledProgram] = []
+    while True:
+        last = compiled(programs.scorer(case.model, case.mesh, batch, case.engine.max_prompt_len, length))
+        tried.append(last)
+        smallest = (batch, length) == (1, 1) or len(tried) > TRIES
+        if last.fits(case.memory) is not False or smallest or weights >= case.memory:
+            return tried
         shrink = 0.95 * (case.memory - weights) / max(1, last.alone - weights) if last.alone else 0.5
         if batch > 1:
             batch = max(1, min(batch - 1, int(batch * shrink)))
         else:
-            places = 2 ** int(math.log2(min(places * math.sqrt(min(shrink, 1.0)), places - 1)))
-        found.append(scorer())
-    return found
+            length = 2 ** int(math.log2(min(length * math.sqrt(min(shrink, 1.0)), length - 1)))
 
 
-def advice(case: Case, fit: Fit, others: Sequence[Compiled]) -> list[str]:
+def advice(case: FitCase, fit: SlotFit, others: Sequence[CompiledProgram]) -> list[str]:
     """What would fit, where something does not."""
-    found = _more_slots(case, fit) if fit.slots < case.engine.max_num_seqs else []
+    lines = _more_slots(case, fit) if fit.slots < case.engine.max_num_seqs else []
     longest = case.workload.max_tokens
     if case.engine.cache_tokens and not case.held(longest):
-        found.append(
+        sizes = case.sizes
+        pages = case.slot_pages - (-(case.workload.prompt_tokens - 1) // sizes.page_size) + 1
+        lines.append(
             f"config.engine.cache_tokens = {case.engine.cache_tokens:,} holds no sample of {longest:,} tokens: "
-            f"{_tokens_for(case, longest):,} would"
+            f"{pages * sizes.page_size * sizes.shards:,} would"
         )
     for program in others:
         if program.fits(case.memory) is False:
             needs = f"{program.total / 1e9:.1f} GB" if program.total else "more"
-            found.append(f"{program.name} does not fit: it needs {needs}, a device has {case.memory / 1e9:.1f} GB")
-    return found
+            lines.append(f"{program.name} does not fit: it needs {needs}, a device has {case.memory / 1e9:.1f} GB")
+    return lines
 
 
-def _more_slots(case: Case, fit: Fit) -> list[str]:
-    found, slots, sizes, fixed = [], case.engine.max_num_seqs, case.sizes, case.fixed_bytes
+def _more_slots(case: FitCase, fit: SlotFit) -> list[str]:
+    lines, slots, sizes, fixed = [], case.engine.max_num_seqs, case.sizes, case.fixed_bytes
     if fit.slots:
-        found.append(f"{slots} slots do not fit: config.engine.max_num_seqs = {fit.slots} does")
+        lines.append(f"{slots} slots do not fit: config.engine.max_num_seqs = {fit.slots} does")
     elif case.engine.cache_tokens:
-        found.append(f"no {case.step} slots fit with config.engine.cache_tokens = {case.engine.cache_tokens:,}")
+        lines.append(f"no {case.step} slots fit with config.engine.cache_tokens = {case.engine.cache_tokens:,}")
     else:
-        found.append(f"no {case.step} slots fit at {case.workload.max_tokens:,} new tokens")
+        lines.append(f"no {case.step} slots fit at {case.workload.max_tokens:,} new tokens")
     beside = fit.most.temporaries * slots / fit.slots if fit.most and fit.most.temporaries else 0
     pages = int((case.memory - case.weight_bytes - beside) // case.page_bytes)
-    cache_tokens = pages * sizes.page_size * sizes.shards
-    smaller = case._replace(engine=dataclasses.replace(case.engine, cache_tokens=cache_tokens))
+    smaller = case.with_engine(cache_tokens=pages * sizes.page_size * sizes.shards)
     if pages > 1 and smaller.held(case.workload.max_tokens):
-        found.append(
+        lines.append(
             f"{slots} slots would fit with config.engine.cache_tokens = {smaller.engine.cache_tokens:,}, which holds "
             f"{smaller.held(case.workload.mean_tokens)} samples of {case.workload.mean_tokens:,} tokens (arithmetic)"
         )
+    if not case.slot_bytes:
+        return lines
     alone = fit.most.alone if fit.most else None
     slot_bytes = (alone - fixed) / fit.slots if alone else case.slot_bytes
-    if not case.slot_bytes:
-        return found
     devices = _devices_for(case, slot_bytes / case.slot_bytes)
     if devices:
-        found.append(f"{slots} slots would fit {devices} such devices in their default mesh (arithmetic)")
+        lines.append(f"{slots} slots would fit {devices} such devices in their default mesh (arithmetic)")
     # Of a slot's pages one is for the window that it is at.
     own = int((case.memory - fixed) / (slots * slot_bytes) * (case.slot_pages + 1)) - 1
-    shorter = own * sizes.page_size + sizes.steps_per_call
     if own >= 0:
-        found.append(f"{slots} slots would fit here at {shorter:,} new tokens (arithmetic)")
-    return found
+        lines.append(
+            f"{slots} slots would fit here at {own * sizes.page_size + sizes.steps_per_call:,} new tokens (arithmetic)"
+        )
+    return lines
 
 
-def _tokens_for(case: Case, tokens: int) -> int:
-    """The smallest engine.cache_tokens that holds a sample of so many tokens and its prompt on every shard."""
-    sizes = case.sizes
-    page = sizes.page_size
-    pages = own_pages(tokens, sizes.steps_per_call, page) - (-(case.workload.prompt_tokens - 1) // page)
-    return (pages + 1) * page * sizes.shards
-
-
-def _devices_for(case: Case, growth: float) -> int | None:
+def _devices_for(case: FitCase, growth: float) -> int | None:
     """The smallest power of two of devices that the config's slots fit; growth is cache with temporaries / cache."""
     devices = 1
     while devices <= MOST_DEVICES:

@@ -7,124 +7,135 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jax.sharding import AbstractMesh, Mesh
+import jax.numpy as jnp
 
 from rlvr_limit.distributed.mesh import REPLICA_AXIS, TRAINING_AXIS, over_hosts
 from rlvr_limit.engine.shapes import EngineShapes
 from rlvr_limit.models.decoder import ModelConfig, parameter_count
-from rlvr_limit.planning import compiling, estimate, fitting, programs
-from rlvr_limit.planning.compiling import Compiled
-from rlvr_limit.planning.programs import Program, Update
+from rlvr_limit.planning import compiling, fitting, programs, roofline
+from rlvr_limit.planning.programs import AnyMesh, CompiledProgram, DeviceProgram, RecipePrograms
 from rlvr_limit.planning.targets import Target
 from rlvr_limit.planning.workload import Workload
 from rlvr_limit.settings import EngineConfig, MeshConfig
 from rlvr_limit.types import UserError, not_allowed
 
-Updates = Callable[[Mesh | AbstractMesh, int], Sequence[Update]]
+Updates = Callable[[AnyMesh, int], Sequence[RecipePrograms]]
 """What the workload's recipes train, on the mesh of so many hosts."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """An Update of a recipe, its programs compiled."""
-
-    update: Update
-    programs: tuple[Compiled, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Bytes are of one device, except parameter_bytes.
-
-    Each replica of the sampler lies on `together` hosts, with mesh over all of them; training_mesh is over all hosts of
-    the target. own_mesh is the part of both that one host has, as config.mesh says it. Slots, pages and the machine of
-    the roofline are of one replica.
-
-    slots is what would run: the config's number, or the most that fit if that is less (0 for none); sizes and
-    cache_bytes are of those, slot_pages are those of one slot's longest answer; held_mean and held_longest are how many
-    samples of its mean and longest length all pages hold at once. extra names what is to be installed where the
-    programs were only lowered, None where they were compiled.
-    """
+class StudyPlan:
+    """What would run, and whether it fits. Slots, pages and the rates are of one replica of the sampler."""
 
     target: Target
-    model: ModelConfig
-    engine: EngineConfig
-    workload: Workload
-    own_mesh: MeshConfig
-    together: int
-    mesh: MeshConfig
-    training_mesh: MeshConfig
-    extra: str | None
-    parameters: int
-    parameter_bytes: int
-    device_parameter_bytes: int
-    slots: int
-    cache_bytes: int
-    sizes: EngineShapes
-    slot_pages: int
-    held_mean: int
-    held_longest: int
-    fit: fitting.Fit
-    others: tuple[Compiled, ...]
-    trained: tuple[Trained, ...]
+    engine: EngineConfig  # as the config has it
+    runs: fitting.FitCase  # with the slots that would run: the config's, or the most that fit if that is less
+    slots: int  # of these; 0: none fit
+    own_mesh: MeshConfig  # the part of the other meshes that one host has, as config.mesh says it
+    hosts_per_replica: int
+    extra: str | None  # to be installed where programs were only lowered; None: they were compiled
+    fit: fitting.SlotFit
+    others: tuple[CompiledProgram, ...]  # of the sampler and the scorer, beside the fit's
+    trained: tuple[tuple[RecipePrograms, tuple[CompiledProgram, ...]], ...]
     advice: tuple[str, ...]
-    decoder: estimate.Decoder
-    machine: estimate.Machine
+
+    @property
+    def model(self) -> ModelConfig:
+        return self.runs.model
+
+    @property
+    def workload(self) -> Workload:
+        return self.runs.workload
+
+    @property
+    def sizes(self) -> EngineShapes:
+        return self.runs.sizes
+
+    @property
+    def mesh(self) -> MeshConfig:
+        """Of a replica, over all of its hosts."""
+        return over_hosts(self.own_mesh, self.hosts_per_replica, REPLICA_AXIS)
+
+    @property
+    def training_mesh(self) -> MeshConfig:
+        """Over all hosts of the target."""
+        return over_hosts(self.own_mesh, self.target.hosts, TRAINING_AXIS)
+
+    @property
+    def parameters(self) -> int:
+        return parameter_count(self.model)
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of all parameters, on however many devices they lie."""
+        return self.parameters * jnp.dtype(self.model.dtype).itemsize
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of a device that all pages take."""
+        return self.runs.cache_bytes if self.slots else 0
 
     @property
     def replicas(self) -> int:
         """Replicas of the sampler, which draw on their own."""
-        return self.target.hosts // self.together
+        return self.target.hosts // self.hosts_per_replica
 
     @property
-    def batch(self) -> estimate.Batch:
+    def batch(self) -> roofline.LiveBatch:
         """The live samples of a step on average, if all answers are equally long and no page is empty."""
-        live = min(self.slots, self.held_mean)
-        return estimate.Batch(
-            rows=live,
-            prompts=math.ceil(live / self.workload.per_problem),
-            shared=self.workload.prompt_tokens,
-            own=self.workload.mean_tokens / 2,
-        )
+        workload = self.workload
+        live = min(self.slots, self.runs.held(workload.mean_tokens))
+        prompts = math.ceil(live / workload.per_problem)
+        return roofline.LiveBatch(live, prompts, shared=workload.prompt_tokens, own=workload.mean_tokens / 2)
 
     @property
-    def window(self) -> Compiled | None:
+    def token_cost(self) -> roofline.TokenCost:
+        return token_cost(self.model, self.sizes)
+
+    @property
+    def rates(self) -> roofline.MachineRates:
+        mesh = self.mesh
+        kv_shards = mesh.tensor if self.model.kv_heads % mesh.tensor == 0 else 1
+        replicas = mesh.data * mesh.fsdp
+        return roofline.MachineRates(replicas, mesh.tensor, kv_shards, self.target.bandwidth, self.target.flops)
+
+    @property
+    def window(self) -> CompiledProgram | None:
         """The decode window of the slots that would run."""
         return self.fit.wanted if self.slots == self.engine.max_num_seqs else self.fit.most
 
 
-def plan(
+def make_plan(
     model: ModelConfig,
     engine: EngineConfig,
     workload: Workload,
     target: Target,
     mesh: MeshConfig | None = None,
     updates: Updates | None = None,
-    together: int = 1,
-) -> Plan:
+    hosts_per_replica: int = 1,
+) -> StudyPlan:
     """Compiles every program for the target and finds the slots that fit. Raises UserError for an impossible mesh.
 
     mesh is that of one host; None, or of one device, means the default of programs.mesh_for. A replica of the sampler
-    lies on `together` hosts where those hold it, else on the fewest that do. Where the target's compiler is not
+    lies on hosts_per_replica hosts where those hold it, else on the fewest that do. Where the target's compiler is not
     installed, programs are lowered only, and what fits is arithmetic without temporaries.
     """
     wanted = mesh or MeshConfig()
     devices = compiling.devices_of(target)
     if target.platform == "cpu":
-        target = _as_many_as(target, wanted, len(devices))
+        target = _cpu_of(target, wanted, len(devices))
         devices = devices[: target.devices]
     own = programs.mesh_for(model, target.host_devices, wanted)
     real = bool(devices)
     # In reference mode the slots come in tiles of their own; a plan is for speed.
     engine = dataclasses.replace(engine, reference=False)
-    case = fitting.Case(model, engine, workload, programs.make_mesh(own, devices), target.memory)
-    together = _together(case, own, target, together)
-    if together > 1:
-        devices = compiling.devices_of(target, together) if real else []
-        case = case._replace(mesh=programs.make_mesh(own, devices, together))
-    shape = over_hosts(own, together, REPLICA_AXIS)
+    case = fitting.FitCase(model, engine, workload, programs.make_mesh(own, devices), target.memory)
+    hosts = replica_hosts(case, own, target, hosts_per_replica)
+    if hosts > 1:
+        devices = compiling.devices_of(target, hosts) if real else []
+        case = case._replace(mesh=programs.make_mesh(own, devices, hosts))
 
-    def compiled(program: Program) -> Compiled:
+    def compiled(program: DeviceProgram) -> CompiledProgram:
         return compiling.compile_program(program, target, real)
 
     # What these need beside the pages does not depend on how many there are.
@@ -133,8 +144,7 @@ def plan(
     fit = fitting.fit_slots(case, compiled, helpers[-1])
     slots = min(engine.max_num_seqs, fit.slots)
     runs = case.with_slots(slots or case.step)
-    cache_bytes = runs.cache_bytes if slots else 0
-    beside = max(0, cache_bytes - smallest.cache_bytes)
+    beside = max(0, runs.cache_bytes - smallest.cache_bytes) if slots else 0
     others = [dataclasses.replace(program, resident=beside) for program in helpers]
     others += runs.windows(compiled, runs.sizes.buckets[:-1]) if slots else []
     others += fitting.fit_scorer(case, compiled)
@@ -142,43 +152,35 @@ def plan(
     if updates:
         devices = compiling.devices_of(target, target.hosts)[: target.devices] if real else []
         everywhere = programs.make_mesh(own, devices, target.hosts, TRAINING_AXIS)
-        for update in updates(everywhere, target.hosts):
-            trained.append(Trained(update, tuple(map(compiled, update.programs))))
-    return Plan(
+        trained = [(each, tuple(map(compiled, each.programs))) for each in updates(everywhere, target.hosts)]
+    return StudyPlan(
         target=target,
-        model=model,
         engine=engine,
-        workload=workload,
-        own_mesh=own,
-        together=together,
-        mesh=shape,
-        training_mesh=over_hosts(own, target.hosts, TRAINING_AXIS),
-        extra=None if real else compiling.missing_extra(target),
-        parameters=parameter_count(model),
-        parameter_bytes=parameter_count(model) * programs.itemsize(model),
-        device_parameter_bytes=case.weight_bytes,
+        runs=runs,
         slots=slots,
-        cache_bytes=cache_bytes,
-        sizes=runs.sizes,
-        slot_pages=case.slot_pages,
-        held_mean=runs.held(workload.mean_tokens),
-        held_longest=runs.held(workload.max_tokens),
+        own_mesh=own,
+        hosts_per_replica=hosts,
+        extra=None if real else compiling.missing_extra(target),
         fit=fit,
         others=tuple(others),
         trained=tuple(trained),
-        advice=tuple(fitting.advice(case, fit, [*others, *(p for each in trained for p in each.programs)])),
-        decoder=programs.decoder(model, runs.sizes),
-        machine=estimate.Machine(
-            replicas=shape.data * shape.fsdp,
-            weight_shards=shape.tensor,
-            kv_shards=shape.tensor if model.kv_heads % shape.tensor == 0 else 1,
-            bandwidth=target.bandwidth,
-            flops=target.flops,
-        ),
+        advice=tuple(fitting.advice(case, fit, [*others, *(program for _, made in trained for program in made)])),
     )
 
 
-def _together(case: fitting.Case, own: MeshConfig, target: Target, least: int) -> int:
+def token_cost(config: ModelConfig, sizes: EngineShapes) -> roofline.TokenCost:
+    """What a token costs with such a cache; of an untied embedding it reads one row and multiplies nothing."""
+    looked_up = 0 if config.tied_embedding else config.vocab_size * config.width
+    multiplied = parameter_count(config) - looked_up
+    return roofline.TokenCost(
+        multiplied,
+        multiplied * jnp.dtype(config.dtype).itemsize,
+        sizes.token_bytes(config),
+        4 * config.layers * config.heads * config.head_width,
+    )
+
+
+def replica_hosts(case: fitting.FitCase, own: MeshConfig, target: Target, least: int) -> int:
     """The fewest hosts, of `least` on, whose memory holds the weights, pages for prompts and a few slots.
 
     All of them where none do. Raises UserError where there are not so many, or they cannot be so put together.
@@ -192,7 +194,8 @@ def _together(case: fitting.Case, own: MeshConfig, target: Target, least: int) -
     return target.hosts
 
 
-def _as_many_as(cpu: Target, mesh: MeshConfig, there: int) -> Target:
+def _cpu_of(cpu: Target, mesh: MeshConfig, there: int) -> Target:
+    """The CPU as so many devices as the mesh has."""
     devices = mesh.data * mesh.fsdp * mesh.tensor
     if devices > there:
         raise UserError(f"config.mesh: {devices} CPU devices are asked for, jax has {there}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import AbstractMesh, Mesh, Sharding
 
 from kernels.decode_attention import DecodePlan
 from rlvr_limit.distributed.mesh import (
@@ -24,41 +25,56 @@ from rlvr_limit.engine import inputs, programs
 from rlvr_limit.engine.cache import Pool
 from rlvr_limit.engine.engine import MOVED_PAGES
 from rlvr_limit.engine.shapes import EngineShapes
-from rlvr_limit.models import decoder as decoder_model
 from rlvr_limit.models import log_probs
-from rlvr_limit.models.decoder import ModelConfig, Params, parameter_count
-from rlvr_limit.planning.estimate import Decoder
+from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
 from rlvr_limit.settings import EngineConfig, MeshConfig
 from rlvr_limit.types import UserError
 
+I32, F32 = jnp.int32, jnp.float32
+AnyMesh = Mesh | AbstractMesh
 
-class Program(NamedTuple):
-    """A program to compile: trace() makes it; beside it lie `resident` bytes on each device that are not its arguments.
 
-    mesh has the size of each axis of its mesh. token_loop is the number of steps of a decode window, 0 for a program
-    without one.
-    """
+class DeviceProgram(NamedTuple):
+    """A program to compile: trace() makes it; beside it lie `resident` bytes on each device, not its arguments."""
 
     name: str
     trace: Callable[[], Any]
-    mesh: Mapping[str, int]
     resident: int = 0
-    token_loop: int = 0
 
 
-class Update(NamedTuple):
-    """What a recipe trains, and its programs: bytes of each device that its state's parameters and its optimizer take,
-    and weights kept beside them (a reference policy, or what adapters belong to).
+@dataclass(frozen=True)
+class CompiledProgram:
+    """What became of a program; bytes are of one device, None where they are not known."""
 
-    beside_sampler: bytes that lie there while answers are drawn for it, besides the sampler's own; None where none are.
-    """
+    name: str
+    real: bool  # compiled, not only lowered
+    seconds: float
+    resident: int  # what lies beside the program
+    alone: int | None = None  # all that the program itself holds while it runs
+    temporaries: int | None = None
+    refused: bool = False  # the compiler found no room for it
+
+    @property
+    def total(self) -> int | None:
+        """Bytes on a device while the program runs, where known."""
+        return None if self.alone is None else self.alone + self.resident
+
+    def fits(self, memory: int) -> bool | None:
+        """Whether the program runs in so many bytes; None where that is not known."""
+        if self.refused:
+            return False
+        return None if self.total is None else self.total <= memory
+
+
+class RecipePrograms(NamedTuple):
+    """What a recipe trains, in bytes of each device, and its programs."""
 
     name: str
     parameters: int
     optimizer: int
-    kept: int
-    beside_sampler: int | None
-    programs: tuple[Program, ...]
+    kept: int  # weights beside them: a reference policy, or what adapters belong to
+    beside_sampler: int | None  # there while answers are drawn for it, besides the sampler's own; None: none are drawn
+    programs: tuple[DeviceProgram, ...]
 
 
 def mesh_for(config: ModelConfig, devices: int, wanted: MeshConfig) -> MeshConfig:
@@ -80,9 +96,7 @@ def mesh_for(config: ModelConfig, devices: int, wanted: MeshConfig) -> MeshConfi
     return MeshConfig(data=devices // cut, tensor=cut)
 
 
-def make_mesh(
-    config: MeshConfig, devices: Sequence[Any], hosts: int = 1, axis: str = REPLICA_AXIS
-) -> Mesh | AbstractMesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any], hosts: int = 1, axis: str = REPLICA_AXIS) -> AnyMesh:
     """A mesh of the devices of so many hosts, each of which has `config`, as rlvr_limit.distributed.mesh makes it.
 
     Without devices an abstract one. axis: the one that grows with the hosts.
@@ -95,17 +109,22 @@ def make_mesh(
 
 def placed(tree: Any, lie: Any) -> Any:
     """A tree of arrays or shapes as ShapeDtypeStructs; lie is one sharding, or a tree of them."""
-    if isinstance(lie, jax.sharding.Sharding):
+    if isinstance(lie, Sharding):
         lie = jax.tree.map(lambda _: lie, tree)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, lie)
 
 
-def abstract_params(config: ModelConfig, mesh: Mesh | AbstractMesh) -> Params:
+def replicated(tree: Any, mesh: AnyMesh) -> Any:
+    """placed, whole on every device."""
+    return placed(tree, sharding(mesh, (), ()))
+
+
+def abstract_params(config: ModelConfig, mesh: AnyMesh) -> Params:
     """The parameters of a model where the mesh's rules lay them."""
-    return abstract(decoder_model.parameter_specs(config), config.dtype, mesh)
+    return abstract(parameter_specs(config), config.dtype, mesh)
 
 
-def abstract(specs: Params, dtype: str, mesh: Mesh | AbstractMesh) -> Params:
+def abstract(specs: Params, dtype: str, mesh: AnyMesh) -> Params:
     """What a tree of ParameterSpec says, where the mesh's rules lay it."""
     return jax.tree.map(
         lambda spec, lie: jax.ShapeDtypeStruct(spec.shape, dtype, sharding=lie),
@@ -115,75 +134,75 @@ def abstract(specs: Params, dtype: str, mesh: Mesh | AbstractMesh) -> Params:
     )
 
 
+def row_arrays(mesh: AnyMesh, batch: int) -> Callable[..., jax.ShapeDtypeStruct]:
+    """(dtype, *shape) -> an array that lies as `batch` rows do."""
+    lie = sharding(mesh, (batch,), ("rows",))
+    return lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype, sharding=lie)
+
+
+def prefix_batch(mesh: AnyMesh, batch: int, prompts: int, prompt_len: int, answer_len: int) -> log_probs.PrefixBatch:
+    """Answers behind prompts."""
+    array = row_arrays(mesh, batch)
+    return log_probs.PrefixBatch(
+        array(I32, prompts, prompt_len),
+        array(I32, prompts),
+        array(I32, batch),
+        array(I32, batch, answer_len),
+        array(I32, batch, answer_len),
+        array(bool, batch, answer_len),
+    )
+
+
 def device_bytes(tree: Any) -> int:
     """Bytes that a tree of placed ShapeDtypeStructs takes of each device."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def itemsize(config: ModelConfig) -> int:
-    """Bytes of one number of the model's dtype."""
-    return jnp.dtype(config.dtype).itemsize
-
-
-def decoder(config: ModelConfig, sizes: EngineShapes) -> Decoder:
-    """What a token costs in this model, with such a cache; of an untied embedding a token reads one row and multiplies
-    nothing."""
-    looked_up = 0 if config.tied_embedding else config.vocab_size * config.width
-    multiplied = parameter_count(config) - looked_up
-    return Decoder(
-        multiplied,
-        multiplied * itemsize(config),
-        sizes.token_bytes(config),
-        4 * config.layers * config.heads * config.head_width,
-    )
-
-
-def pool(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh) -> Pool:
+def pool(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh) -> Pool:
     """All pages of the engine's cache, where they lie."""
-    lie = _spec(config, sizes, mesh, sizes.buckets[-1])
-    return jax.tree.map(lambda x: _on(lie, x, programs.CACHE_AXES), sizes.abstract_pool(config))
+    spec = _spec(config, sizes, mesh, sizes.buckets[-1])
+    return jax.tree.map(lambda x: _on(spec, x, programs.CACHE_AXES), sizes.abstract_pool(config))
 
 
 def prefill(
-    config: ModelConfig, engine: EngineConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh, places: int
-) -> Program:
-    """The engine's prefill of one batch of prompts that are padded to so many places."""
-    lie = _spec(config, sizes, mesh, sizes.buckets[-1])
-    tokens = jax.ShapeDtypeStruct((engine.prefill_rows, places), jnp.int32)
-    filed = jax.ShapeDtypeStruct((sizes.shards, engine.prefill_rows, places // sizes.page_size), jnp.int32)
-    args = abstract_params(config, mesh), lie, pool(config, sizes, mesh), tokens, _on(lie, filed, ("rows",))
-    name = f"prefill of {engine.prefill_rows} x {places:,} tokens"
-    return Program(name, lambda: programs.prefill.trace(*args), mesh.shape)
+    config: ModelConfig, engine: EngineConfig, sizes: EngineShapes, mesh: AnyMesh, length: int
+) -> DeviceProgram:
+    """The engine's prefill of one batch of prompts that are padded to so many tokens."""
+    spec = _spec(config, sizes, mesh, sizes.buckets[-1])
+    tokens = jax.ShapeDtypeStruct((engine.prefill_rows, length), I32)
+    pages = jax.ShapeDtypeStruct((sizes.shards, engine.prefill_rows, length // sizes.page_size), I32)
+    args = abstract_params(config, mesh), spec, pool(config, sizes, mesh), tokens, _on(spec, pages, ("rows",))
+    name = f"prefill of {engine.prefill_rows} x {length:,} tokens"
+    return DeviceProgram(name, lambda: programs.prefill.trace(*args))
 
 
-def decode_window(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh, rows: int) -> Program:
+def decode_window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> DeviceProgram:
     """The engine's window of decode steps over so many rows of all shards."""
     args = _window(config, sizes, mesh, rows)
-    name = f"decode_window of {rows} rows"
-    return Program(name, lambda: programs.decode_window.trace(*args), mesh.shape, token_loop=sizes.steps_per_call)
+    return DeviceProgram(f"decode_window of {rows} rows", lambda: programs.decode_window.trace(*args))
 
 
-def verify_window(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh, rows: int) -> Program:
+def verify_window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> DeviceProgram:
     """The engine's pass over a whole window of guesses in so many rows of all shards."""
     args = _window(config, sizes, mesh, rows)
-    return Program(f"verify_window of {rows} rows", lambda: programs.verify_window.trace(*args), mesh.shape)
+    return DeviceProgram(f"verify_window of {rows} rows", lambda: programs.verify_window.trace(*args))
 
 
-def _window(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh, rows: int) -> tuple:
-    lie = _spec(config, sizes, mesh, rows)
-    sent = jax.tree.map(lambda x: _on(lie, x, ("rows",)), abstract_inputs(sizes, rows))
-    return abstract_params(config, mesh), lie, pool(config, sizes, mesh), *sent
+def _window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> tuple:
+    spec = _spec(config, sizes, mesh, rows)
+    sent = jax.tree.map(lambda x: _on(spec, x, ("rows",)), abstract_inputs(sizes, rows))
+    return abstract_params(config, mesh), spec, pool(config, sizes, mesh), *sent
 
 
-def moved_pages(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh) -> tuple[Program, Program]:
+def moved_pages(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh) -> tuple[DeviceProgram, DeviceProgram]:
     """What takes pages of a sample to the host, and what puts them back."""
-    lie = _spec(config, sizes, mesh, sizes.buckets[-1])
-    filed = pool(config, sizes, mesh)
-    at = jax.ShapeDtypeStruct((sizes.shards, MOVED_PAGES), jnp.int32)
-    saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct((at.size, *x.shape[1:]), x.dtype), filed)
+    spec = _spec(config, sizes, mesh, sizes.buckets[-1])
+    pages = pool(config, sizes, mesh)
+    at = jax.ShapeDtypeStruct((sizes.shards, MOVED_PAGES), I32)
+    saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct((at.size, *x.shape[1:]), x.dtype), pages)
     return (
-        Program(f"read_pages of {MOVED_PAGES}", lambda: programs.read_pages.trace(lie, filed, at), mesh.shape),
-        Program(f"write_pages of {MOVED_PAGES}", lambda: programs.write_pages.trace(lie, filed, at, saved), mesh.shape),
+        DeviceProgram(f"read_pages of {MOVED_PAGES}", lambda: programs.read_pages.trace(spec, pages, at)),
+        DeviceProgram(f"write_pages of {MOVED_PAGES}", lambda: programs.write_pages.trace(spec, pages, at, saved)),
     )
 
 
@@ -194,29 +213,18 @@ def abstract_inputs(sizes: EngineShapes, rows: int) -> tuple[programs.WindowInpu
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (sent, plan))
 
 
-def _spec(config: ModelConfig, sizes: EngineShapes, mesh: Mesh | AbstractMesh, rows: int) -> programs.ProgramSpec:
+def _spec(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> programs.ProgramSpec:
     return programs.ProgramSpec(mesh, config, sizes.steps_per_call, sizes.plan(rows).tile, sizes.cache_dtype)
 
 
-def _on(lie: programs.ProgramSpec, x: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lie.sharding(x.shape, *axes))
+def _on(spec: programs.ProgramSpec, x: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=spec.sharding(x.shape, *axes))
 
 
-def scorer(config: ModelConfig, mesh: Mesh | AbstractMesh, batch: int, prompt: int, answer: int) -> Program:
-    """The log-probs of `batch` answers of so many tokens, each to a prompt of its own, on each shard of the rows."""
+def scorer(config: ModelConfig, mesh: AnyMesh, batch: int, prompt_len: int, answer_len: int) -> DeviceProgram:
+    """The log-probs of `batch` answers, each to a prompt of its own, on each shard of the rows."""
     batch *= row_devices(mesh)
-    lie = sharding(mesh, (batch,), ("rows",))
-
-    def of(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=lie)
-
-    i32 = jnp.int32
-    rows = log_probs.PrefixBatch(of(i32, prompt), of(i32), of(i32), of(i32, answer), of(i32, answer), of(bool, answer))
+    rows = prefix_batch(mesh, batch, batch, prompt_len, answer_len)
     params = abstract_params(config, mesh)
-    name = f"scorer of {batch} x {prompt + answer:,} tokens"
-    return Program(name, lambda: log_probs.score_prefix_batch.trace(params, config, rows), mesh.shape)
-
-
-def replicated(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """placed, whole on every device."""
-    return placed(tree, sharding(mesh, (), ()))
+    name = f"scorer of {batch} x {prompt_len + answer_len:,} tokens"
+    return DeviceProgram(name, lambda: log_probs.score_prefix_batch.trace(params, config, rows))

@@ -6,31 +6,26 @@ import difflib
 import os
 from dataclasses import dataclass, replace
 
-from rlvr_limit.types import UserError
+from rlvr_limit.types import not_allowed
 
 GiB = 2**30
 
 
 @dataclass(frozen=True)
 class Target:
-    """`devices` equal devices, of which each of `hosts` hosts has as many.
-
-    platform is XLA's; topology is what the compiler calls all of them, host_topology those of one host where there are
-    several; memory is what a program may fill of one device in bytes; bandwidth (bytes/s) and flops (bf16, FLOP/s) are
-    of one device, and source says where they are from.
-    """
+    """`devices` equal devices, of which each of `hosts` hosts has as many."""
 
     name: str
-    platform: str
+    platform: str  # XLA's
     chip: str
     devices: int
-    topology: str
-    memory: int
-    bandwidth: float
-    flops: float
-    source: str
+    topology: str  # what the compiler calls all of them
+    memory: int  # bytes of one device that a program may fill
+    bandwidth: float  # of one device, bytes/s
+    flops: float  # of one device in bfloat16, FLOP/s
+    source: str  # of these two
     hosts: int = 1
-    host_topology: str = ""
+    host_topology: str = ""  # what the compiler calls those of one host, where there are several
 
     @property
     def host_devices(self) -> int:
@@ -57,13 +52,13 @@ TARGETS = (
 """Memory of TPUs is what their compiler gives to a program; of the H200's 141 GB, CUDA and NCCL keep about one."""
 
 
-def find(name: str) -> Target:
+def find_target(name: str) -> Target:
     """The target of that name; the cpu's memory is this machine's. Raises UserError, with the names, for another."""
     known = {target.name: target for target in TARGETS}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UserError(f"config.target: found {name!r}, but one of {', '.join(known)} is right{hint}")
+        raise not_allowed("config.target", name, f"one of {', '.join(known)}{hint}")
     if name == "cpu":
         return replace(known[name], memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return known[name]

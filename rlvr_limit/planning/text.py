@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from rlvr_limit.planning import estimate
-from rlvr_limit.planning.compiling import Compiled
-from rlvr_limit.planning.plan import Plan
+from rlvr_limit.planning import roofline
+from rlvr_limit.planning.plan import StudyPlan
+from rlvr_limit.planning.programs import CompiledProgram
 from rlvr_limit.settings import MeshConfig
 
 
-def render(plan: Plan) -> str:
+def render(plan: StudyPlan) -> str:
     """The whole plan, a page of plain text."""
     parts = [_head(plan), _memory(plan), _programs(plan), _training(plan), _speed(plan), list(plan.advice)]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _head(plan: Plan) -> list[str]:
+def _head(plan: StudyPlan) -> list[str]:
     t = plan.target
     how = "compiled for real" if plan.extra is None else f"lowered only: pip install -e '.[{plan.extra}]' compiles them"
     hosts = f"{t.hosts} hosts of {t.host_devices}" if t.hosts > 1 else f"{t.devices}"
@@ -29,25 +29,22 @@ def _mesh(mesh: MeshConfig) -> str:
     return f"data {mesh.data}, fsdp {mesh.fsdp}, tensor {mesh.tensor}"
 
 
-def _replicas(plan: Plan) -> str:
+def _replicas(plan: StudyPlan) -> str:
+    hosts = plan.hosts_per_replica
     if plan.target.hosts == 1:
         return ""
-    if plan.together == 1:
-        return f", that of one host; replicas of the sampler, which send each other nothing: {plan.replicas}"
-    return (
-        f", over {plan.together} hosts of {_mesh(plan.own_mesh)} each "
-        f"(config.hosts.hosts_per_replica = {plan.together}); "
-        f"replicas of the sampler, which send each other nothing: {plan.replicas}"
-    )
+    where = f", over {hosts} hosts of {_mesh(plan.own_mesh)} each (config.hosts.hosts_per_replica = {hosts})"
+    where = where if hosts > 1 else ", that of one host"
+    return f"{where}; replicas of the sampler, which send each other nothing: {plan.replicas}"
 
 
-def _memory(plan: Plan) -> list[str]:
+def _memory(plan: StudyPlan) -> list[str]:
     e, s, longest = plan.engine, plan.sizes, plan.workload.max_tokens
     bits = f", in {e.cache_dtype}" if e.cache_dtype else ""
     tokens = f"{s.pages:,} pages of {s.page_size} tokens: {s.pages * s.page_size:,}{bits}" if plan.slots else ""
     lines = [
         "each device holds",
-        f"  parameters   {_gb(plan.device_parameter_bytes):>10}",
+        f"  parameters   {_gb(plan.runs.weight_bytes):>10}",
         f"  KV cache     {_gb(plan.cache_bytes):>10}   {tokens}".rstrip(),
     ]
     if plan.window and plan.window.temporaries is not None:
@@ -69,37 +66,37 @@ def _memory(plan: Plan) -> list[str]:
     return lines
 
 
-def _pages(plan: Plan) -> list[str]:
+def _pages(plan: StudyPlan) -> list[str]:
     e, s, workload = plan.engine, plan.sizes, plan.workload
+    held = [f"{plan.runs.held(tokens):,}" for tokens in (workload.mean_tokens, workload.max_tokens)]
     whose = f"each of {s.shards} shards has pages of its own" if s.shards > 1 else "one shard has all pages"
+    lengths = " or ".join(f"{length:,}" for length in s.prefill_lengths)
     room = "engine.cache_tokens says how many" if e.cache_tokens else f"with room for {e.prefix_rows} prompts beside it"
     return [
-        f"a slot takes {plan.slot_pages * s.page_size:,} tokens at its limit; {whose}, {room}",
-        f"the pages hold {plan.held_mean:,} samples of {workload.mean_tokens:,} tokens or {plan.held_longest:,} of "
+        f"a slot takes {plan.runs.slot_pages * s.page_size:,} tokens at its limit; {whose}, {room}",
+        f"the pages hold {held[0]} samples of {workload.mean_tokens:,} tokens or {held[1]} of "
         f"{workload.max_tokens:,}, and their prompts of {workload.prompt_tokens}",
-        f"rows compiled: {', '.join(map(str, s.buckets))}; prompts padded to {_list(s.prefill_lengths)} tokens",
+        f"rows compiled: {', '.join(map(str, s.buckets))}; prompts padded to {lengths} tokens",
     ]
 
 
-def _list(numbers: tuple[int, ...]) -> str:
-    return " or ".join(f"{number:,}" for number in numbers)
+def _programs(plan: StudyPlan) -> list[str]:
+    programs = (*plan.others, *plan.fit.tried)
+    spent = sum(program.seconds for program in programs)
+    return [
+        f"{'program':42} {'seconds':>7} {'temporaries':>12} {'together':>12}  fits",
+        *(_program(program, plan.target.memory) for program in programs),
+        f"seconds to compile, those tried and refused included: {spent:,.0f}",
+    ]
 
 
-def _programs(plan: Plan) -> list[str]:
-    lines = [f"{'program':42} {'seconds':>7} {'temporaries':>12} {'together':>12}  fits"]
-    lines += [_program(program, plan.target.memory) for program in (*plan.others, *plan.fit.tried)]
-    spent = sum(program.seconds for program in (*plan.others, *plan.fit.tried))
-    lines.append(f"seconds to compile, those tried and refused included: {spent:,.0f}")
-    return lines
-
-
-def _training(plan: Plan) -> list[str]:
+def _training(plan: StudyPlan) -> list[str]:
     """What training holds and runs on the mesh of all hosts."""
     if not plan.trained:
         return []
     hosts = f" over all {plan.target.hosts} hosts" if plan.target.hosts > 1 else ""
     lines = [f"training mesh: {_mesh(plan.training_mesh)}{hosts}"]
-    for update, programs in ((each.update, each.programs) for each in plan.trained):
+    for update, programs in plan.trained:
         kept = f", weights kept beside them {_gb(update.kept)}" if update.kept else ""
         parts = f"parameters {_gb(update.parameters)}, optimizer {_gb(update.optimizer)}{kept}"
         lines += [f"{update.name}: each device holds {parts}"]
@@ -115,14 +112,14 @@ def _training(plan: Plan) -> list[str]:
     return lines
 
 
-def _program(program: Compiled, memory: int) -> str:
+def _program(program: CompiledProgram, memory: int) -> str:
     temporaries = "-" if program.temporaries is None else _gb(program.temporaries)
     together = "-" if program.total is None else _gb(program.total)
     fits = {True: "yes", False: "no", None: "lowered only"}[program.fits(memory)]
     return f"{program.name:42} {program.seconds:7.1f} {temporaries:>12} {together:>12}  {fits}"
 
 
-def _speed(plan: Plan) -> list[str]:
+def _speed(plan: StudyPlan) -> list[str]:
     t, s = plan.target, plan.workload
     counts = ", ".join(f"{b.name} {b.problems} x {b.n}" for b in s.benchmarks)
     tokens = s.answers * s.mean_tokens
@@ -135,19 +132,19 @@ def _speed(plan: Plan) -> list[str]:
     if not plan.batch.rows:
         return [*lines, "no slot fits, so there is no speed to give"]
     batch = plan.batch
-    one = estimate.tokens_per_second(plan.decoder, plan.machine, batch)
-    speed = plan.replicas * one
-    each = f" a replica, {speed:,.0f} by {plan.replicas}" if plan.target.hosts > 1 else ""
+    each = roofline.tokens_per_second(plan.token_cost, plan.rates, batch)
+    speed = plan.replicas * each
+    all_of_them = f" a replica, {speed:,.0f} by {plan.replicas}" if plan.target.hosts > 1 else ""
     lines.append(
         f"roofline, {batch.rows} live samples of {batch.own:,.0f} tokens on average, their {batch.prompts} prompts of "
-        f"{batch.shared} read once a step: {one:,.0f} tokens/s{each}, {tokens / speed / 3600:,.1f} hours"
+        f"{batch.shared} read once a step: {each:,.0f} tokens/s{all_of_them}, {tokens / speed / 3600:,.1f} hours"
     )
-    places = 1 << (s.prompt_tokens + s.mean_tokens - 1).bit_length()
+    length = 1 << (s.prompt_tokens + s.mean_tokens - 1).bit_length()
     # What one model is to score of one arm's answers is not shared.
     scoring = min(plan.replicas, s.scoring_shares)
-    seconds = estimate.scoring_seconds(plan.decoder, plan.machine, s.scorings / scoring, places)
+    seconds = roofline.scoring_seconds(plan.token_cost, plan.rates, s.scorings / scoring, length)
     lines.append(
-        f"roofline of scoring {s.scored} answers a problem, under the base and under the arm, padded to {places:,} "
+        f"roofline of scoring {s.scored} answers a problem, under the base and under the arm, padded to {length:,} "
         f"tokens: {seconds / 3600:,.2f} hours{f' by {scoring} replicas' if plan.target.hosts > 1 else ''}"
     )
     return lines

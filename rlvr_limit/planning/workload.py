@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class BenchmarkSize:
     """`n` answers to each of `problems` problems, from every arm."""
 
     name: str
@@ -16,18 +16,15 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Workload:
-    """The work to do. max_tokens bounds an answer; its mean length is an assumption, as is that of a prompt.
+    """The work to do."""
 
-    scored answers of each problem and arm are scored, score_tokens of padded answers at a time on each device.
-    """
-
-    benchmarks: tuple[Benchmark, ...]
+    benchmarks: tuple[BenchmarkSize, ...]
     arms: int
-    max_tokens: int
-    mean_tokens: int
-    prompt_tokens: int
-    scored: int = 16
-    score_tokens: int = 4_096
+    max_tokens: int  # of an answer
+    mean_tokens: int  # of an answer, assumed
+    prompt_tokens: int  # mean, assumed
+    scored: int = 16  # answers of each problem and arm
+    score_tokens: int = 4_096  # of padded answers, scored at a time on each device
 
     @property
     def answers(self) -> int:

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--run", action="store_true")
     a = parser.parse_args()
     config = ModelConfig(152_064, 896, a.layers, 14, 2, 64, 4864, 1e6, tied_embedding=True, dtype=a.dtype)
-    target = targets.find(a.target)
+    target = targets.find_target(a.target)
     mesh = programs.make_mesh(programs.MeshConfig(), compiling.devices_of(target)[:1])
     params = programs.abstract_params(config, mesh)
     for answers in a.answers:

@@ -25,7 +25,7 @@ from rlvr_limit import rl
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.planning import compiling, targets
-from rlvr_limit.planning import updates as plan
+from rlvr_limit.planning.updates import abstract_state
 from rlvr_limit.rl import update as updates
 from rlvr_limit.settings import OptimizerConfig
 
@@ -56,7 +56,7 @@ def main() -> None:
     # Read once, when the CPU's compiler starts.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LEAST_MEMORY}".strip()
     config = ModelConfig(152_064, 896, a.layers, 14, 2, 64, 4864, 1e6, tied_embedding=True, dtype="bfloat16")
-    target = targets.find(a.target)
+    target = targets.find_target(a.target)
     mesh = Mesh(np.array(compiling.devices_of(target)[:1]).reshape(1, 1, 1), ("data", "fsdp", "tensor"))
     everywhere = NamedSharding(mesh, PartitionSpec())
 
@@ -64,7 +64,7 @@ def main() -> None:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere)
 
     tx = rl.optimizer(OptimizerConfig(1e-6, kind=a.kind), 100)
-    state = plan._state(config, mesh, tx, "float32", None)
+    state = abstract_state(config, mesh, tx, "float32", None)
     shape = (1, a.places)
     rows = AnswerRows(of(shape, jnp.int32), of(shape, bool), *[of(shape, jnp.int32)] * 3)
     batch = rl.PolicyBatch(rows, *[of(shape, jnp.float32)] * 3)

@@ -20,6 +20,7 @@ from rlvr_limit.engine.shapes import shapes_of
 from rlvr_limit.models import decoder
 from rlvr_limit.models.decoder import Params, parameter_specs
 from rlvr_limit.planning import programs
+from rlvr_limit.planning.plan import token_cost
 from rlvr_limit.settings import MeshConfig
 from rlvr_limit.study.comparability import conditions_of
 from rlvr_limit.types import Sample
@@ -173,7 +174,7 @@ def test_a_plan_holds_about_twice_the_tokens_in_the_same_bytes():
     assert less.sizes.pages == some.sizes.pages
     numbers = 2 * 28 * 4 * 128
     for each, of_token in ((some, 2 * numbers), (less, numbers + 2 * numbers // 2 // 16 + 2 * numbers // 2 // 128)):
-        assert programs.decoder(QWEN_7B, each.sizes).kv_bytes == of_token
+        assert token_cost(QWEN_7B, each.sizes).kv_bytes == of_token
         tokens = each.sizes.pages * each.sizes.page_size * each.sizes.shards
         assert each.cache_bytes * each.mesh.size == of_token * tokens
     assert 1.8 < some.cache_bytes / less.cache_bytes < 2

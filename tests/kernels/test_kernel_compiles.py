@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from kernels.decode_attention import decode_attention
 from kernels.top_p import top_p_mask
-from rlvr_limit.planning import compiling, find
+from rlvr_limit.planning import compiling, find_target
 from tests.support import kernel_compiles
 
 
@@ -39,7 +39,7 @@ def test_xla_is_never_asked_to_cut_a_pallas_kernel_over_a_mesh(cut):
 
 
 def compile_all(target):
-    target = find(target)
+    target = find_target(target)
     missing = compiling.missing_extra(target)
     if missing:
         pytest.skip(f"the compiler for {target.name} is not installed: pip install -e '.[{missing}]'")

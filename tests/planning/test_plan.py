@@ -19,8 +19,8 @@ from rlvr_limit.engine import programs as device
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request
 from rlvr_limit.models.decoder import init_params, parameter_specs
-from rlvr_limit.planning import compiling, estimate, fitting, programs, targets
-from rlvr_limit.planning import updates as job
+from rlvr_limit.planning import compiling, fitting, from_settings, programs, roofline, targets
+from rlvr_limit.planning.plan import token_cost
 from rlvr_limit.settings import MeshConfig
 from rlvr_limit.types import SamplingParams, UserError
 from tests.support import hlo
@@ -28,33 +28,33 @@ from tests.support.plans import QWEN_7B, QWEN_32B, SLOTS, STUDY, TINY, case
 from tests.support.studies import settings_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-SMALL_CPU = dataclasses.replace(planning.find("cpu"), memory=400_000)
+SMALL_CPU = dataclasses.replace(planning.find_target("cpu"), memory=400_000)
 
 
 @pytest.fixture(scope="module")
-def cpu_plan() -> planning.Plan:
-    return planning.plan(TINY, SLOTS, STUDY, SMALL_CPU, MeshConfig(tensor=2))
+def cpu_plan() -> planning.StudyPlan:
+    return planning.make_plan(TINY, SLOTS, STUDY, SMALL_CPU, MeshConfig(tensor=2))
 
 
-def given(case: fitting.Case, tokens: int) -> fitting.Case:
+def given(case: fitting.FitCase, tokens: int) -> fitting.FitCase:
     """The case with a cache of so many tokens."""
     return case._replace(engine=dataclasses.replace(case.engine, cache_tokens=tokens))
 
 
-def growing(case: fitting.Case, share: float, refuse: bool = False) -> fitting.Compile:
+def growing(case: fitting.FitCase, share: float, refuse: bool = False) -> fitting.Compile:
     """A compiler whose temporaries are `share` of the cache; with refuse it says nothing of what does not fit."""
 
-    def compiled(program: programs.Program) -> compiling.Compiled:
+    def compiled(program: programs.DeviceProgram) -> programs.CompiledProgram:
         slots = int(program.name.split()[2])
         alone = int(case.fixed_bytes + (1 + share) * slots * case.slot_bytes)
         if refuse and alone > case.memory:
-            return compiling.Compiled(program.name, True, 1.0, 0, refused=True)
-        return compiling.Compiled(program.name, True, 1.0, 0, alone, int(share * slots * case.slot_bytes))
+            return programs.CompiledProgram(program.name, True, 1.0, 0, refused=True)
+        return programs.CompiledProgram(program.name, True, 1.0, 0, alone, int(share * slots * case.slot_bytes))
 
     return compiled
 
 
-PREFILL = compiling.Compiled("prefill", True, 1.0, 0, 0, 0)
+PREFILL = programs.CompiledProgram("prefill", True, 1.0, 0, 0, 0)
 
 
 def test_parameter_bytes_are_those_of_the_released_checkpoints() -> None:
@@ -63,11 +63,11 @@ def test_parameter_bytes_are_those_of_the_released_checkpoints() -> None:
         assert case(model, 1, 0).weight_bytes == size
 
 
-def test_parameter_bytes_are_the_sum_of_the_specs(cpu_plan: planning.Plan) -> None:
+def test_parameter_bytes_are_the_sum_of_the_specs(cpu_plan: planning.StudyPlan) -> None:
     specs = jax.tree.leaves(parameter_specs(TINY), is_leaf=lambda x: hasattr(x, "axes"))
     assert cpu_plan.parameter_bytes == 4 * sum(math.prod(spec.shape) for spec in specs)
     norms = 4 * TINY.width * (2 * TINY.layers + 1)
-    assert cpu_plan.device_parameter_bytes == (cpu_plan.parameter_bytes - norms) // 2 + norms
+    assert cpu_plan.runs.weight_bytes == (cpu_plan.parameter_bytes - norms) // 2 + norms
 
 
 def test_default_mesh_cuts_key_heads_evenly_and_repeats_nothing() -> None:
@@ -108,7 +108,7 @@ def test_a_cache_of_given_tokens_takes_those_whatever_the_slots() -> None:
 
 def test_samples_that_pages_hold_are_counted_with_their_prompts() -> None:
     """2 problems x 2 shards, 100 answers each: a shard's 1,000 pages hold samples of 10 pages, prompts of 4 pages."""
-    study = planning.Workload((planning.Benchmark("a", 4, 100),), 1, 16_384, 320, 128)
+    study = planning.Workload((planning.BenchmarkSize("a", 4, 100),), 1, 16_384, 320, 128)
     some = given(case(QWEN_7B, 8, 0)._replace(workload=study), 2 * 32 * 1001)
     held = some.held(320)
     taken = lambda samples: 10 * samples // 2 + 4 * math.ceil(samples / 100)  # noqa: E731
@@ -121,38 +121,38 @@ def test_decoder_of_qwen_7b_by_hand() -> None:
     d, f, n, k, h, v = 3584, 18_944, 28, 4, 128, 152_064
     layer = 2 * d * n * h + 2 * d * k * h + 3 * d * f + 2 * d + (n + 2 * k) * h
     matmul = 28 * layer + d + d * v
-    found = programs.decoder(QWEN_7B, case(QWEN_7B, 8, 0).sizes)
-    assert found == estimate.Decoder(matmul, 2 * matmul, 57_344, 4 * 28 * n * h)
+    found = token_cost(QWEN_7B, case(QWEN_7B, 8, 0).sizes)
+    assert found == roofline.TokenCost(matmul, 2 * matmul, 57_344, 4 * 28 * n * h)
 
 
 def test_step_time_equals_a_hand_calculation() -> None:
     """4 devices: 2 replicas of 2. Each device: 3 rows x (2 x 500 + 10 x 7 FLOP); 1000 bytes of weights, and 2.5 for
     each of 3 x 6 own tokens and 2 x 4 of the prompts."""
-    decoder = estimate.Decoder(matmul_params=1000, weight_bytes=2000, kv_bytes=5, attention_flops=14)
-    machine = estimate.Machine(replicas=2, weight_shards=2, kv_shards=2, bandwidth=50.0, flops=100.0)
-    batch = estimate.Batch(rows=6, prompts=2, shared=4, own=6)
+    decoder = roofline.TokenCost(matmul_params=1000, weight_bytes=2000, kv_bytes=5, attention_flops=14)
+    machine = roofline.MachineRates(replicas=2, weight_shards=2, kv_shards=2, bandwidth=50.0, flops=100.0)
+    batch = roofline.LiveBatch(rows=6, prompts=2, shared=4, own=6)
     seconds = (3 * (1000 + 70)) / 100 + (1000 + 2.5 * (18 + 8)) / 50
-    assert estimate.step_seconds(decoder, machine, batch) == pytest.approx(seconds, rel=1e-12)
-    assert estimate.tokens_per_second(decoder, machine, batch) == pytest.approx(6 / seconds, rel=1e-12)
-    assert estimate.scoring_seconds(decoder, machine, 4, 10) == pytest.approx(4 * 10 * (2000 + 140) / 400, rel=1e-12)
+    assert roofline.step_seconds(decoder, machine, batch) == pytest.approx(seconds, rel=1e-12)
+    assert roofline.tokens_per_second(decoder, machine, batch) == pytest.approx(6 / seconds, rel=1e-12)
+    assert roofline.scoring_seconds(decoder, machine, 4, 10) == pytest.approx(4 * 10 * (2000 + 140) / 400, rel=1e-12)
 
 
 def test_a_replica_reads_no_more_prompts_than_it_has_samples() -> None:
-    decoder, machine = estimate.Decoder(0, 0, 1, 0), estimate.Machine(2, 1, 1, 1.0, 1.0)
-    assert estimate.step_seconds(decoder, machine, estimate.Batch(6, 6, 10, 0)) == 3 * 10
+    decoder, machine = roofline.TokenCost(0, 0, 1, 0), roofline.MachineRates(2, 1, 1, 1.0, 1.0)
+    assert roofline.step_seconds(decoder, machine, roofline.LiveBatch(6, 6, 10, 0)) == 3 * 10
 
 
 def test_roofline_of_qwen_7b_on_an_h200_is_the_published_one() -> None:
     """17.9 us of products and 13.3 ns a token of context, at 4.3 TB/s and 790 TFLOP/s, with ever more samples."""
-    target = planning.find("h200")
-    machine = estimate.Machine(1, 1, 1, target.bandwidth, target.flops)
-    decoder = programs.decoder(QWEN_7B, case(QWEN_7B, 1, 0).sizes)
-    at_0 = 1 / estimate.tokens_per_second(decoder, machine, estimate.Batch(10**9, 0, 0, 0))
+    target = planning.find_target("h200")
+    machine = roofline.MachineRates(1, 1, 1, target.bandwidth, target.flops)
+    decoder = token_cost(QWEN_7B, case(QWEN_7B, 1, 0).sizes)
+    at_0 = 1 / roofline.tokens_per_second(decoder, machine, roofline.LiveBatch(10**9, 0, 0, 0))
     assert at_0 == pytest.approx(17.9e-6, rel=2e-3)
-    read = estimate.Decoder(0, 0, decoder.kv_bytes, 0)
-    assert estimate.step_seconds(read, machine, estimate.Batch(1, 0, 0, 1)) == pytest.approx(13.3e-9, rel=3e-3)
-    batch = estimate.Batch(1600, 0, 0, 2048)
-    assert estimate.tokens_per_second(decoder, machine, batch) == pytest.approx(21_500, rel=0.04)
+    read = roofline.TokenCost(0, 0, decoder.kv_bytes, 0)
+    assert roofline.step_seconds(read, machine, roofline.LiveBatch(1, 0, 0, 1)) == pytest.approx(13.3e-9, rel=3e-3)
+    batch = roofline.LiveBatch(1600, 0, 0, 2048)
+    assert roofline.tokens_per_second(decoder, machine, batch) == pytest.approx(21_500, rel=0.04)
 
 
 def test_answers_and_scorings_are_counted() -> None:
@@ -161,7 +161,7 @@ def test_answers_and_scorings_are_counted() -> None:
     assert STUDY.scorings == 3 * 2 * 15
 
 
-def test_slots_of_a_compiled_plan_fit_and_more_would_not(cpu_plan: planning.Plan) -> None:
+def test_slots_of_a_compiled_plan_fit_and_more_would_not(cpu_plan: planning.StudyPlan) -> None:
     fit, memory = cpu_plan.fit, cpu_plan.target.memory
     assert fit.verified and fit.most.total <= memory
     assert cpu_plan.slots == SLOTS.max_num_seqs and cpu_plan.advice == () and cpu_plan.window.temporaries > 0
@@ -212,7 +212,7 @@ def test_what_does_not_fit_says_what_would() -> None:
 
 def test_a_given_cache_limits_nothing_else_and_says_what_it_is_too_small_for() -> None:
     some = given(case(QWEN_7B, 1, 140 * 10**9, 64), 100_000)
-    wide = compiling.Compiled("decode_window", True, 1.0, 0, int(some.fixed_bytes) + 10**9, 10**9)
+    wide = programs.CompiledProgram("decode_window", True, 1.0, 0, int(some.fixed_bytes) + 10**9, 10**9)
     fit = fitting.fit_slots(some, lambda *_: wide, PREFILL)
     assert (fit.slots, fit.most) == (64, wide) and fitting.advice(some, fit, ()) == []
     large = given(some, 10**7)
@@ -278,11 +278,11 @@ def described(x: Any) -> Any:
 def test_pages_are_not_copied_by_prefill_or_by_what_moves_them() -> None:
     """Twice the pages, the same temporaries."""
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
-    target = planning.find("cpu")
+    target = planning.find_target("cpu")
 
     def needs(tokens: int) -> list[int]:
         config = dataclasses.replace(SLOTS, page_size=8, cache_tokens=tokens, max_prompt_len=256)
-        some = fitting.Case(TINY, config, STUDY, mesh, 10**9)
+        some = fitting.FitCase(TINY, config, STUDY, mesh, 10**9)
         assert len(some.sizes.prefill_lengths) == 2
         return [p.temporaries for p in some.helpers(lambda p: compiling.compile_program(p, target, True))]
 
@@ -306,17 +306,17 @@ def test_windows_of_tensor_parallel_shards_send_sums_in_their_token_loop() -> No
 
 def token_loop(mesh: Mesh) -> hlo.LoopReport:
     """The token loop of the CPU's decode window; an array of a layer's keys is a big one."""
-    sizes = fitting.Case(TINY, SLOTS, STUDY, mesh, 10**9).sizes
+    sizes = fitting.FitCase(TINY, SLOTS, STUDY, mesh, 10**9).sizes
     keys = jax.tree.leaves(programs.pool(TINY, sizes, mesh))[0]
-    text = hlo.text_of(programs.decode_window(TINY, sizes, mesh, SLOTS.max_num_seqs), planning.find("cpu"))
+    text = hlo.text_of(programs.decode_window(TINY, sizes, mesh, SLOTS.max_num_seqs), planning.find_target("cpu"))
     return hlo.token_loop(text, SLOTS.steps_per_call, programs.device_bytes(keys), mesh.shape)
 
 
 @pytest.mark.parametrize("name", ["h200-8", "h200-128", "v5e-8", "v5p-128"])
 def test_every_target_at_least_lowers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "missing_extra", lambda target: "none")
-    target = planning.find(name)
-    found = planning.plan(TINY, SLOTS, STUDY, target)
+    target = planning.find_target(name)
+    found = planning.make_plan(TINY, SLOTS, STUDY, target)
     assert not any(program.real for program in (*found.others, found.fit.wanted))
     assert found.fit.slots > 0 and not found.fit.verified
     text = planning.render(found)
@@ -326,16 +326,16 @@ def test_every_target_at_least_lowers(name: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["v5e-8", "h200-8"])
 def test_real_compilers_say_what_a_target_needs(name: str) -> None:
-    target = planning.find(name)
+    target = planning.find_target(name)
     missing = compiling.missing_extra(target)
     if missing:
         pytest.skip(f"needs the compiler of the {missing} extra, no device: pip install -e '.[{missing}]'")
-    found = planning.plan(TINY, SLOTS, STUDY, target)
+    found = planning.make_plan(TINY, SLOTS, STUDY, target)
     assert found.extra is None and all(program.temporaries is not None for program in found.others)
     assert found.window.total <= target.memory
 
 
-def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.Plan) -> None:
+def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.StudyPlan) -> None:
     text = planning.render(cpu_plan)
     for words in (
         "20 GB/s and 0.1 TFLOP/s",
@@ -351,7 +351,7 @@ def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.Plan) -> None:
 
 def test_unknown_target_names_the_known() -> None:
     with pytest.raises(UserError, match="one of cpu, h200, h200-8, h200-128, v5e-8, .*did you mean v5e-8"):
-        planning.find("v5e8")
+        planning.find_target("v5e8")
     assert [(t.hosts, t.host_devices) for t in targets.TARGETS] == [
         (1, 1), (1, 1), (1, 8), (16, 8), (1, 8), (1, 4), (16, 4), (4, 4)
     ]  # fmt: skip
@@ -359,14 +359,14 @@ def test_unknown_target_names_the_known() -> None:
 
 def test_answers_of_a_plan_are_capped_by_the_context() -> None:
     s = settings_of("oat_zero_math")
-    study = job.workload_of(s, job.model_of(s))
-    assert s.model.context == 4096 and study.max_tokens == 4096 - job.PROMPT_TOKENS
+    study = from_settings.workload_of(s, from_settings.model_of(s))
+    assert s.model.context == 4096 and study.max_tokens == 4096 - from_settings.PROMPT_TOKENS
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*_math.py")), ids=lambda path: path.stem)
 def test_every_math_config_has_a_study(path: Path) -> None:
     s = settings_of(path.stem)
-    model = job.model_of(s)
-    study = job.workload_of(s, model)
+    model = from_settings.model_of(s)
+    study = from_settings.workload_of(s, model)
     assert study.answers > 0 and np.dtype(jnp.dtype(model.dtype)).itemsize == 2
     assert {b.name for b in study.benchmarks} == set(s.benchmarks)

@@ -9,8 +9,8 @@ import pytest
 
 from rlvr_limit import planning
 from rlvr_limit.models.decoder import ModelConfig
-from rlvr_limit.planning import compiling, estimate, fitting, programs
-from rlvr_limit.planning.plan import Trained, _together
+from rlvr_limit.planning import compiling, fitting, programs, roofline
+from rlvr_limit.planning.plan import replica_hosts
 from rlvr_limit.settings import EngineConfig, MeshConfig
 from rlvr_limit.types import UserError
 from tests.support.plans import SLOTS, STUDY, TINY
@@ -20,24 +20,24 @@ LARGE = ModelConfig(152_064, 5120, 64, 48, 16, 128, 27_648, dtype="bfloat16")
 
 
 @pytest.fixture(scope="module")
-def plans() -> list[planning.Plan]:
+def plans() -> list[planning.StudyPlan]:
     """Lowered only: one machine of eight devices, and sixteen of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiling, "missing_extra", lambda target: "none")
-        return [planning.plan(TINY, SLOTS, STUDY, planning.find(name)) for name in ("h200-8", "h200-128")]
+        return [planning.make_plan(TINY, SLOTS, STUDY, planning.find_target(name)) for name in ("h200-8", "h200-128")]
 
 
-def test_each_host_has_a_replica_which_is_planned_as_that_of_one_host_is(plans: list[planning.Plan]) -> None:
+def test_each_host_has_a_replica_which_is_planned_as_that_of_one_host_is(plans: list[planning.StudyPlan]) -> None:
     one, many = plans
-    assert (many.together, many.replicas, many.mesh) == (1, 16, one.mesh)
+    assert (many.hosts_per_replica, many.replicas, many.mesh) == (1, 16, one.mesh)
     assert [(p.name, p.resident) for p in many.others] == [(p.name, p.resident) for p in one.others]
-    assert (many.machine, many.sizes, many.slots) == (one.machine, one.sizes, one.slots)
+    assert (many.rates, many.sizes, many.slots) == (one.rates, one.sizes, one.slots)
 
 
-def test_replicas_draw_beside_one_another_and_share_the_hours(plans: list[planning.Plan]) -> None:
+def test_replicas_draw_beside_one_another_and_share_the_hours(plans: list[planning.StudyPlan]) -> None:
     one, many = plans
     text = planning.render(many)
-    speed = estimate.tokens_per_second(one.decoder, one.machine, one.batch)
+    speed = roofline.tokens_per_second(one.token_cost, one.rates, one.batch)
     hours = STUDY.answers * STUDY.mean_tokens / (16 * speed) / 3600
     assert f"{speed:,.0f} tokens/s a replica, {16 * speed:,.0f} by 16, {hours:,.1f} hours" in text
     assert "16 hosts of 8 x H200" in text and "send each other nothing: 16" in text
@@ -47,13 +47,13 @@ def test_replicas_draw_beside_one_another_and_share_the_hours(plans: list[planni
     assert max(map(len, text.splitlines())) < 200
 
 
-def test_what_training_holds_is_told_beside_what_the_sampler_needs(plans: list[planning.Plan]) -> None:
-    gradient = compiling.Compiled("gradient", True, 1.0, 10**9, 2 * 10**9, 10**9)
-    window = compiling.Compiled("decode_window", True, 1.0, 0, 130 * 10**9, 10**9)
+def test_what_training_holds_is_told_beside_what_the_sampler_needs(plans: list[planning.StudyPlan]) -> None:
+    gradient = programs.CompiledProgram("gradient", True, 1.0, 10**9, 2 * 10**9, 10**9)
+    window = programs.CompiledProgram("decode_window", True, 1.0, 0, 130 * 10**9, 10**9)
     many = dataclasses.replace(plans[1], fit=dataclasses.replace(plans[1].fit, wanted=window))
     for beside, verdict in ((10 * 10**9, "fits"), (11 * 10**9, "does not fit")):
-        update = planning.Update("grpo", 6 * 10**9, 5 * 10**9, 0, beside, ())
-        text = planning.render(dataclasses.replace(many, trained=(Trained(update, (gradient,)),)))
+        update = planning.RecipePrograms("grpo", 6 * 10**9, 5 * 10**9, 0, beside, ())
+        text = planning.render(dataclasses.replace(many, trained=((update, (gradient,)),)))
         assert "training mesh: data 4, fsdp 16, tensor 2 over all 16 hosts" in text
         assert "grpo: each device holds parameters 6.00 GB, optimizer 5.00 GB\n" in text
         together = f"together {(130 * 10**9 + beside) / 1e9:.2f} GB of 140.00 GB: {verdict}\n"
@@ -63,18 +63,18 @@ def test_what_training_holds_is_told_beside_what_the_sampler_needs(plans: list[p
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 def test_a_replica_spans_the_fewest_hosts_that_hold_it(hosts: int) -> None:
     """4 x 4 devices, and of their memory the least that holds the decoder on so many hosts, or a byte less."""
-    target = planning.find("v6e-16")
+    target = planning.find_target("v6e-16")
     shapes = EngineConfig(max_num_seqs=16, steps_per_call=16, max_prompt_len=512, prefill_rows=8, prefix_rows=16)
-    study = planning.Workload((planning.Benchmark("a", 10, 128),), 2, 1024, 1024, 128)
+    study = planning.Workload((planning.BenchmarkSize("a", 10, 128),), 2, 1024, 1024, 128)
     own = programs.mesh_for(LARGE, 4, MeshConfig())
 
     def needs(hosts: int) -> int:
-        some = fitting.Case(LARGE, shapes, study, programs.make_mesh(own, (), hosts), 0)
+        some = fitting.FitCase(LARGE, shapes, study, programs.make_mesh(own, (), hosts), 0)
         return math.ceil(some.fixed_bytes + some.step * some.slot_bytes)
 
     def together(memory: int, least: int = 1) -> int:
-        some = fitting.Case(LARGE, shapes, study, programs.make_mesh(own, ()), memory)
-        return _together(some, own, dataclasses.replace(target, memory=memory), least)
+        some = fitting.FitCase(LARGE, shapes, study, programs.make_mesh(own, ()), memory)
+        return replica_hosts(some, own, dataclasses.replace(target, memory=memory), least)
 
     assert needs(1) > needs(2) > needs(4)
     assert together(needs(hosts)) == hosts and together(needs(hosts) - 1) == min(4, 2 * hosts)

@@ -29,14 +29,14 @@ def equations(jaxpr: Any, inside: bool = False) -> Iterator[tuple[Any, bool]]:
 def test_no_step_of_a_window_asks_something_of_all_rows() -> None:
     """A reduction to one number goes over all devices that have rows; of what holds for a window it is made once."""
     mesh = programs.make_mesh(MeshConfig(data=2), jax.devices()[:2])
-    sizes = fitting.Case(TINY, SLOTS, STUDY, mesh, 10**9).sizes
+    sizes = fitting.FitCase(TINY, SLOTS, STUDY, mesh, 10**9).sizes
     jaxpr = programs.decode_window(TINY, sizes, mesh, 16).trace().jaxpr.jaxpr
     sums = [inside for e, inside in equations(jaxpr) if e.primitive.name == "reduce_or" and not e.outvars[0].aval.shape]
     assert len(sums) == 3 and not any(sums)
 
 
 def of_a_chip(name: str) -> tuple[planning.Target, list]:
-    target = planning.find(name)
+    target = planning.find_target(name)
     missing = compiling.missing_extra(target)
     if missing:
         pytest.skip(f"the compiler for {name} is not installed: pip install -e '.[{missing}]'")
@@ -61,7 +61,7 @@ def test_windows_of_data_parallel_tpus_send_nothing_in_their_token_loop_and_a_st
 
     def window(steps: int) -> hlo.LoopReport:
         shapes = dataclasses.replace(SLOTS, steps_per_call=steps, page_size=8)
-        sizes = fitting.Case(TINY, shapes, STUDY, mesh, 10**9).sizes
+        sizes = fitting.FitCase(TINY, shapes, STUDY, mesh, 10**9).sizes
         text = hlo.text_of(programs.decode_window(TINY, sizes, mesh, 16), target)
         keys = jax.tree.leaves(programs.pool(TINY, sizes, mesh))[0]
         return hlo.token_loop(text, steps, programs.device_bytes(keys), mesh.shape)

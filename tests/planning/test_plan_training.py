@@ -12,8 +12,7 @@ from rlvr_limit.distributed.mesh import TRAINING_AXIS, sharding
 from rlvr_limit.engine.shapes import segment_engine_config, shapes_of
 from rlvr_limit.models.decoder import init_params, parameter_count
 from rlvr_limit.models.log_probs import AnswerRows, answer_log_probs
-from rlvr_limit.planning import compiling, programs
-from rlvr_limit.planning import updates as job
+from rlvr_limit.planning import compiling, from_settings, programs, updates
 from rlvr_limit.settings import MeshConfig
 from rlvr_limit.training.learner import Learner
 from tests.support import hlo
@@ -23,9 +22,9 @@ from tests.support.studies import settings_of
 
 def test_updates_of_recipes_have_the_state_that_training_has() -> None:
     s = settings_of("countdown_smoke")
-    model, shapes = job.model_of(s), job.engine_of(s)
+    model, shapes = from_settings.model_of(s), from_settings.engine_of(s)
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
-    assert [p.name for update in job.updates(s, model, shapes, mesh, 1) for p in update.programs] == [
+    assert [p.name for update in updates.recipe_programs(s, model, shapes, mesh, 1) for p in update.programs] == [
         "supervised update of 32 x 14 tokens",
         "policy update of 8 x 14 tokens",
     ]
@@ -33,7 +32,7 @@ def test_updates_of_recipes_have_the_state_that_training_has() -> None:
     for lora in (None, rl.Lora(2, 4.0)):
         params, compute = init_params(model, jax.random.key(0)), rl.Compute()
         _, real = Learner(model, mesh, mesh, tx, compute, (6, 8), lora=lora).begin(params, "", seed=0)
-        planned = job._state(model, mesh, tx, "", lora)
+        planned = updates.abstract_state(model, mesh, tx, "", lora)
         assert jax.tree.structure(real) == jax.tree.structure(planned)
         for x, y in zip(jax.tree.leaves(real), jax.tree.leaves(planned), strict=True):
             assert (x.shape, x.dtype) == (y.shape, y.dtype)
@@ -41,15 +40,14 @@ def test_updates_of_recipes_have_the_state_that_training_has() -> None:
 
 def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once() -> None:
     s = settings_of("countdown_smoke")
-    model, engine = job.model_of(s), job.engine_of(s)
+    model, engine = from_settings.model_of(s), from_settings.engine_of(s)
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
     found = {}
     for rank in (0, 2):
         recipe = dataclasses.replace(s.arms["grpo"].rl, lora_rank=rank)
         training = dataclasses.replace(s.training, tokens=64)
-        places = engine.max_prompt_len, s.sampling.max_tokens
-        program, step = job._reinforced(model, mesh, training, recipe, places)
-        compiled = compiling.compile_program(program, planning.find("cpu"), True)
+        program, step = updates.RecipeUpdates(model, engine, mesh, training, recipe, s.sampling.max_tokens).programs()
+        compiled = compiling.compile_program(program, planning.find_target("cpu"), True)
         assert all(("adapters of rank 2" in each.name) == bool(rank) for each in (program, step))
         found[rank] = program.resident, compiled.alone - compiled.temporaries
     weights = programs.device_bytes(programs.abstract_params(model, mesh))
@@ -60,26 +58,27 @@ def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once()
 
 def test_a_value_head_has_a_program_of_its_own_beside_the_policys_optimizer() -> None:
     s = settings_of("countdown_smoke")
-    model, engine = job.model_of(s), job.engine_of(s)
+    model, engine = from_settings.model_of(s), from_settings.engine_of(s)
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
     recipe = s.arms["grpo"].rl
     ppo = dataclasses.replace(recipe, algorithm="ppo", value_optimizer=recipe.optimizer)
-    places = engine.max_prompt_len, s.sampling.max_tokens
-    policy, _, value = job._reinforced(model, mesh, dataclasses.replace(s.training, tokens=64), ppo, places)
-    assert value.name == f"value head's gradient of {64 // sum(places)} x {sum(places)} tokens"
+    training, longest = dataclasses.replace(s.training, tokens=64), s.sampling.max_tokens
+    policy, _, value = updates.RecipeUpdates(model, engine, mesh, training, ppo, longest).programs()
+    length = engine.max_prompt_len + longest
+    assert value.name == f"value head's gradient of {64 // length} x {length} tokens"
     assert policy.resident == value.resident > 1.9 * programs.device_bytes(programs.abstract_params(model, mesh))
-    compiled = compiling.compile_program(value, planning.find("cpu"), True)
+    compiled = compiling.compile_program(value, planning.find_target("cpu"), True)
     # A forward pass: it is given all weights, and gives a gradient of the head alone.
     assert compiled.alone > programs.device_bytes(programs.abstract_params(model, mesh))
 
 
 def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> None:
     s = settings_of("countdown_smoke")
-    model, engine = job.model_of(s), dataclasses.replace(job.engine_of(s), prefix_rows=2)
+    model, engine = from_settings.model_of(s), dataclasses.replace(from_settings.engine_of(s), prefix_rows=2)
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
     recipe = dataclasses.replace(s.arms["grpo"].rl, segment=4, importance_cap=2.0)
     arms = {"grpo": dataclasses.replace(s.arms["grpo"], rl=recipe)}
-    (update,) = job.updates(dataclasses.replace(s, arms=arms), model, engine, mesh, 1)
+    (update,) = updates.recipe_programs(dataclasses.replace(s, arms=arms), model, engine, mesh, 1)
     _, *drawing = update.programs
     longest = engine.max_prompt_len + s.sampling.max_tokens
     # The cache that the job itself asks for, at its own longest segment.
@@ -93,7 +92,7 @@ def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> N
     assert asked > usual
     weights = programs.device_bytes(programs.abstract_params(model, mesh))
     for program in drawing:
-        compiled = compiling.compile_program(program, planning.find("cpu"), True)
+        compiled = compiling.compile_program(program, planning.find_target("cpu"), True)
         held = compiled.alone - compiled.temporaries
         # A prefill makes no logits, and so is not given all weights.
         assert asked + weights * (program is not drawing[0]) <= held and 2 * weights <= program.resident < 2.1 * weights
@@ -102,13 +101,13 @@ def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> N
 
 def test_training_over_hosts_cuts_the_state_over_all_their_devices_and_samples_beside_a_copy() -> None:
     s = settings_of("countdown_smoke")
-    model, engine = job.model_of(s), job.engine_of(s)
+    model, engine = from_settings.model_of(s), from_settings.engine_of(s)
     own = MeshConfig(tensor=2)
     seen: list[tuple] = []
     for hosts in (1, 4):
         mesh = programs.make_mesh(own, jax.devices()[: 2 * hosts], hosts, TRAINING_AXIS)
         assert dict(mesh.shape) == {"data": 1, "fsdp": hosts, "tensor": 2}
-        seen.append((job.updates(s, model, engine, mesh, hosts), mesh))
+        seen.append((updates.recipe_programs(s, model, engine, mesh, hosts), mesh))
     (one, _), (four, mesh) = seen
     whole = 4 * parameter_count(model)
     for update, alone in zip(four, one, strict=True):
@@ -118,7 +117,7 @@ def test_training_over_hosts_cuts_the_state_over_all_their_devices_and_samples_b
     # On one host the sampler takes the state's own arrays.
     assert one[1].beside_sampler == one[1].optimizer
     assert four[1].beside_sampler == four[1].optimizer + four[1].parameters
-    text = hlo.text_of(four[1].programs[0], planning.find("cpu"))
+    text = hlo.text_of(four[1].programs[0], planning.find_target("cpu"))
     assert set(hlo.sends(text, mesh.shape).axes) == {"fsdp", "tensor"}
 
 

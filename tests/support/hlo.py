@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlvr_limit.planning.programs import Program
+from rlvr_limit.planning.programs import DeviceProgram
 from rlvr_limit.planning.targets import Target
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
@@ -44,7 +44,7 @@ CLOCKS = {"TPU v5e": 1.5e9, "TPU v5p": 1.75e9, "TPU v6e": 1.75e9}
 """Cycles a second of a chip's estimated_cycles: the rate at which all matrix units together make its peak."""
 
 
-def text_of(program: Program, target: Target) -> str:
+def text_of(program: DeviceProgram, target: Target) -> str:
     """The optimised HLO of a program, by the target's compiler."""
     return program.trace().lower(lowering_platforms=(target.platform,)).compile().as_text()
 

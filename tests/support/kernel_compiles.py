@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from kernels.decode_attention import DecodePlan, decode_attention
 from kernels.token_logprob import token_logprob
 from kernels.top_p import top_p_mask
-from rlvr_limit.planning import compiling, find
+from rlvr_limit.planning import compiling, find_target
 
 PAGE, TILE, ROWS = 128, 32, 64
 VOCABULARIES = {"Qwen2.5-0.5B": 151_936, "Qwen2.5-7B": 152_064, "LLaMA-3.1-8B": 128_256}
@@ -74,7 +74,7 @@ def compiled(function: Callable, arguments: tuple) -> tuple[jax.stages.Compiled,
 
 def main(target: str, part: str = "") -> None:
     """Prints what each program takes; bytes the compiler counts do not include what a kernel fetches itself."""
-    device = compiling.devices_of(find(target))[0]
+    device = compiling.devices_of(find_target(target))[0]
     for name, function, arguments, _ in programs(jax.sharding.SingleDeviceSharding(device)):
         if part in name:
             program, seconds = compiled(function, arguments)

@@ -14,7 +14,7 @@ SLOTS = EngineConfig(max_num_seqs=16, steps_per_call=4, page_size=4, max_prompt_
 
 
 STUDY = planning.Workload(
-    (planning.Benchmark("a", 10, 4), planning.Benchmark("b", 5, 8)), 2, 12, 6, 4, scored=2, score_tokens=80
+    (planning.BenchmarkSize("a", 10, 4), planning.BenchmarkSize("b", 5, 8)), 2, 12, 6, 4, scored=2, score_tokens=80
 )
 
 
@@ -24,10 +24,10 @@ QWEN_7B = ModelConfig(152_064, 3584, 28, 28, 4, 128, 18_944, dtype="bfloat16")
 QWEN_32B = ModelConfig(152_064, 5120, 64, 40, 8, 128, 27_648, dtype="bfloat16")
 
 
-def case(model: ModelConfig, devices: int, memory: int, slots: int = 16) -> fitting.Case:
+def case(model: ModelConfig, devices: int, memory: int, slots: int = 16) -> fitting.FitCase:
     """A case on an abstract mesh: everything but compiling."""
     mesh = programs.make_mesh(programs.mesh_for(model, devices, MeshConfig()), ())
     shapes = EngineConfig(max_num_seqs=slots, steps_per_call=16, max_prompt_len=512, prefill_rows=8, prefix_rows=16)
-    return fitting.Case(
-        model, shapes, planning.Workload((planning.Benchmark("a", 10, 128),), 2, 16_384, 1024, 128), mesh, memory
+    return fitting.FitCase(
+        model, shapes, planning.Workload((planning.BenchmarkSize("a", 10, 128),), 2, 16_384, 1024, 128), mesh, memory
     )
