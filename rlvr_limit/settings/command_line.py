@@ -11,7 +11,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from rlvr_limit.settings.study import CountsSettings, Settings
 from rlvr_limit.types import UserError, not_allowed
 
 _OVERRIDE = re.compile(r"--?(no)?(config\.[^=]+)(?:=(.*))?", re.DOTALL)
-_BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def parse_command_line(argv: Sequence[str], default: Path) -> Settings | CountsSettings:
@@ -43,7 +42,7 @@ def read_config(argv: Sequence[str], default: Path) -> ConfigDict:
     flags.DEFINE_string("config", str(default), "path to a config file", flag_values=finder)
     try:
         words = finder(argv, known_only=True)
-        config = _load(Path(finder["config"].value), default.parent)
+        config = _load(Path(finder["config"].value), default.parent).to_dict()
         words = flags.FLAGS(_apply_overrides(words, config))
     except flags.UnrecognizedFlagError as error:
         near = nearest(error.flagname, ["config", *(path for path, _ in _fields(_settings_class(config), config))])
@@ -53,7 +52,7 @@ def read_config(argv: Sequence[str], default: Path) -> ConfigDict:
         raise UserError(" ".join(str(error).split())) from None
     if words[1:]:
         raise UserError(f"unexpected argument {words[1]!r}: overrides are written --config.a.b=value")
-    return config
+    return ConfigDict(config)
 
 
 def describe_configs(folder: Path) -> str:
@@ -71,12 +70,12 @@ def describe_configs(folder: Path) -> str:
     )
 
 
-def _settings_class(config: ConfigDict) -> type:
+def _settings_class(config: Mapping[str, Any]) -> type:
     return CountsSettings if config.get("job") == "counts" else Settings
 
 
-def _apply_overrides(words: Sequence[str], config: ConfigDict) -> list[str]:
-    """Sets every --config.a.b=value in the config; returns the other words."""
+def _apply_overrides(words: Sequence[str], tree: dict[str, Any]) -> list[str]:
+    """Sets every --config.a.b=value in the nested mappings of a config; returns the other words."""
     others, waiting = [], list(words)
     while waiting:
         word = waiting.pop(0)
@@ -85,7 +84,7 @@ def _apply_overrides(words: Sequence[str], config: ConfigDict) -> list[str]:
             others.append(word)
             continue
         negated, path, text = match.groups()
-        hint = _hint_at(path, config)
+        hint = _hint_at(path, tree)
         kinds = members(hint)
         if negated and (kinds != (bool,) or text is not None):
             raise UserError(f"{word}: only a bool is switched off by no, and without a value; use --{path}=value")
@@ -96,43 +95,31 @@ def _apply_overrides(words: Sequence[str], config: ConfigDict) -> list[str]:
             text = "false" if negated else "true"
         elif text is None:
             text = waiting.pop(0) if waiting else ""
-        _put(config, path.split(".")[1:], _value(hint, text, path))
+        _, *groups, last = path.split(".")
+        group = tree
+        for name in groups:
+            group[name] = group.get(name) or {}
+            group = group[name]
+        group[last] = _value(hint, text, path)
     return others
 
 
 def _value(hint: Any, text: str, path: str) -> Any:
-    """What a word of the command line means for a field of this hint."""
-    for kind in members(hint):
-        if kind is types.NoneType and text == "None":
-            return None
-    for kind in members(hint):
-        try:
-            if kind is str:
-                return text
-            if kind is bool:
-                return _BOOLS[text.lower()]
-            if kind in (int, float):
-                return kind(text)
-            if typing.get_origin(kind) is tuple:
-                value = ast.literal_eval(text)
-                return tuple(value) if isinstance(value, tuple | list) else (value,)
-        except (ValueError, KeyError, SyntaxError):
-            continue
-    raise not_allowed(path, text, f"of type {describe(hint)}")
+    """What a word of the command line means for a field of this hint; whether it fits is checked with the rest."""
+    kinds = members(hint)
+    if text == "None" and types.NoneType in kinds:
+        return None
+    if str in kinds:
+        return text
+    try:
+        value = ast.literal_eval(text.title() if bool in kinds else text)
+    except (ValueError, SyntaxError):
+        raise not_allowed(path, text, f"of type {describe(hint)}") from None
+    is_item = tuple in map(typing.get_origin, kinds) and not isinstance(value, tuple | list)
+    return (value,) if is_item else value
 
 
-def _put(config: ConfigDict, names: Sequence[str], value: Any) -> None:
-    *groups, last = names
-    with config.unlocked(), config.ignore_type():
-        for name in groups:
-            if config.get(name) is None:
-                config[name] = ConfigDict(type_safe=False)
-            config = config[name]
-        with config.unlocked(), config.ignore_type():
-            config[last] = value
-
-
-def _hint_at(path: str, config: ConfigDict) -> Any:
+def _hint_at(path: str, config: Mapping[str, Any]) -> Any:
     """The type hint of the field at a dotted path. UserError, with the nearest one, where there is none."""
     known = dict(_fields(_settings_class(config), config))
     parent = known.get(path.rpartition(".")[0])
