@@ -301,7 +301,7 @@ def test_right_answers_of_a_teacher_are_learnt_once_each_and_drawn_once(folders:
 
 @pytest.mark.parametrize("teacher", ["copied", "nobody"])
 def test_a_teacher_that_cannot_teach_is_named(folders: Path, tmp_path: Path, teacher: str) -> None:
-    with pytest.raises(UserError, match=f"config.arms.copied.sft.teacher: found '{teacher}', but one of base"):
+    with pytest.raises(UserError, match=f"config.arms.copied.sft.teacher: '{teacher}' is not one of base"):
         with_sft(folders, tmp_path, data=("gsm8k_train",), teacher=teacher)
 
 
@@ -322,7 +322,7 @@ def test_a_demonstration_without_text_is_named(folders: Path, tmp_path: Path, li
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("arms.grpo.rl.data=()", "config.arms.grpo.rl.data: found nothing"),
+        ("arms.grpo.rl.data=()", "config.arms.grpo.rl.data: empty"),
         ("arms.grpo.rl.data=('nothing',)", "benchmark: 'nothing' is not one of"),
         ("arms.grpo.rl.start=grpo", "config.arms.grpo: grpo starts from grpo: an arm with weights must come last"),
         ("arms.grpo.rl.prompts=10", "10 is not at most 9, the number of training problems"),
