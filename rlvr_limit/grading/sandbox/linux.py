@@ -176,10 +176,10 @@ def filter_system_calls() -> None:
     architecture, numbers = _ARCHITECTURES[os.uname().machine]
     program = b"".join(struct.pack("<HBBI", *step) for step in _filter(architecture, numbers, os.getpid()))
 
-    class Program(ctypes.Structure):
+    class FilterProgram(ctypes.Structure):
         _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
 
-    filled = Program(len(program) // 8, program)
+    filled = FilterProgram(len(program) // 8, program)
     call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(filled), 0, 0)
 
 
