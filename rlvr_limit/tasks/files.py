@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import pyarrow
 import pyarrow.parquet
 from huggingface_hub.errors import HTTPError
 
+from rlvr_limit.grading.case_files import read_json_lines
 from rlvr_limit.types import UserError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
@@ -110,48 +109,24 @@ def read_file(path: str | Path, where: str) -> list[FileRow]:
 
 def read(paths: list[Path]) -> Iterator[FileRow]:
     """All rows of the files in order. Raises UserError naming file and line of what cannot be read."""
-    index = 0
-    for path in paths:
-        for place, fields in _rows(path):
-            if not isinstance(fields, dict):
-                raise UserError(f"{place}: a {type(fields).__name__} is not a JSON object with named fields")
-            yield FileRow(index, place, fields)
-            index += 1
+    rows = (row for path in paths for row in (read_json_lines(path) if ".jsonl" in path.suffixes else _whole(path)))
+    for index, (place, fields) in enumerate(rows):
+        yield FileRow(index, place, fields)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    if path.suffix not in (".parquet", ".json"):
-        yield from _lines(path)
-        return
+def _whole(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a file of JSON or Parquet, which is read at once."""
     try:
         if path.suffix == ".parquet":
             rows = pyarrow.parquet.read_table(path).to_pylist()
         else:
-            rows = _json(path.read_text(encoding="utf-8"), str(path))
-    except (pyarrow.ArrowInvalid, UnicodeDecodeError, OSError) as error:
-        what = "Parquet file" if path.suffix == ".parquet" else "UTF-8 text"
-        raise UserError(f"{path}: no readable {what} ({error})") from error
+            rows = json.loads(path.read_text(encoding="utf-8"))
+    except (pyarrow.ArrowInvalid, ValueError, RecursionError, OSError) as error:
+        what = "Parquet file" if path.suffix == ".parquet" else "JSON in UTF-8"
+        raise UserError(f"{path}: no readable {what} ({' '.join(str(error).split())})") from error
     if not isinstance(rows, list):
-        raise UserError(f"{path}: a {type(rows).__name__} is not a list of rows")
-    yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows))
-
-
-def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    number = 0
-    try:
-        # Only a line feed ends a line of JSON: strings may hold other separators.
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", _json(line, f"{path}:{number}")
-    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{path}:{number + 1}: no readable UTF-8 text ({error})") from error
-
-
-def _json(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: no JSON ({error.msg} at column {error.colno} of line {error.lineno})") from error
-    except RecursionError as error:
-        raise UserError(f"{place}: JSON that is nested too deeply") from error
+        raise UserError(f"{path}: a JSON {type(rows).__name__}, not a list of rows")
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, row {i}: a JSON {type(row).__name__}, not an object with named fields")
+        yield f"{path}, row {i}", row

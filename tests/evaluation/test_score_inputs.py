@@ -46,7 +46,7 @@ GOOD = {"problem_id": "mine/0", "text": "4"}
     ("row", "said"),
     [
         ("{oops", r"gt.jsonl:2: no JSON"),
-        (["mine/0", "4"], r"gt.jsonl:2: a list is not a JSON object"),
+        (["mine/0", "4"], r"gt.jsonl:2: a JSON list, not an object"),
         ({"text": "4"}, r"gt.jsonl:2: found 0 of the fields problem_id and problem; it must be one"),
         (GOOD | {"problem": "2 + 2?"}, r"gt.jsonl:2: found 2 of the fields problem_id and problem"),
         ({"problem_id": "mine/0"}, r"gt.jsonl:2: field 'text': None is not a text"),
