@@ -54,7 +54,7 @@ def test_a_second_stage_is_for_problems_whose_graded_first_one_has_no_right_samp
 @pytest.mark.usefixtures("compilation_cache")
 @pytest.mark.parametrize("adaptive", [-1, N])
 def test_a_first_stage_that_is_none_is_refused(tmp_path, adaptive):
-    with pytest.raises(UserError, match=f"config.sampling.adaptive: found {adaptive}, but fewer samples than n = {N}"):
+    with pytest.raises(UserError, match=f"config.sampling.adaptive: {adaptive} is not "):
         smoke_study(tmp_path, f"sampling.adaptive={adaptive}")
 
 

@@ -128,8 +128,10 @@ def read(path: Path) -> list[dict[str, str]]:
 def test_page_holds_every_section_in_order(markup):
     ids = [attrs["id"] for tag, attrs in Tags(markup).seen if tag == "section"]
     assert ids == ["unresolved", "found", *(name for name in SECTIONS if name != "temperatures")]
-    for i, caption in enumerate(captions := re.findall(r"<figcaption>(.*?)</figcaption>", markup)):
-        assert caption.startswith(f"Figure {i + 1}. ") and "band" in caption and (f"M = {M}" in caption or i == 6)
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", markup)
+    for i, caption in enumerate(captions):
+        assert caption.startswith(f"Figure {i + 1}. ") and "band" in caption
+        assert f"M&nbsp;=&nbsp;{M}" in caption or i == 6
     assert len(captions) == len(DRAWN)
 
 
