@@ -23,12 +23,14 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 def main(argv: list[str] | None = None) -> int:
     """Runs config.job with the config and overrides in `argv`; returns the exit code: 2 bad input, 130 interrupted."""
     argv = sys.argv if argv is None else argv
+    # An installed package has no configs beside it: then they are those of the folder one stands in.
+    configs = CONFIGS if CONFIGS.is_dir() else Path("configs")
     try:
         if {"--help", "-h"} & set(argv[1:]):
             jobs = "\n".join(f"  {name:8} {purpose}" for name, purpose in JOBS.items())
-            print(f"{USAGE}\n{describe_configs(CONFIGS)}\n\njobs (--config.job=NAME):\n{jobs}")
+            print(f"{USAGE}\n{describe_configs(configs)}\n\njobs (--config.job=NAME):\n{jobs}")
             return 0
-        settings = parse_command_line(argv, CONFIGS / "countdown.py")
+        settings = parse_command_line(argv, configs / "countdown.py")
         importlib.import_module(f"rlvr_limit.commands.{settings.job}").run(settings)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

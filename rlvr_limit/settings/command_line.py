@@ -163,8 +163,8 @@ def _load(path: Path, folder: Path) -> ConfigDict:
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file: a config's name ends in .py")
     # Configs import one another from the folder that holds configs/.
-    if str(folder.parent) not in sys.path:
-        sys.path.append(str(folder.parent))
+    if str(folder.parent.absolute()) not in sys.path:
+        sys.path.append(str(folder.parent.absolute()))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
