@@ -112,6 +112,7 @@ def test_updates_compile_once(params: object, shape: tuple[int, int, int] | None
     assert rl.single_batch_step._cache_size() == before + 1
 
 
+@pytest.mark.slow  # the tokens' distance from a boundary, below, holds the log-probs of the same mesh
 def test_sharded_sampler_gives_its_tokens_the_log_probs_of_one_device(params: object, sharded: object) -> None:
     engine = Engine(
         sharded, MODEL, EngineConfig(max_num_seqs=16, steps_per_call=4, max_prompt_len=4, prefill_rows=2), 8

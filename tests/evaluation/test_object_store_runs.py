@@ -77,6 +77,7 @@ def drawn(root: str | Path) -> dict[tuple, float]:
     return {(row["arm"], row["problem_id"], row["index"]): row["time"] for row in rows}
 
 
+@pytest.mark.slow
 def test_a_run_in_a_store_is_stopped_resumed_and_reported_with_the_samples_of_a_local_one(
     smoke_run: Path, smoke_runs: Path, tmp_path: Path
 ) -> None:

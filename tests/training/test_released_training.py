@@ -191,6 +191,7 @@ def test_packed_microbatches_change_a_step_by_rounding_only(trained: Study, fold
         assert packed[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_weights_kept_in_float32_are_sampled_from_and_exported_in_the_models_dtype(
     folders: Path, tmp_path: Path
 ) -> None:

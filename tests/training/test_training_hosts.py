@@ -14,6 +14,8 @@ from rlvr_limit.distributed.mesh import make_mesh
 from tests.support import policy_batches as step
 from tests.support import smoke, training_host
 
+pytestmark = pytest.mark.slow
+
 
 def run_hosts(what: str, folder: Path, mesh: str, count: int) -> None:
     """Starts processes of two devices each, and waits until all have ended well."""
@@ -32,7 +34,7 @@ def run_hosts(what: str, folder: Path, mesh: str, count: int) -> None:
     assert codes == [0] * count, "\n".join(log.read_text()[-2000:] for log in logs)
 
 
-MESHES = ["1-1-2", *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in ("1-1-1", "1-2-1", "2-1-1"))]
+MESHES = ["1-1-2", "1-1-1", "1-2-1", "2-1-1"]
 """data, fsdp and tensor of a host's mesh."""
 
 
@@ -66,7 +68,6 @@ def test_state_of_two_hosts_is_restored_on_one(by_two: tuple[str, Path]) -> None
     training_host.check_restored(folder, make_mesh(training_host.config_of(mesh)), spread=False)
 
 
-@pytest.mark.slow
 def test_state_of_two_hosts_is_restored_on_four(by_two: tuple[str, Path]) -> None:
     mesh, folder = by_two
     run_hosts("restore", folder, mesh, 4)
