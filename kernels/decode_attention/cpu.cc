@@ -11,7 +11,7 @@ constexpr float MASK_VALUE = -1e30f;
 constexpr int64_t MOST_QUERIES = 128;
 
 // out[x][0 .. V * N) = out * kept[x] (or 0) + sum over i < inner of a[x][i] * b[i][0 .. V * N), for X queries x.
-// Every number is added up in the order of i, whatever X and V are: rows have the same bits in any company.
+// Every number is added up in the order of i, whatever X and V are: the bits of a row do not depend on the others.
 // What is read next comes from memory: it is asked for line by line, since few requests at once are what a core holds.
 template <int N, int X, int V>
 inline void block(const float* const* a, int inner, const float* b, const float* next, int stride, float* const* out,

@@ -155,7 +155,7 @@ class Settings:
     run_dir: str = ""  # folder of this run; "": by its conditions, in runs/name
     data_dir: str = ""  # folder of the benchmarks' files; "": the hub's
     task: CountdownConfig | None = None
-    benchmarks: tuple[str, ...] = ()  # names of tasks/math.py and tasks/code.py, or files of problems
+    benchmarks: tuple[str, ...] = ()  # names of tasks/benchmarks.py, or files of problems
     limit: Annotated[int, AtLeast(0)] = 0  # first problems of each benchmark; 0: all
     model: ModelShape | None = None
     dtype: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
