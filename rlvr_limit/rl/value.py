@@ -36,11 +36,6 @@ class ActorCritic(flax.struct.PyTreeNode):
     policy: TrainState
     value: ValueState
 
-    @property
-    def params(self) -> Params:
-        """The policy's parameters, as of a TrainState."""
-        return self.policy.params
-
 
 def init_value(config: ModelConfig, params: Params, tx: optax.GradientTransformation) -> ValueState:
     """A head that predicts 0 everywhere, on every device of the mesh of params."""
