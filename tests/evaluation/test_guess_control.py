@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from rlvr_limit import checkpoint, records
-from rlvr_limit.evaluation import grade, results
+from rlvr_limit.commands import grade, report
 from rlvr_limit.evaluation.review import JUDGED, judged_chains
 from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.report.text import percent, signed_percent
-from rlvr_limit.settings import command_line
+from rlvr_limit.settings import Settings, command_line, schema
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import UserError
 from tests.support.smoke import REPOSITORY
@@ -97,8 +97,8 @@ def store(root: Path) -> None:
 @pytest.fixture(scope="module")
 def plain(config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the report after grading, before anyone has judged a chain."""
-    grade.run(config)
-    results.run(config)
+    grade.run(schema.from_config(Settings, config))
+    report.run(schema.from_config(Settings, config))
     return shutil.copytree(Path(config.run_dir) / "report", tmp_path_factory.mktemp("plain") / "report")
 
 
@@ -117,13 +117,13 @@ def judged(config, plain: Path) -> Path:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    grade.run(config)
+    grade.run(schema.from_config(Settings, config))
     # A sample that is not right has no say, whatever stands in the file.
     wrong = next(j for j, answer in enumerate(drawn("base")[3]) if answer not in HALVES)
     with review(config).open("a", newline="", encoding="utf-8") as file:
         row = rows[0] | {"arm": "base", "problem_id": "mine/3", "index": wrong, JUDGED: "right"}
         csv.DictWriter(file, rows[0]).writerow(row)
-    results.run(config)
+    report.run(schema.from_config(Settings, config))
     return Path(config.run_dir) / "report"
 
 
