@@ -1,5 +1,3 @@
 """One token from a distribution and one uniform number."""
 
 from kernels.categorical.reference import inverse_cdf
-
-__all__ = ["inverse_cdf"]

@@ -22,23 +22,6 @@ from kernels.decode_attention.plan import (
 )
 from kernels.platforms import by_platform, warn_plain_xla
 
-__all__ = [
-    "GROUP",
-    "MASK_VALUE",
-    "AttentionState",
-    "DecodePlan",
-    "PageArray",
-    "QuantizedPages",
-    "RecentKV",
-    "Tiling",
-    "attend_recent",
-    "decode_attention",
-    "merge_states",
-    "quantize",
-    "tiling",
-    "warn_where_plain",
-]
-
 
 def decode_attention(
     q_BKGH: jax.Array, k_PKHC: PageArray, v_PKCH: PageArray, plan: DecodePlan, tile: int, recent: RecentKV | None = None

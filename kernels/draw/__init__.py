@@ -8,8 +8,6 @@ from kernels.draw import native, reference
 from kernels.draw.reference import SamplingTensors, Truncations, truncations_used
 from kernels.platforms import by_platform
 
-__all__ = ["Truncations", "SamplingTensors", "truncations_used", "draw"]
-
 
 def draw(
     logits_BV: jax.Array, u_B: jax.Array, sampling: SamplingTensors, truncations: Truncations

@@ -10,8 +10,6 @@ import jax
 from kernels.platforms import by_platform
 from kernels.token_logprob import backward, gpu, reference, tpu
 
-__all__ = ["token_logprob"]
-
 
 def token_logprob(
     hidden_RD: jax.Array,

@@ -1,5 +1,3 @@
 """top-k truncation of next-token distributions."""
 
 from kernels.top_k.reference import top_k_mask
-
-__all__ = ["top_k_mask"]

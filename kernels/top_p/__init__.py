@@ -7,8 +7,6 @@ import jax
 from kernels.platforms import by_platform
 from kernels.top_p import gpu, reference, tpu
 
-__all__ = ["top_p_mask"]
-
 
 def top_p_mask(p_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
     """reference.top_p_mask, by what is fast on the platform that the program is compiled for."""

@@ -6,16 +6,3 @@ from rlvr_limit.planning.programs import DeviceProgram, RecipePrograms
 from rlvr_limit.planning.targets import Target, find_target
 from rlvr_limit.planning.text import render
 from rlvr_limit.planning.workload import BenchmarkSize, Workload
-
-__all__ = [
-    "BenchmarkSize",
-    "DeviceProgram",
-    "RecipePrograms",
-    "StudyPlan",
-    "Target",
-    "Workload",
-    "find_target",
-    "make_plan",
-    "plan_of",
-    "render",
-]

@@ -2,5 +2,3 @@
 
 from rlvr_limit.report.page import write, write_all
 from rlvr_limit.report.results import Answers, ArmResults, Example, Results
-
-__all__ = ["Answers", "ArmResults", "Example", "Results", "write", "write_all"]

@@ -3,5 +3,3 @@
 from rlvr_limit.tokenizer.load import load_tokenizer
 from rlvr_limit.tokenizer.text import TextTokenizer
 from rlvr_limit.tokenizer.words import word_tokenizer
-
-__all__ = ["TextTokenizer", "load_tokenizer", "word_tokenizer"]
