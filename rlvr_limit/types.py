@@ -41,7 +41,7 @@ class Status(enum.StrEnum):
 class Problem:
     """One question with its rendered prompt and the reference the grader needs.
 
-    guess_rate is the chance that a policy which only knows the rules is right (METRICS.md item 7), if known.
+    guess_rate is the chance that a policy which only knows the rules is right (metrics.md item 7), if known.
     """
 
     id: str

@@ -43,7 +43,7 @@ def draw(
     """(token, its log-prob under the distribution it was drawn from, its log-prob at temperature 1), each [B].
 
     logits_BV float32, u_B in [0, 1): the first token whose cumulative mass exceeds u of the whole is drawn. Temperature
-    comes first, then top-k, top-p of what is left (METRICS.md item 16) and min-p (Nguyen et al. 2024, alg. 1);
+    comes first, then top-k, top-p of what is left (metrics.md item 16) and min-p (Nguyen et al. 2024, alg. 1);
     temperature 0 is greedy, of log-prob 0.
     """
     greedy_B = sampling.temperature_B == 0

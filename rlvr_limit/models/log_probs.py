@@ -1,4 +1,4 @@
-"""Log-probabilities of given answers under given parameters (METRICS.md item 14). Shape legend: decoder.py."""
+"""Log-probabilities of given answers under given parameters (metrics.md item 14). Shape legend: decoder.py."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ def checked_values(value_MK: ArrayLike, name: str, low: float, high: float) -> n
         raise UserError(
             f"{name} has shape {value_MK.shape}: a band over problems needs [M, K] with M >= 2 problems and K >= 1"
         )
-    outside_M = ~((value_MK >= low) & (value_MK <= high)).all(axis=1)
-    refuse_where(outside_M, lambda i: f"of {name} has a value outside [{low:g}, {high:g}]")
+    inside_M = np.all((value_MK >= low) & (value_MK <= high), axis=1)
+    refuse_where(np.logical_not(inside_M), lambda i: f"of {name} has a value outside [{low:g}, {high:g}]")
     return value_MK
 
 

@@ -1,4 +1,4 @@
-"""A curve of pass@k in one number, and against what it costs (METRICS item 12).
+"""A curve of pass@k in one number, and against what it costs (metrics.md item 12).
 
 Shapes: M problems; K runs over k = 1..n.
 """

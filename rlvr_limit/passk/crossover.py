@@ -65,7 +65,7 @@ def crossover(
     seed: int = 0,
     names: tuple[str, str] = ("base", "RL"),
 ) -> Crossover:
-    """k* = min{k : base >= RL and stays so up to K}, searched on every integer k of the full curve (METRICS item 9).
+    """k* = min{k : base >= RL and stays so up to K}, searched on every integer k of the full curve (metrics.md item 9).
 
     The interval takes order statistics of k* over the paired bootstrap, tails cut as for the bands. In words:
     "resolved": the paired band is below 0 at some k < k* and above 0 at K. Both halves must be shown; an interval for

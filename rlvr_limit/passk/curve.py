@@ -111,7 +111,7 @@ def pass_curve(n_M: ArrayLike, c_M: ArrayLike) -> np.ndarray:
 
 
 def pass_at_k(n_M: ArrayLike, c_M: ArrayLike, k: int) -> float:
-    """pass@k averaged over problems (METRICS item 1). Raises UserError where k > n, naming the problem."""
+    """pass@k averaged over problems (metrics.md item 1). Raises UserError where k > n, naming the problem."""
     n_M, c_M = checked_counts(n_M, c_M)
     refuse_k_beyond_n(n_M, k, f"pass@{k}")
     return float(pass_curve(n_M, c_M)[k - 1])
@@ -130,7 +130,7 @@ def avg_at_n(n_M: ArrayLike, c_M: ArrayLike) -> float:
 
 
 def delta_se(base_n_M: ArrayLike, base_c_M: ArrayLike, rl_n_M: ArrayLike, rl_c_M: ArrayLike, k: int = 256) -> float:
-    """Delta_SE = pass@k(base) - pass@1(RL), k = 256 by convention; lower is better (METRICS item 2).
+    """Delta_SE = pass@k(base) - pass@1(RL), k = 256 by convention; lower is better (metrics.md item 2).
 
     Raises UserError where k exceeds the samples of the base arm.
     """
@@ -140,7 +140,7 @@ def delta_se(base_n_M: ArrayLike, base_c_M: ArrayLike, rl_n_M: ArrayLike, rl_c_M
 def posterior_curves(n_M: ArrayLike, c_M: ArrayLike, K: int, a: float = 1.0, b: float = 1.0) -> np.ndarray:
     """Posterior mean of 1 - (1-p)^k for k = 1..K under a Beta(a, b) prior on p: [M, K].
 
-    1 - B(c+a, n-c+b+k) / B(c+a, n-c+b) (METRICS item 10). Defined for k > n too, where the prior speaks louder than
+    1 - B(c+a, n-c+b+k) / B(c+a, n-c+b) (metrics.md item 10). Defined for k > n too, where the prior speaks louder than
     the samples: always name the prior beside it. Raises UserError on impossible counts, a <= 0, b <= 0 or K < 1.
     """
     n_M, c_M = checked_counts(n_M, c_M)
@@ -176,7 +176,7 @@ def guess_curve(a_M: ArrayLike, K: int) -> np.ndarray:
 
 
 def guess_corrected(curve_K: ArrayLike, guess_K: ArrayLike) -> np.ndarray:
-    """(pass@k - g) / (1 - g) of the two mean curves: [K]; 0 is guessing, 1 is solving all (METRICS item 7).
+    """(pass@k - g) / (1 - g) of the two mean curves: [K]; 0 is guessing, 1 is solving all (metrics.md item 7).
 
     A ratio of means, because a mean of ratios explodes where one problem's g is near 1. Undefined (NaN) where the mean
     g is 1. It is linear in the curve, so the ends of a band may be passed through it. Raises UserError on unequal

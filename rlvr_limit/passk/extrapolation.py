@@ -1,4 +1,4 @@
-"""pass@k beyond n, from a beta-binomial law of the success rates by maximum likelihood (METRICS item 11).
+"""pass@k beyond n, from a beta-binomial law of the success rates by maximum likelihood (metrics.md item 11).
 
 A model, not a measurement: to be drawn dashed and never mixed with measured values.
 Shapes: M problems; J runs over j = 0..max(n)-1, N over n = 0..max(n), and Z over the n of problems with c = 0; S starts

@@ -1,4 +1,4 @@
-"""How far answers can be guessed without solving the problem, and right answers by a wrong chain (METRICS 6 and 7).
+"""How far answers can be guessed without solving the problem; right answers by a wrong chain (metrics.md 6, 7).
 
 Shapes: M problems, R samples; K the largest k of a curve.
 """

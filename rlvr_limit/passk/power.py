@@ -1,4 +1,4 @@
-"""How many more problems, or samples of each, would resolve which arm is ahead (METRICS item 9).
+"""How many more problems, or samples of each, would resolve which arm is ahead (metrics.md item 9).
 
 Shapes: M problems, K the largest k both arms have; T runs over t, numbers of samples without a right one.
 """

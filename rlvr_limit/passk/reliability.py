@@ -1,4 +1,4 @@
-"""How reliably problems are solved: G-Pass@k (METRICS item 3) and Cover@tau (item 5; arXiv 2510.08325).
+"""How reliably problems are solved: G-Pass@k (metrics.md item 3) and Cover@tau (item 5; arXiv 2510.08325).
 
 Of a true rate p, pass@k is the integral of Cover@tau k (1-tau)^(k-1) over tau in [0, 1]. Of estimates it is not: the
 plug-in form integrates to the mean of 1 - (1 - c/n)^k, the posterior form to posterior pass@k, and neither is pass@k.

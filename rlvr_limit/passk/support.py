@@ -1,4 +1,4 @@
-"""Which problems each arm can solve at all (arXiv 2507.14843; METRICS item 8).
+"""Which problems each arm can solve at all (arXiv 2507.14843; metrics.md item 8).
 
 Shapes: M problems; n_M samples drawn and c_M of them correct, per arm.
 """

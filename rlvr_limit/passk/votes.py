@@ -1,4 +1,4 @@
-"""Answers that agree: majority voting and diversity (METRICS items 4 and 13).
+"""Answers that agree: majority voting and diversity (metrics.md items 4 and 13).
 
 Shapes: M problems, R samples of all of them, K values of k; D random subsets.
 """

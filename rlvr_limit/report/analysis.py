@@ -1,6 +1,6 @@
 """Every number of the report, computed once from the counts: figures, tables and words only read what stands here.
 
-Guessing and judged chains of thought are METRICS items 6 and 7.
+Guessing and judged chains of thought are metrics.md items 6 and 7.
 Shape suffixes: M problems; K runs over k = 1..n, n the fewest samples any problem has; B the 11 histogram bins.
 """
 

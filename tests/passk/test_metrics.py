@@ -141,7 +141,7 @@ def test_posterior_cover_is_a_binomial_tail():
 
 @pytest.mark.parametrize("k", [1, 2, 7, 33])
 def test_cover_integrates_to_what_each_of_its_forms_must(k):
-    """The two identities of METRICS item 5, to 1e-6; and neither is pass@k, which is what the definitions warn of."""
+    """Two identities of metrics.md item 5, to 1e-6; and neither is pass@k, which is what the definitions warn of."""
     x, weight = np.polynomial.legendre.leggauss(64)  # exact for the posterior form: a polynomial of degree n + k
     tau_T = (x + 1) / 2
     apart = 0.0
