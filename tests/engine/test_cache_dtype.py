@@ -207,6 +207,7 @@ CHEAP = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_tells_its_drift_in_the_log_in_the_records_and_on_the_page(smoke_runs, smoke_run):
     done = smoke.run_smoke_here(smoke_runs, *CHEAP, "job=sample")
     assert done.returncode == 0, done.stderr

@@ -157,6 +157,7 @@ def test_values_and_their_gradient_are_those_of_one_row_an_answer(params) -> Non
         np.testing.assert_allclose(found["bias"], expected["bias"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_adapters_have_the_gradient_of_one_row_an_answer(params) -> None:
     lora = rl.Lora(2, 4.0)
     drawn = rl.init_adapters(GROUPED, lora, jax.random.key(0))
@@ -166,6 +167,7 @@ def test_adapters_have_the_gradient_of_one_row_an_answer(params) -> None:
     assert_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_a_mesh_has_the_gradient_of_one_device() -> None:
     wide = replace(GROUPED, width=16, heads=8, kv_heads=2, head_width=4, ffn_width=16, vocab_size=24)
     params, batch = init_params(wide, jax.random.key(0)), answers(wide.vocab_size)
@@ -177,6 +179,7 @@ def test_a_mesh_has_the_gradient_of_one_device() -> None:
     assert_equal(found, gradient(params, wide, [batch]))
 
 
+@pytest.mark.slow
 def test_eight_answers_to_a_prompt_take_fewer_operations_and_one_takes_no_more() -> None:
     """By the compiler's count: prompts of 24 and answers of 8 tokens; the products of layers dominate."""
     wide = replace(GROUPED, width=64, ffn_width=128)

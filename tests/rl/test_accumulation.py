@@ -104,6 +104,7 @@ def test_an_accumulated_supervised_step_is_the_unsplit_one() -> None:
     assert max(relative_errors(*changes)) < 1e-4
 
 
+@pytest.mark.slow
 def test_float32_weights_of_a_bfloat16_model_keep_changes_that_bfloat16_would_lose() -> None:
     config, tx = replace(WIDE, dtype="bfloat16"), rl.optimizer(OptimizerConfig(1e-6, warmup=0), 9)
     params = init_params(config, jax.random.key(0))

@@ -46,6 +46,7 @@ def trained_on(mesh_config: MeshConfig, packed: bool = False) -> tuple[list[floa
     return seen, np.asarray(rl.answer_values(params, value.head, CONFIG, rows))
 
 
+@pytest.mark.slow
 def test_value_head_learns_the_same_on_any_mesh_and_compiles_once():
     seen, values = trained_on(MeshConfig())
     for mesh in (MeshConfig(2, 2, 2), MeshConfig(1, 8, 1)):
