@@ -211,6 +211,7 @@ def margin(weights: object, key: tuple[int, int], tokens: tuple[int, ...]) -> fl
     return min(np.abs(np.cumsum(kept) / kept.sum() - u).min(), np.abs(mass - 0.9).min())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [*SLOWER[1:], (2, 2, 2)], ids=str)
 def test_first_differing_tokens_on_other_meshes_lie_at_a_boundary(
     wide: object, drawn_on_one: dict, shape: tuple[int, int, int]

@@ -100,6 +100,7 @@ def logp_by_hand(params: Params, prompt: tuple[int, ...], tokens: tuple[int, ...
     return (logp - logits.max(-1, keepdims=True))[np.arange(count), list(tokens)]
 
 
+@pytest.mark.slow
 def test_log_probs_are_those_of_dense_attention_over_what_was_stored(params: Params, drawn: Drawn):
     """But where a number lay on the edge of two steps: rounding may take it to the other one, a small part of the
     drift."""

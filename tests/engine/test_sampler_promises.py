@@ -79,7 +79,7 @@ def test_samples_are_the_same_after_a_restart(small: dict) -> None:
     assert done.stdout.strip() == str(sorted(expected.items()))
 
 
-@pytest.mark.parametrize("max_num_seqs", [8, 130])
+@pytest.mark.parametrize("max_num_seqs", [8, pytest.param(130, marks=pytest.mark.slow)])
 def test_reference_mode_does_not_depend_on_max_num_seqs(max_num_seqs: int) -> None:
     def config(n: int) -> EngineConfig:
         return EngineConfig(

@@ -83,7 +83,7 @@ def test_unknown_kinds_and_a_b2_too_slow_for_bfloat16_are_refused() -> None:
         rl.optimizer(OptimizerConfig(0.1, b2=0.999, kind="adamw_bf16"), 5)
 
 
-@pytest.mark.parametrize("kind", ["adamw_bf16", "adafactor"])
+@pytest.mark.parametrize("kind", [pytest.param("adamw_bf16", marks=pytest.mark.slow), "adafactor"])
 def test_states_lie_on_a_mesh_and_updates_compile_once(kind: str) -> None:
     config = ModelConfig(vocab_size=128, width=128, layers=1, heads=2, kv_heads=2, head_width=4, ffn_width=128)
     mesh = make_mesh(MeshConfig(2, 2, 2))

@@ -136,6 +136,7 @@ def test_a_token_changes_nothing_in_other_segments():
 DEEP = replace(GROUPED, layers=2, width=8, heads=2, kv_heads=1, head_width=4, ffn_width=64, vocab_size=16)
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_layer_changes_no_gradient_and_takes_less_memory():
     params, (_, batch) = random_params(DEEP), batch_of([(8, 24)] * 8, 32, DEEP.vocab_size)
     gradient = jax.jit(jax.grad(mixed), static_argnums=(1, 3))

@@ -142,6 +142,7 @@ def test_a_run_stopped_between_steps_ends_with_the_same_bits(
         assert here == there
 
 
+@pytest.mark.slow
 def test_adapters_alone_are_trained_from_answers_in_segments_and_exports_hold_them_merged(
     folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
