@@ -1,4 +1,4 @@
-"""What a study needs on a machine that is not here: memory, slots, speed, hours."""
+"""What a study needs on a machine that is not here: memory, sequences, speed, hours."""
 
 from rlvr_limit.planning.from_settings import plan_of
 from rlvr_limit.planning.plan import StudyPlan, make_plan

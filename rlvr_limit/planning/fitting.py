@@ -1,4 +1,4 @@
-"""What fits a target: the most slots, the scorer's shape, and what would fit where something does not."""
+"""What fits a target: the most sequences, the scorer's shape, and what would fit where something does not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRIES = 4
 MOST_DEVICES = 1024
 SLOTS_STEP = 8
 CLOSE = 0.1
-"""The search for slots ends where the next number is larger by no more than this share."""
+"""The search for sequences ends where the next number is larger by no more than this share."""
 
 Compile = Callable[[DeviceProgram], CompiledProgram]
 
@@ -37,13 +37,13 @@ class FitCase(NamedTuple):
         """The same with other fields of the engine's config."""
         return self._replace(engine=dataclasses.replace(self.engine, **fields))
 
-    def with_slots(self, slots: int) -> FitCase:
-        """The same with another number of slots."""
-        return self.with_engine(max_num_seqs=slots)
+    def with_num_seqs(self, num_seqs: int) -> FitCase:
+        """The same with another number of sequences."""
+        return self.with_engine(max_num_seqs=num_seqs)
 
     @property
     def step(self) -> int:
-        """Slots come in multiples of this, so that every device has as many rows and as many draws."""
+        """Sequences come in multiples of this, so that every device has as many rows and as many draws."""
         return math.lcm(self.mesh.size, SLOTS_STEP)
 
     @property
@@ -62,14 +62,14 @@ class FitCase(NamedTuple):
         return self.cache_bytes // self.sizes.pages
 
     @property
-    def slot_bytes(self) -> float:
-        """The pages of one more slot on the whole mesh, on average; 0 where the config says how large the cache is."""
-        some, more = (self.with_slots(slots).sizes for slots in (self.step, 2 * self.step))
+    def sequence_bytes(self) -> float:
+        """Pages of one more sequence on the whole mesh, on average; 0 where the config says how large the cache is."""
+        some, more = (self.with_num_seqs(num_seqs).sizes for num_seqs in (self.step, 2 * self.step))
         return (more.pages - some.pages) * self.page_bytes / self.step
 
     @property
-    def slot_pages(self) -> int:
-        """Pages that a slot's own tokens take at the limit."""
+    def seq_pages(self) -> int:
+        """Pages that a sequence's own tokens take at the limit."""
         return own_pages(self.workload.max_tokens, self.engine.steps_per_call, self.sizes.page_size)
 
     @property
@@ -79,13 +79,13 @@ class FitCase(NamedTuple):
 
     @property
     def fixed_bytes(self) -> float:
-        """What is taken before the first slot: parameters, and pages for prompts."""
-        smallest = self.with_slots(self.step)
-        return self.weight_bytes + smallest.cache_bytes - self.step * self.slot_bytes
+        """What is taken before the first sequence: parameters, and pages for prompts."""
+        smallest = self.with_num_seqs(self.step)
+        return self.weight_bytes + smallest.cache_bytes - self.step * self.sequence_bytes
 
-    def window(self, slots: int, compiled: Compile) -> CompiledProgram:
-        """The decode window of so many slots, all of them alive, compiled."""
-        case = self.with_slots(slots)
+    def window(self, num_seqs: int, compiled: Compile) -> CompiledProgram:
+        """The decode window of so many sequences, all of them alive, compiled."""
+        case = self.with_num_seqs(num_seqs)
         return case.windows(compiled, case.sizes.buckets[-1:])[0]
 
     def windows(self, compiled: Compile, buckets: Sequence[int]) -> list[CompiledProgram]:
@@ -121,54 +121,54 @@ class FitCase(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SlotFit:
-    """The most slots that fit."""
+class SequenceFit:
+    """The most sequences that fit."""
 
-    slots: int  # 0: none do
+    num_seqs: int  # 0: none do
     verified: bool  # by a compiled program; else by arithmetic without temporaries
-    most: CompiledProgram | None  # the decode window of that many slots
+    most: CompiledProgram | None  # the decode window of that many sequences
     wanted: CompiledProgram | None  # that of the config's number; None: the cache alone is too large for it
     tried: tuple[CompiledProgram, ...]
 
 
-def fit_slots(case: FitCase, compiled: Compile, prefill: CompiledProgram) -> SlotFit:
-    """The most slots whose decode window compiles into the memory, found in a few compilations.
+def fit_sequences(case: FitCase, compiled: Compile, prefill: CompiledProgram) -> SequenceFit:
+    """The most sequences whose decode window compiles into the memory, found in a few compilations.
 
-    Parameters and pages are known; temporaries are taken to grow with the slots, measured, and tried again. Where the
-    config says how large the cache is, more slots than it asks for are not looked for.
+    Parameters and pages are known; temporaries are taken to grow with the sequences, measured, and tried again. Where
+    the config says how large the cache is, more sequences than it asks for are not looked for.
     """
-    fixed, wanted_slots = case.fixed_bytes, case.engine.max_num_seqs
+    fixed, wanted_num_seqs = case.fixed_bytes, case.engine.max_num_seqs
 
-    def rounded(slots: float) -> int:
-        return max(0, int(slots // case.step) * case.step)
+    def rounded(num_seqs: float) -> int:
+        return max(0, int(num_seqs // case.step) * case.step)
 
     room = case.memory - fixed - (prefill.temporaries or 0)
-    slot_bytes = case.slot_bytes
-    bound = rounded(room / slot_bytes) if slot_bytes else wanted_slots * (room > 0)
-    wanted = case.window(wanted_slots, compiled) if wanted_slots <= bound or not prefill.real else None
+    sequence_bytes = case.sequence_bytes
+    bound = rounded(room / sequence_bytes) if sequence_bytes else wanted_num_seqs * (room > 0)
+    wanted = case.window(wanted_num_seqs, compiled) if wanted_num_seqs <= bound or not prefill.real else None
     tried = [wanted] if wanted else []
     if not prefill.real:
-        return SlotFit(bound, False, None, wanted, tuple(tried))
+        return SequenceFit(bound, False, None, wanted, tuple(tried))
     fits = wanted is not None and bool(wanted.fits(case.memory))
-    best, most = (wanted_slots, wanted) if fits else (0, None)
-    slots, last = (wanted_slots, wanted) if wanted else (rounded(0.85 * bound), None)
+    best, most = (wanted_num_seqs, wanted) if fits else (0, None)
+    num_seqs, last = (wanted_num_seqs, wanted) if wanted else (rounded(0.85 * bound), None)
     for _ in range(TRIES):
         if last is None:
-            if not slots:
+            if not num_seqs:
                 break
-            last = case.window(slots, compiled)
+            last = case.window(num_seqs, compiled)
             tried.append(last)
-            if last.fits(case.memory) and slots > best:
-                best, most = slots, last
+            if last.fits(case.memory) and num_seqs > best:
+                best, most = num_seqs, last
         # A refusal may come without a number; then 15 % less is tried.
         grown = last.alone - fixed if last.alone else (case.memory - fixed) / 0.85
-        following = min(bound, rounded((case.memory - fixed) * slots / max(1, grown)))
+        following = min(bound, rounded((case.memory - fixed) * num_seqs / max(1, grown)))
         if last.refused:
-            following = min(following, rounded(slots - 1))
+            following = min(following, rounded(num_seqs - 1))
         if following <= best * (1 + CLOSE):
             break
-        slots, last = following, None
-    return SlotFit(best, True, most, wanted, tuple(tried))
+        num_seqs, last = following, None
+    return SequenceFit(best, True, most, wanted, tuple(tried))
 
 
 def fit_scorer(case: FitCase, compiled: Compile) -> list[CompiledProgram]:
@@ -194,13 +194,13 @@ def fit_scorer(case: FitCase, compiled: Compile) -> list[CompiledProgram]:
             length = 2 ** int(math.log2(min(length * math.sqrt(min(shrink, 1.0)), length - 1)))
 
 
-def advice(case: FitCase, fit: SlotFit, others: Sequence[CompiledProgram]) -> list[str]:
+def advice(case: FitCase, fit: SequenceFit, others: Sequence[CompiledProgram]) -> list[str]:
     """What would fit, where something does not."""
-    lines = _more_slots(case, fit) if fit.slots < case.engine.max_num_seqs else []
+    lines = _more_sequences(case, fit) if fit.num_seqs < case.engine.max_num_seqs else []
     longest = case.workload.max_tokens
     if case.engine.cache_tokens and not case.held(longest):
         sizes = case.sizes
-        pages = case.slot_pages - (-(case.workload.prompt_tokens - 1) // sizes.page_size) + 1
+        pages = case.seq_pages - (-(case.workload.prompt_tokens - 1) // sizes.page_size) + 1
         lines.append(
             f"config.engine.cache_tokens = {case.engine.cache_tokens:,} holds no sample of {longest:,} tokens: "
             f"{pages * sizes.page_size * sizes.shards:,} would"
@@ -212,45 +212,47 @@ def advice(case: FitCase, fit: SlotFit, others: Sequence[CompiledProgram]) -> li
     return lines
 
 
-def _more_slots(case: FitCase, fit: SlotFit) -> list[str]:
-    lines, slots, sizes, fixed = [], case.engine.max_num_seqs, case.sizes, case.fixed_bytes
-    if fit.slots:
-        lines.append(f"{slots} slots do not fit: config.engine.max_num_seqs = {fit.slots} does")
+def _more_sequences(case: FitCase, fit: SequenceFit) -> list[str]:
+    lines, num_seqs, sizes, fixed = [], case.engine.max_num_seqs, case.sizes, case.fixed_bytes
+    if fit.num_seqs:
+        lines.append(f"{num_seqs} sequences do not fit: config.engine.max_num_seqs = {fit.num_seqs} does")
     elif case.engine.cache_tokens:
-        lines.append(f"no {case.step} slots fit with config.engine.cache_tokens = {case.engine.cache_tokens:,}")
+        lines.append(f"no {case.step} sequences fit with config.engine.cache_tokens = {case.engine.cache_tokens:,}")
     else:
-        lines.append(f"no {case.step} slots fit at {case.workload.max_tokens:,} new tokens")
-    beside = fit.most.temporaries * slots / fit.slots if fit.most and fit.most.temporaries else 0
+        lines.append(f"no {case.step} sequences fit at {case.workload.max_tokens:,} new tokens")
+    beside = fit.most.temporaries * num_seqs / fit.num_seqs if fit.most and fit.most.temporaries else 0
     pages = int((case.memory - case.weight_bytes - beside) // case.page_bytes)
     smaller = case.with_engine(cache_tokens=pages * sizes.page_size * sizes.shards)
     if pages > 1 and smaller.held(case.workload.max_tokens):
         lines.append(
-            f"{slots} slots would fit with config.engine.cache_tokens = {smaller.engine.cache_tokens:,}, which holds "
-            f"{smaller.held(case.workload.mean_tokens)} samples of {case.workload.mean_tokens:,} tokens (arithmetic)"
+            f"{num_seqs} sequences would fit with config.engine.cache_tokens = {smaller.engine.cache_tokens:,}, which "
+            f"holds {smaller.held(case.workload.mean_tokens)} samples of {case.workload.mean_tokens:,} tokens "
+            "(arithmetic)"
         )
-    if not case.slot_bytes:
+    if not case.sequence_bytes:
         return lines
     alone = fit.most.alone if fit.most else None
-    slot_bytes = (alone - fixed) / fit.slots if alone else case.slot_bytes
-    devices = _devices_for(case, slot_bytes / case.slot_bytes)
+    sequence_bytes = (alone - fixed) / fit.num_seqs if alone else case.sequence_bytes
+    devices = _devices_for(case, sequence_bytes / case.sequence_bytes)
     if devices:
-        lines.append(f"{slots} slots would fit {devices} such devices in their default mesh (arithmetic)")
-    # Of a slot's pages one is for the window that it is at.
-    own = int((case.memory - fixed) / (slots * slot_bytes) * (case.slot_pages + 1)) - 1
+        lines.append(f"{num_seqs} sequences would fit {devices} such devices in their default mesh (arithmetic)")
+    # Of a sequence's pages one is for the window that it is at.
+    own = int((case.memory - fixed) / (num_seqs * sequence_bytes) * (case.seq_pages + 1)) - 1
     if own >= 0:
         lines.append(
-            f"{slots} slots would fit here at {own * sizes.page_size + sizes.steps_per_call:,} new tokens (arithmetic)"
+            f"{num_seqs} sequences would fit here at {own * sizes.page_size + sizes.steps_per_call:,} new tokens "
+            "(arithmetic)"
         )
     return lines
 
 
 def _devices_for(case: FitCase, growth: float) -> int | None:
-    """The smallest power of two of devices that the config's slots fit; growth is cache with temporaries / cache."""
+    """The smallest power of two of devices that its sequences fit; growth is cache with temporaries / cache."""
     devices = 1
     while devices <= MOST_DEVICES:
         shape = programs.mesh_for(case.model, devices, MeshConfig())
         larger = case._replace(mesh=programs.make_mesh(shape, ()))
-        if larger.fixed_bytes + growth * larger.slot_bytes * case.engine.max_num_seqs <= case.memory:
+        if larger.fixed_bytes + growth * larger.sequence_bytes * case.engine.max_num_seqs <= case.memory:
             return devices
         devices *= 2
     return None

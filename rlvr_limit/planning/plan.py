@@ -25,16 +25,16 @@ Updates = Callable[[AnyMesh, int], Sequence[RecipePrograms]]
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What would run, and whether it fits. Slots, pages and the rates are of one replica of the sampler."""
+    """What would run, and whether it fits. Sequences, pages and the rates are of one replica of the sampler."""
 
     target: Target
     engine: EngineConfig  # as the config has it
-    runs: fitting.FitCase  # with the slots that would run: the config's, or the most that fit if that is less
-    slots: int  # of these; 0: none fit
+    runs: fitting.FitCase  # with the sequences that would run: the config's, or the most that fit if that is less
+    num_seqs: int  # of these; 0: none fit
     own_mesh: MeshConfig  # the part of the other meshes that one host has, as config.mesh says it
     hosts_per_replica: int
     extra: str | None  # to be installed where programs were only lowered; None: they were compiled
-    fit: fitting.SlotFit
+    fit: fitting.SequenceFit
     others: tuple[CompiledProgram, ...]  # of the sampler and the scorer, beside the fit's
     trained: tuple[tuple[RecipePrograms, tuple[CompiledProgram, ...]], ...]
     advice: tuple[str, ...]
@@ -73,7 +73,7 @@ class StudyPlan:
     @property
     def cache_bytes(self) -> int:
         """Bytes of a device that all pages take."""
-        return self.runs.cache_bytes if self.slots else 0
+        return self.runs.cache_bytes if self.num_seqs else 0
 
     @property
     def replicas(self) -> int:
@@ -84,7 +84,7 @@ class StudyPlan:
     def batch(self) -> roofline.LiveBatch:
         """The live samples of a step on average, if all answers are equally long and no page is empty."""
         workload = self.workload
-        live = min(self.slots, self.runs.held(workload.mean_tokens))
+        live = min(self.num_seqs, self.runs.held(workload.mean_tokens))
         prompts = math.ceil(live / workload.per_problem)
         return roofline.LiveBatch(live, prompts, shared=workload.prompt_tokens, own=workload.mean_tokens / 2)
 
@@ -101,8 +101,8 @@ class StudyPlan:
 
     @property
     def window(self) -> CompiledProgram | None:
-        """The decode window of the slots that would run."""
-        return self.fit.wanted if self.slots == self.engine.max_num_seqs else self.fit.most
+        """The decode window of the sequences that would run."""
+        return self.fit.wanted if self.num_seqs == self.engine.max_num_seqs else self.fit.most
 
 
 def make_plan(
@@ -114,7 +114,7 @@ def make_plan(
     updates: Updates | None = None,
     hosts_per_replica: int = 1,
 ) -> StudyPlan:
-    """Compiles every program for the target and finds the slots that fit. Raises UserError for an impossible mesh.
+    """Compiles every program for the target and finds the sequences that fit. Raises UserError for an impossible mesh.
 
     mesh is that of one host; None, or of one device, means the default of programs.mesh_for. A replica of the sampler
     lies on hosts_per_replica hosts where those hold it, else on the fewest that do. Where the target's compiler is not
@@ -127,7 +127,7 @@ def make_plan(
         devices = devices[: target.devices]
     own = programs.mesh_for(model, target.host_devices, wanted)
     real = bool(devices)
-    # In reference mode the slots come in tiles of their own; a plan is for speed.
+    # In reference mode the sequences come in tiles of their own; a plan is for speed.
     engine = dataclasses.replace(engine, reference=False)
     case = fitting.FitCase(model, engine, workload, programs.make_mesh(own, devices), target.memory)
     hosts = replica_hosts(case, own, target, hosts_per_replica)
@@ -139,14 +139,14 @@ def make_plan(
         return compiling.compile_program(program, target, real)
 
     # What these need beside the pages does not depend on how many there are.
-    smallest = case.with_slots(case.step)
+    smallest = case.with_num_seqs(case.step)
     helpers = smallest.helpers(compiled)
-    fit = fitting.fit_slots(case, compiled, helpers[-1])
-    slots = min(engine.max_num_seqs, fit.slots)
-    runs = case.with_slots(slots or case.step)
-    beside = max(0, runs.cache_bytes - smallest.cache_bytes) if slots else 0
+    fit = fitting.fit_sequences(case, compiled, helpers[-1])
+    num_seqs = min(engine.max_num_seqs, fit.num_seqs)
+    runs = case.with_num_seqs(num_seqs or case.step)
+    beside = max(0, runs.cache_bytes - smallest.cache_bytes) if num_seqs else 0
     others = [dataclasses.replace(program, resident=beside) for program in helpers]
-    others += runs.windows(compiled, runs.sizes.buckets[:-1]) if slots else []
+    others += runs.windows(compiled, runs.sizes.buckets[:-1]) if num_seqs else []
     others += fitting.fit_scorer(case, compiled)
     trained = []
     if updates:
@@ -157,7 +157,7 @@ def make_plan(
         target=target,
         engine=engine,
         runs=runs,
-        slots=slots,
+        num_seqs=num_seqs,
         own_mesh=own,
         hosts_per_replica=hosts,
         extra=None if real else compiling.missing_extra(target),
@@ -181,7 +181,7 @@ def token_cost(config: ModelConfig, sizes: EngineShapes) -> roofline.TokenCost:
 
 
 def replica_hosts(case: fitting.FitCase, own: MeshConfig, target: Target, least: int) -> int:
-    """The fewest hosts, of `least` on, whose memory holds the weights, pages for prompts and a few slots.
+    """The fewest hosts, of `least` on, whose memory holds the weights, pages for prompts and a few sequences.
 
     All of them where none do. Raises UserError where there are not so many, or they cannot be so put together.
     """
@@ -189,7 +189,7 @@ def replica_hosts(case: fitting.FitCase, own: MeshConfig, target: Target, least:
         raise not_allowed("config.hosts.hosts_per_replica", least, f"a divisor of {target.hosts} hosts")
     for hosts in range(least, target.hosts):
         some = case._replace(mesh=programs.make_mesh(own, (), hosts))
-        if target.hosts % hosts == 0 and some.fixed_bytes + some.step * some.slot_bytes <= target.memory:
+        if target.hosts % hosts == 0 and some.fixed_bytes + some.step * some.sequence_bytes <= target.memory:
             return hosts
     return target.hosts
 

@@ -41,7 +41,7 @@ def _replicas(plan: StudyPlan) -> str:
 def _memory(plan: StudyPlan) -> list[str]:
     e, s, longest = plan.engine, plan.sizes, plan.workload.max_tokens
     bits = f", in {e.cache_dtype}" if e.cache_dtype else ""
-    tokens = f"{s.pages:,} pages of {s.page_size} tokens: {s.pages * s.page_size:,}{bits}" if plan.slots else ""
+    tokens = f"{s.pages:,} pages of {s.page_size} tokens: {s.pages * s.page_size:,}{bits}" if plan.num_seqs else ""
     lines = [
         "each device holds",
         f"  parameters   {_gb(plan.runs.weight_bytes):>10}",
@@ -55,14 +55,15 @@ def _memory(plan: StudyPlan) -> list[str]:
         lines.append(f"  together     {_gb(plan.window.total):>10}   of {_gb(plan.target.memory)}")
     elif plan.extra:
         lines.append("  temporaries     unknown   nothing was compiled")
-    if plan.slots:
+    if plan.num_seqs:
         lines += _pages(plan)
     how = "checked by compiling" if plan.fit.verified else "arithmetic without temporaries"
-    lines.append(f"slots that fit at {longest:,} new tokens: {plan.fit.slots} ({how}); the config has {e.max_num_seqs}")
+    lines.append(
+        f"sequences that fit at {longest:,} new tokens: {plan.fit.num_seqs} ({how}); the config has {e.max_num_seqs}"
+    )
     if plan.target.hosts > 1:
-        lines.append(
-            f"slots of all {plan.replicas} replicas: {plan.replicas} x {plan.slots} = {plan.replicas * plan.slots:,}"
-        )
+        total = plan.replicas * plan.num_seqs
+        lines.append(f"sequences of all {plan.replicas} replicas: {plan.replicas} x {plan.num_seqs} = {total:,}")
     return lines
 
 
@@ -73,7 +74,7 @@ def _pages(plan: StudyPlan) -> list[str]:
     lengths = " or ".join(f"{length:,}" for length in s.prefill_lengths)
     room = "engine.cache_tokens says how many" if e.cache_tokens else f"with room for {e.prefix_rows} prompts beside it"
     return [
-        f"a slot takes {plan.runs.slot_pages * s.page_size:,} tokens at its limit; {whose}, {room}",
+        f"a sequence takes {plan.runs.seq_pages * s.page_size:,} tokens at its limit; {whose}, {room}",
         f"the pages hold {held[0]} samples of {workload.mean_tokens:,} tokens or {held[1]} of "
         f"{workload.max_tokens:,}, and their prompts of {workload.prompt_tokens}",
         f"rows compiled: {', '.join(map(str, s.buckets))}; prompts padded to {lengths} tokens",
@@ -130,7 +131,7 @@ def _speed(plan: StudyPlan) -> list[str]:
         f"assumed of them: {s.mean_tokens:,} tokens after {s.prompt_tokens} of prompt, {tokens / 1e6:,.1f} M to draw",
     ]
     if not plan.batch.rows:
-        return [*lines, "no slot fits, so there is no speed to give"]
+        return [*lines, "no sequence fits, so there is no speed to give"]
     batch = plan.batch
     each = roofline.tokens_per_second(plan.token_cost, plan.rates, batch)
     speed = plan.replicas * each

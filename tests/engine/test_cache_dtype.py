@@ -179,7 +179,7 @@ def test_a_plan_holds_about_twice_the_tokens_in_the_same_bytes():
         tokens = each.sizes.pages * each.sizes.page_size * each.sizes.shards
         assert each.cache_bytes * each.mesh.size == of_token * tokens
     assert 1.8 < some.cache_bytes / less.cache_bytes < 2
-    assert 1.8 < some.slot_bytes / less.slot_bytes < 2
+    assert 1.8 < some.sequence_bytes / less.sequence_bytes < 2
 
 
 @pytest.mark.parametrize("name", ["decode_window", "prefill", "read_pages", "write_pages"])

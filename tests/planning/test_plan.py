@@ -24,7 +24,7 @@ from rlvr_limit.planning.plan import token_cost
 from rlvr_limit.settings import MeshConfig
 from rlvr_limit.types import SamplingParams, UserError
 from tests.support import hlo
-from tests.support.plans import QWEN_7B, QWEN_32B, SLOTS, STUDY, TINY, case
+from tests.support.plans import NUM_SEQS, QWEN_7B, QWEN_32B, STUDY, TINY, case
 from tests.support.studies import settings_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -33,7 +33,7 @@ SMALL_CPU = dataclasses.replace(planning.find_target("cpu"), memory=400_000)
 
 @pytest.fixture(scope="module")
 def cpu_plan() -> planning.StudyPlan:
-    return planning.make_plan(TINY, SLOTS, STUDY, SMALL_CPU, MeshConfig(tensor=2))
+    return planning.make_plan(TINY, NUM_SEQS, STUDY, SMALL_CPU, MeshConfig(tensor=2))
 
 
 def given(case: fitting.FitCase, tokens: int) -> fitting.FitCase:
@@ -45,11 +45,11 @@ def growing(case: fitting.FitCase, share: float, refuse: bool = False) -> fittin
     """A compiler whose temporaries are `share` of the cache; with refuse it says nothing of what does not fit."""
 
     def compiled(program: programs.DeviceProgram) -> programs.CompiledProgram:
-        slots = int(program.name.split()[2])
-        alone = int(case.fixed_bytes + (1 + share) * slots * case.slot_bytes)
+        num_seqs = int(program.name.split()[2])
+        alone = int(case.fixed_bytes + (1 + share) * num_seqs * case.sequence_bytes)
         if refuse and alone > case.memory:
             return programs.CompiledProgram(program.name, True, 1.0, 0, refused=True)
-        return programs.CompiledProgram(program.name, True, 1.0, 0, alone, int(share * slots * case.slot_bytes))
+        return programs.CompiledProgram(program.name, True, 1.0, 0, alone, int(share * num_seqs * case.sequence_bytes))
 
     return compiled
 
@@ -88,8 +88,8 @@ def test_mesh_of_the_config_wins_and_must_have_the_targets_devices() -> None:
 def test_a_slot_of_qwen_7b_takes_57344_bytes_a_token() -> None:
     """16,384 tokens are 1,024 windows, the last of which is not filed: 512 pages, and one for the window it is at."""
     alone = case(QWEN_7B, 1, 0)
-    assert alone.slot_bytes == 57_344 * 32 * (512 + 1)
-    assert case(QWEN_7B, 8, 0).slot_bytes == alone.slot_bytes / 8
+    assert alone.sequence_bytes == 57_344 * 32 * (512 + 1)
+    assert case(QWEN_7B, 8, 0).sequence_bytes == alone.sequence_bytes / 8
 
 
 def test_pages_for_prompts_are_taken_before_the_first_slot() -> None:
@@ -100,9 +100,9 @@ def test_pages_for_prompts_are_taken_before_the_first_slot() -> None:
     assert split.fixed_bytes - split.weight_bytes == 57_344 * 32 * (17 * 16 + 1) / 4
 
 
-def test_a_cache_of_given_tokens_takes_those_whatever_the_slots() -> None:
+def test_a_cache_of_given_tokens_takes_those_whatever_the_sequences() -> None:
     some = given(case(QWEN_7B, 1, 10**12), 1_000_000)
-    assert some.sizes.pages == 1_000_000 // 32 and some.slot_bytes == 0
+    assert some.sizes.pages == 1_000_000 // 32 and some.sequence_bytes == 0
     assert some.fixed_bytes - some.weight_bytes == some.cache_bytes == 57_344 * 1_000_000
 
 
@@ -161,41 +161,41 @@ def test_answers_and_scorings_are_counted() -> None:
     assert STUDY.scorings == 3 * 2 * 15
 
 
-def test_slots_of_a_compiled_plan_fit_and_more_would_not(cpu_plan: planning.StudyPlan) -> None:
+def test_sequences_of_a_compiled_plan_fit_and_more_would_not(cpu_plan: planning.StudyPlan) -> None:
     fit, memory = cpu_plan.fit, cpu_plan.target.memory
     assert fit.verified and fit.most.total <= memory
-    assert cpu_plan.slots == SLOTS.max_num_seqs and cpu_plan.advice == () and cpu_plan.window.temporaries > 0
-    per_slot = (fit.most.total - fit.wanted.total) / (fit.slots - SLOTS.max_num_seqs)
+    assert cpu_plan.num_seqs == NUM_SEQS.max_num_seqs and cpu_plan.advice == () and cpu_plan.window.temporaries > 0
+    per_slot = (fit.most.total - fit.wanted.total) / (fit.num_seqs - NUM_SEQS.max_num_seqs)
     assert fit.most.total + per_slot * 2 * fitting.SLOTS_STEP > memory / (1 + fitting.CLOSE)
 
 
 @pytest.mark.parametrize("refuse", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
-def test_search_finds_nearly_the_most_slots(share: float, refuse: bool) -> None:
-    for slots in (16, 80, 256):
-        some = case(QWEN_7B, 1, 140 * 10**9, slots)
-        fit = fitting.fit_slots(some, growing(some, share, refuse), PREFILL)
-        most = (some.memory - some.fixed_bytes) / (some.slot_bytes * (1 + share))
-        assert fit.slots <= most
-        assert fit.slots >= most / (1 + fitting.CLOSE) - some.step
+def test_search_finds_nearly_the_most_sequences(share: float, refuse: bool) -> None:
+    for num_seqs in (16, 80, 256):
+        some = case(QWEN_7B, 1, 140 * 10**9, num_seqs)
+        fit = fitting.fit_sequences(some, growing(some, share, refuse), PREFILL)
+        most = (some.memory - some.fixed_bytes) / (some.sequence_bytes * (1 + share))
+        assert fit.num_seqs <= most
+        assert fit.num_seqs >= most / (1 + fitting.CLOSE) - some.step
 
 
 def test_no_slot_fits_a_device_smaller_than_the_weights() -> None:
     some = case(QWEN_32B, 1, 16 * 10**9)
-    fit = fitting.fit_slots(some, growing(some, 0.1), PREFILL)
-    assert (fit.slots, fit.most, fit.wanted) == (0, None, None)
+    fit = fitting.fit_sequences(some, growing(some, 0.1), PREFILL)
+    assert (fit.num_seqs, fit.most, fit.wanted) == (0, None, None)
 
 
 def test_what_does_not_fit_says_what_would() -> None:
     some = case(QWEN_32B, 1, 80 * 10**9, 64)
-    lines = fitting.advice(some, fitting.fit_slots(some, growing(some, 0.0), PREFILL), ())
-    assert "no 8 slots fit at 16,384 new tokens" in lines[0]
+    lines = fitting.advice(some, fitting.fit_sequences(some, growing(some, 0.0), PREFILL), ())
+    assert "no 8 sequences fit at 16,384 new tokens" in lines[0]
     # 262,144 bytes a token; what is left of 80 GB, in pages of 32.
     tokens = int((80e9 - some.weight_bytes) / (262_144 * 32)) * 32
     mean = given(some, tokens).held(1024)
     assert lines[1] == (
-        f"64 slots would fit with config.engine.cache_tokens = {tokens:,}, which holds {mean} samples of 1,024 tokens "
-        "(arithmetic)"
+        f"64 sequences would fit with config.engine.cache_tokens = {tokens:,}, which holds {mean} samples of 1,024 "
+        "tokens (arithmetic)"
     )
     found = int(lines[2].split("fit ")[1].split()[0])
     larger = case(QWEN_32B, found, some.memory, 64)
@@ -203,7 +203,7 @@ def test_what_does_not_fit_says_what_would() -> None:
     assert larger.weight_bytes + larger.cache_bytes <= some.memory
     assert smaller.weight_bytes + smaller.cache_bytes > some.memory
     shorter = int(lines[3].removesuffix(" new tokens (arithmetic)").split()[-1].replace(",", ""))
-    assert lines[3].startswith("64 slots would fit here at")
+    assert lines[3].startswith("64 sequences would fit here at")
     fits, not_quite = (
         some._replace(workload=dataclasses.replace(some.workload, max_tokens=n)) for n in (shorter, shorter + 1)
     )
@@ -213,11 +213,11 @@ def test_what_does_not_fit_says_what_would() -> None:
 def test_a_given_cache_limits_nothing_else_and_says_what_it_is_too_small_for() -> None:
     some = given(case(QWEN_7B, 1, 140 * 10**9, 64), 100_000)
     wide = programs.CompiledProgram("decode_window", True, 1.0, 0, int(some.fixed_bytes) + 10**9, 10**9)
-    fit = fitting.fit_slots(some, lambda *_: wide, PREFILL)
-    assert (fit.slots, fit.most) == (64, wide) and fitting.advice(some, fit, ()) == []
+    fit = fitting.fit_sequences(some, lambda *_: wide, PREFILL)
+    assert (fit.num_seqs, fit.most) == (64, wide) and fitting.advice(some, fit, ()) == []
     large = given(some, 10**7)
-    lines = fitting.advice(large, fitting.fit_slots(large, growing(large, 0.0), PREFILL), ())
-    assert lines[0] == "no 8 slots fit with config.engine.cache_tokens = 10,000,000"
+    lines = fitting.advice(large, fitting.fit_sequences(large, growing(large, 0.0), PREFILL), ())
+    assert lines[0] == "no 8 sequences fit with config.engine.cache_tokens = 10,000,000"
     tokens = int((140e9 - some.weight_bytes) / (57_344 * 32)) * 32
     assert f"cache_tokens = {tokens:,}" in lines[1]
     small = given(some, 3200)
@@ -232,7 +232,7 @@ def test_windows_are_planned_with_the_shapes_and_places_that_the_engine_sends(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Window, prefill, and what moves pages; one sample is set back for want of pages."""
-    config = dataclasses.replace(SLOTS, max_num_seqs=4, cache_tokens=shape[0] * 16 * 5, buckets=(2,))
+    config = dataclasses.replace(NUM_SEQS, max_num_seqs=4, cache_tokens=shape[0] * 16 * 5, buckets=(2,))
     mesh = make_mesh(MeshConfig(data=shape[0], tensor=shape[1]))
     params = jax.device_put(init_params(TINY, jax.random.key(0)), parameter_shardings(parameter_specs(TINY), mesh))
     sent: dict[str, list] = {}
@@ -281,7 +281,7 @@ def test_pages_are_not_copied_by_prefill_or_by_what_moves_them() -> None:
     target = planning.find_target("cpu")
 
     def needs(tokens: int) -> list[int]:
-        config = dataclasses.replace(SLOTS, page_size=8, cache_tokens=tokens, max_prompt_len=256)
+        config = dataclasses.replace(NUM_SEQS, page_size=8, cache_tokens=tokens, max_prompt_len=256)
         some = fitting.FitCase(TINY, config, STUDY, mesh, 10**9)
         assert len(some.sizes.prefill_lengths) == 2
         return [p.temporaries for p in some.helpers(lambda p: compiling.compile_program(p, target, True))]
@@ -292,7 +292,7 @@ def test_pages_are_not_copied_by_prefill_or_by_what_moves_them() -> None:
 def test_windows_of_data_parallel_shards_send_nothing_in_their_token_loop() -> None:
     mesh = programs.make_mesh(MeshConfig(data=2), jax.devices()[:2])
     loop = token_loop(mesh)
-    assert (loop.turns, loop.collectives, loop.sent) == (SLOTS.steps_per_call, (), 0)
+    assert (loop.turns, loop.collectives, loop.sent) == (NUM_SEQS.steps_per_call, (), 0)
     assert loop.big_writes_step == 0
 
 
@@ -300,25 +300,25 @@ def test_windows_of_tensor_parallel_shards_send_sums_in_their_token_loop() -> No
     """Over 2 devices, a sum after each layer's attention and after each ffn, and more to draw the tokens."""
     loop = token_loop(programs.make_mesh(MeshConfig(tensor=2), jax.devices()[:2]))
     assert dict(loop.collectives)["all-reduce"] >= 2 * TINY.layers
-    assert loop.sent >= 2 * TINY.layers * SLOTS.max_num_seqs * TINY.width * 4
+    assert loop.sent >= 2 * TINY.layers * NUM_SEQS.max_num_seqs * TINY.width * 4
     assert loop.axes == ("tensor",) and loop.big_writes_step == 0
 
 
 def token_loop(mesh: Mesh) -> hlo.LoopReport:
     """The token loop of the CPU's decode window; an array of a layer's keys is a big one."""
-    sizes = fitting.FitCase(TINY, SLOTS, STUDY, mesh, 10**9).sizes
+    sizes = fitting.FitCase(TINY, NUM_SEQS, STUDY, mesh, 10**9).sizes
     keys = jax.tree.leaves(programs.pool(TINY, sizes, mesh))[0]
-    text = hlo.text_of(programs.decode_window(TINY, sizes, mesh, SLOTS.max_num_seqs), planning.find_target("cpu"))
-    return hlo.token_loop(text, SLOTS.steps_per_call, programs.device_bytes(keys), mesh.shape)
+    text = hlo.text_of(programs.decode_window(TINY, sizes, mesh, NUM_SEQS.max_num_seqs), planning.find_target("cpu"))
+    return hlo.token_loop(text, NUM_SEQS.steps_per_call, programs.device_bytes(keys), mesh.shape)
 
 
 @pytest.mark.parametrize("name", ["h200-8", "h200-128", "v5e-8", "v5p-128"])
 def test_every_target_at_least_lowers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "missing_extra", lambda target: "none")
     target = planning.find_target(name)
-    found = planning.make_plan(TINY, SLOTS, STUDY, target)
+    found = planning.make_plan(TINY, NUM_SEQS, STUDY, target)
     assert not any(program.real for program in (*found.others, found.fit.wanted))
-    assert found.fit.slots > 0 and not found.fit.verified
+    assert found.fit.num_seqs > 0 and not found.fit.verified
     text = planning.render(found)
     assert "lowered only: pip install -e '.[none]' compiles them" in text and "unknown" in text
 
@@ -330,7 +330,7 @@ def test_real_compilers_say_what_a_target_needs(name: str) -> None:
     missing = compiling.missing_extra(target)
     if missing:
         pytest.skip(f"needs the compiler of the {missing} extra, no device: pip install -e '.[{missing}]'")
-    found = planning.make_plan(TINY, SLOTS, STUDY, target)
+    found = planning.make_plan(TINY, NUM_SEQS, STUDY, target)
     assert found.extra is None and all(program.temporaries is not None for program in found.others)
     assert found.window.total <= target.memory
 
@@ -341,7 +341,7 @@ def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.StudyPlan) -> No
         "20 GB/s and 0.1 TFLOP/s",
         "compiled for real",
         "% of the cache",
-        "slots that fit at 12 new tokens",
+        "sequences that fit at 12 new tokens",
         "hours",
         "prefill",
     ):

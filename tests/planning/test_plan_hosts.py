@@ -13,7 +13,7 @@ from rlvr_limit.planning import compiling, fitting, programs, roofline
 from rlvr_limit.planning.plan import replica_hosts
 from rlvr_limit.settings import EngineConfig, MeshConfig
 from rlvr_limit.types import UserError
-from tests.support.plans import SLOTS, STUDY, TINY
+from tests.support.plans import NUM_SEQS, STUDY, TINY
 
 LARGE = ModelConfig(152_064, 5120, 64, 48, 16, 128, 27_648, dtype="bfloat16")
 """Of about Qwen2.5-32B's shape, and cut evenly by 16 devices."""
@@ -24,14 +24,16 @@ def plans() -> list[planning.StudyPlan]:
     """Lowered only: one machine of eight devices, and sixteen of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiling, "missing_extra", lambda target: "none")
-        return [planning.make_plan(TINY, SLOTS, STUDY, planning.find_target(name)) for name in ("h200-8", "h200-128")]
+        return [
+            planning.make_plan(TINY, NUM_SEQS, STUDY, planning.find_target(name)) for name in ("h200-8", "h200-128")
+        ]
 
 
 def test_each_host_has_a_replica_which_is_planned_as_that_of_one_host_is(plans: list[planning.StudyPlan]) -> None:
     one, many = plans
     assert (many.hosts_per_replica, many.replicas, many.mesh) == (1, 16, one.mesh)
     assert [(p.name, p.resident) for p in many.others] == [(p.name, p.resident) for p in one.others]
-    assert (many.rates, many.sizes, many.slots) == (one.rates, one.sizes, one.slots)
+    assert (many.rates, many.sizes, many.num_seqs) == (one.rates, one.sizes, one.num_seqs)
 
 
 def test_replicas_draw_beside_one_another_and_share_the_hours(plans: list[planning.StudyPlan]) -> None:
@@ -41,7 +43,7 @@ def test_replicas_draw_beside_one_another_and_share_the_hours(plans: list[planni
     hours = STUDY.answers * STUDY.mean_tokens / (16 * speed) / 3600
     assert f"{speed:,.0f} tokens/s a replica, {16 * speed:,.0f} by 16, {hours:,.1f} hours" in text
     assert "16 hosts of 8 x H200" in text and "send each other nothing: 16" in text
-    assert f"slots of all 16 replicas: 16 x {one.slots} = {16 * one.slots}" in text
+    assert f"sequences of all 16 replicas: 16 x {one.num_seqs} = {16 * one.num_seqs}" in text
     # Two arms: the base's answers under the base, the other's under both.
     assert "hours by 3 replicas" in text
     assert max(map(len, text.splitlines())) < 200
@@ -70,7 +72,7 @@ def test_a_replica_spans_the_fewest_hosts_that_hold_it(hosts: int) -> None:
 
     def needs(hosts: int) -> int:
         some = fitting.FitCase(LARGE, shapes, study, programs.make_mesh(own, (), hosts), 0)
-        return math.ceil(some.fixed_bytes + some.step * some.slot_bytes)
+        return math.ceil(some.fixed_bytes + some.step * some.sequence_bytes)
 
     def together(memory: int, least: int = 1) -> int:
         some = fitting.FitCase(LARGE, shapes, study, programs.make_mesh(own, ()), memory)

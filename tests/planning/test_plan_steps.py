@@ -15,7 +15,7 @@ from rlvr_limit import planning
 from rlvr_limit.planning import compiling, fitting, programs
 from rlvr_limit.settings import MeshConfig
 from tests.support import hlo
-from tests.support.plans import SLOTS, STUDY, TINY
+from tests.support.plans import NUM_SEQS, STUDY, TINY
 
 
 def equations(jaxpr: Any, inside: bool = False) -> Iterator[tuple[Any, bool]]:
@@ -29,7 +29,7 @@ def equations(jaxpr: Any, inside: bool = False) -> Iterator[tuple[Any, bool]]:
 def test_no_step_of_a_window_asks_something_of_all_rows() -> None:
     """A reduction to one number goes over all devices that have rows; of what holds for a window it is made once."""
     mesh = programs.make_mesh(MeshConfig(data=2), jax.devices()[:2])
-    sizes = fitting.FitCase(TINY, SLOTS, STUDY, mesh, 10**9).sizes
+    sizes = fitting.FitCase(TINY, NUM_SEQS, STUDY, mesh, 10**9).sizes
     jaxpr = programs.decode_window(TINY, sizes, mesh, 16).trace().jaxpr.jaxpr
     sums = [inside for e, inside in equations(jaxpr) if e.primitive.name == "reduce_or" and not e.outvars[0].aval.shape]
     assert len(sums) == 3 and not any(sums)
@@ -60,7 +60,7 @@ def test_windows_of_data_parallel_tpus_send_nothing_in_their_token_loop_and_a_st
     mesh = programs.make_mesh(MeshConfig(data=8), devices)
 
     def window(steps: int) -> hlo.LoopReport:
-        shapes = dataclasses.replace(SLOTS, steps_per_call=steps, page_size=8)
+        shapes = dataclasses.replace(NUM_SEQS, steps_per_call=steps, page_size=8)
         sizes = fitting.FitCase(TINY, shapes, STUDY, mesh, 10**9).sizes
         text = hlo.text_of(programs.decode_window(TINY, sizes, mesh, 16), target)
         keys = jax.tree.leaves(programs.pool(TINY, sizes, mesh))[0]
