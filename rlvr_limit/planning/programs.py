@@ -171,7 +171,7 @@ def prefill(
     spec = _spec(config, sizes, mesh, sizes.buckets[-1])
     tokens = jax.ShapeDtypeStruct((engine.prefill_rows, length), I32)
     pages = jax.ShapeDtypeStruct((sizes.shards, engine.prefill_rows, length // sizes.page_size), I32)
-    args = abstract_params(config, mesh), spec, pool(config, sizes, mesh), tokens, _on(spec, pages, ("rows",))
+    args = abstract_params(config, mesh), spec, pool(config, sizes, mesh), tokens, _sent(spec, pages)
     name = f"prefill of {engine.prefill_rows} x {length:,} tokens"
     return DeviceProgram(name, lambda: programs.prefill.trace(*args))
 
@@ -190,7 +190,7 @@ def verify_window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows:
 
 def _window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> tuple:
     spec = _spec(config, sizes, mesh, rows)
-    sent = jax.tree.map(lambda x: _on(spec, x, ("rows",)), abstract_inputs(sizes, rows))
+    sent = _sent(spec, abstract_inputs(sizes, rows))
     return abstract_params(config, mesh), spec, pool(config, sizes, mesh), *sent
 
 
@@ -215,6 +215,11 @@ def abstract_inputs(sizes: EngineShapes, rows: int) -> tuple[programs.WindowInpu
 
 def _spec(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> programs.ProgramSpec:
     return programs.ProgramSpec(mesh, config, sizes.steps_per_call, sizes.plan(rows).tile, sizes.cache_dtype)
+
+
+def _sent(spec: programs.ProgramSpec, tree: Any) -> Any:
+    """Host arrays where the engine lays them; a single device takes them with the call."""
+    return tree if spec.mesh.size == 1 else jax.tree.map(lambda x: _on(spec, x, ("rows",)), tree)
 
 
 def _on(spec: programs.ProgramSpec, x: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:

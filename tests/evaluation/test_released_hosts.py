@@ -65,7 +65,7 @@ def test_a_host_with_other_weights_is_refused_by_a_line_that_names_both_hosts_an
     other = 1 - refused
     line = (
         f"error: host {refused}: arms.base.weights_sha256 is {hashes[refused]}, on host {other} it is {hashes[other]}: "
-        "hosts must hold the same"
+        "it must be the same on all"
     )
     assert line in logs[refused].splitlines() and codes[refused] == 2
     # The one that came first goes on alone; without host 0 no host does.
