@@ -7,7 +7,7 @@
     existing(root, "samples", arm="base")       what a resumed run need not draw again
     compact(root, "samples")                    many small parts into one
 
-root is a folder, or a URL of an object store: s3://, gs:// (storage.py).
+root is a folder, or a URL of an object store: s3://, gs:// (storage/).
 """
 
 from rlvr_limit.records.compaction import compact
