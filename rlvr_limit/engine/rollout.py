@@ -66,11 +66,11 @@ def graded_beside(drawn: Iterable[Graded], problems: Mapping[str, Problem], pool
 
 
 def missing(
-    problems: Iterable[Problem], n: Callable[[Problem], int], existing: Mapping[str, set[int]]
+    problems: Iterable[Problem], wanted: Callable[[Problem], Iterable[int]], existing: Mapping[str, set[int]]
 ) -> Iterator[tuple[Problem, list[int]]]:
-    """The sample indices below n(problem) that are not there yet; complete problems are left out."""
+    """The wanted sample indices that are not there yet; complete problems are left out."""
     for problem in problems:
         have = existing.get(problem.id, set())
-        lacking = [i for i in range(n(problem)) if i not in have]
+        lacking = [i for i in wanted(problem) if i not in have]
         if lacking:
             yield problem, lacking

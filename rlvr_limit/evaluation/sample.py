@@ -6,22 +6,29 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import os
+import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
 
 from kernels.selfcheck import check
 from rlvr_limit import records
-from rlvr_limit.distributed.work_queue import Work, leased_work
+from rlvr_limit.distributed.work_queue import Round, Work, leased_work, rounds
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import EngineStats
 from rlvr_limit.engine.rollout import Graded, missing, rollout
 from rlvr_limit.evaluation import cache_error, entropy_matching
 from rlvr_limit.evaluation.adaptive import samples_wanted
 from rlvr_limit.evaluation.grade import verdict_row
+from rlvr_limit.evaluation.score import answers_to_score
 from rlvr_limit.grading.pool.pool import GradingPool
-from rlvr_limit.models.decoder import ModelConfig
-from rlvr_limit.records.progress import Progress
+from rlvr_limit.models.decoder import ModelConfig, Params
+from rlvr_limit.records.progress import Outlook, Progress
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.run_folder import stream
@@ -29,15 +36,68 @@ from rlvr_limit.study.weights import load_weights
 from rlvr_limit.types import Problem, SamplingParams, Stop, Verdict
 
 
+class _Turn(NamedTuple):
+    """An arm's turn to be drawn, in one of the rounds: what it lacks of these indices."""
+
+    entry: EvaluatedArm
+    name: str  # of the round; "" where there is one only
+    indices: Round
+    work: Work
+
+
+class _FirstToken:
+    """Says once how long after the start of the process the first token was there, and what took how long until then.
+
+    Compiling counts what is read from the cache on disk too, and what threads do side by side for each of them.
+    """
+
+    def __init__(self, shown: bool):
+        # Elsewhere a process's age is not to be had from the standard library.
+        self._is_due, self._windows = shown and sys.platform == "linux", 0
+        self._seconds = {"weights": 0.0, "compiling": 0.0}
+        jax.monitoring.register_event_duration_secs_listener(self._hear)
+
+    def load(self, study: Study, entry: EvaluatedArm) -> Params:
+        """load_weights, timed."""
+        began = time.monotonic()
+        params = load_weights(study, entry)
+        self._seconds["weights"] += time.monotonic() - began
+        return params
+
+    def window_begins(self) -> None:
+        """The tokens of a window are here when the next one begins."""
+        self._windows += 1
+        if self._windows > 1:
+            self.is_here()
+
+    def is_here(self) -> None:
+        """The first token is here, if not before."""
+        if self._is_due:
+            self._is_due = False
+            took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self._seconds.items())
+            print(f"first token after {_seconds_since_start():.1f} s ({took})", flush=True)
+
+    def _hear(self, event: str, seconds: float, **_: str) -> None:
+        if self._is_due and event.endswith(("/jaxpr_to_mlir_module_duration", "/backend_compile_duration")):
+            self._seconds["compiling"] += seconds
+
+
+def _seconds_since_start() -> float:
+    """The age of this process, on Linux."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
 def sample_missing(study: Study, stage: str = "sample") -> None:
-    """Samples arm by arm; several hosts share the work, and once more what a host that died had leased.
+    """Samples arm by arm, in rounds; several hosts share the work, and once more what a host that died had leased.
 
     stage is the one of hosts.STAGES: each has leases of its own.
     """
     hosts = study.hosts
+    first_token = _FirstToken(hosts.is_first and stage == "sample")
     for turn in itertools.count():
         with hosts.in_lockstep():
-            _sample_lacking(study, f"{stage}/{turn}")
+            _sample_lacking(study, f"{stage}/{turn}", first_token)
         if hosts.count > 1:
             print(hosts.summary(), flush=True)
         hosts.wait(stage, turn)
@@ -49,24 +109,29 @@ def sample_missing(study: Study, stage: str = "sample") -> None:
             records.update_manifest(study.root, f"arms.{fact}", digest)
 
 
-def _sample_lacking(study: Study, lease: str) -> None:
+def _sample_lacking(study: Study, lease: str, first_token: _FirstToken) -> None:
     """One pass over all arms; arms of one shape share an engine, only the weights change between them."""
     engine: Engine | None = None
     shape: ModelConfig | None = None
+    loaded: EvaluatedArm | None = None
+    outlook = _outlook(study) if study.hosts.is_first else None
     check()
     with records.Writer(study.root, "samples") as samples, records.Writer(study.root, "verdicts") as verdicts:
-        for entry, work in _lacking(study):
-            model = study.setups[entry.arm].model
+        for turn in _lacking(study):
+            entry, model = turn.entry, study.setups[turn.entry.arm].model
             # The last arm's weights go before the next one's come: two of them may not fit.
-            if model == shape:
+            if entry == loaded:
+                pass
+            elif model == shape:
                 engine.load(None)
-                engine.load(load_weights(study, entry))
+                engine.load(first_token.load(study, entry))
             else:
                 engine = None
-                params = load_weights(study, entry)
+                params = first_token.load(study, entry)
                 engine, shape = Engine(params, model, study.engine, _longest(study, model)), model
                 del params
-            _sample_arm(study, entry, engine, work, lease, samples, verdicts)
+            loaded = entry
+            _sample_arm(study, turn, engine, lease, samples, verdicts, outlook, first_token)
             # The next arm's temperature may be matched to what was drawn just now.
             samples.flush()
             verdicts.flush()
@@ -80,25 +145,48 @@ def _longest(study: Study, model: ModelConfig) -> int:
     return max(study.sampling_params(setup, problem).max_tokens for setup in setups for problem in setup.problems)
 
 
-def _lacking(study: Study) -> Iterator[tuple[EvaluatedArm, Work]]:
-    """The arms of which samples are missing, each with what is missing. An arm comes after the one it is matched to."""
-    for entry in sorted(study.evaluated, key=lambda e: bool(study.settings.arms[e.arm].sampling.match_entropy)):
-        problems = {problem.id: problem for problem in study.setups[entry.arm].problems}
-        # Hosts of one replica draw the same, though records grow while each of them reads.
-        ranges = study.hosts.broadcast_in_replica(functools.partial(_missing_ranges, study, entry))
-        if ranges:
-            yield entry, [(problems[name], [i for ends in mine for i in range(*ends)]) for name, mine in ranges]
+def _lacking(study: Study) -> Iterator[_Turn]:
+    """Whose turn it is, where samples are missing. An arm comes after the one it is matched to."""
+    is_matched = {entry: bool(study.settings.arms[entry.arm].sampling.match_entropy) for entry in study.evaluated}
+    for entries in ([e for e, matched in is_matched.items() if matched is which] for which in (False, True)):
+        drawn_in = _rounds(study, entries)
+        for number, indices in enumerate(drawn_in, 1):
+            name = f"round {number} of {len(drawn_in)}" if len(drawn_in) > 1 else ""
+            # The arm whose weights are there goes on.
+            for entry in entries if number % 2 else reversed(entries):
+                problems = {problem.id: problem for problem in study.setups[entry.arm].problems}
+                # Hosts of one replica draw the same, though records grow while each of them reads.
+                ranges = study.hosts.broadcast_in_replica(functools.partial(_missing_ranges, study, entry, indices))
+                if ranges:
+                    work = [(problems[id_], [i for ends in mine for i in range(*ends)]) for id_, mine in ranges]
+                    yield _Turn(entry, name, indices, work)
 
 
-def _missing_ranges(study: Study, entry: EvaluatedArm) -> list[tuple[str, list]]:
-    """(problem, (start, stop) of each range of sample indices that are still to be drawn)."""
-    existing = records.existing(study.root, "samples", arm=entry.name)
+def _rounds(study: Study, entries: Sequence[EvaluatedArm]) -> list[Round]:
+    """The rounds of these arms: those of what is asked for, so that all hosts have the same ones."""
+    samples = sum(study.first(problem) for problem in study.problems)
+    sequences = study.engine.max_num_seqs * study.hosts.replicas
+    return rounds(len(entries), samples, sequences, study.settings.sampling.max_tokens)
+
+
+def _missing_ranges(study: Study, entry: EvaluatedArm, drawn_in: Round) -> list[tuple[str, list]]:
+    """(problem, (start, stop) of each range of sample indices that are still to be drawn in a round)."""
+    existing, n = records.existing(study.root, "samples", arm=entry.name), samples_wanted(study, entry)
     ranges = []
-    for problem, indices in missing(study.setups[entry.arm].problems, samples_wanted(study, entry), existing):
+    for problem, indices in missing(study.setups[entry.arm].problems, lambda p: drawn_in(n(p)), existing):
         by_range = itertools.groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0])
         runs = [[i for _, i in pairs] for _, pairs in by_range]
         ranges.append((problem.id, [(run[0], run[-1] + 1) for run in runs]))
     return ranges
+
+
+def _outlook(study: Study) -> Outlook:
+    """What is to be drawn by now, of all arms and rounds, and scored after that. The host that shows progress asks."""
+    lacking = {
+        entry.name: sum(stop - start for _, ranges in _missing_ranges(study, entry, range) for start, stop in ranges)
+        for entry in study.evaluated
+    }
+    return Outlook(lacking, answers_to_score(study) if study.settings.job == "compare" else 0)
 
 
 def temperature_of(study: Study, entry: EvaluatedArm, engine: Engine) -> float:
@@ -152,30 +240,36 @@ class _ArmWriter:
 
 def _sample_arm(
     study: Study,
-    entry: EvaluatedArm,
+    turn: _Turn,
     engine: Engine,
-    work: Work,
     lease: str,
     samples: records.Writer,
     verdicts: records.Writer,
+    outlook: Outlook | None,
+    first_token: _FirstToken,
 ) -> None:
     """Draws what is missing of an arm, as far as this host's replica leases it."""
+    entry, work = turn.entry, turn.work
     s, task, setup, hosts = study.settings, study.task, study.setups[entry.arm], study.hosts
     temperature = temperature_of(study, entry, engine)
     seen: deque[EngineStats] = deque(maxlen=1)
+
+    def watch(stats: EngineStats) -> None:
+        seen.append(stats)
+        first_token.window_begins()
 
     def sampling(problem: Problem) -> SamplingParams:
         return dataclasses.replace(study.sampling_params(setup, problem), temperature=temperature)
 
     drawn = rollout(
         engine.generate,
-        leased_work(hosts, f"{lease}/{entry.name}", work, study.n),
+        leased_work(hosts, f"{lease}/{turn.name}/{entry.name}", work, study.n),
         sampling,
         s.seed,
         f"eval/{stream(study, entry, temperature)}",
         setup.tokenizer.decode,
         task.grade if task.inline and hosts.leads_replica else None,
-        seen.append,
+        watch,
     )
     if not hosts.leads_replica:
         for _ in drawn:
@@ -183,13 +277,17 @@ def _sample_arm(
         return
     problems = {problem.id: problem for problem in setup.problems}
     kept = _ArmWriter(entry.name, task.version, samples, verdicts)
-    total = sum(map(samples_wanted(study, entry), setup.problems))
+    n = samples_wanted(study, entry)
+    total = sum(turn.indices(n(problem)).stop for problem in setup.problems)
     on_record = total - sum(len(indices) for _, indices in work)
     samples_before, tokens_before = hosts.progress_of_others("samples"), hosts.progress_of_others("tokens")
-    progress = Progress(study.root, f"sample {entry.name}", total, "samples", on_record, hosts.is_first)
+    stage = ", ".join(filter(None, (f"sample {entry.name}", turn.name)))
+    left = functools.partial(outlook.seconds_left, entry.name) if outlook else None
+    progress = Progress(study.root, stage, total, "samples", on_record, hosts.is_first, left)
     pages, began = engine.shapes.shards * (engine.shapes.pages - 1), time.monotonic()
     with _grading(study) as pool, progress:
         for graded in drawn:
+            first_token.is_here()
             kept.add(graded)
             if pool:
                 name = graded.sample.problem_id
@@ -213,6 +311,8 @@ def _sample_arm(
         if pool:
             kept.add_verdicts(pool.finished(wait=True))
             kept.flush()
+    if outlook:
+        outlook.drew(entry.name, progress.done - on_record, time.monotonic() - began)
     study.notice.raise_if_preempted()
 
 

@@ -47,15 +47,26 @@ def score_missing(study: Study) -> None:
             return
 
 
-def _scorings(study: Study) -> list[_Scoring]:
-    """Each arm's texts under its panel's base and under itself, and the given ones under every arm."""
+def answers_to_score(study: Study) -> int:
+    """Answers that are not scored yet, whether or not they are drawn."""
+    per_pair = sum(min(study.settings.score.answers, study.first(problem)) for problem in study.problems)
+    scored = records.read(study.root, "scores", ["index"]).num_rows
+    return max(0, per_pair * len(_pairs(study)) - scored)
+
+
+def _pairs(study: Study) -> list[tuple[EvaluatedArm, str]]:
+    """(model, whose texts): each arm's under its panel's base and under itself, and the given ones under every arm."""
     pairs = []
     for base, *others in study.panels.values():
         pairs += [(base, entry.name) for entry in (base, *others)]
         pairs += [(entry, entry.name) for entry in others]
-    pairs += [(entry, whose) for whose in score_inputs.given_texts(study) for entry in study.evaluated]
+    return pairs + [(entry, whose) for whose in score_inputs.given_texts(study) for entry in study.evaluated]
+
+
+def _scorings(study: Study) -> list[_Scoring]:
+    """What is to be scored still of each pair."""
     n = study.settings.score.answers
-    return [_Scoring(model, whose, unscored(study, model, whose, n)) for model, whose in pairs]
+    return [_Scoring(model, whose, unscored(study, model, whose, n)) for model, whose in _pairs(study)]
 
 
 def _score_once(study: Study, turn: int) -> None:
