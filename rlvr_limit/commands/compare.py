@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rlvr_limit import records
 from rlvr_limit.evaluation.grade import grade_missing
+from rlvr_limit.evaluation.interim import InterimPages
 from rlvr_limit.evaluation.results import write_report
 from rlvr_limit.evaluation.sample import sample_missing
 from rlvr_limit.evaluation.score import score_missing
@@ -18,15 +19,18 @@ def run(settings: Settings) -> None:
     if study.hosts.is_first:
         print(f"run folder: {study.root}", flush=True)
     train_missing(study)
-    sample_missing(study)
-    grade_missing(study)
-    if study.settings.sampling.adaptive:
-        # The verdicts on the first stage say which problems have a second one.
-        sample_missing(study, "second stage")
-        grade_missing(study, stage="second grade")
-    score_missing(study)
+    every = study.settings.report.every
+    with InterimPages(lambda: write_report(study, refresh=every), every if study.hosts.is_first else 0):
+        sample_missing(study)
+        grade_missing(study)
+        if study.settings.sampling.adaptive:
+            # The verdicts on the first stage say which problems have a second one.
+            sample_missing(study, "second stage")
+            grade_missing(study, stage="second grade")
+        score_missing(study)
     if study.hosts.is_first:
         for table in ("samples", "verdicts", "scores"):
             records.compact(study.root, table)
-        print(f"report: {write_report(study).absolute()}")
+        page, lacking = write_report(study)
+        print(f"report: {page.absolute()}{lacking}")
     study.hosts.close()

@@ -8,8 +8,9 @@ from rlvr_limit.study.prepare import prepare
 
 
 def run(settings: Settings) -> None:
-    """Needs no accelerator and no weights."""
+    """Needs no accelerator, no weights and no complete samples: a page that lacks some says so."""
     study = prepare(settings)
     if study.hosts.is_first:
-        print(f"report: {write_report(study).absolute()}")
+        page, lacking = write_report(study)
+        print(f"report: {page.absolute()}{lacking}")
     study.hosts.close()

@@ -5,6 +5,7 @@ Shapes: M problems, S samples of an arm.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import itertools
 import json
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from rlvr_limit import passk, records, report
 from rlvr_limit.evaluation import cache_error, entropy_matching
-from rlvr_limit.evaluation.adaptive import second_stage
+from rlvr_limit.evaluation.adaptive import samples_wanted, second_stage
 from rlvr_limit.evaluation.review import Judged, judged_chains, reference
 from rlvr_limit.evaluation.score_inputs import REFERENCES, SOLVER
 from rlvr_limit.grading.math import string_rules
@@ -31,7 +32,7 @@ from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.matched_temperature import read_matching
 from rlvr_limit.study.prepared import Study, benchmark_of
 from rlvr_limit.tasks.prompts import ANSWER_ONLY
-from rlvr_limit.types import Problem, Status, Stop, UserError
+from rlvr_limit.types import Problem, Status, Stop
 
 PAPERS_K = 256
 """The k of Delta_SE in Yue et al. 2025, Fig. 8."""
@@ -41,50 +42,63 @@ EVERY_FIELD = "Fields that were changed on the command line: manifest.json in th
 EXAMPLES = 64
 """Stored samples kept for the page per problem and arm, right and other ones in turns."""
 
-PAGE = "index.html"
-
 ANSWERS = 12
 """Answers listed per problem and arm, those that were read most often."""
 
 
-def write_report(study: Study) -> Place:
-    """Draws pages, figures and tables into the run folder and returns the page to open first.
+def write_report(study: Study, refresh: int = 0) -> tuple[Place, str]:
+    """Draws pages, figures and tables into the run folder; the page to open first, and what it lacks, "" for nothing.
 
-    Several benchmarks or panels get a folder each, and a page that leads to them.
+    Several benchmarks or panels get a folder each, and a page that leads to them. While samples or verdicts are
+    lacking, a page shows what there is and says what it lacks, and a browser loads it again every `refresh` seconds.
     """
     by_benchmark: dict[str, list[Problem]] = defaultdict(list)
     for problem in study.problems:
         by_benchmark[benchmark_of(problem.id)].append(problem)
     pages = {
-        ", ".join(filter(None, (name, panel))): results_of(study, name, problems, panel)
+        ", ".join(filter(None, (name, panel))): results_of(study, name, problems, panel, refresh)
         for name, problems in by_benchmark.items()
         for panel in study.panels
     }
     s, root = study.settings, study.root / "report"
-    with written(root, last=PAGE) as here:
+    with written(root, last=report.PAGE) as here:
         if len(pages) == 1:
             report.write(next(iter(pages.values())), here)
         else:
             report.write_all(s.title, s.purpose, s.caveat, pages, here)
-    return root / PAGE
+    interims = [page if isinstance(page, report.Interim) else page.interim for page in pages.values()]
+    lacking = sum(arm.wanted - arm.graded for interim in interims if interim for arm in interim.arms)
+    return root / report.PAGE, f" (interim: {lacking:,} graded samples are lacking)" if lacking else ""
 
 
-def results_of(study: Study, benchmark: str, problems: list[Problem], panel: str = "") -> report.Results:
-    """Everything the page of one benchmark and panel shows.
+def results_of(
+    study: Study, benchmark: str, problems: list[Problem], panel: str = "", refresh: int = 0
+) -> report.Results | report.Interim:
+    """Everything the page of one benchmark and panel shows; where no two arms can be compared yet, how far they are.
 
-    Raises UserError naming an arm that has fewer than n graded samples, or may not be compared with its base.
+    An arm is shown once every problem has a graded sample. Raises UserError where arms may not be compared.
     """
-    s, entries, judged = study.settings, study.panels[panel], judged_chains(study)
+    s, base, judged = study.settings, study.panels[panel][0], judged_chains(study)
+    title = ": ".join(filter(None, (s.title, benchmark, panel)))
+    notes = _comparison_notes(study, study.panels[panel])
+    counted = {entry: _arm(study, entry, problems, judged) for entry in study.panels[panel]}
+    progress = tuple(progress for progress, _, _ in counted.values())
+    interim = None
+    if any(arm.graded < arm.wanted for arm in progress):
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        interim = report.Interim(title, s.purpose, len(problems), progress, now, refresh)
+    entries = [entry for entry, (_, arm, _) in counted.items() if arm]
+    if base not in entries or len(entries) < 2:
+        return interim
     names = [entry.name for entry in entries]
-    notes = _comparison_notes(study, entries)
-    arms, examples = zip(*(_arm(study, entry, problems, judged) for entry in entries), strict=True)
+    arms, examples = zip(*(counted[entry][1:] for entry in entries), strict=True)
     answer_only = [e.name for e in entries if s.arms[e.arm].prompt == ANSWER_ONLY.name]
     session = records.read_manifest(study.root)["sessions"][-1]
     controls = [e.name for e in entries if e.group == "control"]
     distilled = [e.name for e in entries if e.group == "distilled"]
     trained = dict.fromkeys(study.source(entry).arm for entry in entries)
     return report.Results(
-        title=": ".join(filter(None, (s.title, benchmark, panel))),
+        title=title,
         purpose=s.purpose,
         caveat=s.caveat,
         command=f"python main.py --config=configs/{s.name}.py --config.seed={s.seed}",
@@ -101,23 +115,24 @@ def results_of(study: Study, benchmark: str, problems: list[Problem], panel: str
         notes=(*notes, *study.task.notes, EVERY_FIELD),
         delta_se_k=min(s.report.k or PAPERS_K, study.n(problems[0])),
         answer_only=answer_only[0] if answer_only else "",
+        interim=interim,
     )
 
 
 def _arm(
     study: Study, entry: EvaluatedArm, problems: list[Problem], judged: Judged
-) -> tuple[report.ArmResults, list[report.Example]]:
+) -> tuple[report.ArmProgress, report.ArmResults | None, list[report.Example]]:
+    """How far an arm is, and what its graded samples show; None where a problem has none yet."""
     n, place = study.first(problems[0]), {problem.id: i for i, problem in enumerate(problems)}
     columns = ["problem_id", "index", "stop", "text", "logp_model", "logp"]
     samples = records.read(study.root, "samples", columns, {"arm": entry.name})
     columns = ["problem_id", "index", "correct", "status", "extracted"]
     verdicts = records.read(study.root, "verdicts", columns, {"arm": entry.name, "grader": study.task.version})
-    # Both tables come sorted by (problem, index) and hold the same keys, so their rows stand side by side.
-    samples, verdicts = _first(samples, n, place), _first(verdicts, n, place)
-    expected = n * len(problems)
-    for what, count in (("samples", samples.num_rows), ("verdicts", verdicts.num_rows)):
-        if count != expected:
-            raise UserError(f"arm {entry.name} has {count} {what}, the report needs {expected}: --config.job=compare")
+    progress = _progress(study, entry, problems, samples, verdicts)
+    # Both tables come sorted by (problem, index); once they hold the same keys, their rows stand side by side.
+    samples, verdicts = _graded(_first(samples, n, place), _first(verdicts, n, place))
+    if not progress.is_shown:
+        return progress, None, []
     problem_S = np.array([place[name] for name in samples["problem_id"].to_pylist()])
     correct_S = verdicts["correct"].to_numpy()
     stop_S, status_S = (np.array(column.to_pylist()) for column in (samples["stop"], verdicts["status"]))
@@ -131,12 +146,15 @@ def _arm(
     chains_right_M, chains_wrong_M = _chains(entry.name, verdicts, judged, place)
     distinct = len(set(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True)))
     marginal_M, votes_M = _marginal_rates_and_votes(problems, problem_S, verdicts)
+    c_M, second = count_M(correct_S), second_stage(study, entry, problems)
+    if second and np.any(second.n_M != np.where(c_M == 0, second.n - n_M, 0)):
+        second = None  # there is more to draw: the curve ends with the first stage
     arm = report.ArmResults(
         name=entry.name,
         label=entry.label,
         group=entry.group,
         n_M=n_M,
-        c_M=count_M(correct_S),
+        c_M=c_M,
         truncated_M=count_M(stop_S == Stop.LENGTH),
         no_answer_M=count_M(status_S == Status.NO_ANSWER),
         ungraded_M=count_M(np.isin(status_S, (Status.TIMEOUT, Status.ERROR))),
@@ -145,17 +163,47 @@ def _arm(
         entropy=entropy.mean,
         entropy_error=entropy.error,
         conditions=_conditions(study, entry, n),
-        weights_sha256=records.read_manifest(study.root)["facts"][f"arms.{entry.name}.weights_sha256"],
+        weights_sha256=study.weights_sha256(entry),
         marginal_M=marginal_M,
         answers_M=frequent_answers(problem_S, verdicts, len(problems)),
         votes_M=votes_M,
         tokens_M=np.bincount(problem_S, weights=length_S, minlength=len(problems)) / n_M,
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
-        second=second_stage(study, entry, problems),
+        second=second,
         cache_error=cache_error.recorded_error(study.root, entry.name) if study.engine.cache_dtype else None,
     )
-    return arm, examples_of_arm(entry.name, problem_S, samples, verdicts)
+    return progress, arm, examples_of_arm(entry.name, problem_S, samples, verdicts)
+
+
+def _progress(
+    study: Study, entry: EvaluatedArm, problems: list[Problem], samples: pa.Table, verdicts: pa.Table
+) -> report.ArmProgress:
+    n = samples_wanted(study, entry)
+    wanted = {problem.id: n(problem) for problem in problems}
+
+    def keys(table: pa.Table) -> set[tuple[str, int]]:
+        pairs = zip(table["problem_id"].to_pylist(), table["index"].to_pylist(), strict=True)
+        return {(name, index) for name, index in pairs if index < wanted.get(name, 0)}
+
+    drawn = keys(samples)
+    graded = drawn & keys(verdicts)
+    counts = Counter(name for name, _ in graded)
+    each = [counts[problem.id] for problem in problems]
+    return report.ArmProgress(
+        entry.label, sum(wanted.values()), len(drawn), sum(each), min(each), max(each), each.count(0)
+    )
+
+
+def _graded(samples: pa.Table, verdicts: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The samples that have a verdict, and the verdicts whose sample is there: one may have come after the other."""
+    keys = [list(zip(*(table[name].to_pylist() for name in ("problem_id", "index")), strict=True))
+            for table in (samples, verdicts)]  # fmt: skip
+    if keys[0] == keys[1]:
+        return samples, verdicts
+    both = set(keys[0]) & set(keys[1])
+    kept = (pa.array([key in both for key in some], pa.bool_()) for some in keys)
+    return tuple(table.filter(mask) for table, mask in zip((samples, verdicts), kept, strict=True))
 
 
 def _first(table: pa.Table, n: int, problems: Iterable[str]) -> pa.Table:
@@ -297,8 +345,10 @@ def _perplexities(root: Place, arms: list[str], problems: set[str], answers: int
 
 
 def _timings(root: Place) -> dict[str, float]:
-    """Seconds by stage, summed over the sessions that a run took."""
+    """Seconds by stage, summed over the sessions that a run took; a stage that was killed left none."""
     total: dict[str, float] = defaultdict(float)
+    if not (root / "timings.jsonl").exists():
+        return total
     for line in (root / "timings.jsonl").read_text().splitlines():
         row = json.loads(line)
         stage = row["stage"] if row["stage"].startswith("train") else row["stage"].split()[0]

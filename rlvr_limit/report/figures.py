@@ -94,7 +94,9 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, ArmStyle]], k_
     octaves = math.log2(max(k_max, 2))
     hook, start, end, text = (max(k_max, 2) * 2 ** (octaves * x) for x in (0.015, 0.035, 0.08, 0.09))
     for (k, y, _, style), label, at in zip(ends, labels, placed, strict=True):
-        ax.plot([k, hook, start], [y, y, at], color=style.color, linewidth=0.7, clip_on=False)
+        # From a curve that ends early the hairline is long, and must not look like its rest.
+        far = {"linestyle": (0, (1, 6))} if k < k_max else {}
+        ax.plot([k, hook, start], [y, y, at], color=style.color, linewidth=0.7, clip_on=False, **far)
         ax.plot([start, (start * end) ** 0.5, end], [at] * 3, **style.line, markevery=[1], clip_on=False)
         ax.text(text, at, label, va="center", ha="left", linespacing=1.0)
 

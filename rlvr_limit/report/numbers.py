@@ -149,6 +149,7 @@ def _summary(results: Results, findings: Findings, said: Mapping[str, Any]) -> d
     own_guess = findings.guess_K
     return {
         "title": results.title,
+        "interim": results.interim and dataclasses.asdict(results.interim),
         **said,
         "caveat": results.caveat,
         "problems": len(results.problems),

@@ -14,8 +14,10 @@ from rlvr_limit import passk
 from rlvr_limit.report import analysis, figures, numbers, tables, text, viewer, words
 from rlvr_limit.report.analysis import Findings, analyse, share_of_samples
 from rlvr_limit.report.further import further_tables
-from rlvr_limit.report.results import Results, check
+from rlvr_limit.report.results import Interim, Results, check
 from rlvr_limit.types import UserError
+
+PAGE = "index.html"
 
 SECTIONS = {
     "curves": "pass@k of every arm",
@@ -52,29 +54,54 @@ Images = dict[str, dict[tuple[bool, bool], str]]
 """A data URI by figure and (dark, narrow)."""
 
 
-def write(results: Results, folder: Path) -> Path:
+def write(results: Results | Interim, folder: Path) -> Path:
     """Write the page and all beside it into folder, which is made if missing; returns the page's path.
 
     The page is written last, so a page that is there is whole. Raises UserError where the results contradict themselves
     or the folder cannot be written.
     """
-    _write(results, Path(folder))
-    return Path(folder) / "index.html"
-
-
-def write_all(title: str, purpose: str, caveat: str, results_by_name: Mapping[str, Results], folder: Path) -> Path:
-    """Writes each study into a folder of its name and a page that shows their curves and leads to them; its path."""
-    studies = {}
-    for name, results in results_by_name.items():
-        findings, images = _write(results, Path(folder) / name)
-        studies[name] = {"results": results, "findings": findings, "images": images["curves"]}
-    context = {"title": title, "purpose": purpose, "caveat": caveat, "studies": studies}
-    page = Path(folder) / "index.html"
-    try:
-        page.write_text(_render("overview.html.j2", context), encoding="utf-8")
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
+    page = Path(folder) / PAGE
+    if isinstance(results, Interim):
+        _put(page, _render("interim.html.j2", {"title": _titled(results.title, results), "interim": results}, results))
+    else:
+        _write(results, Path(folder))
     return page
+
+
+def write_all(
+    title: str, purpose: str, caveat: str, results_by_name: Mapping[str, Results | Interim], folder: Path
+) -> Path:
+    """Writes each study into a folder of its name and a page that shows their curves and leads to them; its path."""
+    studies, interims = {}, {}
+    for name, results in results_by_name.items():
+        interim = results if isinstance(results, Interim) else results.interim
+        if interim:
+            interims[name] = interim
+        if isinstance(results, Interim):
+            write(results, Path(folder) / name)
+        else:
+            findings, images = _write(results, Path(folder) / name)
+            studies[name] = {"results": results, "findings": findings, "images": images["curves"]}
+    any_interim = next(iter(interims.values()), None)
+    context = {"title": _titled(title, any_interim), "purpose": purpose, "caveat": caveat}
+    page = Path(folder) / PAGE
+    _put(page, _render("overview.html.j2", context | {"studies": studies, "interims": interims}, any_interim))
+    return page
+
+
+def _titled(title: str, interim: Interim | None) -> str:
+    return f"Interim: {title}" if interim else title
+
+
+def _put(page: Path, text: str) -> None:
+    """A page that is there is whole, also while a browser loads it. UserError where it cannot be written."""
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        hidden = page.with_suffix(".tmp")
+        hidden.write_text(text, encoding="utf-8")
+        hidden.replace(page)
+    except OSError as error:
+        raise _cannot_write(page.parent, error) from error
 
 
 def _write(results: Results, folder: Path) -> tuple[Findings, Images]:
@@ -98,10 +125,9 @@ def _write(results: Results, folder: Path) -> tuple[Findings, Images]:
         stored = viewer.write_samples(results, folder)
         for name, about in (
             ("summary.md", "the words and main tables of this page, in Markdown"),
-            ("index.html", "this page"),
+            (PAGE, "this page"),
         ):
-            page = build(f"{name}.j2", results, findings, further, images, files, stored)
-            (folder / name).write_text(page, encoding="utf-8")
+            _put(folder / name, build(f"{name}.j2", results, findings, further, images, files, stored))
             files[name] = about
     except OSError as error:
         raise _cannot_write(folder, error) from error
@@ -124,7 +150,7 @@ def build(
     """A template filled in. files: what lies beside the page, and what each holds; stored: the samples, if any."""
     absent = _absent(results, findings, images, stored is not None)
     context = {
-        "title": results.title,
+        "title": _titled(results.title, results.interim),
         "further_tables": further,
         "base": results.label(results.base),
         "size": words.size(results),
@@ -135,7 +161,7 @@ def build(
         "solved": [arm.solved_M.astype(int).tolist() for arm in results.arms],
     }
     given = {"results": results, "findings": findings, "images": images, "files": files, "stored": stored}
-    return _render(template, context | given)
+    return _render(template, context | given, results.interim)
 
 
 def _absent(results: Results, findings: Findings, images: Images, samples: bool) -> list[str]:
@@ -155,8 +181,8 @@ def _absent(results: Results, findings: Findings, images: Images, samples: bool)
     return [name for name, there in present.items() if not there]
 
 
-def _render(template: str, context: Mapping[str, Any]) -> str:
-    """A template of this folder, filled in. What is put into HTML is escaped."""
+def _render(template: str, context: Mapping[str, Any], interim: Interim | None) -> str:
+    """A template of this folder, filled in. What is put into HTML is escaped; a page that is an interim one reloads."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rlvr_limit.report"),
         autoescape=lambda name: name is None or ".html" in name,
@@ -179,6 +205,7 @@ def _render(template: str, context: Mapping[str, Any]) -> str:
         "passk": passk,
         "tables": tables,
         "words": words,
+        "refresh": interim.refresh if interim else 0,
         "not_recorded": text.NOT_RECORDED,
     }
     # What a template leaves out leaves its blank lines.

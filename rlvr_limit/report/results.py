@@ -83,6 +83,36 @@ class Example:
 
 
 @dataclass(frozen=True)
+class ArmProgress:
+    """How far an arm is with the problems of a page."""
+
+    label: str
+    wanted: int  # samples
+    drawn: int  # that are on record
+    graded: int  # of these, that have a verdict: only they are counted
+    fewest: int  # of a problem
+    most: int
+    without: int  # problems without one
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a curve: pass@1 at least."""
+        return not self.without
+
+
+@dataclass(frozen=True)
+class Interim:
+    """What a page lacks that is written before a study is complete."""
+
+    title: str
+    purpose: str
+    problems: int
+    arms: tuple[ArmProgress, ...]
+    written: str  # when
+    refresh: int = 0  # seconds after which a browser is to load the page again; 0: never
+
+
+@dataclass(frozen=True)
 class Results:
     """A whole comparison of arms on the same problems."""
 
@@ -103,6 +133,7 @@ class Results:
     delta_se_k: int = 256  # k of Delta_SE, as in Yue et al. 2025; n bounds it
     notes: tuple[str, ...] = ()
     answer_only: str = ""  # the arm that was asked for the answer without reasoning: a control for guessing
+    interim: Interim | None = None  # None: nothing is lacking
 
     def arm(self, name: str) -> ArmResults:
         """The arm of that name; raises KeyError if there is none."""

@@ -16,7 +16,7 @@ from rlvr_limit.report.analysis import (
     condition_fields,
     share_of_samples,
 )
-from rlvr_limit.report.results import ArmResults, Results
+from rlvr_limit.report.results import ArmProgress, ArmResults, Interim, Results
 from rlvr_limit.report.text import (
     DASH,
     NOT_RECORDED,
@@ -52,6 +52,22 @@ def headline(results: Results, findings: Findings) -> ResultTable:
         results.arms,
         cells,
     )
+
+
+def progress(interim: Interim) -> ResultTable:
+    """How far every arm is, drawn or not."""
+
+    def cells(arm: ArmProgress) -> Iterable[str]:
+        yield arm.label
+        yield f"{arm.graded:,} of {arm.wanted:,}\n{percent(arm.graded / arm.wanted)}"
+        yield f"to k = {arm.fewest}" if arm.is_shown else "none"
+        yield str(arm.fewest) if arm.fewest == arm.most else f"{arm.fewest} to {arm.most}"
+        yield f"{arm.without} of {interim.problems}"
+        yield f"{arm.drawn - arm.graded:,}"
+
+    header = ["arm", "graded samples", "curve", "of a problem", "problems without any", "without a verdict yet"]
+    marked = tuple(arm.graded < arm.wanted for arm in interim.arms)
+    return ResultTable("What is there", "", header, [list(cells(arm)) for arm in interim.arms], marked)
 
 
 def overview(studies: Mapping[str, Mapping[str, Any]]) -> ResultTable:

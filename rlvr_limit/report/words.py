@@ -16,10 +16,36 @@ from rlvr_limit.report.analysis import (
     fewest_samples,
     share_of_samples,
 )
-from rlvr_limit.report.results import ArmResults, Results, is_of_run
+from rlvr_limit.report.results import ArmProgress, ArmResults, Interim, Results, is_of_run
 from rlvr_limit.report.text import NOT_RECORDED, join, percent, points, sentence, shortened, values_at
 
 MANY_TRUNCATED = 0.05
+
+
+def interim(interim: Interim) -> list[str]:
+    """What an interim page is, how much of the study it shows, and what to beware of."""
+    arms = interim.arms
+    wanted, drawn, graded = (sum(getattr(arm, name) for arm in arms) for name in ("wanted", "drawn", "graded"))
+    lines = [
+        f"Written {interim.written}, when {graded:,} of {wanted:,} samples ({percent(graded / wanted)}) were drawn and "
+        "graded. The study is not complete, and every number here may move."
+    ]
+    if drawn > graded:
+        lines.append(f"{drawn - graded:,} samples have no verdict yet. They count neither as right nor as wrong.")
+    absent = [f"{arm.label} ({_without(arm, interim.problems)})" for arm in arms if not arm.is_shown]
+    if absent:
+        lines.append(f"Not drawn, because a curve needs a graded sample of every problem: {join(absent)}.")
+    if any(arm.is_shown and arm.graded < arm.wanted for arm in arms):
+        lines.append("The curve of an arm ends at the fewest samples that any problem has.")
+    if drawn < wanted and drawn:
+        lines.append(
+            "Long answers end last: until an arm has all of its samples, those on record lean to short answers."
+        )
+    return lines
+
+
+def _without(arm: ArmProgress, problems: int) -> str:
+    return f"no sample yet of {arm.without} of {problems} problems" if arm.drawn else "no sample yet"
 
 
 def summary(results: Results, findings: Findings) -> list[str]:

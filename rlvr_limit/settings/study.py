@@ -129,6 +129,7 @@ class ReportSettings:
     """What the page shows."""
 
     k: Annotated[int, AtLeast(0)] = 0  # of Delta_SE = pass@k(base) - pass@1(RL); 0: the paper's 256, or n if less
+    every: Annotated[int, AtLeast(0)] = 600  # seconds between interim pages of job=compare; 0: only at the end
 
 
 @dataclass(frozen=True)
