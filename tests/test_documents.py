@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rlvr_limit.settings import Settings
 from rlvr_limit.settings.command_line import parse_command_line
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +30,19 @@ def test_the_readme_is_one_page():
     assert len(text.encode()) <= 12_000
     assert text.count("\n") <= 180
     assert max(map(len, text.splitlines())) <= 300
+
+
+def test_every_hub_name_and_revision_of_a_config_is_in_the_table_with_where_it_was_seen():
+    text = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8").partition("## Names on the hub")[2]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines() if row.startswith("| `")]
+    seen = {(name, row[1].strip("`")) for row in cells for name in re.findall(r"`([^`]+/[^`]+)`", row[0]) if row[2]}
+    asked = set()
+    for path in (ROOT / "configs").rglob("*.py"):
+        if "def get_config" in path.read_text(encoding="utf-8"):
+            settings = parse_command_line(["main.py", f"--config={path}"], ROOT / "configs/countdown.py")
+            arms = settings.arms.values() if isinstance(settings, Settings) else ()
+            asked |= {(arm.weights, arm.revision) for arm in arms if arm.weights}
+    assert asked == seen and len(asked) > 15
 
 
 @pytest.mark.parametrize("page", PAGES)

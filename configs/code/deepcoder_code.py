@@ -1,9 +1,10 @@
-"""DeepSeek-R1-Distill-Qwen-14B against DeepCoder-14B-Preview on LiveCodeBench v5 (Yue et al. 2025, Table 1).
+"""DeepSeek-R1-Distill-Qwen-14B against DeepCoder-14B-Preview on LiveCodeBench v5 (Yue et al. 2025, v5, Fig. 3).
 
 Run it: python main.py --config=configs/code/deepcoder_code.py [--config.data_dir=FOLDER]
 Hardware: one H200 or v5e-8; what it takes there: --config.job=plan --config.target=h200. Programs run on Linux.
-Expected: DeepCoder ahead at k = 1, the base level or ahead at the largest k. n = 128 is ours: the paper's n for code is
-not known here. Answers may have 32,768 tokens. Revisions not checked.
+Expected: DeepCoder ahead at k = 1, the base level or ahead at the largest k. n = 128 is ours: the paper's curve ends
+near 60. Answers may have 32,768 tokens. The messages are LiveCodeBench's, where the authors' code has rllm's. Revisions
+not checked.
 """
 
 from ml_collections import ConfigDict

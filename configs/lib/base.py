@@ -1,4 +1,7 @@
-"""What configs share; each config says only where it differs. Loaded by the configs, never by the package."""
+"""What configs share; each config says only where it differs. Loaded by the configs, never by the package.
+
+Figures and tables that configs name are numbered as in v5 of the paper, arXiv 2504.13837v5, unless they say v2.
+"""
 
 import dataclasses
 
@@ -10,6 +13,7 @@ QWEN_STOPS = ("<|im_end|>", "<|endoftext|>")
 QWEN_MATH = {"gsm8k": 128, "math500": 128, "minerva_math": 128, "olympiadbench": 128, "aime24": 1024, "amc23": 1024}
 """Benchmarks of Fig. 2 and the samples per problem of each, for Qwen2.5."""
 
+QWEN25_7B_REVISION = "d149729398750b98c0af14eb82c78cfe92750796"
 LLAMA_STOPS = ("<|eot_id|>", "<|end_of_text|>")
 
 
@@ -51,6 +55,19 @@ def arm(label: str, group: str, weights: str, prompt: str, stop: tuple = QWEN_ST
         "revision": revision,
         "prompt": prompt,
         "stop": stop,
+    }
+
+
+def ask_for_answer_only(config: ConfigDict) -> None:
+    """Adds the base asked for the answer alone; problems that it then solves rarely are shown to be guessable."""
+    own = config.arms.base
+    config.allow_differ = (*config.allow_differ, "template")
+    config.arms.answer_only = {
+        "label": f"{own.label}, answer alone",
+        "group": "other",
+        "weights_of": "base",
+        "prompt": "answer_only",
+        "stop": own.stop,
     }
 
 

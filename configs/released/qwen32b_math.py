@@ -1,4 +1,4 @@
-"""Qwen2.5-32B against its SimpleRL-Zoo descendant on six math benchmarks (Yue et al. 2025, Fig. 2).
+"""Qwen2.5-32B against its SimpleRL-Zoo descendant on six math benchmarks (Yue et al. 2025, v5, Figs. 2, 10).
 
 Run it: python main.py --config=configs/released/qwen32b_math.py [--config.data_dir=FOLDER]
 Hardware: what it takes on a machine: --config.job=plan --config.target=NAME

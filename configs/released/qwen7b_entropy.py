@@ -1,4 +1,4 @@
-"""Qwen2.5-7B against SimpleRL-Zoo at the temperature that gives it the base's entropy (Yue et al. 2025, Fig. 17).
+"""Qwen2.5-7B against SimpleRL-Zoo at the temperature that gives it the base's entropy (Yue et al. 2025, v5, Fig. 18).
 
 Run it: python main.py --config=configs/released/qwen7b_entropy.py [--config.data_dir=FOLDER]
 Hardware: one H200 or v5e-8; what it takes there: --config.job=plan --config.target=h200

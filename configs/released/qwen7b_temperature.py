@@ -1,4 +1,4 @@
-"""Qwen2.5-7B against SimpleRL-Zoo at T = 0.6, 1.0 and 1.2 (Yue et al. 2025, Fig. 16).
+"""Qwen2.5-7B against SimpleRL-Zoo at T = 0.6, 1.0 and 1.2 (Yue et al. 2025, v5, Fig. 17).
 
 Run it: python main.py --config=configs/released/qwen7b_temperature.py [--config.data_dir=FOLDER]
 Hardware: one H200 or v5e-8; what it takes there: --config.job=plan --config.target=h200

@@ -1,4 +1,4 @@
-"""Countdown, GRPO with fewer and more answers a prompt and with KL: the paper's Fig. 15 in small, on a CPU.
+"""Countdown, GRPO with fewer and more answers a prompt and with KL: the paper's Fig. 16 in small, on a CPU.
 
 Run it: python main.py --config=configs/toy/countdown_ablations.py
 Hardware: 2 CPU cores, 15 minutes; 2 where configs/toy/countdown_algorithms.py was run before, whose weights are taken.

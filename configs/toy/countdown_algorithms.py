@@ -1,4 +1,4 @@
-"""Countdown, eight RL algorithms from one base: the paper's Tables 2 and 3 and Figs. 8 and 15 in small, on a CPU.
+"""Countdown, eight RL algorithms from one base: the paper's Tables 3 and 4 and Figs. 8 and 16 in small, on a CPU.
 
 Run it: python main.py --config=configs/toy/countdown_algorithms.py
 Hardware: 2 CPU cores, under 30 minutes.

@@ -1,4 +1,4 @@
-"""Countdown, GRPO at the temperature at which it has the base's entropy: the paper's Fig. 17 in small, on a CPU.
+"""Countdown, GRPO at the temperature at which it has the base's entropy: the paper's Fig. 18 in small, on a CPU.
 
 Run it: python main.py --config=configs/toy/countdown_entropy.py
 Hardware: 2 CPU cores, 7 minutes; 2 where configs/toy/countdown_algorithms.py was run before, whose weights are taken.

@@ -1,4 +1,4 @@
-"""Countdown without the problems that guessing solves: the paper's Fig. 12 in small, on a CPU.
+"""Countdown without the problems that guessing solves: the paper's Fig. 13 in small, on a CPU.
 
 Run it: python main.py --config=configs/toy/countdown_guessing.py
 Hardware: 2 CPU cores, 10 minutes; 5 where configs/toy/countdown_algorithms.py was run before, whose weights are taken.

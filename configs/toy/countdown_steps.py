@@ -1,4 +1,4 @@
-"""Countdown, GRPO along its training: the paper's Fig. 1 (right) and Table 3 in small, on a CPU.
+"""Countdown, GRPO along its training: the paper's Fig. 1 (right) and Table 4 in small, on a CPU.
 
 Run it: python main.py --config=configs/toy/countdown_steps.py
 Hardware: 2 CPU cores, 7 minutes; 2 where configs/toy/countdown_algorithms.py was run before, whose weights are taken.

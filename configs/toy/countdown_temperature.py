@@ -1,4 +1,4 @@
-"""Countdown, base against GRPO at three temperatures: the paper's Fig. 16 in small, on a CPU.
+"""Countdown, base against GRPO at three temperatures: the paper's Fig. 17 in small, on a CPU.
 
 Run it: python main.py --config=configs/toy/countdown_temperature.py
 Hardware: 2 CPU cores, 7 minutes; 2 where configs/toy/countdown_algorithms.py was run before, whose weights are taken.

@@ -1,4 +1,4 @@
-"""The temperature at which one arm has another arm's token entropy (Yue et al. 2025, Fig. 17).
+"""The temperature at which one arm has another arm's token entropy (Yue et al. 2025, v5, Fig. 18).
 
 Shapes: S samples.
 """

@@ -15,7 +15,7 @@ from rlvr_limit.passk.curve import checked_counts, pass_curve, refuse_where
 from rlvr_limit.types import UserError
 
 GUESSABLE_BELOW = 0.05
-"""Yue et al. 2025, Fig. 12: a problem answered without a chain of thought at a rate in (0, 5 %) is guessable."""
+"""Yue et al. 2025, v5, Fig. 13: a problem answered without a chain of thought at a rate in (0, 5 %) is guessable."""
 
 
 def guessable(n_M: ArrayLike, c_M: ArrayLike, below: float = GUESSABLE_BELOW) -> np.ndarray:

@@ -16,7 +16,7 @@ from rlvr_limit.tasks import countdown
 from rlvr_limit.tasks.benchmarks import BENCHMARKS
 from rlvr_limit.types import UserError, not_allowed
 
-PROBLEMS = {benchmark.name: benchmark.rows for benchmark in BENCHMARKS}
+PROBLEMS = {benchmark.name: benchmark.problems for benchmark in BENCHMARKS}
 """Problems of each benchmark, as published: a plan reads no data."""
 
 MAX_PROMPT_LEN = 1344

@@ -30,7 +30,7 @@ def recipe_programs(
     for name, arm in s.arms.items():
         if arm.weights or arm.recipe is None:
             continue
-        updates = RecipeUpdates(model, engine, mesh, s.training, arm.recipe, s.sampling.max_tokens)
+        updates = RecipeUpdates(model, engine, mesh, s.training, arm.recipe, recipes.answer_len(arm.recipe, s.sampling))
         made = updates.programs()
         sizes = device_bytes(updates.state.params), device_bytes(updates.state.opt_state), updates.kept
         is_drawn_for = isinstance(arm.recipe, Reinforced)

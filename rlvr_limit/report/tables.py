@@ -176,7 +176,7 @@ def support(results: Results, findings: Findings) -> ResultTable:
 
 
 def efficiency(results: Results, findings: Findings) -> ResultTable:
-    """pass@1, pass@k and Delta_SE of every arm, as in Table 2 and Fig. 8 of Yue et al. 2025; the base first."""
+    """pass@1, pass@k and Delta_SE of every arm, as in Table 3 and Fig. 8 of Yue et al. 2025, v5; the base first."""
     k = findings.delta_se_k
 
     def cells(arm: ArmResults) -> Iterable[str]:
@@ -195,7 +195,7 @@ def efficiency(results: Results, findings: Findings) -> ResultTable:
 
 
 def entropy(results: Results, findings: Findings) -> ResultTable:
-    """Temperature, entropy and pass@k of every arm, as in Figs. 16 and 17 of Yue et al. 2025."""
+    """Temperature, entropy and pass@k of every arm, as in Figs. 17 and 18 of Yue et al. 2025, v5."""
     k = findings.ks()[-1]
 
     def cells(arm: ArmResults) -> Iterable[str]:

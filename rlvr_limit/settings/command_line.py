@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import difflib
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -42,7 +43,7 @@ def read_config(argv: Sequence[str], default: Path) -> ConfigDict:
     flags.DEFINE_string("config", str(default), "path to a config file", flag_values=finder)
     try:
         words = finder(argv, known_only=True)
-        config = _load(Path(finder["config"].value), default.parent).to_dict()
+        config = _load(finder["config"].value, default.parent).to_dict()
         words = flags.FLAGS(_apply_overrides(words, config))
     except flags.UnrecognizedFlagError as error:
         near = nearest(error.flagname, ["config", *(path for path, _ in _fields(_settings_class(config), config))])
@@ -148,8 +149,13 @@ def _is_group_hint(hint: Any) -> bool:
     return any(dataclasses.is_dataclass(kind) or typing.get_origin(kind) is dict for kind in members(hint))
 
 
-def _load(path: Path, folder: Path) -> ConfigDict:
-    """The ConfigDict that the file's get_config() returns; `folder` holds the configs, at any depth."""
+def _load(text: str, folder: Path) -> ConfigDict:
+    """The ConfigDict that a file's get_config() returns; `folder` holds the configs, at any depth.
+
+    What stands behind FILE.py: is given to get_config, as ml_collections has it.
+    """
+    file, colon, argument = text.partition(".py:")
+    path = Path(f"{file}.py" if colon else text)
     by_stem = {name.stem: name for name in _config_files(folder)}
     if not path.is_file():
         near = difflib.get_close_matches(path.stem, by_stem, n=1)
@@ -169,7 +175,9 @@ def _load(path: Path, folder: Path) -> ConfigDict:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise UserError(f"{path} is not a config: it defines no get_config()")
-    config = module.get_config()
+    if argument and not inspect.signature(module.get_config).parameters:
+        raise UserError(f"{path}: it takes nothing behind a colon, but {argument!r} stands there")
+    config = module.get_config(argument) if argument else module.get_config()
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config() returned {type(config).__name__}, not a ConfigDict")
     return config

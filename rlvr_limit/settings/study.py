@@ -87,7 +87,7 @@ OwnTokenSampling = _own_token_sampling()
 class ArmSampling(OwnTokenSampling):
     """Where one arm is sampled otherwise than config.sampling says."""
 
-    match_entropy: str = ""  # the evaluated arm whose token entropy this one's temperature is to reach (Fig. 17)
+    match_entropy: str = ""  # the evaluated arm whose token entropy this one's temperature is to reach (v5, Fig. 18)
     match_within: Annotated[float, Interval("(0, inf)")] = 0.01  # nats
 
 
@@ -158,6 +158,7 @@ class Settings:
     task: CountdownConfig | None = None
     benchmarks: tuple[str, ...] = ()  # names of tasks/benchmarks.py, or files of problems
     limit: Annotated[int, AtLeast(0)] = 0  # first problems of each benchmark; 0: all
+    allow_rows: tuple[str, ...] = ()  # benchmarks whose files may have more or fewer rows than were published
     model: ModelShape | None = None
     dtype: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
     arms: dict[str, Arm] = field(default_factory=dict)

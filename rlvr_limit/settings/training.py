@@ -68,6 +68,7 @@ class Reinforced:
     )
     prompts: Annotated[int, AtLeast(1)] = 64  # problems a step
     answers: Annotated[int, AtLeast(1)] = 32  # answers to each
+    max_tokens: Annotated[int, AtLeast(0)] = 0  # most tokens of an answer while training; 0: sampling.max_tokens
     minibatches: Annotated[int, AtLeast(1)] = 4  # updates a step
     clip: Annotated[float, Interval("(0, 1)")] = 0.2  # the ratio is held in [1 - clip, 1 + clip_high]
     clip_high: Annotated[float, AtLeast(0)] = 0.0  # 0: the algorithm's, or clip

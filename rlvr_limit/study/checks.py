@@ -6,7 +6,8 @@ import re
 
 from rlvr_limit.settings import Arm, Settings
 from rlvr_limit.study.arms import expand, origin, sampling_of
-from rlvr_limit.study.recipes import check_recipe
+from rlvr_limit.study.recipes import answer_len, check_recipe
+from rlvr_limit.tasks.benchmarks import BY_NAME
 from rlvr_limit.types import UserError, not_allowed
 
 
@@ -16,6 +17,9 @@ def check(s: Settings) -> None:
         raise UserError("config: give either config.task (Countdown) or config.benchmarks, one of the two")
     if s.task and not s.model:
         raise UserError("config.model is missing: the decoder that learns Countdown")
+    for name in s.allow_rows:
+        if name not in BY_NAME:
+            raise not_allowed("config.allow_rows", name, _one_of(BY_NAME))
     _check_panels(s)
     for name, arm in s.arms.items():
         _check_arm(s, name, arm)
@@ -56,7 +60,8 @@ def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     if teacher and teacher not in usable:
         raise not_allowed(f"{where}.sft.teacher", teacher, _one_of(usable))
     for kind in recipes:
-        check_recipe(f"{where}.{kind}", getattr(arm, kind), s.sampling.max_tokens)
+        recipe = getattr(arm, kind)
+        check_recipe(f"{where}.{kind}", recipe, answer_len(recipe, s.sampling))
 
 
 def _check_views(s: Settings) -> None:

@@ -15,8 +15,9 @@ from rlvr_limit.distributed.mesh import mesh_of_all_hosts, row_devices
 from rlvr_limit.distributed.preemption import PreemptionNotice
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.storage import Place
-from rlvr_limit.settings import TOKEN_SAMPLING, EngineConfig, Sampling, Settings
+from rlvr_limit.settings import TOKEN_SAMPLING, EngineConfig, Reinforced, Sampling, Settings, Supervised
 from rlvr_limit.study.arms import EvaluatedArm, expand
+from rlvr_limit.study.recipes import answer_len
 from rlvr_limit.tokenizer import TextTokenizer
 from rlvr_limit.types import Grader, Problem, SamplingParams, Verdict
 
@@ -117,16 +118,14 @@ class Study:
         """Where what is trained lies: the mesh of all hosts."""
         return mesh_of_all_hosts(self.mesh)
 
-    @property
-    def row_places(self) -> int:
-        """Tokens of the longest prompt and answer together."""
-        return self.engine.max_prompt_len + self.settings.sampling.max_tokens
+    def row_places(self, recipe: Supervised | Reinforced) -> int:
+        """Tokens of the longest prompt and answer together that a recipe learns from."""
+        return self.engine.max_prompt_len + answer_len(recipe, self.settings.sampling)
 
-    @property
-    def microbatch(self) -> tuple[int, int]:
+    def microbatch(self, recipe: Supervised | Reinforced) -> tuple[int, int]:
         """(rows, places) of a microbatch of training.tokens. UserError where they hold no whole prompt and answer."""
         s = self.settings
-        return rl.microbatch_shape(self.row_places, s.training.tokens, row_devices(self.training_mesh))
+        return rl.microbatch_shape(self.row_places(recipe), s.training.tokens, row_devices(self.training_mesh))
 
     def weights_sha256(self, entry: EvaluatedArm) -> str:
         """What an arm is; "" where its weights have not been loaded yet."""

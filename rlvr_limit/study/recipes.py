@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rlvr_limit import rl
 from rlvr_limit.rl.optimizers import SLOWEST_B2
-from rlvr_limit.settings import Reinforced, Supervised
+from rlvr_limit.settings import Reinforced, Sampling, Supervised
 from rlvr_limit.types import UserError, not_allowed
 
 
@@ -39,6 +39,11 @@ def objective(recipe: Reinforced) -> rl.Objective:
     )
 
 
+def answer_len(recipe: Supervised | Reinforced, sampling: Sampling) -> int:
+    """Most tokens of an answer that a recipe learns from."""
+    return getattr(recipe, "max_tokens", 0) or sampling.max_tokens
+
+
 def check_recipe(where: str, recipe: Supervised | Reinforced, max_tokens: int) -> None:
     """Raises UserError, one line, where a recipe's fields do not go together; `where` is its dotted path."""
     if recipe.lora_rank and not recipe.start:
@@ -60,7 +65,7 @@ def _check_reinforced(where: str, r: Reinforced, max_tokens: int) -> None:
         ("minibatches", r.prompts * r.answers % r.minibatches == 0, "a divisor of prompts x answers"),
         ("answers", not row.compares or r.answers > 1, f"at least 2: {r.algorithm} compares answers to one prompt"),
         ("answers", row.rounds == 1 or r.answers > 1, "at least 2: groups are drawn until they are mixed"),
-        ("overlong_cache", r.overlong_cache <= max_tokens, f"in [0, sampling.max_tokens = {max_tokens}]"),
+        ("overlong_cache", r.overlong_cache <= max_tokens, f"in [0, max_tokens = {max_tokens}]"),
         ("overlong_cache", not r.overlong_cache or row.overlong == "shape", "0, as overlong is not 'shape'"),
         ("pass_k", not is_pass or 1 <= r.pass_k <= r.answers, f"in [1, answers = {r.answers}]"),
         ("pass_k", is_pass or not r.pass_k, f"0, as {r.algorithm} does not use it"),

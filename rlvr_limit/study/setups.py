@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -72,34 +72,46 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
 
 
 def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
-    questions, notes = [], []
-    for name in s.benchmarks:
-        loaded, note = benchmarks.load(name, s.data_dir, s.seed)
-        questions += loaded[: s.limit or None]
-        notes += [note] if note else []
+    # Each is read once, however many arms learn from it.
+    names = dict.fromkeys([*s.benchmarks, *(name for arm in s.arms.values() for name in _learns_from(arm))])
+    loaded = {name: benchmarks.load(name, s.data_dir, s.seed, s.allow_rows) for name in names}
+    notes = tuple(dict.fromkeys(note for _, said in loaded.values() for note in said))
+    for note in notes:
+        logging.warning(note)
+    known = {name: found for name, (found, _) in loaded.items()}
+    questions = [q for name in s.benchmarks for q in known[name][: s.limit or None]]
     benchmark = _benchmark_digest(questions)
-    setups = {name: _setup(s, name, arm, questions, benchmark) for name, arm in s.arms.items()}
+    setups = {name: _setup(s, name, arm, questions, benchmark, known) for name, arm in s.arms.items()}
     if any(q.is_code for q in questions):
-        return _code_task(s, questions), setups
+        return _code_task(s, questions, notes), setups
     named = grader_named(s.grading.grader)
-    return Task(named.grade, named.version, inline=False, shorten=named.shorten, notes=tuple(notes)), setups
+    return Task(named.grade, named.version, inline=False, shorten=named.shorten, notes=notes), setups
 
 
-def _code_task(s: Settings, questions: list[Question]) -> Task:
+def _learns_from(arm: Arm) -> tuple[str, ...]:
+    """The sets of problems, not of demonstrations, that an arm learns from where its weights are not given."""
+    if arm.weights or arm.weights_of or not arm.recipe or (arm.sft and not arm.sft.teacher):
+        return ()
+    return arm.recipe.data
+
+
+def _code_task(s: Settings, questions: list[Question], notes: tuple[str, ...]) -> Task:
     if not all(q.is_code for q in questions):
         raise UserError(f"config.benchmarks: {', '.join(s.benchmarks)} mix code and mathematics; give one of them")
     try:
         warn_of_missing_protection()
     except SandboxError as error:
         raise UserError(str(error)) from error
-    return Task(code_grading.grade, code_grading.VERSION, inline=False, shorten=code_grading.shorten)
+    return Task(code_grading.grade, code_grading.VERSION, inline=False, shorten=code_grading.shorten, notes=notes)
 
 
 def _benchmark_digest(questions: Iterable[Problem | Question]) -> str:
     return schema.digest([[q.id, str(q.answer)] for q in questions])
 
 
-def _setup(s: Settings, name: str, arm: Arm, questions: list[Question], benchmark: str) -> Setup:
+def _setup(
+    s: Settings, name: str, arm: Arm, questions: list[Question], benchmark: str, known: Mapping[str, Sequence[Question]]
+) -> Setup:
     """An arm that is trained here is asked as it says itself, with the tokenizer of the weights it starts from."""
     given = origin(s.arms, name)
     folder = checkpoint.resolve(given.weights, given.revision, with_weights=False)
@@ -113,7 +125,7 @@ def _setup(s: Settings, name: str, arm: Arm, questions: list[Question], benchmar
     variant = f"{arm.prompt}-{schema.digest([[p.id, p.prompt, p.prompt_ids] for p in problems])}"
     vocabulary = schema.digest(words.backend.to_str())
     words = dataclasses.replace(words, stop_ids=stops)
-    lessons, sampling = _lessons(s, arm, words), sampling_of(s.sampling, arm)
+    lessons, sampling = _lessons(s, arm, words, known), sampling_of(s.sampling, arm)
     return Setup(model, words, vocabulary, benchmark, variant, tuple(problems), stops, sampling, folder, **lessons)
 
 
@@ -123,7 +135,7 @@ def _asked(arm: Arm, q: Question, words: TextTokenizer) -> Problem:
     return Problem(q.id, q.question, prompt, words.encode(prompt), q.answer)
 
 
-def _lessons(s: Settings, arm: Arm, words: TextTokenizer) -> dict[str, Any]:
+def _lessons(s: Settings, arm: Arm, words: TextTokenizer, known: Mapping[str, Sequence[Question]]) -> dict[str, Any]:
     """What an arm that is trained here learns from: the fields training, lessons or shown of its setup."""
     if arm.weights or arm.weights_of:
         return {}
@@ -131,7 +143,7 @@ def _lessons(s: Settings, arm: Arm, words: TextTokenizer) -> dict[str, Any]:
         pairs = [pair for path in arm.sft.data for pair in demonstrations.load(path)]
         end = words.stop_ids[0]
         return {"shown": tuple((words.encode(asked), (*words.encode(reply), end)) for asked, reply in pairs)}
-    questions = [q for name in arm.recipe.data for q in benchmarks.load(name, s.data_dir, s.seed)[0]]
+    questions = [q for name in _learns_from(arm) for q in known[name]]
     learnt = {"training": tuple(_asked(arm, q, words) for q in questions)}
     if arm.sft:
         teacher, given = s.arms[arm.sft.teacher], origin(s.arms, arm.sft.teacher)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,22 +30,35 @@ class Benchmark:
     """Where a benchmark's rows are and how each becomes a question."""
 
     name: str
-    hub: str  # the official data set
+    hub: str  # the official data set; "": the hub does not have it
     hub_files: tuple[str, ...]  # patterns of its files, of which the first that fits any counts
     stems: tuple[str, ...]  # the same for names of local files, without their suffix
-    rows: int
+    rows: int  # of its files, as published
     read: Callable[[FileRow], Question | None]  # its id is the row's own name; None: left out
     several: bool = False  # may come in more files than one
-    training: bool = False  # rows without a reference, or that repeat a question, are left out and said
+    training: bool = False  # to learn from: rows without a reference, or with another one, are left out and said
     part: str = ""  # "train" or "test" of a benchmark that is split here
+    distinct: int = 0  # problems, where that is not one a row
+    home: str = ""  # of a benchmark without hub
+    other_rows: tuple[int, ...] = ()  # of other files of it that are in use
+
+    @property
+    def problems(self) -> int:
+        """As many as its published files make."""
+        return self.distinct or self.rows
 
 
-# Hub names and files were not checked against the hub itself. Release v5 of LiveCodeBench is test.jsonl to test5.jsonl.
-OMNI_ROWS = 2821
+OMNI_TRAINING = 2000
+"""Problems of Omni-MATH-Rule that Yue et al. 2025 train on."""
+
+OMNI_HOME = (
+    "omni_math_rule.jsonl of https://github.com/KbsdJames/omni-math-rule, 2,821 rows, which the hub does not have: its "
+    "KbsdJames/Omni-MATH is another set, of 4,428 rows"
+)
 OMNI = (
-    "KbsdJames/Omni-MATH", ("test.jsonl", "*test*.parquet"),
-    ("omni_math_rule", "omni-math-rule*", "omni_math", "omni_math*", "omni-math*", "omni_math/*"),
+    "", (), ("omni_math_rule*", "omni-math-rule*", "omni_math", "omni-math", "omni_math/*", "omni-math/*"), 2821,
 )  # fmt: skip
+# Hub names and files were not checked against the hub itself. Release v5 of LiveCodeBench is test.jsonl to test5.jsonl.
 LIVECODEBENCH = (
     "livecodebench/code_generation_lite", ("tes*[t2345].jsonl",), ("livecodebench*", "livecodebench*/test*")
 )  # fmt: skip
@@ -76,19 +88,23 @@ BENCHMARKS = (
         ("aime24", "aime_2024*", "aime24/*"), 30, MathRows(("problem",), {"answer": number}, "id"),
     ),
     Benchmark(
+        "aime25", "math-ai/aime25", ("test.jsonl", "*test*.parquet"), ("aime25", "aime_2025*", "aime25/*"), 30,
+        MathRows(("problem",), {"answer": number}, "id"),
+    ),
+    Benchmark(
         "amc23", "math-ai/amc23", ("*test*.parquet", "*test*.jsonl"), ("amc23", "amc23/*"), 40,
         MathRows(("question", "problem"), {"answer": number}, "id"),
     ),
-    Benchmark("omni_math", *OMNI, OMNI_ROWS, PLAIN),
-    Benchmark("omni_train", *OMNI, 2000, PLAIN, part="train"),
-    Benchmark("omni_test", *OMNI, 821, PLAIN, part="test"),
+    Benchmark("omni_math", *OMNI, PLAIN, distinct=2816, home=OMNI_HOME),
+    Benchmark("omni_train", *OMNI, PLAIN, part="train", distinct=OMNI_TRAINING, home=OMNI_HOME),
+    Benchmark("omni_test", *OMNI, PLAIN, part="test", distinct=816, home=OMNI_HOME),
     Benchmark(
         "gsm8k_train", "openai/gsm8k", ("main/train-*.parquet",), ("gsm8k_train", "gsm8k/*train*"), 7473,
         WITH_HASHES, training=True,
     ),
     Benchmark(
         "math_train", "EleutherAI/hendrycks_math", ("*/train-*.parquet",), ("math_train",), 7500,
-        MathRows(("problem",), {"answer": FileRow.text, "solution": boxed}), training=True,
+        MathRows(("problem",), {"answer": FileRow.text, "solution": boxed}), training=True, other_rows=(7474,),
     ),
     Benchmark(
         "humanevalplus", "evalplus/humanevalplus", HUB_TEST, ("humanevalplus*", "humanevalplus*/*"), 164,
@@ -103,77 +119,118 @@ BENCHMARKS = (
 BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}
 
 
-def load(name: str, data_dir: str | Path | None = None, seed: int = 0) -> tuple[tuple[Question, ...], str]:
-    """(the questions of a benchmark in the order of its files, what a reader must know of them or "").
+def load(
+    name: str, data_dir: str | Path | None = None, seed: int = 0, allow_rows: Collection[str] = ()
+) -> tuple[tuple[Question, ...], tuple[str, ...]]:
+    """(the questions of a benchmark in the order of its files, what a reader must know of them).
 
     Reads a local folder, or the hub's files where data_dir is empty or None. A name that ends like a file is a file of
-    one's own problems, {"problem": text, "answer": text, number or list} a line. Raises UserError on an unknown
-    benchmark, a missing file, a line that is no JSON, a missing or empty field, or a row that is there twice.
+    one's own problems, {"problem": text, "answer": text, number or list} a line. A row that repeats another, with the
+    same answer, is left out and said. Raises UserError on an unknown benchmark, a missing file, a line that is no JSON,
+    a missing or empty field, a question that is there with two answers, or another number of rows than was published,
+    unless allow_rows names the benchmark.
     """
     if name.endswith(files.SUFFIXES):
-        rows = files.read_file(name, "file of problems")
-        own = MathRows(("problem",), {"answer": written})
-        benchmark = Benchmark(files.stem_of(Path(name)), "", (), (), len(rows), own)
-        return _questions(benchmark, rows, name), f"{Path(name).name}: problems of one's own."
+        own = Benchmark(files.stem_of(Path(name)), "", (), (), 0, MathRows(("problem",), {"answer": written}))
+        found = _read(own, files.read_file(name, "file of problems"), Path(name))
+        return found.questions, (f"{Path(name).name}: problems of one's own.", *found.notes)
     if name not in BY_NAME:
         raise not_allowed("benchmark", name, f"one of {', '.join(BY_NAME)}, nor a file ending in .jsonl")
     benchmark = BY_NAME[name]
     if data_dir:
         paths = files.local(Path(data_dir), benchmark.stems, benchmark.several)
-    else:
+    elif benchmark.hub:
         paths = files.download(benchmark.hub, benchmark.hub_files)
-    questions = _questions(benchmark, files.read(paths), str(paths[0]))
-    expected = OMNI_ROWS if benchmark.part else benchmark.rows
-    if len(questions) != expected:
-        logging.warning("%s: %d rows in %s, not %d", name, len(questions), paths[0], expected)
-    return split_omni_math(questions, benchmark, data_dir, seed) if benchmark.part else (questions, "")
+    else:
+        raise UserError(f"{name}: it is {benchmark.home}; give the file's folder: --config.data_dir=FOLDER")
+    found = _read(benchmark, files.read(paths), paths[0])
+    questions, notes = found.questions, list(found.notes)
+    if found.rows not in (benchmark.rows, *benchmark.other_rows):
+        said = f"has {found.rows:,} rows, but {benchmark.rows:,} were published"
+        if name not in allow_rows:
+            home = f"; the benchmark is {benchmark.home}" if benchmark.home else ""
+            advice = f"to take it as it is: --config.allow_rows=\"('{name}',)\""
+            raise UserError(f"{name}: {paths[0]} {said}{home}; {advice}")
+        # Without its folder: what is said counts among a run's conditions.
+        notes.append(f"{name}: {paths[0].name} {said}; allowed by config.allow_rows.")
+    if benchmark.part:
+        questions, said = split_omni_math(questions, found.rows, benchmark, data_dir, seed)
+        notes.append(said)
+    return questions, tuple(notes)
 
 
-def _questions(benchmark: Benchmark, rows: Iterable[FileRow], where: str) -> tuple[Question, ...]:
-    questions: list[Question] = []
+@dataclass(frozen=True)
+class _Rows:
+    """What was read of a benchmark's files."""
+
+    questions: tuple[Question, ...]
+    rows: int  # those left out below included
+    notes: tuple[str, ...]
+
+
+def _read(benchmark: Benchmark, rows: Iterable[FileRow], path: Path) -> _Rows:
+    count = 0
+    by_key: dict[str, tuple[Question, str]] = {}
     places: dict[str, str] = {}
-    left_out: list[str] = []
+    left_out: dict[str, list[str]] = {}
     for row in rows:
-        lacking = benchmark.training and benchmark.read.lacks_reference(row)
-        entry = None if lacking else benchmark.read(row)
-        if entry is None or (benchmark.training and entry.question in places):
-            left_out.append(row.place)
+        if benchmark.training and benchmark.read.lacks_reference(row):
+            count += 1
+            left_out.setdefault("have no reference", []).append(row.place)
             continue
+        entry = benchmark.read(row)
+        if entry is None:
+            continue
+        count += 1
         entry = dataclasses.replace(entry, id=f"{benchmark.name}/{entry.id}")
-        unique = {"row name": entry.id} if entry.is_code else {"question": entry.question, "row name": entry.id}
-        for what, key in unique.items():
-            if key in places:
-                raise UserError(f"{row.place}: its {what} is that of {places[key]} too: {key!r:.60}")
-            places[key] = row.place
-        questions.append(entry)
-    if not questions:
-        raise UserError(f"{where}: no rows")
-    if left_out and benchmark.training:
-        logging.warning(
-            "%s: %d rows without a reference, or with a question met before, left out: %s%s",
-            benchmark.name, len(left_out), "; ".join(left_out[:3]), " ..." if len(left_out) > 3 else "",
-        )  # fmt: skip
-    return tuple(questions)
+        # Two tasks of code may be told in the same words.
+        key, what = (entry.id, "row name") if entry.is_code else (entry.question, "question")
+        first, place = by_key.setdefault(key, (entry, row.place))
+        if first is not entry and (first.question, first.answer) == (entry.question, entry.answer):
+            left_out.setdefault("repeat another one", []).append(row.place)
+        elif first is not entry and benchmark.training:
+            left_out.setdefault("repeat a question with another answer", []).append(row.place)
+        elif first is not entry:
+            raise UserError(f"{row.place}: its {what} is that of {place} too, but they differ: {key!r:.60}")
+        elif entry.id in places:
+            raise UserError(f"{row.place}: its row name is that of {places[entry.id]} too: {entry.id!r:.60}")
+        else:
+            places[entry.id] = row.place
+    if not by_key:
+        raise UserError(f"{path}: no rows")
+    notes = [
+        f"{path.name}: {len(places)} of {count:,} rows {why} and are left out (at {_listed(places, path)})."
+        for why, places in left_out.items()
+    ]
+    return _Rows(tuple(entry for entry, _ in by_key.values()), count, tuple(notes))
+
+
+def _listed(places: list[str], path: Path) -> str:
+    """The first places, without the file that they are in."""
+    return ", ".join(place.removeprefix(str(path)).strip(":, ") for place in places[:5]) + ", ..." * (len(places) > 5)
 
 
 def split_omni_math(
-    questions: tuple[Question, ...], part: Benchmark, data_dir: str | Path | None, seed: int
+    questions: tuple[Question, ...], rows: int, part: Benchmark, data_dir: str | Path | None, seed: int
 ) -> tuple[tuple[Question, ...], str]:
-    """(one part of Omni-MATH-Rule, whose split it is): of the 2,821 rows 2,000 are to train on and 821 to test on.
+    """(one part of Omni-MATH-Rule, whose split it is): 2,000 of its 2,816 problems to train on, 816 to test on.
 
-    data_dir/omni_math_split.json, {"train": [row, ...], "test": [row, ...]}, decides where it is there. Its
-    membership was not published with the paper: otherwise the split is drawn by seed in the same proportion.
+    data_dir/omni_math_split.json, {"train": [row, ...], "test": [row, ...]}, decides where it is there; of a problem
+    whose rows are in both parts the first row counts. Who was in which half is not published with the paper: otherwise
+    the split is drawn by seed, of a file of another size in the same proportion. questions are named by their rows.
     """
     path = Path(data_dir) / "omni_math_split.json" if data_dir else None
     if path is None or not path.exists():
-        order = list(range(len(questions)))
+        order = list(questions)
         random.Random(f"omni_math/{seed}").shuffle(order)
-        cut = round(len(order) * 2000 / OMNI_ROWS)
-        rows, label = {"train": order[:cut], "test": order[cut:]}, f"drawn by seed {seed}, not the paper's split"
+        cut = round(len(order) * OMNI_TRAINING / BY_NAME["omni_math"].problems)
+        chosen = order[:cut] if part.part == "train" else order[cut:]
+        label = f"drawn by seed {seed}, not the paper's split"
     else:
-        rows, label = _split_of_file(path, len(questions)), f"from {path.name}"
-    chosen = tuple(questions[row] for row in rows[part.part])
-    return chosen, f"{part.name}: {len(chosen)} problems, {label}."
+        split, label = _split_of_file(path, rows), f"from {path.name}"
+        by_row = {int(question.id.rpartition("/")[2]): question for question in questions}
+        chosen = [by_row[row] for row in split[part.part] if row in by_row]
+    return tuple(chosen), f"{part.name}: {len(chosen):,} problems, {label}."
 
 
 def _split_of_file(path: Path, count: int) -> dict[str, list[int]]:

@@ -51,24 +51,26 @@ class FileRow:
 def local(folder: Path, stems: tuple[str, ...], several: bool = False) -> list[Path]:
     """The files in folder (or in a folder in it) whose names without suffix fit the first pattern that fits any.
 
-    Shards (`-00000-of-00002`) come together and in order; other files only where a data set may come in several, in
-    which a pattern's `/` must be the name's. Raises UserError if there is none, or more than one data set.
+    Names in folder come before those of files in a folder in it, math/aime24. Shards (`-00000-of-00002`) come together
+    and in order; other files only where a data set may come in several, in which a pattern's `/` must be the name's.
+    Raises UserError if there is none, or more than one data set.
     """
     if not folder.is_dir():
         raise UserError(f"data_dir: {folder} is not a folder")
     here = sorted(path for path in [*folder.glob("*"), *folder.glob("*/*")] if path.name.endswith(SUFFIXES))
-    # test.jsonl in a folder math500/ is called math500/test.
+    # test.jsonl in a folder math500/ is called math500/test, or else test.
     names = {path: (path.parent / stem_of(path)).relative_to(folder).as_posix().lower() for path in here}
-    for stem in stems:
-        fits = [path for path in here if fnmatch.fnmatchcase(names[path], stem)]
-        if several:
-            fits = [path for path in fits if names[path].count("/") == stem.count("/")]
-        sets = {(path.parent, path.suffix, path.stem.partition("-of-")[0].rpartition("-")[0]) for path in fits}
-        if len(fits) > 1 and not several and (len(sets) > 1 or any("-of-" not in path.stem for path in fits)):
-            listed = ", ".join(str(path.relative_to(folder)) for path in fits)
-            raise UserError(f"data_dir: {folder} has {listed}; exactly one of them must be left for {stem!r}")
-        if fits:
-            return fits
+    for called in (names, {path: stem_of(path).lower() for path in here}):
+        for stem in stems:
+            fits = [path for path in here if fnmatch.fnmatchcase(called[path], stem)]
+            if several:
+                fits = [path for path in fits if called[path].count("/") == stem.count("/")]
+            sets = {(path.parent, path.suffix, path.stem.partition("-of-")[0].rpartition("-")[0]) for path in fits}
+            if len(fits) > 1 and not several and (len(sets) > 1 or any("-of-" not in path.stem for path in fits)):
+                listed = ", ".join(str(path.relative_to(folder)) for path in fits)
+                raise UserError(f"data_dir: {folder} has {listed}; exactly one of them must be left for {stem!r}")
+            if fits:
+                return fits
     raise UserError(f"data_dir: {folder} has no file {' or '.join(stems)} ending in {', '.join(SUFFIXES)}")
 
 

@@ -1,7 +1,8 @@
 """The prompts of Yue et al. 2025 (arXiv 2504.13837), Appendix E, and of the code that the authors ran, byte for byte.
 
 Every arm of a comparison is asked in the same words, so a base model gets the prompt of its RL-trained counterpart.
-The comment of a template says whom it is for, by what source, and what was taken where figure and code differ.
+Figures are numbered as in v2, whose appendix was at hand. The comment of a template says whom it is for, by what
+source, and what was taken where figure and code differ.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ FUNCTION = (
     "delimiters."
 )
 # Guess control: an arm of the base's weights asked so gives each problem's rate without a chain of thought (the filter
-# of Fig. 12; the paper does not print its wording, this one is ours).
+# of v5's Fig. 13; the paper does not print its wording, this one is ours).
 ANSWER_ONLY = PromptTemplate(
     "answer_only",
     _chatml(ASSISTANT, f"{QUESTION}\nDo not reason. Reply with nothing but the final answer within \\boxed{{}}."),
@@ -67,7 +68,7 @@ TEMPLATES = (
     # Qwen2.5-7B / 14B / 32B and their SimpleRL-Zoo models (App. E, Fig. 21; `qwen-boxed` of the published code, which
     # takes it for Oat-Zero and Qwen2.5-Math-7B too).
     PromptTemplate("qwen_boxed", _chatml(ASSISTANT, f"{QUESTION}\n{BOXED}")),
-    # Qwen2.5-Math-7B-Oat-Zero and Qwen2.5-Math-7B (App. E, Fig. 22; `qwen_math` of Oat-Zero's own code).
+    # Qwen2.5-Math-7B-Oat-Zero and Qwen2.5-Math-7B as App. E has it (Fig. 22; `qwen_math` of Oat-Zero's own code).
     PromptTemplate("oat", _chatml(BOXED, QUESTION)),
     # DAPO-Qwen-32B and Qwen2.5-32B (App. E calls it the old prompt). Bytes of the published code (`abel`), which are
     # those of the example that DAPO-Qwen-32B is released with: plain words, no ChatML.

@@ -83,7 +83,7 @@ def _check_recipe(study: Study, arm: str, recipe: Supervised | Reinforced) -> No
     tokens, devices = study.settings.training.tokens, row_devices(study.training_mesh)
     check_rows(arm, recipe, study.hosts.count, devices, tokens > 0)
     if tokens:
-        rl.microbatch_shape(study.row_places, tokens, devices)
+        study.microbatch(recipe)
     if isinstance(recipe, Reinforced):
         problems = study.setups[arm].training
         check_data(f"config.arms.{arm}.rl", recipe.prompts, problems, study.engine.max_prompt_len)
@@ -188,8 +188,8 @@ def _learner(
         here=study.mesh,
         tx=rl.optimizer(recipe.optimizer, updates),
         compute=rl.Compute(training.remat),
-        max_lengths=(study.engine.max_prompt_len, s.sampling.max_tokens),
-        microbatch=study.microbatch if training.tokens else None,
+        max_lengths=(study.engine.max_prompt_len, recipes.answer_len(recipe, s.sampling)),
+        microbatch=study.microbatch(recipe) if training.tokens else None,
         lora=recipes.adapters(recipe),
     )
     return unstarted.begin(spread(start, model, study.training_mesh), training.param_dtype, s.seed)
@@ -199,9 +199,12 @@ def begin_reinforced(
     study: Study, arm: str, recipe: Reinforced, start: Params, stack: contextlib.ExitStack
 ) -> tuple[Step, State, Learner]:
     """As _begin. start is kept only where KL needs a reference, or adapters what they belong to."""
-    s, setup, engine, longest = study.settings, study.setups[arm], study.engine, study.settings.sampling.max_tokens
+    s, setup, engine = study.settings, study.setups[arm], study.engine
+    longest = answer_len = recipes.answer_len(recipe, s.sampling)
     if recipe.segment:
-        engine, longest = segment_engine_config(engine, study.row_places), min(recipe.segment, longest)
+        engine, longest = segment_engine_config(engine, study.row_places(recipe)), min(recipe.segment, answer_len)
+    # From the policy itself: nothing is cut off its distribution.
+    drawn = replace(setup.sampling, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, max_tokens=answer_len)
     reward = reward_named(recipe.reward, f"config.arms.{arm}.rl.reward")
     sampler = Engine(start, setup.model, engine, longest)
     sampler.load(None)
@@ -211,10 +214,8 @@ def begin_reinforced(
         algorithm=recipes.algorithm(recipe),
         problems=setup.training,
         answers=_answer_source(study, setup, sampler, stack, is_graded=reward is None),
-        sampling=lambda problem: replace(
-            study.sampling_params(setup, problem), temperature=1.0, top_p=1.0, top_k=0, min_p=0.0
-        ),
-        max_tokens=s.sampling.max_tokens,
+        sampling=partial(study.sampling_params, replace(setup, sampling=drawn)),
+        max_tokens=answer_len,
         folder=study.root / "train" / arm,
         reward=reward,
     )
@@ -256,12 +257,12 @@ def _draw_demonstrations(study: Study, arm: str, recipe: Supervised, path: Place
 
 
 def _supervised_step(study: Study, arm: str, recipe: Supervised, shown: Sequence[Pair], learner: Learner) -> Step:
-    task, setup = study.task, study.setups[arm]
+    task, setup, places = study.task, study.setups[arm], study.row_places(recipe)
     if not setup.training and not shown:
         raise UserError(f"arm {arm}: there is neither a training problem nor a demonstration to learn from")
     for prompt, answer in shown:
-        if len(prompt) + len(answer) > study.row_places:
-            allowed = f"at most {study.row_places}, engine.max_prompt_len + sampling.max_tokens"
+        if len(prompt) + len(answer) > places:
+            allowed = f"at most {places}, engine.max_prompt_len + sampling.max_tokens"
             raise not_allowed(f"arm {arm}: the length of a demonstration", len(prompt) + len(answer), allowed)
 
     def step(number: int, state: rl.TrainState) -> tuple[rl.TrainState, dict[str, float]]:
@@ -270,7 +271,7 @@ def _supervised_step(study: Study, arm: str, recipe: Supervised, shown: Sequence
             pairs = rng.choices(shown, k=recipe.batch)
         else:
             pairs = list(itertools.islice(task.demonstrate(setup.training, recipe.right, rng), recipe.batch))
-        batch = rl.supervised_batch(log_probs.answer_rows(pairs, study.row_places))
+        batch = rl.supervised_batch(log_probs.answer_rows(pairs, places))
         state, metrics = learner.step(state, None, learner.sent(learner.laid_out(batch)))
         return state, {name: float(value) for name, value in metrics.items()}
 

@@ -14,6 +14,7 @@ from rlvr_limit.records.training_log import METRICS_FILE
 from rlvr_limit.rl.reward_functions import reward_named, source_digest
 from rlvr_limit.settings import EngineConfig, Reinforced, Settings, schema
 from rlvr_limit.study.prepared import Setup
+from rlvr_limit.study.recipes import answer_len
 
 
 def take(cache: Place, root: Place, arm: str, save: Mapping[int, str]) -> bool:
@@ -69,7 +70,7 @@ def _decisive(s: Settings, setups: Mapping[str, Setup], engine: EngineConfig, ho
         facts["reward"] = source_digest(reward) if reward else ""
     common = {name: schema.to_jsonable(getattr(s, name)) for name in ("seed", "dtype", "mesh", "task", "model")}
     more = {"training": schema.to_jsonable(s.training), "engine": schema.to_jsonable(engine)}
-    return facts | common | more | {"max_tokens": s.sampling.max_tokens}
+    return facts | common | more | {"max_tokens": answer_len(recipe, s.sampling)}
 
 
 def _copy(source: Place, target: Place) -> None:

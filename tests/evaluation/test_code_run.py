@@ -76,6 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(folder: Path, *overrides: str) -> list[str]:
     changed = [
         f"data_dir={folder / 'data'}", "benchmarks=('humanevalplus',)", f"runs={folder / 'runs'}",
+        "allow_rows=('humanevalplus',)",
         *(f"arms.{name}.weights={folder / name}" for name in ARMS),
         "sampling.max_tokens=8", "sampling.n=8", "engine.max_num_seqs=8", "engine.steps_per_call=4",
         "grading.workers=2", *overrides,

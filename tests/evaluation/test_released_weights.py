@@ -144,6 +144,8 @@ def test_context_caps_answers_and_says_so(
         (["benchmarks=('math500','aime42')"], "aime24"),
         (["data_dir=/no/such/data"], "/no/such/data"),
         (["limit=-1"], "limit"),
+        (["allow_rows=('math500','aime')"], "config.allow_rows: 'aime' is not one of gsm8k, "),
+        (["allow_rows=('aime24',)"], "math500.jsonl has 3 rows, but 500 were published"),
     ],
 )
 def test_what_is_missing_is_named(folders: Path, compilation_cache: None, overrides: list[str], said: str) -> None:
@@ -158,6 +160,18 @@ def test_prompt_beyond_the_context_is_refused_by_its_problem(folders: Path, comp
     (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 20}))
     with pytest.raises(UserError, match="math500/0.*20"):
         prepared(folders, f"arms.base.weights={short}")
+
+
+def test_what_was_left_out_of_the_files_is_said_once_in_the_log_and_on_the_page(
+    folders: Path, tmp_path: Path, compilation_cache: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = shutil.copytree(folders / "data", tmp_path / "data")
+    with (data / "math500.jsonl").open("a") as file:
+        file.write(json.dumps(QUESTIONS["math500"][0] | {"unique_id": "again"}) + "\n")
+    study = prepared(folders, f"data_dir={data}", f"runs={tmp_path}")
+    said = "math500.jsonl: 1 of 4 rows repeat another one and are left out (at 4)."
+    assert [record.getMessage() for record in caplog.records].count(said) == 1 and said in study.task.notes
+    assert len(study.problems) == 5 and str(tmp_path) not in " ".join(study.task.notes)
 
 
 def test_two_problems_with_one_prompt_are_refused(folders: Path, compilation_cache: None) -> None:

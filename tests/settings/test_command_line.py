@@ -155,6 +155,31 @@ def test_file_that_is_no_config_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "is not a Python file" in refusal(tmp_path / "a.yaml")
 
 
+def test_what_stands_behind_a_colon_is_given_to_the_config(tmp_path: Path) -> None:
+    path = tmp_path / "named.py"
+    path.write_text("import ml_collections as m\ndef get_config(name='-'):\n    return m.ConfigDict({'name': name})")
+    assert [parsed(Path(f"{path}{behind}")).name for behind in ("", ":a,b:c")] == ["-", "a,b:c"]
+    path.write_text("import ml_collections as m\ndef get_config():\n    return m.ConfigDict({})")
+    assert refusal(Path(f"{path}:a")) == f"{path}: it takes nothing behind a colon, but 'a' stands there"
+
+
+def test_sec_4_3_is_one_config_of_which_arms_can_be_taken() -> None:
+    whole, some = (parsed(CONFIGS / f"omni_algorithms.py{behind}") for behind in ("", ":dapo,grpo_kl"))
+    assert len(whole.arms) == 9 and list(some.arms) == ["base", "dapo", "grpo_kl"]
+    assert all(some.arms[name] == whole.arms[name] for name in some.arms)
+    algorithms = {name: (arm.rl.algorithm, arm.rl.save_at) for name, arm in whole.arms.items() if arm.rl}
+    assert len({algorithm for algorithm, _ in algorithms.values()}) == 6
+    assert {steps for name, (_, steps) in algorithms.items() if "grpo" not in name} == {(150,)}
+    for name, arm in whole.arms.items():
+        if arm.rl:
+            r = arm.rl
+            assert (r.prompts, r.answers, r.minibatches) == (256, 32 if name == "grpo_32" else 8, 1)
+            assert (r.optimizer.learning_rate, r.optimizer.warmup, r.optimizer.decay) == (1e-6, 0, "constant")
+            assert (r.kl, r.max_tokens) == (0.001 if name == "grpo_kl" else 0.0, 8192)
+    assert whole.sampling.max_tokens == 16_384
+    assert refusal(CONFIGS / "omni_algorithms.py:gpro").startswith("--config: arm: 'gpro' is not one of grpo, ppo, ")
+
+
 def test_what_a_config_file_raises_is_not_hidden(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text("def get_config():\n    return {}['missing']")

@@ -131,7 +131,7 @@ def test_entropy_on_record_is_that_of_the_tempered_distribution_of_the_models_lo
         prompts = {p.id: p.prompt_ids for p in setup.problems}
         rows = rows_of(matched, arm)
         ids = [(*prompts[row["problem_id"]], *row["tokens"]) for row in rows]
-        tokens_BT = np.zeros((len(ids), matched.row_places), np.int32)
+        tokens_BT = np.zeros((len(ids), max(map(len, ids))), np.int32)
         for i, line in enumerate(ids):
             tokens_BT[i, : len(line)] = line
         logits_BTV = np.asarray(

@@ -39,6 +39,7 @@ def words(folders: Path, *overrides: str) -> list[str]:
     changed = [
         f"data_dir={folders / 'data'}",
         "benchmarks=('math500','aime24')",
+        "allow_rows=('math500','aime24')",
         *(f"arms.{name}.weights={folders / name}" for name in ARMS),
         f"runs={folders / 'runs'}",
         "sampling.n=3",

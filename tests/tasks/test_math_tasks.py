@@ -14,7 +14,7 @@ import pytest
 
 from rlvr_limit.grading.math.grade import grade
 from rlvr_limit.tasks import benchmarks
-from rlvr_limit.tasks.benchmarks import BENCHMARKS, BY_NAME, split_omni_math
+from rlvr_limit.tasks.benchmarks import BENCHMARKS, BY_NAME
 from rlvr_limit.tasks.questions import Question
 from rlvr_limit.types import Problem, UserError
 
@@ -48,6 +48,7 @@ OFFICIAL = {
         ("69", "84"),
     ),
     "aime24": ("aime24.jsonl", {"id": 60, "problem": "Aya?", "answer": "025"}, "60", "025"),
+    "aime25": ("aime25.jsonl", {"id": "0", "problem": "Base?", "answer": "70"}, "0", "70"),
     "amc23": ("amc23.jsonl", {"id": 7, "question": "Miles?", "answer": 27.0}, "7", "27"),
     "omni_math": ("omni_math_rule.jsonl", {"problem": "Sum?", "solution": "", "answer": "64"}, "0", "64"),
     "gsm8k_train": ("gsm8k_train.jsonl", {"question": "How many?", "answer": "2 + 3 = 5\n#### 5"}, "0", "5"),
@@ -73,11 +74,8 @@ def write(folder, name, rows):
 
 
 def load(name, data_dir):
-    return benchmarks.load(name, data_dir)[0]
-
-
-def questions(count):
-    return tuple(Question(f"omni_math/{i}", f"Question {i}?", str(i)) for i in range(count))
+    """The questions of files that have not as many rows as were published."""
+    return benchmarks.load(name, data_dir, allow_rows=BY_NAME)[0]
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -118,6 +116,16 @@ def test_shards_and_folders_are_found(tmp_path):
     assert [entry.question for entry in load("math500", tmp_path)][2:4] == ["0-2?", "1-0?"]
 
 
+def test_a_folder_of_folders_of_files_is_found_as_they_are_called(tmp_path):
+    write(tmp_path, "math/math500.jsonl", [{"problem": "?", "answer": "1"}])
+    assert [entry.answer for entry in load("math500", tmp_path)] == ["1"]
+    write(tmp_path, "old/math500.jsonl", [{"problem": "?", "answer": "2"}])
+    with pytest.raises(UserError, match="has math/math500.jsonl, old/math500.jsonl; exactly one"):
+        load("math500", tmp_path)
+    write(tmp_path, "math500.jsonl", [{"problem": "?", "answer": "3"}])
+    assert [entry.answer for entry in load("math500", tmp_path)] == ["3"]
+
+
 def test_gsm8k_test_is_taken_though_its_training_set_lies_beside_it(tmp_path):
     write(tmp_path, "gsm8k_train.jsonl", [{"question": "train", "answer": "#### 1"}])
     write(tmp_path, "gsm8k_test.jsonl", [{"question": "test", "answer": "#### 2"}])
@@ -134,24 +142,65 @@ def test_separators_inside_a_string_do_not_end_a_line(tmp_path):
     assert load("math500", tmp_path)[0].question == "a\u2028b\x85c"
 
 
-def test_another_number_of_rows_than_the_official_file_is_said(tmp_path, caplog):
-    load("math500", write(tmp_path, "math500.jsonl", [{"problem": "?", "answer": "1"}]))
-    assert "math500: 1 rows" in caplog.text and "not 500" in caplog.text
+def numbered(count):
+    return [{"problem": f"Question {i}?", "answer": str(i)} for i in range(count)]
 
 
-def test_a_training_set_leaves_out_what_has_no_reference_or_comes_twice_and_says_so(tmp_path, caplog):
+def test_another_number_of_rows_than_were_published_is_refused_unless_it_is_allowed(tmp_path):
+    write(tmp_path, "math500.jsonl", numbered(499))
+    for allow_rows in ((), ("gsm8k",)):
+        with pytest.raises(UserError, match="math500.jsonl has 499 rows, but 500 were published; ") as error:
+            benchmarks.load("math500", tmp_path, 0, allow_rows)
+    assert "\n" not in str(error.value) and "--config.allow_rows=\"('math500',)\"" in str(error.value)
+    found, notes = benchmarks.load("math500", tmp_path, 0, ("math500",))
+    assert len(found) == 499 and len(notes) == 1 and "499 rows, but 500" in notes[0] and "allowed" in notes[0]
+    found, notes = benchmarks.load("math500", write(tmp_path, "math500.jsonl", numbered(500)))
+    assert len(found) == 500 and notes == ()
+
+
+def test_a_row_that_repeats_another_is_left_out_and_said_and_counts_as_a_row(tmp_path):
+    rows = numbered(498)
+    rows[3:3] = [rows[1], rows[2]]
+    found, notes = benchmarks.load("math500", write(tmp_path, "math500.jsonl", rows))
+    assert [entry.id for entry in found[:5]] == [f"math500/{i}" for i in (0, 1, 2, 5, 6)] and len(found) == 498
+    assert notes == ("math500.jsonl: 2 of 500 rows repeat another one and are left out (at 4, 5).",)
+
+
+def test_rows_of_other_names_that_ask_and_answer_the_same_are_one_problem(tmp_path):
+    rows = [{"id": i, "problem": "a", "answer": "1"} for i in range(3)]
+    found = load("aime24", write(tmp_path, "aime24.jsonl", rows))
+    assert [entry.id for entry in found] == ["aime24/0"]
+
+
+def test_a_file_of_ones_own_may_repeat_a_row_but_not_with_another_answer(tmp_path):
+    rows = numbered(7)
+    path = str(write(tmp_path, "mine.jsonl", [*rows, *rows[:6]]) / "mine.jsonl")
+    found, notes = benchmarks.load(path)
+    assert len(found) == 7
+    assert notes[1] == "mine.jsonl: 6 of 13 rows repeat another one and are left out (at 8, 9, 10, 11, 12, ...)."
+    write(tmp_path, "mine.jsonl", [*rows, rows[4] | {"answer": "7"}])
+    with pytest.raises(UserError, match="mine.jsonl:8: its question is that of .*mine.jsonl:5 too, but they differ"):
+        benchmarks.load(path)
+
+
+def test_a_training_set_leaves_out_what_has_no_reference_or_another_one_and_says_so(tmp_path):
     rows = [{"problem": f"{i}?", "answer": a} for i, a in enumerate(["1", "", None, "4"])]
-    found = load("math_train", write(tmp_path, "math_train.json", [*rows, {"problem": "0?", "answer": "1"}]))
+    rows += [{"problem": "0?", "answer": "1"}, {"problem": "3?", "answer": "5"}]
+    found, notes = benchmarks.load("math_train", write(tmp_path, "math_train.json", rows), 0, ("math_train",))
     assert [(entry.id, entry.answer) for entry in found] == [("math_train/0", "1"), ("math_train/3", "4")]
-    assert "3 rows without a reference" in caplog.text and "row 1" in caplog.text
+    assert [note.split(" rows ")[1] for note in notes[:3]] == [
+        "have no reference and are left out (at row 1, row 2).",
+        "repeat another one and are left out (at row 4).",
+        "repeat a question with another answer and are left out (at row 5).",
+    ]
     with pytest.raises(UserError, match="'answer' or 'solution' is missing"):
         load("math_train", write(tmp_path, "math_train.json", [{"problem": "?"}]))
 
 
 def test_a_file_of_ones_own_is_problems_and_answers(tmp_path):
     rows = [{"problem": f"{i}?", "answer": a} for i, a in enumerate(["x", 5, 0.5, ["1", 2], ["3"]])]
-    found, note = benchmarks.load(str(write(tmp_path, "mine.jsonl", rows) / "mine.jsonl"))
-    assert note == "mine.jsonl: problems of one's own."
+    found, notes = benchmarks.load(str(write(tmp_path, "mine.jsonl", rows) / "mine.jsonl"))
+    assert notes == ("mine.jsonl: problems of one's own.",)
     assert [entry.answer for entry in found] == ["x", "5", "0.5", ("1", "2"), "3"]
     assert [entry.id for entry in found] == [f"mine/{i}" for i in range(5)]
 
@@ -187,7 +236,7 @@ GOOD = '{"problem": "p", "answer": "1"}'
         ([GOOD, '{"problem": "q", "answer": null}'], ["math500.jsonl:2", "'answer'", "missing"]),
         ([GOOD, '{"problem": " ", "answer": "1"}'], ["math500.jsonl:2", "'problem'", "not empty"]),
         ([GOOD, '{"problem": "q", "answer": 5}'], ["math500.jsonl:2", "'answer'", "5", "text"]),
-        ([GOOD, '{"problem": "q", "answer": "1"}', GOOD], ["math500.jsonl:3", "its question", "math500.jsonl:1"]),
+        ([GOOD, '{"problem": "p", "answer": "2"}'], ["math500.jsonl:2", "its question", "math500.jsonl:1", "differ"]),
         ([], ["math500.jsonl", "no rows"]),
     ],
 )
@@ -235,47 +284,6 @@ def test_what_cannot_be_found_is_said(tmp_path):
         load("aime24", tmp_path)
 
 
-def split(everything, data_dir, seed=0):
-    (train, note), (test, _) = (
-        split_omni_math(everything, BY_NAME[f"omni_{part}"], data_dir, seed) for part in ("train", "test")
-    )
-    return train, test, note
-
-
-def test_seeded_split_is_disjoint_complete_stable_and_says_what_it_is():
-    everything = questions(2821)
-    train, test, note = split(everything, None, seed=3)
-    assert (len(train), len(test)) == (2000, 821)
-    assert {*train, *test} == set(everything)
-    assert note == "omni_train: 2000 problems, drawn by seed 3, not the paper's split."
-    assert (train, test, note) == split(everything, None, seed=3) != split(everything, None, seed=4)
-
-
-def test_split_of_the_folder_decides(tmp_path):
-    (tmp_path / "omni_math_split.json").write_text('{"train": [2, 0], "test": [1]}')
-    write(tmp_path, "omni_math.jsonl", [{"problem": f"Question {i}?", "answer": str(i)} for i in range(4)])
-    train, note = benchmarks.load("omni_train", tmp_path)
-    assert [q.id for q in train] == ["omni_train/2", "omni_train/0"]
-    assert [q.id for q in load("omni_test", tmp_path)] == ["omni_test/1"]
-    assert note == "omni_train: 2 problems, from omni_math_split.json."
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ('{"train": [0]}', "it must be"),
-        ("{", "it must be"),
-        ("[1]", "it must be"),
-        ('{"train": [0, 4], "test": []}', "row 4"),
-        ('{"train": [0, 1], "test": [1]}', "1 rows stand there twice"),
-    ],
-)
-def test_a_bad_split_file_is_refused(tmp_path, text, said):
-    (tmp_path / "omni_math_split.json").write_text(text)
-    with pytest.raises(UserError, match=said):
-        split(questions(4), tmp_path)
-
-
 HUB_FILES = {"README.md": b"not data", "data/train-00000-of-00001.parquet": b""}
 
 
@@ -318,7 +326,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 def load_from(endpoint, home):
     code = (
         "from rlvr_limit.tasks.benchmarks import load\nfrom rlvr_limit.types import UserError\n"
-        "try:\n    print([(q.id, q.question, q.answer) for q in load('aime24')[0]])\n"
+        "try:\n    print([(q.id, q.question, q.answer) for q in load('aime24', allow_rows=('aime24',))[0]])\n"
         "except UserError as error:\n    print('error:', error)"
     )
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}

@@ -217,7 +217,7 @@ def test_remax_holds_answers_against_what_the_likeliest_tokens_earn(
             answers_of(trained, batch), batch.advantage_BT, batch.rows.answer_BT, strict=True
         ):
             if prompt not in earned:
-                tokens = np.zeros((1, trained.row_places), np.int32)
+                tokens = np.zeros((1, trained.row_places(trained.settings.arms["remax"].rl)), np.int32)
                 tokens[0, : len(prompt)] = prompt
                 for place in range(len(prompt), len(prompt) + trained.settings.sampling.max_tokens):
                     tokens[0, place] = int(likeliest(tokens)[0, place - 1])
@@ -363,7 +363,11 @@ def test_loss_that_is_no_number_stops_a_run_and_the_last_good_state_is_kept(
         ({"kl": -1.0}, "kl: -1.0 is not at least 0"),
         ({"overlong": "drop"}, "overlong: 'drop' is not one of '', keep, shape, mask"),
         ({"overlong_cache": 2}, "overlong_cache: 2 is not 0, as overlong is not 'shape'"),
-        ({"overlong": "shape", "overlong_cache": 9}, "overlong_cache: 9 is not in [0, sampling.max_tokens = 8]"),
+        ({"overlong": "shape", "overlong_cache": 9}, "overlong_cache: 9 is not in [0, max_tokens = 8]"),
+        (
+            {"overlong": "shape", "overlong_cache": 4, "max_tokens": 3},
+            "overlong_cache: 4 is not in [0, max_tokens = 3]",
+        ),
         ({"algorithm": "pass_at_k"}, "pass_k: 0 is not in [1, answers = 8]"),
         ({"pass_k": 2}, "pass_k: 2 is not 0, as grpo does not use it"),
         (

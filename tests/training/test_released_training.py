@@ -59,6 +59,7 @@ def prepared(folders: Path, runs: Path, *overrides: str) -> Study:
         f"runs={runs}",
         "dtype=float32",
         "benchmarks=('gsm8k',)",
+        "allow_rows=('gsm8k','gsm8k_train')",
         "grading.grader=tests.support.graders:even",
         "sampling.n=2",
         "sampling.max_tokens=8",
@@ -97,6 +98,17 @@ def test_verdicts_of_the_pool_are_the_rewards_and_the_first_update_is_on_policy(
     kept = [json.loads(line) for line in (trained.root / "train/grpo/samples/000001.jsonl").read_text().splitlines()]
     assert len(kept) == 4 and all(row["reward"] == float(len(row["text"]) % 2 == 0) for row in kept)
     assert {row["problem_id"].split("/")[0] for row in kept} == {"gsm8k_train"}
+
+
+def test_answers_to_learn_from_have_a_length_of_their_own(folders: Path, tmp_path: Path) -> None:
+    changed = ("arms.grpo.rl.max_tokens=3", "arms.grpo.rl.steps=1", "arms.grpo.rl.save_at=(1,)")
+    study = prepared(folders, tmp_path, *changed)
+    recipe, setup = study.settings.arms["grpo"].rl, study.setups["grpo"]
+    loop.train_missing(study)
+    (row,) = training_rows(study.root, "grpo")
+    assert 0 < row["length"] <= 3 and row["truncated"] > 0.5
+    assert study.row_places(recipe) == study.engine.max_prompt_len + 3
+    assert {study.sampling_params(setup, problem).max_tokens for problem in setup.problems} == {8}
 
 
 def test_saved_steps_are_folders_in_the_format_they_came_in(trained: Study, folders: Path) -> None:
@@ -252,6 +264,7 @@ def with_sft(folders: Path, runs: Path, **changes: object) -> Study:
     made = command_line.read_config(["main.py", f"--config={config}"], config).unlock()
     optimizer = made.arms.grpo.rl.optimizer.to_dict() | {"learning_rate": 0.01, "warmup": 0}
     made.update({"data_dir": str(folders / "data"), "runs": str(runs), "dtype": "float32", "benchmarks": ("gsm8k",)})
+    made.allow_rows = ("gsm8k", "gsm8k_train")
     made.engine.update({"max_num_seqs": 16, "steps_per_call": 4, "page_size": 16})
     made.sampling.update({"n": 2, "max_tokens": 16, "n_of": {}})
     made.arms.base.weights = str(folders / "base")
