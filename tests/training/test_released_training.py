@@ -196,7 +196,7 @@ def test_adapters_alone_are_trained_from_answers_in_segments_and_exports_hold_th
 def test_packed_microbatches_change_a_step_by_rounding_only(trained: Study, folders: Path, tmp_path: Path) -> None:
     whole = training_rows(trained.root, "grpo")[0]
     study = prepared(folders, tmp_path, "training.tokens=150", "training.remat=layers")
-    rows, places = study.microbatch
+    rows, places = study.microbatch(study.settings.arms["grpo"].rl)
     assert rows * places < 8 * places
     loop.train_missing(study)
     packed = training_rows(study.root, "grpo")[0]
