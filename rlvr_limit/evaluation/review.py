@@ -2,8 +2,8 @@
 
 changes.csv         samples that two versions of the grader judge differently
 disagreements.csv   distinct answers on which the grader and the strict string rules disagree
-rare_wins.csv       every right sample of a problem that an arm solved 1 to 5 times, with its chain; a person writes
-                    right or wrong into its last column, which is kept when the file is written again
+rare_wins.csv       every right sample of a problem that an arm solved in 0 to 5 % of its samples, with its chain; a
+                    person writes right or wrong into its last column, which is kept when the file is written again
 """
 
 from __future__ import annotations
@@ -14,14 +14,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rlvr_limit import records
+from rlvr_limit import passk, records
 from rlvr_limit.grading.math import string_rules
 from rlvr_limit.records.storage import Place
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.types import Problem, UserError, not_allowed
-
-RARE = 5
-"""Wins of an arm at a problem up to which each of them is worth a look."""
 
 LONGEST_CHAIN = 1 << 24
 JUDGED, JUDGMENTS = "chain_is", ("right", "wrong", "")
@@ -64,7 +61,8 @@ def write_review(study: Study) -> list[str]:
         )
     rare = len({(row["arm"], row["problem_id"]) for row in wins})
     written = _write(folder / "rare_wins.csv", wins)
-    lines.append(f"solved at most {RARE} times: {rare} problems of all arms, {len(wins)} samples ({written})")
+    below = f"solved in 0 to {passk.RARE_PERCENT} % of samples"
+    lines.append(f"{below}: {rare} problems of all arms, {len(wins)} samples ({written})")
     return lines
 
 
@@ -106,14 +104,18 @@ def disagreements(rows: Iterable[Row], problems: Mapping[str, Problem]) -> tuple
 
 
 def rare_wins(rows: Iterable[Row], problems: Mapping[str, Problem], judged: Judged) -> list[Row]:
-    """The right samples of problems that an arm solved at most RARE times, fewest wins first, and any judged ones."""
+    """The right samples of problems that an arm rarely solved (metrics.md 21), fewest wins first, and any judged ones.
+
+    Fewer than 21 samples show no problem that is rarely solved.
+    """
     rows = list(rows)
     drawn = Counter((row["arm"], row["problem_id"]) for row in rows)
     won = Counter((row["arm"], row["problem_id"]) for row in rows if row["correct"])
+    rare = {key for key, wins in won.items() if passk.rarely_right([drawn[key]], [wins])[0]}
     wins = []
     for row in rows:
         arm, name, index = key = _key(row)
-        if row["correct"] and (won[arm, name] <= RARE or key in judged):
+        if row["correct"] and ((arm, name) in rare or key in judged):
             wins.append(
                 {"arm": arm, "problem_id": name, "index": index, "wins": won[arm, name], "samples": drawn[arm, name]}
                 | {"question": problems[name].question, "reference": str(problems[name].answer)}

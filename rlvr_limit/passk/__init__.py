@@ -20,7 +20,14 @@ from rlvr_limit.passk.curve import (
     posterior_curves,
 )
 from rlvr_limit.passk.extrapolation import BetaBinomial, fit_beta_binomial
-from rlvr_limit.passk.guessing import GUESSABLE_BELOW, chain_bounds, guessable, marginal_rates
+from rlvr_limit.passk.guessing import (
+    RARE_PERCENT,
+    RareWins,
+    chain_bounds,
+    marginal_rates,
+    rare_wins,
+    rarely_right,
+)
 from rlvr_limit.passk.power import Power, power_at_k, power_of_crossover
 from rlvr_limit.passk.reliability import at_least, cover_at_tau, g_pass_at_k, mg_pass_at_k, posterior_cover
 from rlvr_limit.passk.support import Support, expected_support, support, unsolved_bound

@@ -1,4 +1,4 @@
-"""How far answers can be guessed without solving the problem; right answers by a wrong chain (metrics.md 6, 7).
+"""How far answers can be guessed without solving the problem; right answers by a wrong chain (metrics.md 6, 7, 21).
 
 Shapes: M problems, R samples; K the largest k of a curve.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,17 +15,33 @@ from numpy.typing import ArrayLike
 from rlvr_limit.passk.curve import checked_counts, pass_curve, refuse_where
 from rlvr_limit.types import UserError
 
-GUESSABLE_BELOW = 0.05
-"""Yue et al. 2025, v5, Fig. 13: a problem answered without a chain of thought at a rate in (0, 5 %) is guessable."""
+RARE_PERCENT = 5
+"""Yue et al. 2025, v5: a problem answered without a chain of thought at a rate in (0, 5 %) is guessable (Fig. 13), and
+the chains of one that is solved at such a rate are read by a person (app. C.2)."""
 
 
-def guessable(n_M: ArrayLike, c_M: ArrayLike, below: float = GUESSABLE_BELOW) -> np.ndarray:
-    """Whether each problem is answered without reasoning at times, but rarely: 0 < c/n < below; [M] bool.
+def rarely_right(n_M: ArrayLike, c_M: ArrayLike) -> np.ndarray:
+    """Whether each problem is answered right at times, but rarely: 0 < c/n < 5 %, in integers; [M] bool.
 
-    n_M and c_M count samples of the prompt that asks for the answer alone. Raises UserError on counts that cannot be.
+    Raises UserError on counts that cannot be.
     """
     n_M, c_M = checked_counts(n_M, c_M)
-    return (c_M > 0) & (c_M < below * n_M)
+    return (c_M > 0) & (100 * c_M < RARE_PERCENT * n_M)
+
+
+class RareWins(NamedTuple):
+    """Problems that an arm solves rarely, by what a person said of the chains behind their right answers."""
+
+    problems: int
+    valid: int  # one chain at least is right
+    invalid: int  # every chain is wrong; the rest: not known
+
+
+def rare_wins(n_M: ArrayLike, c_M: ArrayLike, right_M: ArrayLike, wrong_M: ArrayLike) -> RareWins:
+    """Of a problem's c right answers right_M have a chain judged right, wrong_M one judged wrong (metrics.md 21)."""
+    rare_M, right_M = rarely_right(n_M, c_M), np.asarray(right_M) > 0
+    all_wrong_M = np.asarray(wrong_M) == np.asarray(c_M)
+    return RareWins(*(int(np.sum(rare_M & kind_M)) for kind_M in (True, right_M, all_wrong_M)))
 
 
 def marginal_rates(

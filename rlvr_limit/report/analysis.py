@@ -1,7 +1,7 @@
 """Every number of the report, computed once from the counts: figures, tables and words only read what stands here.
 
 Guessing and judged chains of thought are metrics.md items 6 and 7.
-Shape suffixes: M problems; K runs over k = 1..n, n the fewest samples any problem has; B the 11 histogram bins.
+Shape suffixes: M problems; K runs over k = 1..n, n the fewest samples any problem has; B the 12 histogram bins.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rlvr_limit import passk
 from rlvr_limit.report.results import ArmResults, Results
 
 ROUNDING = 1e-12
-BINS = ("0", *(f"({i / 10:g}, {(i + 1) / 10:g}]" for i in range(10)))
+BINS = ("0", *(f"({i / 10:g}, {(i + 1) / 10:g}]" for i in range(9)), "(0.9, 1)", "1")
 RULES = "the rules of the task"
 MARGINAL = "own answers to other problems"
 ANSWER_ONLY = "answers without reasoning"
@@ -106,6 +106,7 @@ class Findings:
     guesses: tuple[GuessBaseline, ...]
     guessable: GuessableProblems | None
     chains: dict[str, ChainReview]
+    rare: dict[str, passk.RareWins]
     comparisons: tuple[Comparison, ...]
     against_base: dict[str, AgainstBase]
     powers: dict[tuple[str, str], passk.Power]  # what would resolve a pair: its crossover, or its sign at n or else 1
@@ -154,6 +155,7 @@ def analyse(results: Results) -> Findings:
         guesses=_guesses(results, curves, rates if known else None),
         guessable=_guessable(results),
         chains={arm.name: review for arm in results.arms if (review := _chain_review(arm))},
+        rare={arm.name: _rare_wins(arm) for arm in results.arms},
         comparisons=comparisons,
         against_base=against_base,
         powers={(c.first, c.second): power for c in comparisons if (power := _power(results, c, against_base))},
@@ -233,7 +235,7 @@ def _guessable(results: Results) -> GuessableProblems | None:
     if not results.answer_only:
         return None
     asked = results.arm(results.answer_only)
-    dropped_M = passk.guessable(asked.n_M, asked.c_M)
+    dropped_M = passk.rarely_right(asked.n_M, asked.c_M)
     values = {arm.name: arm.pass_MK[~dropped_M] for arm in results.arms if not dropped_M.all()}
     curves = {name: value_MK.mean(axis=0) for name, value_MK in values.items()}
     bands = {name: passk.population_band(value_MK) for name, value_MK in values.items() if len(value_MK) > 1}
@@ -250,9 +252,16 @@ def _chain_review(arm: ArmResults) -> ChainReview | None:
     return ChainReview(right, wrong, int(arm.c_M.sum()) - right - wrong, low_K, high_K)
 
 
+def _rare_wins(arm: ArmResults) -> passk.RareWins:
+    none_M = np.zeros_like(arm.c_M)
+    judged = (none_M if said_M is None else said_M for said_M in (arm.chains_right_M, arm.chains_wrong_M))
+    return passk.rare_wins(arm.n_M, arm.c_M, *judged)
+
+
 def histogram(n_M: np.ndarray, c_M: np.ndarray) -> np.ndarray:
-    """[B] problems by share of right answers in BINS; exact at the edges, since ceil(10 c / n) is done in integers."""
-    return np.bincount(-(-10 * np.asarray(c_M) // np.asarray(n_M)), minlength=len(BINS))
+    """[B] problems by share of right answers in BINS (metrics.md item 20): ceil(10 c / n) in integers, and c = n."""
+    n_M, c_M = np.asarray(n_M), np.asarray(c_M)
+    return np.bincount(np.where(c_M == n_M, 11, -(-10 * c_M // n_M)), minlength=len(BINS))
 
 
 def share_of_samples(arm: ArmResults, count_M: np.ndarray | None) -> float | None:

@@ -131,20 +131,25 @@ def _mark_crossover(ax: Axes, crossover: Crossover, k_max: int) -> None:
 
 
 def histograms(results: Results, findings: Findings, narrow: bool) -> Figure:
-    """Problems by share of right answers, the base beside each other arm (Figs. 5 and 13 of Yue et al. 2025)."""
+    """Problems by share of right answers, base beside each arm, in counts and percent (Yue et al. 2025, Fig. 5)."""
     others = [arm for arm in results.arms if arm.name != results.base]
     figure, axes = panels(narrow, len(others), 1 if narrow else 2, 2.0, sharex=True, sharey=True)
     styles, base = arm_styles(results), results.arm(results.base)
-    x_B = np.concatenate([[-0.12], np.arange(10) / 10 + 0.05])
-    for ax, arm in zip(axes, others, strict=True):
+    x_B, M = np.concatenate([[-0.12], np.arange(10) / 10 + 0.05, [1.12]]), len(results.problems)
+    for i, (ax, arm) in enumerate(zip(axes, others, strict=True)):
         for side, (shown, hatch) in enumerate(((base, None), (arm, "////"))):
             look = {"hatch": hatch, "color": styles[shown.name].color, "edgecolor": LIGHT["paper"] if hatch else "none"}
             height_B = histogram(shown.n_M, shown.c_M)
             ax.bar(x_B + (side - 0.5) * 0.04, height_B, width=0.038, linewidth=0.0, label=shown.label, **look)
-        ax.set_xticks([-0.12, 0, 0.2, 0.4, 0.6, 0.8, 1.0], ["none", "0", ".2", ".4", ".6", ".8", "1"])
+        ax.set_xticks([-0.12, 0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.12], ["none", "0", ".2", ".4", ".6", ".8", "1", "all"])
         ax.grid(False, axis="x")
         ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        ax.legend(loc="upper right", handlelength=1.4)
+        ax.legend(loc="upper center", handlelength=1.4)
+        if not narrow and (i % 2 or arm is others[-1]):
+            right = ax.secondary_yaxis("right", functions=(lambda y: 100 * y / M, lambda share: share * M / 100))
+            right.spines["right"].set_visible(False)
+            right.yaxis.set_major_locator(MaxNLocator(5))
+            right.set_ylabel("percent")
     for ax in axes if narrow else axes[::2]:
         ax.set_ylabel("problems")
     figure.supxlabel("share of a problem's samples that are right, c/n", fontsize=TEXT_PT)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rlvr_limit.report.analysis import Findings, share_of_samples
+from rlvr_limit.report.analysis import BINS, Findings, histogram, share_of_samples
 from rlvr_limit.report.results import ArmResults, Results
 from rlvr_limit.report.text import ResultTable, values_at
 
@@ -40,6 +40,11 @@ def write_numbers(
             _differences(findings),
         ),
         "problems.csv": ("guess rate, right answers and samples of every problem", "", _problems(results)),
+        "histogram.csv": (
+            "problems of every arm by their share of right answers",
+            "arm,right,problems,share_of_problems",
+            _histograms(results),
+        ),
         "support.json": ("which problems were solved by which arm", "", _support(results, findings)),
         "summary.json": ("all headline numbers, conditions and versions", "", _summary(results, findings, said)),
         "chains.csv": (
@@ -113,6 +118,12 @@ def _problems(results: Results) -> Iterator[Sequence[Any]]:
             columns[f"second_n_{arm.name}"] = arm.second.n_M.tolist()
     yield list(columns)
     yield from zip(*columns.values(), strict=True)
+
+
+def _histograms(results: Results) -> Iterator[Sequence[Any]]:
+    for arm in results.arms:
+        for name, count in zip(BINS, histogram(arm.n_M, arm.c_M).tolist(), strict=True):
+            yield arm.name, name, count, count / len(results.problems)
 
 
 def _chains(findings: Findings) -> Iterator[Sequence[Any]]:
@@ -199,6 +210,7 @@ def _arm(arm: ArmResults, findings: Findings) -> dict[str, Any]:
         corrected = {str(k): float(guess.corrected_K[k - 1]) for k in ks}
         entry["guess_corrected"] = {k: value if np.isfinite(value) else None for k, value in corrected.items()}
         entry["guess_source"] = guess.source
+    entry["rare_wins"] = findings.rare[arm.name]._asdict()
     if arm.name in findings.chains:
         review = findings.chains[arm.name]
         entry["cot_pass@k"] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rlvr_limit import passk
 from rlvr_limit.report.analysis import (
     AgainstBase,
     Comparison,
@@ -141,6 +142,17 @@ def chains(results: Results, findings: Findings) -> ResultTable:
         ["arm", *(f"CoT-Pass@{k}" for k in ks)],
         [list(cells(results.arm(name))) for name in findings.chains],
     )
+
+
+def rare_wins(results: Results, findings: Findings) -> ResultTable:
+    """Problems that an arm solves rarely, and how many of them by a right chain of thought."""
+
+    def cells(arm: ArmResults) -> Iterable[str]:
+        rare = findings.rare[arm.name]
+        return map(str, (rare.problems, rare.valid, rare.invalid, rare.problems - rare.valid - rare.invalid))
+
+    header = [f"right in 0 to {passk.RARE_PERCENT} %", "a chain is right", "no chain is right", "not known"]
+    return by_arm("Problems that are rarely solved", "", header, results.arms, cells)
 
 
 def differences(results: Results, findings: Findings) -> ResultTable:

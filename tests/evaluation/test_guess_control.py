@@ -28,7 +28,7 @@ from tests.support.smoke import REPOSITORY
 from tests.support.studies import prepare_config
 from tests.support.tokenizer_files import write_qwen2
 
-N, ARMS = 24, ("base", "rl", "direct")
+N, ARMS = 100, ("base", "rl", "direct")
 GOLD = ("2", "2", "3", "\\frac{1}{2}")
 HALVES = {"0.5", "\\frac{1}{2}", "\\frac{2}{4}"}
 RIGHT = ({"2"}, {"2"}, {"3"}, HALVES)
@@ -87,10 +87,10 @@ def store(root: Path) -> None:
         for arm in ARMS:
             records.update_manifest(root, f"arms.{arm}.weights_sha256", arm)
             for i, answers in enumerate(drawn(arm)):
-                for index, answer in enumerate(answers):
-                    text = f"So \\boxed{{{answer}}}." if answer else "I do not\nknow."
-                    row = {"arm": arm, "problem_id": f"mine/{i}", "index": index, "tokens": [1], "logp": [-1.0]}
-                    samples.append([row | {"logp_model": [-1.0], "stop": "eos", "text": text, "time": 0.0}])
+                texts = [f"So \\boxed{{{answer}}}." if answer else "I do not\nknow." for answer in answers]
+                row = {"arm": arm, "problem_id": f"mine/{i}", "tokens": [1], "logp": [-1.0], "logp_model": [-1.0]}
+                row |= {"stop": "eos", "time": 0.0}
+                samples.append([row | {"index": index, "text": text} for index, text in enumerate(texts)])
     (root / "timings.jsonl").write_text(json.dumps({"stage": "sample", "seconds": 1.0}) + "\n")
 
 
@@ -171,7 +171,9 @@ def test_corrected_curves_stand_beside_the_raw_ones(plain):
             alone = sum(1 - (1 - rate) ** int(row["k"]) for rate in marginal(arm)) / 4
             assert float(row["pass@k"]) == pytest.approx(float(raw), abs=1e-12)
             assert float(row["guess"]) == pytest.approx(float(alone), abs=1e-12)
-            assert float(row["guess_corrected"]) == pytest.approx(float((raw - alone) / (1 - alone)), abs=1e-12)
+            assert float(row["guess_corrected"]) == pytest.approx(
+                float((raw - alone) / (1 - alone)), abs=1e-12, rel=1e-9
+            )
 
 
 def test_the_page_shows_every_source_of_guesses_with_raw_and_corrected_values(plain):
@@ -194,7 +196,7 @@ def test_problems_answered_rarely_without_reasoning_are_left_out_beside_all(plai
     counts = [len(right) for right in wins("rl")]
     shown = part(plain, "guessing").partition("without guessable")[2]
     cells = re.findall(r"<td[^>]*>(.*?)</td>", re.search("<th scope=row>SimpleRL.*", shown)[0])
-    for cell, k in zip(cells, (1, 4, 16, N), strict=True):
+    for cell, k in zip(cells, (1, 4, 16, 64, N), strict=True):
         without, whole = (percent(float(pass_at(chosen, k))) for chosen in (counts[1:], counts))
         assert cell == f"{without}<br><small>{whole} on all</small>" and without != whole
 
@@ -223,6 +225,16 @@ def test_judged_chains_bound_cot_pass_at_k(judged):
         and "Lower: a right answer whose chain nobody judged" in section
     )
     assert "none of their chains was judged: SimpleRL-Zoo 7B and base without reasoning." in section
+
+
+def test_a_rarely_solved_problem_counts_as_solved_where_a_chain_of_it_was_judged_right(plain, judged):
+    """Of the base mine/3, 4 times in 100; of the answer-only arm mine/0, once."""
+    for folder, valid in ((plain, 0), (judged, 1)):
+        arms = json.loads((folder / "summary.json").read_text())["arms"]
+        assert arms["base"]["rare_wins"] == {"problems": 1, "valid": valid, "invalid": 0}
+        assert arms["direct"]["rare_wins"]["problems"] == 1 and arms["rl"]["rare_wins"]["problems"] == 0
+        cells = re.search("<th scope=row>Qwen2.5-7B</th>(.*)", part(folder, "chains"))[1]
+        assert re.findall(r"<td[^>]*>(.*?)</td>", cells) == ["1", str(valid), "0", str(1 - valid)]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,8 @@ def test_a_run_in_a_store_is_stopped_resumed_and_reported_with_the_samples_of_a_
     assert_same(run, smoke_run)
     assert "report: memory://bucket/run/report/index.html" in done.stdout
     assert json.loads((run / "report/summary.json").read_text())["arms"]
-    assert (run / "review/rare_wins.csv").read_text().startswith("arm,problem_id,index,")
+    # 16 samples show no problem that is solved in less than 5 % of them.
+    assert (run / "review/rare_wins.csv").read_text().split("\n")[0].strip() == "nothing to look at"
     beside, theirs = (
         {path.relative_to(folder) for path in (folder / "report").rglob("*")} for folder in (run, smoke_run)
     )

@@ -1,6 +1,7 @@
 """Grading again, what changed, the second opinion, rare wins and their judgments; guess rates and bounds on chains."""
 
 import csv
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,12 +13,16 @@ from rlvr_limit.evaluation.grade import grade_missing
 from rlvr_limit.evaluation.review import JUDGED, changes, disagreements, judgments, rare_wins, write_review
 from rlvr_limit.grading.math import string_rules
 from rlvr_limit.passk.curve import pass_curve
-from rlvr_limit.passk.guessing import chain_bounds, guessable, marginal_rates
+from rlvr_limit.passk.guessing import chain_bounds, marginal_rates, rarely_right
+from rlvr_limit.passk.guessing import rare_wins as count_rare_wins
 from rlvr_limit.settings import Grading
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Task
 from rlvr_limit.types import Problem, Status, UserError, Verdict
 from tests.support.records_rows import rows_of, sample, verdict, write
+
+N = 21
+"""The fewest samples in which a problem can be solved, but rarely."""
 
 
 def problem(name="p", answer="4"):
@@ -42,9 +47,9 @@ def study(root, version="new"):
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """Three samples of two problems; an older grader took everything for right, and has not seen the last one."""
+    """N samples of two problems; an older grader took everything for right, and has not seen the last one."""
     records.open_run(tmp_path, {}, {})
-    drawn = [(name, i) for name in "pq" for i in range(3)]
+    drawn = [(name, i) for name in "pq" for i in range(N)]
     write(tmp_path, *(sample(name, i) for name, i in drawn))
     write(tmp_path, *(verdict(name, i, grader="old") for name, i in drawn[:-1]), table="verdicts")
     return tmp_path
@@ -53,31 +58,31 @@ def run_folder(tmp_path):
 def test_old_verdicts_are_not_replaced_unasked(run_folder):
     with pytest.raises(UserError, match="verdicts by old, this version grades as new: --config.job=grade"):
         grade_missing(study(run_folder))
-    assert len(rows_of(run_folder, "verdicts")) == 5
+    assert len(rows_of(run_folder, "verdicts")) == 2 * N - 1
 
 
 def test_grading_again_keeps_both_versions_side_by_side(run_folder):
     grade_missing(study(run_folder), again=True)
     rows = rows_of(run_folder, "verdicts")
-    assert sum(row["grader"] == "old" and row["correct"] for row in rows) == 5
+    assert sum(row["grader"] == "old" and row["correct"] for row in rows) == 2 * N - 1
     new = {(row["problem_id"], row["index"]): row["correct"] for row in rows if row["grader"] == "new"}
-    assert new == {(name, i): (name, i) in (("p", 0), ("q", 1)) for name in "pq" for i in range(3)}
+    assert new == {(name, i): (name, i) in (("p", 0), ("q", 1)) for name in "pq" for i in range(N)}
     grade_missing(study(run_folder))
     assert rows_of(run_folder, "verdicts") == rows
 
 
 def test_what_the_older_grader_left_out_is_graded_by_it_without_asking(run_folder):
     grade_missing(study(run_folder, "old"))
-    assert len(rows_of(run_folder, "verdicts")) == 6
+    assert len(rows_of(run_folder, "verdicts")) == 2 * N
 
 
 def test_the_review_tells_what_changed_and_keeps_judgments(run_folder):
     given = study(run_folder)
     grade_missing(given, again=True)
     said = "\n".join(write_review(given))
-    assert "old: 5 verdicts, 5 right" in said and "new: 6 verdicts, 2 right, 4 wrong" in said
-    assert "changed by new: 3 right to wrong" in said
-    assert "100.0 % of 6 answers" in said and "2 problems of all arms, 2 samples" in said
+    assert "old: 41 verdicts, 41 right" in said and "new: 42 verdicts, 2 right, 40 wrong" in said
+    assert "changed by new: 39 right to wrong" in said
+    assert "100.0 % of 42 answers" in said and "2 problems of all arms, 2 samples" in said
 
     path = run_folder / "review" / "rare_wins.csv"
     with path.open(newline="") as file:
@@ -118,12 +123,20 @@ def test_disagreements_name_distinct_answers_and_put_those_of_the_strict_rules_f
     ]
 
 
-def test_rare_wins_are_all_right_samples_of_problems_solved_at_most_five_times():
-    rows = [verdict("p", i, correct=i < 5) for i in range(9)] + [verdict("q", i, correct=i < 6) for i in range(9)]
+def test_rare_wins_are_all_right_samples_of_problems_solved_in_less_than_five_percent_of_samples():
+    rows = [verdict(name, i, correct=i < wins) for name, wins in (("p", 6), ("q", 7)) for i in range(140)]
     problems = {name: problem(name) for name in "pq"}
     found = rare_wins(rows, problems, {("base", "q", 2): "right"})
-    assert [(row["problem_id"], row["index"]) for row in found] == [*(("p", i) for i in range(5)), ("q", 2)]
-    assert {(row["wins"], row["samples"]) for row in found if row["problem_id"] == "p"} == {(5, 9)}
+    assert [(row["problem_id"], row["index"]) for row in found] == [*(("p", i) for i in range(6)), ("q", 2)]
+    assert {(row["wins"], row["samples"]) for row in found if row["problem_id"] == "p"} == {(6, 140)}
+
+
+def test_a_rare_win_counts_by_its_best_chain():
+    n, c = np.full(6, 128), np.array([0, 1, 2, 3, 6, 7])
+    right, wrong = np.array([0, 0, 1, 0, 0, 2]), np.array([0, 1, 1, 2, 0, 0])
+    # Of four problems solved 1 to 6 times in 128: one by a right chain, one by a wrong one alone, two not known.
+    assert count_rare_wins(n, c, right, wrong) == (4, 1, 1)
+    assert count_rare_wins([20], [1], [1], [0]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -150,8 +163,11 @@ def test_strict_rules_compare_normal_forms_and_know_no_algebra(reference, answer
     assert string_rules.strings_match(reference, answer) is string_rules.strings_match(answer, reference) is same
 
 
-def test_guessable_means_sometimes_and_rarely():
-    assert guessable([100] * 5, [0, 1, 4, 5, 100]).tolist() == [False, True, True, False, False]
+@pytest.mark.parametrize("n", [21, 100, 128, 140, 1024])
+def test_rarely_right_means_at_times_but_in_less_than_a_twentieth(n):
+    # 0.05 * 140 is above 7 in floating point.
+    expected = [0 < c and Fraction(c, n) < Fraction(1, 20) for c in range(n + 1)]
+    assert rarely_right([n] * (n + 1), range(n + 1)).tolist() == expected and sum(expected) == (n - 1) // 20
 
 
 def test_marginal_rates_are_frequencies_among_answers_to_other_problems():

@@ -227,6 +227,17 @@ def test_differences_csv_holds_each_pair_in_the_stated_direction(full, folder):
         assert (float(row["low"]), float(row["high"])) == (band.low_K[k - 1], band.high_K[k - 1])
 
 
+def test_histogram_csv_sums_to_all_problems_of_each_arm_and_its_ends_are_none_and_all(full, folder):
+    rows = read(folder / "histogram.csv")
+    for a in full.arms:
+        found = {row["right"]: int(row["problems"]) for row in rows if row["arm"] == a.name}
+        assert len(found) == 12 and sum(found.values()) == M
+        assert found["0"] == (a.c_M == 0).sum() and found["1"] == (a.c_M == N).sum()
+        assert found["(0.4, 0.5]"] == ((5 * a.c_M > 2 * N) & (2 * a.c_M <= N)).sum()
+        shares = [float(row["share_of_problems"]) for row in rows if row["arm"] == a.name]
+        assert sum(shares) == pytest.approx(1)
+
+
 def test_problems_csv_and_support_json_count_by_hand(full, folder):
     rows = read(folder / "problems.csv")
     assert [int(row["c_rl-2"]) for row in rows] == SHARP.tolist() and {row["n_base"] for row in rows} == {str(N)}

@@ -47,8 +47,23 @@ def test_histogram_bins_are_exact_at_their_edges(counts):
     by_hand = [0] * len(BINS)
     for n, c in counts:
         share = Fraction(c, n)
-        by_hand[next(b for b in range(11) if share <= Fraction(b, 10))] += 1
-    assert histogram(n_M, c_M).tolist() == by_hand
+        by_hand[next(b for b in range(11) if share <= Fraction(b, 10)) if share < 1 else 11] += 1
+    assert histogram(n_M, c_M).tolist() == by_hand and sum(by_hand) == len(counts)
+
+
+MINERVA = {
+    "base": (93, 52, 17, 23, 16, 19, 13, 7, 10, 11, 8, 3),
+    "rl": (113, 33, 12, 9, 7, 4, 5, 6, 6, 9, 21, 47),
+}
+"""Fig. 5 of Yue et al. 2025: Qwen2.5-7B and SimpleRL-Zoo 7B on Minerva, 128 samples of 272 problems."""
+
+
+@pytest.mark.parametrize("published", MINERVA.values(), ids=MINERVA)
+def test_published_histogram_of_minerva_is_found_from_counts_at_either_edge_of_its_bins(published):
+    """0 and 128 of 128 are bins of their own: without the last one, (.9, 1] would hold 11 and 68 problems."""
+    for edge in (lambda b: 128 * (b - 1) // 10 + 1, lambda b: min(128 * b // 10, 127)):
+        c_M = np.repeat([0, *map(edge, range(1, 11)), 128], published)
+        assert len(c_M) == 272 and histogram(np.full(272, 128), c_M).tolist() == list(published)
 
 
 @settings(max_examples=60, deadline=None)
