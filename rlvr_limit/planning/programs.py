@@ -72,7 +72,7 @@ class RecipePrograms(NamedTuple):
     name: str
     parameters: int
     optimizer: int
-    kept: int  # weights beside them: a reference policy, or what adapters belong to
+    kept: int  # beside them: a reference policy, a critic with its optimizer, or what adapters belong to
     beside_sampler: int | None  # there while answers are drawn for it, besides the sampler's own; None: none are drawn
     programs: tuple[DeviceProgram, ...]
 

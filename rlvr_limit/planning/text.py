@@ -98,7 +98,7 @@ def _training(plan: StudyPlan) -> list[str]:
     hosts = f" over all {plan.target.hosts} hosts" if plan.target.hosts > 1 else ""
     lines = [f"training mesh: {_mesh(plan.training_mesh)}{hosts}"]
     for update, programs in plan.trained:
-        kept = f", weights kept beside them {_gb(update.kept)}" if update.kept else ""
+        kept = f", kept beside them {_gb(update.kept)}" if update.kept else ""
         parts = f"parameters {_gb(update.parameters)}, optimizer {_gb(update.optimizer)}{kept}"
         lines += [f"{update.name}: each device holds {parts}"]
         lines += [_program(program, plan.target.memory) for program in programs]

@@ -64,14 +64,26 @@ class RecipeUpdates:
         return abstract_state(self.model, self.mesh, self.tx, self.training.param_dtype, self.lora)
 
     @cached_property
+    def critic(self) -> rl.TrainState | None:
+        """The critic that the recipe begins from, if it trains one."""
+        if getattr(self.recipe, "critic", "probe") == "probe":
+            return None
+        return abstract_state(self.model, self.mesh, self.value_tx, self.training.param_dtype, None, is_critic=True)
+
+    @cached_property
+    def value_tx(self) -> optax.GradientTransformation:
+        return rl.optimizer(self.recipe.value_optimizer, self.recipe.steps * self.recipe.minibatches)
+
+    @cached_property
     def base(self) -> Params:
         """The weights that the run starts from: those of the reference policy, or what adapters belong to."""
         return programs.abstract_params(self.model, self.mesh)
 
     @property
     def kept(self) -> int:
-        """Bytes of weights beside the state, of each device."""
-        return device_bytes(self.base) if self.lora or getattr(self.recipe, "kl", 0) else 0
+        """Bytes of weights beside the state, of each device; with those of a critic and of its optimizer."""
+        critic = device_bytes(self.critic) if self.critic else 0
+        return critic + (device_bytes(self.base) if self.lora or getattr(self.recipe, "kl", 0) else 0)
 
     def beside_sampler(self, hosts: int) -> int:
         """Bytes of each device that lie there while answers are drawn, besides the sampler's own."""
@@ -86,7 +98,7 @@ class RecipeUpdates:
         return self._policy() + (self._segments() if self.recipe.segment else ())
 
     def _policy(self) -> tuple[DeviceProgram, ...]:
-        """The policy's update, and the gradient of the value head where there is one."""
+        """The policy's update, and that of a critic, or a probe's gradient, where there is one."""
         recipe, objective = self.recipe, recipes.objective(self.recipe)
         rows, number = self._packed() if self.training.tokens else self._prefix_batch()
         batch = rl.PolicyBatch(
@@ -102,12 +114,14 @@ class RecipeUpdates:
         made = self._step("policy", ", with a reference policy" if recipe.kl else "", objective, batch, kept)
         if not recipe.value_optimizer:
             return made
+        if self.critic:
+            other = kept - device_bytes(self.critic) + device_bytes(self.state)
+            return made + self._step("critic", "", objective, batch, other)
         # Adapters add less to a forward pass than is worth a program of its own.
         policy = self.base if self.lora else self.state.params
-        head = {"weight_D": jax.ShapeDtypeStruct((self.model.width,), F32), "bias": jax.ShapeDtypeStruct((), F32)}
-        head = programs.replicated(head, self.mesh)
+        head = programs.abstract(rl.head_specs(self.model), "float32", self.mesh)
         value = DeviceProgram(
-            f"value head's gradient of {_size(batch)}",
+            f"probe's gradient of {_size(batch)}",
             partial(rl.value_gradient.trace, head, policy, self.model, objective, batch),
             device_bytes(self.state.opt_state) + kept,
         )
@@ -117,11 +131,12 @@ class RecipeUpdates:
         self, kind: str, besides: str, objective: rl.Objective | None, batch: Any, kept: int
     ) -> tuple[DeviceProgram, ...]:
         """The programs of rl.train_step: one, or the gradient of a packed batch and the step along a sum of such."""
-        state, lora, compute = self.state, self.lora, rl.Compute(self.training.remat)
+        lora, compute = self.lora, rl.Compute(self.training.remat)
+        state, tx = (self.critic, self.value_tx) if kind == "critic" else (self.state, self.tx)
         base = self.base if lora else None
         besides += f", adapters of rank {lora.rank}" if lora else ""
         if not rl.is_packed(batch):
-            args = state, self.model, self.tx, objective, compute, batch, lora, base
+            args = state, self.model, tx, objective, compute, batch, lora, base
             name = f"{kind} update of {_size(batch)}{besides}"
             return (DeviceProgram(name, partial(rl.single_batch_step.trace, *args), kept),)
         sums = rl.shape_of_sums(state.params, objective, self.mesh)
@@ -133,7 +148,7 @@ class RecipeUpdates:
         )
         step = DeviceProgram(
             f"step along it, {kind}{besides}",
-            partial(rl.apply.trace, state, self.model, self.tx, sums, lora),
+            partial(rl.apply.trace, state, self.model, tx, sums, lora),
             kept + (device_bytes(base) if lora else 0),
         )
         return gradient, step
@@ -182,10 +197,16 @@ def _size(batch: Any) -> str:
 
 
 def abstract_state(
-    model: ModelConfig, mesh: AnyMesh, tx: optax.GradientTransformation, param_dtype: str, lora: rl.Lora | None
+    model: ModelConfig,
+    mesh: AnyMesh,
+    tx: optax.GradientTransformation,
+    param_dtype: str,
+    lora: rl.Lora | None,
+    is_critic: bool = False,
 ) -> rl.TrainState:
     """A train state where rl.init_state lays it: moments as the parameters, or adapters, scalars everywhere."""
-    specs = adapter_specs(model, lora) if lora else parameter_specs(model)
+    whole = rl.critic_specs(model) if is_critic else parameter_specs(model)
+    specs = adapter_specs(model, lora) if lora else whole
     params = programs.abstract(specs, "float32" if lora else param_dtype or model.dtype, mesh)
 
     def scalar(x: Any) -> jax.ShapeDtypeStruct:

@@ -8,6 +8,7 @@ from rlvr_limit.rl.losses import k3, token_weights
 from rlvr_limit.rl.optimizers import optimizer
 from rlvr_limit.rl.packing import microbatch_shape, microbatches, prefix_batch
 from rlvr_limit.rl.update import (
+    ActorCritic,
     Compute,
     TrainState,
     accumulate,
@@ -20,4 +21,14 @@ from rlvr_limit.rl.update import (
     weights,
     zero_sums,
 )
-from rlvr_limit.rl.value import ActorCritic, ValueState, answer_values, init_value, value_gradient, value_update
+from rlvr_limit.rl.value import (
+    HEAD,
+    ValueState,
+    answer_values,
+    critic_params,
+    critic_specs,
+    head_specs,
+    init_value,
+    value_gradient,
+    value_update,
+)

@@ -7,7 +7,7 @@
 | rloo        | r - mean of the group's others             | tokens       | reward    | e        |                    |
 | reinforcepp | reward to go, whitened over the batch      | tokens       | reward    | e        | groups of 1 will do|
 | remax       | reward to go - reward of the greedy answer | tokens       | reward    | e        | a greedy rollout   |
-| ppo         | GAE with a value head, whitened            | tokens       | reward    | e        | a value head       |
+| ppo         | GAE, whitened                              | tokens       | reward    | e        | values: value.py   |
 | dapo        | as grpo                                    | tokens       | loss, k3  | e, 0.28  | mixed groups only, |
 |             |                                            |              |           |          | overlong shaping   |
 | pass_at_k   | of the group's pass@k                      | each answer  | loss, k3  | e        | rewards 0 or 1     |

@@ -20,7 +20,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from rlvr_limit.distributed.mesh import constrain, mesh_of, replicated
 from rlvr_limit.models.decoder import ModelConfig, ParameterSpec, Params, parameter_specs
 from rlvr_limit.models.log_probs import AnswerRows, answer_log_probs, packed_positions
-from rlvr_limit.rl import losses
+from rlvr_limit.rl import losses, value
 from rlvr_limit.rl.batch import Objective, PolicyBatch, SupervisedBatch
 from rlvr_limit.rl.lora import Lora, adapter_specs, attached
 
@@ -58,6 +58,13 @@ class TrainState(flax.struct.PyTreeNode):
     params: Params
     opt_state: Any
     step: jax.Array
+
+
+class ActorCritic(flax.struct.PyTreeNode):
+    """What PPO trains: a policy as the other algorithms, and a probe, or a critic."""
+
+    policy: TrainState
+    value: value.ValueState | TrainState
 
 
 class GradientSums(flax.struct.PyTreeNode):
@@ -113,6 +120,7 @@ def train_step(
     """One optimizer step on all batches, which have one shape. state is donated.
 
     objective None: the loss is -log P(answer | prompt). With lora, state.params are adapters of the parameters `base`.
+    Where they are a critic's, the loss is value_loss, and there are no metrics but loss and grad_norm.
     Metrics: loss and grad_norm; with an objective also entropy (nats a token, of the whole distribution), kl_sampler
     (k3 estimate of KL(sampler || trainer), Schulman 2020), max_delta_logp, ratio (mean over tokens, 1 on policy) and
     clipped (share of tokens outside the clip).
@@ -171,7 +179,7 @@ def accumulate(
         both = sums.metrics[name], new.metrics[name]
         return constrain(jnp.maximum(*both) if name.startswith("max_") else sum(both))
 
-    specs = _specs(config, lora)
+    specs = _specs(params, config, lora)
     gradient = jax.tree.map(add, specs, new.gradient, old, is_leaf=lambda x: isinstance(x, ParameterSpec))
     return GradientSums(gradient, {name: join(name) for name in new.metrics})
 
@@ -188,7 +196,7 @@ def apply(
 
     The next state lies where init_state put the first one: elsewhere, the next update would compile again.
     """
-    specs = _specs(config, lora)
+    specs = _specs(state.params, config, lora)
 
     def place(x: jax.Array, spec: ParameterSpec) -> jax.Array:
         # An optimizer may keep less of a parameter than one number for each of its own.
@@ -217,7 +225,7 @@ def shape_of_sums(params: Params, objective: Objective | None, mesh: Mesh | Abst
         return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
 
     gradient = jax.tree.map(lambda x: like(x.shape, x.sharding), params)
-    names = ("loss",) if objective is None else ("loss", "tokens", *PER_TOKEN, "max_delta_logp")
+    names = ("loss",) if objective is None or _is_critic(params) else ("loss", "tokens", *PER_TOKEN, "max_delta_logp")
     scalars = replicated(mesh or mesh_of(params))
     return GradientSums(gradient, {name: like((), scalars) for name in names})
 
@@ -233,6 +241,11 @@ def _gradient(
     layer_sums: list[Params] | None = None,
 ) -> GradientSums:
     def loss_of(trained: Params) -> tuple[jax.Array, Metrics]:
+        if _is_critic(params):
+            head = trained[value.HEAD]
+            value_BT = value.values(trained, head, config, batch.rows, compute.remat, layer_sums)
+            loss = value.value_loss(value_BT, batch, objective)
+            return loss, {"loss": loss}
         logp, entropy = answer_log_probs(
             trained if lora is None else attached(base, trained, lora),
             config,
@@ -267,5 +280,11 @@ def _token_metrics(logp_BT: jax.Array, entropy_BT: jax.Array, batch: Batch, obje
     }
 
 
-def _specs(config: ModelConfig, lora: Lora | None) -> Params:
+def _is_critic(params: Params) -> bool:
+    return value.HEAD in params
+
+
+def _specs(params: Params, config: ModelConfig, lora: Lora | None) -> Params:
+    if _is_critic(params):
+        return value.critic_specs(config)
     return parameter_specs(config) if lora is None else adapter_specs(config, lora)

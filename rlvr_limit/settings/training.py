@@ -79,7 +79,9 @@ class Reinforced:
     overlong: Annotated[str, OneOf("", "keep", "shape", "mask")] = ""  # "": the algorithm's
     overlong_cache: Annotated[int, AtLeast(0)] = 0  # 0: only what is truncated is penalised
     pass_k: Annotated[int, AtLeast(0)] = 0  # k of pass_at_k
-    gae_lambda: Annotated[float, Interval("[0, 1]")] = 1.0  # of PPO, as the three below
+    gae_lambda: Annotated[float, Interval("[0, 1]")] = 1.0  # of PPO, as the four below
+    # probe: a linear map of the policy's features; full: a decoder of its own from the same start, as in veRL
+    critic: Annotated[str, OneOf("probe", "full")] = "probe"
     value_optimizer: OptimizerConfig | None = None
     value_coefficient: Annotated[float, AtLeast(0)] = 0.5
     value_clip: Annotated[float, AtLeast(0)] = 0.5

@@ -71,6 +71,8 @@ def _check_reinforced(where: str, r: Reinforced, max_tokens: int) -> None:
         ("pass_k", is_pass or not r.pass_k, f"0, as {r.algorithm} does not use it"),
         ("overlong", not is_pass or row.overlong != "shape", f"{r.algorithm}'s, which takes rewards of 0 and 1"),
         ("reward", not is_pass or r.reward == "verdict", f"'verdict': {r.algorithm} takes rewards of 0 and 1"),
+        ("critic", is_valued or r.critic == "probe", f"'probe': {r.algorithm} has no critic"),
+        ("critic", not r.lora_rank or r.critic == "probe", "'probe', as adapters (lora_rank) need"),
         ("segment", not r.segment or r.importance_cap, "0: older weights' answers need importance_cap above 0"),
         ("segment", not r.segment or (row.rounds == 1 and not is_greedy), "0, as needed by rounds above 1 and remax"),
     )

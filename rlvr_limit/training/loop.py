@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 
 import jax
+import optax
 
 from rlvr_limit import checkpoint, rl
 from rlvr_limit.distributed.mesh import parameter_shardings, row_devices
@@ -26,7 +27,7 @@ from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.shapes import segment_engine_config
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models import log_probs
-from rlvr_limit.models.decoder import Params, init_params, parameter_specs
+from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_specs
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.folders import is_whole, made
@@ -225,10 +226,19 @@ def begin_reinforced(
     value_tx = None
     if recipe.value_optimizer:
         value_tx = rl.optimizer(recipe.value_optimizer, updates)
-        state = rl.ActorCritic(state, rl.init_value(setup.model, start, value_tx))
+        state = rl.ActorCritic(state, _value_state(recipe, setup.model, start, value_tx, s.training.param_dtype))
     draw = segments.draw if recipe.segment else rollouts.draw
     step = ReinforcedStep(source, draw, recipes.objective(recipe), learner, value_tx, start if recipe.kl else None)
     return step, state, learner
+
+
+def _value_state(
+    recipe: Reinforced, model: ModelConfig, start: Params, tx: optax.GradientTransformation, param_dtype: str
+) -> rl.ValueState | rl.TrainState:
+    """What predicts values, at step 0."""
+    if recipe.critic == "probe":
+        return rl.init_value(model, start, tx)
+    return rl.init_state(rl.critic_params(model, start), tx, param_dtype)
 
 
 def _answer_source(

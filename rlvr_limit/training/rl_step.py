@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -58,15 +58,22 @@ class ReinforcedStep:
             batches = learner.sent(batches)
             value_loss = {}
             if self.value_tx:
-                value, loss = rl.value_update(
-                    value, learner.policy(policy), learner.model, self.value_tx, self.objective, batches
-                )
-                value_loss["value_loss"] = loss
+                value, value_loss["value_loss"] = self._learn_values(value, learner.policy(policy), batches)
             policy, metrics = fitted.step(policy, self.objective, batches)
             seen.append(metrics | value_loss)
         row |= {name: float(seen[0][name]) for name in FIRST}
         row |= {name: float(np.mean([float(m[name]) for m in seen])) for name in (*MEAN, *value_loss)}
         return rl.ActorCritic(policy, value) if self.value_tx else policy, rollout.row | row
+
+    def _learn_values(
+        self, value: rl.ValueState | rl.TrainState, policy: Params, batches: Sequence[rl.PolicyBatch]
+    ) -> tuple[rl.ValueState | rl.TrainState, jax.Array]:
+        """One step of the probe or of the critic, and its loss."""
+        learner = self.learner
+        if isinstance(value, rl.ValueState):
+            return rl.value_update(value, policy, learner.model, self.value_tx, self.objective, batches)
+        value, metrics = rl.train_step(value, learner.model, self.value_tx, self.objective, batches, learner.compute)
+        return value, metrics["loss"]
 
     def _write_samples(self, number: int, rollout: Rollout) -> None:
         rows = [
@@ -83,7 +90,7 @@ class ReinforcedStep:
         write_samples(self.source.folder, number, rows)
 
     def _batch(
-        self, rollout: Rollout, params: Params, value: rl.ValueState | None
+        self, rollout: Rollout, params: Params, value: rl.ValueState | rl.TrainState | None
     ) -> tuple[rl.PolicyBatch, np.ndarray, dict[str, float]]:
         """(the answers as arrays on the host, without weights; which rows count [B]; metrics of the reference)."""
         recipe, algorithm, learner = self.source.recipe, self.source.algorithm, self.learner
@@ -139,10 +146,16 @@ class ReinforcedStep:
         aggregation, max_tokens = self.source.algorithm.aggregation, self.learner.max_lengths[1]
         return batch.replace(weight_BT=rl.token_weights(batch.rows.answer_BT, kept_B[part], aggregation, max_tokens))
 
-    def _values(self, params: Params, value: rl.ValueState, rows: AnswerRows, at_once: int) -> np.ndarray:
-        """The value head's predictions, `at_once` rows at a time; the last are padded, so that one program does."""
+    def _values(
+        self, params: Params, value: rl.ValueState | rl.TrainState, rows: AnswerRows, at_once: int
+    ) -> np.ndarray:
+        """Predicted values, `at_once` rows at a time; the last are padded, so that one program does."""
+        if isinstance(value, rl.ValueState):
+            head = value.head
+        else:
+            params, head = value.params, value.params[rl.HEAD]
         count = len(rows.tokens_BT)
         padded = jax.tree.map(lambda x: np.pad(x, ((0, -count % at_once), (0, 0))), rows)
         parts = [jax.tree.map(lambda x, i=i: x[i : i + at_once], padded) for i in range(0, count, at_once)]
-        values = [fetch(rl.answer_values(params, value.head, self.learner.model, part)) for part in parts]
+        values = [fetch(rl.answer_values(params, head, self.learner.model, part)) for part in parts]
         return np.concatenate(values)[:count]

@@ -56,7 +56,7 @@ def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once()
     assert weights < found[2][1] < 1.5 * weights and found[0][1] > 1.9 * weights
 
 
-def test_a_value_head_has_a_program_of_its_own_beside_the_policys_optimizer() -> None:
+def test_a_probe_has_a_program_of_its_own_beside_the_policys_optimizer() -> None:
     s = settings_of("countdown_smoke")
     model, engine = from_settings.model_of(s), from_settings.engine_of(s)
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
@@ -65,11 +65,41 @@ def test_a_value_head_has_a_program_of_its_own_beside_the_policys_optimizer() ->
     training, longest = dataclasses.replace(s.training, tokens=64), s.sampling.max_tokens
     policy, _, value = updates.RecipeUpdates(model, engine, mesh, training, ppo, longest).programs()
     length = engine.max_prompt_len + longest
-    assert value.name == f"value head's gradient of {64 // length} x {length} tokens"
+    assert value.name == f"probe's gradient of {64 // length} x {length} tokens"
     assert policy.resident == value.resident > 1.9 * programs.device_bytes(programs.abstract_params(model, mesh))
     compiled = compiling.compile_program(value, planning.find_target("cpu"), True)
     # A forward pass: it is given all weights, and gives a gradient of the head alone.
     assert compiled.alone > programs.device_bytes(programs.abstract_params(model, mesh))
+
+
+def test_a_critic_is_a_second_state_beside_the_sampler_and_beside_the_policys_update() -> None:
+    s = settings_of("countdown_smoke")
+    model, engine = from_settings.model_of(s), from_settings.engine_of(s)
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    recipe = s.arms["grpo"].rl
+    ppo = dataclasses.replace(recipe, algorithm="ppo", critic="full", value_optimizer=recipe.optimizer)
+    params = init_params(model, jax.random.key(0))
+    real = rl.init_state(rl.critic_params(model, params), rl.optimizer(recipe.optimizer, 1))
+    for tokens, names in ((0, ["policy update", "critic update"]), (64, 2 * ["gradient", "step"])):
+        training = dataclasses.replace(s.training, tokens=tokens)
+        with_critic, without = (
+            updates.RecipeUpdates(model, engine, mesh, training, r, s.sampling.max_tokens) for r in (ppo, recipe)
+        )
+        planned = with_critic.critic
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), planned) == jax.tree.map(lambda x: (x.shape, x.dtype), real)
+        critic, policy = programs.device_bytes(planned), programs.device_bytes(without.state)
+        assert 0.9 * policy < critic < policy  # a critic has no unembedding
+        assert with_critic.kept == critic and with_critic.beside_sampler(1) == without.beside_sampler(1) + critic
+        made = with_critic.programs()
+        assert all(p.name.startswith(name) for p, name in zip(made, names, strict=True))
+        for i, (mine, plain) in enumerate(zip(made[: len(made) // 2], without.programs(), strict=True)):
+            assert mine.resident == plain.resident + critic
+            beside = made[len(made) // 2 + i]
+            # While a gradient is taken, its own optimizer's state lies beside it too.
+            states = (planned.opt_state, without.state.opt_state) if tokens and not i else ((), ())
+            own, others = map(programs.device_bytes, states)
+            assert "critic" in beside.name and beside.resident - own == plain.resident - others + policy
+        assert compiling.compile_program(made[-1], planning.find_target("cpu"), True).alone > critic / 2
 
 
 def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> None:

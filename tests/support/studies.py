@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rlvr_limit import rl
 from rlvr_limit.settings import Settings, command_line, schema
 from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
@@ -45,6 +46,25 @@ def algorithms_config(runs: Path, arms: dict[str, dict[str, Any]]) -> Any:
         row |= {"value_optimizer": optimizer} if row["algorithm"] == "ppo" else {}
         config.arms[name] = {"label": name, "group": "rl", "weights": "", "rl": recipe | row | changes}
     return config
+
+
+def from_trained_base(trained: Study, reward: str = "verdict", **changes: Any) -> Any:
+    """A config of one reinforced arm, "arm", that starts from the trained base; its programs are compiled already."""
+    config = algorithms_config(Path(trained.settings.runs), {"arm": {"algorithm": "grpo", "reward": reward, **changes}})
+    config.arms.base.weights = str(trained.root / "weights" / "base")
+    return config
+
+
+def answers_of(trained: Study, batch: rl.PolicyBatch) -> list[tuple[tuple[int, ...], float, bool]]:
+    """(prompt ids, reward by the grader, whether it was cut) of each row."""
+    setup, by_prompt = trained.setups["base"], {p.prompt_ids: p for p in trained.setups["base"].training}
+    found, rows = [], batch.rows
+    columns = rows.prefix_index_B, rows.tokens_BT[:, 0].tolist(), rows.targets_BT, rows.answer_BT
+    for of, last, targets, answer in zip(*columns, strict=True):
+        prompt, reply = (*rows.prefix_PS[of, : rows.length_P[of]].tolist(), last), tuple(targets[answer].tolist())
+        right = trained.task.grade(by_prompt[prompt], setup.tokenizer.decode(reply)).correct
+        found.append((prompt, float(right), reply[-1] not in setup.stop_tokens))
+    return found
 
 
 def settings_of(name: str) -> Settings:

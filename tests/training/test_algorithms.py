@@ -25,7 +25,16 @@ from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.weights import load_weights
 from rlvr_limit.training import loop, rl_step
 from rlvr_limit.types import UserError
-from tests.support.studies import ANSWERS, MINIBATCHES, PROMPTS, STEPS, algorithms_config, prepare_config
+from tests.support.studies import (
+    ANSWERS,
+    MINIBATCHES,
+    PROMPTS,
+    STEPS,
+    algorithms_config,
+    answers_of,
+    from_trained_base,
+    prepare_config,
+)
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 
@@ -36,6 +45,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "reinforcepp": {"kl": 0.1},
     "remax": {},
     "ppo": {"gae_lambda": 0.95},
+    "ppo_full": {"algorithm": "ppo", "critic": "full", "gae_lambda": 0.95},
     "dapo": {"clip_high": 0.3, "overlong_cache": 2},
     "pass_at_k": {"pass_k": 2},
     "grpo_kl": {"algorithm": "grpo", "kl": 0.1, "importance_cap": 2.0, "overlong": "mask"},
@@ -73,13 +83,6 @@ def refused(config: Any, rows: int = 0) -> str:
     return str(error.value)
 
 
-def from_base(trained: Study, reward: str = "verdict", **changes: Any) -> Any:
-    """A config of one reinforced arm, "arm", that starts from the trained base; its programs are compiled already."""
-    config = algorithms_config(Path(trained.settings.runs), {"arm": {"algorithm": "grpo", "reward": reward, **changes}})
-    config.arms.base.weights = str(weights(trained, "base"))
-    return config
-
-
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_algorithm_trains_logs_each_step_and_begins_it_on_policy(trained: Study, arm: str) -> None:
     rows = training_rows(trained.root, arm)
@@ -95,7 +98,7 @@ def test_every_algorithm_trains_logs_each_step_and_begins_it_on_policy(trained: 
 
 def test_what_only_some_algorithms_do_is_logged_by_these_alone(trained: Study) -> None:
     rows = {arm: training_rows(trained.root, arm)[0] for arm in ARMS}
-    assert {arm for arm, row in rows.items() if "value_loss" in row} == {"ppo"}
+    assert {arm for arm, row in rows.items() if "value_loss" in row} == {"ppo", "ppo_full"}
     assert {arm for arm, row in rows.items() if "greedy" in row} == {"remax"}
     assert {arm for arm, row in rows.items() if "kl_reference" in row} == {"reinforcepp", "grpo_kl"}
     # Before the first update the policy is its own reference.
@@ -108,7 +111,7 @@ def test_what_only_some_algorithms_do_is_logged_by_these_alone(trained: Study) -
     assert {drawn[arm] for arm in ARMS if arm not in ("remax", "dapo")} == {PROMPTS * ANSWERS}
 
 
-@pytest.mark.parametrize("arm", ["ppo", "dapo", "remax", "reinforcepp"])
+@pytest.mark.parametrize("arm", ["ppo", "ppo_full", "dapo", "remax", "reinforcepp"])
 def test_run_that_lost_its_last_step_ends_with_bitwise_the_same_weights(
     trained: Study, tmp_path: Path, arm: str
 ) -> None:
@@ -141,18 +144,6 @@ def step_of(trained: Study, arm: str, monkeypatch: pytest.MonkeyPatch) -> tuple[
     with contextlib.ExitStack() as stack:
         step, state, _ = loop.begin_reinforced(trained, arm, recipe, start, stack)
         return caught, step(1, state)[1], start
-
-
-def answers_of(trained: Study, batch: rl.PolicyBatch) -> list[tuple[tuple[int, ...], float, bool]]:
-    """(prompt ids, reward by the grader, whether it was cut) of each row."""
-    setup, by_prompt = trained.setups["base"], {p.prompt_ids: p for p in trained.setups["base"].training}
-    found, rows = [], batch.rows
-    columns = rows.prefix_index_B, rows.tokens_BT[:, 0].tolist(), rows.targets_BT, rows.answer_BT
-    for of, last, targets, answer in zip(*columns, strict=True):
-        prompt, reply = (*rows.prefix_PS[of, : rows.length_P[of]].tolist(), last), tuple(targets[answer].tolist())
-        right = trained.task.grade(by_prompt[prompt], setup.tokenizer.decode(reply)).correct
-        found.append((prompt, float(right), reply[-1] not in setup.stop_tokens))
-    return found
 
 
 @pytest.mark.parametrize("arm", ["grpo", "dr_grpo", "dapo", "grpo_kl"])
@@ -274,14 +265,14 @@ def test_weights_of_the_start_are_held_only_as_the_reference(trained: Study, arm
     ],
 )
 def test_a_reward_function_that_goes_wrong_is_named_with_the_problem(trained: Study, reward: str, words: str) -> None:
-    line = refused(from_base(trained, f"tests.support.reward_functions:{reward}"))
+    line = refused(from_trained_base(trained, f"tests.support.reward_functions:{reward}"))
     ids = {p.id for p in trained.setups["base"].training}
     assert words in line and line.startswith("config.arms.arm.rl.reward: problem ")
     assert line.split("problem ")[1].split(":")[0] in ids
 
 
 def test_a_reward_of_ones_own_is_what_is_learnt_from_and_part_of_the_conditions(trained: Study) -> None:
-    study = prepare_config(from_base(trained, "tests.support.reward_functions:words", steps=1, save_at=(1,)))
+    study = prepare_config(from_trained_base(trained, "tests.support.reward_functions:words", steps=1, save_at=(1,)))
     loop.train_missing(study)
     (row,) = training_rows(study.root, "arm")
     assert row["reward"] == pytest.approx(row["length"], abs=1.0) and row["mixed_groups"] > 0.9
@@ -300,7 +291,7 @@ def test_a_reward_of_ones_own_is_what_is_learnt_from_and_part_of_the_conditions(
 def test_too_few_problems_and_too_long_prompts_are_refused_before_anything_is_drawn(
     trained: Study, fields: dict[str, Any], named: str
 ) -> None:
-    config = from_base(trained)
+    config = from_trained_base(trained)
     config.update_from_flattened_dict(fields)
     assert named in refused(config)
 
@@ -313,7 +304,7 @@ def test_no_demonstrations_without_training_problems(tmp_path: Path) -> None:
 
 
 def test_groups_that_never_differ_stop_dynamic_sampling(trained: Study) -> None:
-    line = refused(from_base(trained, "tests.support.reward_functions:always_one", rounds=3))
+    line = refused(from_trained_base(trained, "tests.support.reward_functions:always_one", rounds=3))
     assert "config.arms.arm.rl.rounds: step 1 drew 12 prompts in 3 rounds" in line
 
 
@@ -326,14 +317,14 @@ def test_groups_that_never_differ_stop_dynamic_sampling(trained: Study) -> None:
     ],
 )
 def test_collapse_stops_a_run_in_one_line(trained: Study, limits: dict[str, Any], words: str) -> None:
-    line = refused(from_base(trained, limits=limits), rows=1)
+    line = refused(from_trained_base(trained, limits=limits), rows=1)
     assert line.startswith("arm arm, step 1: ") and words in line and "no state was kept yet" in line
 
 
 def test_loss_that_is_no_number_stops_a_run_and_the_last_good_state_is_kept(
     trained: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = from_base(trained, steps=3, save_at=(1, 3))
+    config = from_trained_base(trained, steps=3, save_at=(1, 3))
     real, calls = rl.train_step, []
 
     def spoilt(*args: Any) -> tuple[Any, dict[str, Any]]:
@@ -376,6 +367,8 @@ def test_loss_that_is_no_number_stops_a_run_and_the_last_good_state_is_kept(
         ),
         ({"value_optimizer": {"learning_rate": 0.1}}, "value_optimizer: grpo has no value head"),
         ({"algorithm": "ppo", "value_optimizer": None}, "value_optimizer: ppo needs one"),
+        ({"critic": "full"}, "critic: 'full' is not 'probe': grpo has no critic"),
+        ({"algorithm": "ppo", "critic": "full", "lora_rank": 2}, "critic: 'full' is not 'probe', as adapters"),
         ({"gae_lambda": 1.5}, "gae_lambda: 1.5 is not in [0, 1]"),
         ({"limits": {"entropy": (1.0,)}}, "limits.entropy: (1.0,) is not (least, most) or ()"),
         ({"reward": "nothing"}, "reward: 'nothing' is not verdict or module:function"),
