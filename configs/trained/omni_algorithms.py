@@ -9,9 +9,9 @@ Expected: pass@1 above the base's, pass@256 at or below it, more so at GRPO's st
 between algorithms; Delta_SE stays large for all. DAPO takes three to six times the samples.
 
 As in v5: 256 prompts of 8 answers a step, at most 8,192 tokens, T = 1, one update a step, AdamW at a constant 1e-6, no
-KL; evaluated at up to 16,384 tokens. Ours, as the paper says nothing: moments in bfloat16, the clip, PPO's value head
-and its rate, DAPO's penalty over the last 1,024 tokens, and who is in which half of Omni-MATH-Rule, unless data_dir has
-omni_math_split.json.
+KL; evaluated at up to 16,384 tokens; PPO's critic is a model of its own, as in veRL. Ours, as the paper says nothing:
+moments in bfloat16, the clip, the critic's rate (veRL's default), DAPO's penalty over the last 1,024 tokens, and who is
+in which half of Omni-MATH-Rule, unless data_dir has omni_math_split.json.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,14 @@ from rlvr_limit.types import not_allowed
 ROLLOUT_TOKENS = 8192
 ARMS = {
     "grpo": ("GRPO", {"save_at": (150, 300, 450)}),
-    "ppo": ("PPO", {"algorithm": "ppo", "value_optimizer": {"learning_rate": 1e-5, "warmup": 0}}),
+    "ppo": (
+        "PPO",
+        {
+            "algorithm": "ppo",
+            "critic": "full",
+            "value_optimizer": {"learning_rate": 1e-5, "warmup": 0, "kind": "adamw_bf16"},
+        },
+    ),
     "reinforcepp": ("REINFORCE++", {"algorithm": "reinforcepp"}),
     "rloo": ("RLOO", {"algorithm": "rloo"}),
     "remax": ("ReMax", {"algorithm": "remax"}),

@@ -231,7 +231,7 @@ def _guesses(
 
 
 def _guessable(results: Results) -> GuessableProblems | None:
-    """The filter of Yue et al. 2025, Fig. 12; None where no arm was asked for the answer alone."""
+    """The filter of Yue et al. 2025, v5, Fig. 13; None where no arm was asked for the answer alone."""
     if not results.answer_only:
         return None
     asked = results.arm(results.answer_only)

@@ -323,7 +323,7 @@ def efficiency(results: Results, findings: Findings, narrow: bool) -> Figure:
 
 
 def guessable(results: Results, findings: Findings, narrow: bool) -> Figure:
-    """pass@k without the guessable problems, and thin and dotted on all of them (Yue et al. 2025, Fig. 12)."""
+    """pass@k without the guessable problems, and thin and dotted on all of them (Yue et al. 2025, v5, Fig. 13)."""
     figure, (ax,) = panels(narrow, 1, 1, 3.2)
     styles = arm_styles(results)
     for name, curve in findings.guessable.bands.items():
