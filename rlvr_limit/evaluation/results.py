@@ -12,6 +12,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -93,7 +94,7 @@ def results_of(
     names = [entry.name for entry in entries]
     arms, examples = zip(*(counted[entry][1:] for entry in entries), strict=True)
     answer_only = [e.name for e in entries if s.arms[e.arm].prompt == ANSWER_ONLY.name]
-    session = records.read_manifest(study.root)["sessions"][-1]
+    session = _last_session(study.root)
     controls = [e.name for e in entries if e.group == "control"]
     distilled = [e.name for e in entries if e.group == "distilled"]
     trained = dict.fromkeys(study.source(entry).arm for entry in entries)
@@ -342,6 +343,12 @@ def _perplexities(root: Place, arms: list[str], problems: set[str], answers: int
             if any(logps):
                 perplexities[model, whose] = np.array([perplexity(logp) for logp in logps if logp])
     return perplexities
+
+
+def _last_session(root: Place) -> dict[str, Any]:
+    """The last session that did more than draw a page, which may be drawn on another machine."""
+    sessions = records.read_manifest(root)["sessions"]
+    return next((s for s in reversed(sessions) if s["config"]["job"] != "report"), sessions[-1])
 
 
 def _timings(root: Place) -> dict[str, float]:

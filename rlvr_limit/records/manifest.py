@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
 import json
 import math
 import os
@@ -32,14 +34,15 @@ def open_run(root: str | os.PathLike[str] | ObjectPath, conditions: Mapping[str,
     if is_new and has_records:
         raise UserError(f"{root} holds records but no manifest.json: restore that file, or choose a new run folder")
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    if is_new:
-        manifest: dict[str, Any] = {"format": FORMAT, "created": now, "conditions": conditions}
-        manifest |= {"facts": {}, "sessions": []}
-    else:
-        manifest = read_manifest(root)
-        _refuse_differences(root, manifest["conditions"], conditions)
-    manifest["sessions"].append({"started": now, **info})
-    _write(root, manifest)
+    with _alone(root):
+        if is_new:
+            manifest: dict[str, Any] = {"format": FORMAT, "created": now, "conditions": conditions}
+            manifest |= {"facts": {}, "sessions": []}
+        else:
+            manifest = read_manifest(root)
+            _refuse_differences(root, manifest["conditions"], conditions)
+        manifest["sessions"].append({"started": now, **info})
+        _write(root, manifest)
 
 
 def read_manifest(root: str | os.PathLike[str] | ObjectPath) -> dict[str, Any]:
@@ -65,13 +68,28 @@ def update_manifest(root: str | os.PathLike[str] | ObjectPath, key: str, value: 
 
     A fact is set once: UserError where the folder holds another value for it.
     """
-    manifest = read_manifest(root)
     value = _plain(value, key)
-    if key in manifest["facts"]:
-        _refuse_differences(place(root), {key: manifest["facts"][key]}, {key: value})
+    with _alone(place(root)):
+        manifest = read_manifest(root)
+        if key in manifest["facts"]:
+            _refuse_differences(place(root), {key: manifest["facts"][key]}, {key: value})
+            return
+        manifest["facts"][key] = value
+        _write(place(root), manifest)
+
+
+@contextlib.contextmanager
+def _alone(root: Place) -> Iterator[None]:
+    """No other process of this machine changes the manifest meanwhile, such as a report; a store has no such lock."""
+    if isinstance(root, ObjectPath) or not root.is_dir():
+        yield
         return
-    manifest["facts"][key] = value
-    _write(place(root), manifest)
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _write(root: Place, manifest: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def interim(interim: Interim) -> list[str]:
         "graded. The study is not complete, and every number here may move."
     ]
     if drawn > graded:
-        lines.append(f"{drawn - graded:,} samples have no verdict yet. They count neither as right nor as wrong.")
+        lines.append(f"Samples without a verdict yet: {drawn - graded:,}. They count neither as right nor as wrong.")
     absent = [f"{arm.label} ({_without(arm, interim.problems)})" for arm in arms if not arm.is_shown]
     if absent:
         lines.append(f"Not drawn, because a curve needs a graded sample of every problem: {join(absent)}.")

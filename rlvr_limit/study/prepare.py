@@ -10,7 +10,7 @@ import jax
 from rlvr_limit.distributed import joining
 from rlvr_limit.distributed.mesh import make_mesh
 from rlvr_limit.records.storage import is_url, place
-from rlvr_limit.settings import EngineConfig, Settings, schema
+from rlvr_limit.settings import EngineConfig, MeshConfig, Settings, schema
 from rlvr_limit.study import comparability, run_folder
 from rlvr_limit.study.arms import views_asked_as_lenders
 from rlvr_limit.study.checks import check
@@ -26,6 +26,9 @@ PROMPT_MULTIPLE = 64
 def prepare(s: Settings) -> Study:
     """Checks settings, makes or opens their run folder and lays out the problems. Raises UserError, one line."""
     check(s)
+    if s.job == "report":
+        # A page is drawn at any moment, also while a run holds the accelerators.
+        jax.config.update("jax_platforms", "cpu")
     platforms = jax.config.jax_platforms
     if platforms and "cpu" not in platforms.split(","):
         raise UserError(f"JAX_PLATFORMS is {platforms!r}, but curves need the CPU too: set it to '{platforms},cpu'")
@@ -44,7 +47,8 @@ def prepare(s: Settings) -> Study:
     conditions = run_folder.conditions(s, task, setups)
     root = place(s.run_dir) if s.run_dir else place(s.runs) / s.name / schema.digest(conditions)
     here.check_started_alike({**run_folder.code_and_versions(), **conditions, "run folder": str(root)})
-    mesh = make_mesh(s.mesh, here.replica_hosts if here.hosts_per_replica > 1 else ())
+    devices = MeshConfig() if s.job == "report" else s.mesh
+    mesh = make_mesh(devices, here.replica_hosts if here.hosts_per_replica > 1 else ())
     study = Study(s, root, mesh, _engine(s, setups), task, setups, here)
     for entries in study.panels.values():
         comparability.differences(study, entries)

@@ -78,7 +78,7 @@ def test_a_page_that_lacks_samples_says_what_in_every_form(found: Study) -> None
     assert lacking == " (interim: 323 graded samples are lacking)"
     html, markdown = words_of(page), words_of(page.parent / "summary.md")
     assert '<meta http-equiv="refresh" content="600">' in html and "<title>Interim: " in html
-    for said in ("157 of 480 samples", "2 samples have no verdict yet", "no sample yet of 6 of 8 problems"):
+    for said in ("157 of 480 samples", "Samples without a verdict yet: 2.", "no sample yet of 6 of 8 problems"):
         assert said in html and said in markdown
     assert json.loads((page.parent / "summary.json").read_text())["interim"]["arms"][1]["fewest"] == 3
 

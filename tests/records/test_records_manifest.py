@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,20 @@ def test_a_fact_is_set_once(tmp_path):
     open_run(tmp_path, CONDITIONS, {})
     facts = read_manifest(tmp_path)["facts"]
     assert facts == {"arms.base.weights_sha256": "abc", "arms.rl.weights_sha256": "def"}
+
+
+def test_facts_and_sessions_that_come_at_the_same_time_are_all_kept(tmp_path):
+    open_run(tmp_path, CONDITIONS, {})
+
+    def learn(who):
+        for i in range(10):
+            update_manifest(tmp_path, f"{who}.{i}", i)
+            open_run(tmp_path, CONDITIONS, {"who": who})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(learn, "abcd"))
+    manifest = read_manifest(tmp_path)
+    assert len(manifest["facts"]) == 40 and len(manifest["sessions"]) == 41
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_systems_reason(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr_limit.report import Example, write
-from rlvr_limit.report.analysis import BINS, histogram
+from rlvr_limit.report import Example, tables, write
+from rlvr_limit.report.analysis import BINS, analyse, histogram
+from rlvr_limit.report.further import further_tables
+from rlvr_limit.report.results import check
 from rlvr_limit.report.style import spread
+from rlvr_limit.report.words import not_resolved, summary
 from rlvr_limit.types import UserError
-from tests.support.counted_arms import BASE, RL, SHARP, study
+from tests.support.counted_arms import BASE, RL, SHARP, arm, study
 
 
 @pytest.mark.parametrize(
@@ -75,3 +79,28 @@ def test_spread_keeps_order_and_gap_and_moves_only_what_must(wanted, gap):
     assert np.mean(placed) == pytest.approx(np.mean(wanted), abs=1e-9)
     if np.all(np.diff(np.sort(wanted)) > gap):
         np.testing.assert_allclose(placed, wanted, atol=1e-12)
+
+
+RAGGED = st.lists(
+    st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=5
+)
+
+
+@settings(max_examples=40)
+@given(RAGGED)
+def test_arms_with_any_numbers_of_samples_have_curves_as_far_as_every_problem_goes(counts):
+    base_n_M, rl_n_M, base_c_M, rl_c_M = np.array(counts).T
+    pairs = (("base", base_n_M, base_c_M), ("rl", rl_n_M, rl_c_M))
+    arms = [dataclasses.replace(arm(name, np.minimum(c_M, n_M), name), n_M=n_M) for name, n_M, c_M in pairs]
+    shown = study(arms)
+    check(shown)
+    found = analyse(shown)
+    for one in arms:
+        k = int(one.n_M.min())
+        assert len(found.curves[one.name].mean_K) == k
+        some = [math.comb(n - c, k) / math.comb(n, k) for n, c in zip(one.n_M.tolist(), one.c_M.tolist(), strict=True)]
+        assert found.curves[one.name].mean_K[-1] == pytest.approx(1 - np.mean(some), abs=1e-12)
+    assert len(found.comparisons[0].difference.mean_K) == min(base_n_M.min(), rl_n_M.min())
+    assert further_tables(shown, found) and not_resolved(shown, found) and summary(shown, found)
+    for table in (tables.headline, tables.differences, tables.support, tables.efficiency, tables.rates):
+        assert len(table(shown, found).rows) in (1, 2)

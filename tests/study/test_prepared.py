@@ -39,6 +39,12 @@ def test_n_scores_and_report_do_not_move_the_run_folder_but_conditions_do(tmp_pa
         assert prepared(tmp_path, other).root != root
 
 
+def test_a_report_needs_no_accelerators(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="config.mesh"):
+        prepared(tmp_path, "mesh.data=64")
+    assert prepared(tmp_path, "mesh.data=64", "job=report").mesh.size == 1
+
+
 def test_seed_chooses_the_problems(tmp_path: Path) -> None:
     first, second = (prepared(tmp_path, f"seed={seed}").problems for seed in (0, 1))
     assert [p.id for p in first] != [p.id for p in second]
