@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -143,6 +144,40 @@ class Hosts:
     def _exit_for(self, error: Exception) -> None:
         logging.error("host %d: %s", self.index, first_line(error))
         os._exit(3)
+
+    def do_once(self, name: str, act: Callable[[], Any]) -> Any:
+        """What act gives, anything that JSON holds, done by the first replica that comes here; the others wait for it.
+
+        Where that one dies meanwhile, the next one does it: act must bear to be begun again.
+        """
+        return self.broadcast_in_replica(lambda: self._do_once(name, act) if self._client else act())
+
+    def _do_once(self, name: str, act: Callable[[], Any]) -> Any:
+        for turn in itertools.count():
+            with self._exit_if_first_is_gone():
+                doer = self._first_to_claim(f"doing/{name}/{turn}")
+            if doer == self.index:
+                value = act()
+                self._client.key_value_set(f"did/{name}/{turn}", json.dumps(value))
+                return value
+            while True:
+                # Asked before the look at who is dead: what was done before a death is done.
+                is_dead = doer in self._dead
+                with self._exit_if_first_is_gone():
+                    done = self._client.key_value_dir_get(f"did/{name}/")
+                if done:
+                    return json.loads(done[0][1])
+                if is_dead:
+                    break
+                time.sleep(0.1)
+
+    def _first_to_claim(self, key: str) -> int:
+        """The host that was the first to claim this, which may be this one now."""
+        try:
+            self._client.key_value_set(key, str(self.index))
+        except jax.errors.JaxRuntimeError:
+            return int(self._client.key_value_try_get(key))
+        return self.index
 
     def check_started_alike(self, facts: dict[str, Any]) -> None:
         """Waits for every host's facts. UserError on all hosts, naming one that differs from host 0."""

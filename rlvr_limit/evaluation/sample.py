@@ -22,7 +22,7 @@ from rlvr_limit.distributed.work_queue import Round, Work, leased_work, rounds
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import EngineStats
 from rlvr_limit.engine.rollout import Graded, missing, rollout
-from rlvr_limit.evaluation import cache_error, entropy_matching
+from rlvr_limit.evaluation import cache_error, entropy_matching, shared_samples
 from rlvr_limit.evaluation.adaptive import samples_wanted
 from rlvr_limit.evaluation.grade import verdict_row
 from rlvr_limit.evaluation.score import answers_to_score
@@ -37,12 +37,11 @@ from rlvr_limit.types import Problem, SamplingParams, Stop, Verdict
 
 
 class _Turn(NamedTuple):
-    """An arm's turn to be drawn, in one of the rounds: what it lacks of these indices."""
+    """An arm's turn to be drawn, in one of the rounds, as far as it lacks these indices."""
 
     entry: EvaluatedArm
     name: str  # of the round; "" where there is one only
     indices: Round
-    work: Work
 
 
 class _FirstToken:
@@ -154,12 +153,8 @@ def _lacking(study: Study) -> Iterator[_Turn]:
             name = f"round {number} of {len(drawn_in)}" if len(drawn_in) > 1 else ""
             # The arm whose weights are there goes on.
             for entry in entries if number % 2 else reversed(entries):
-                problems = {problem.id: problem for problem in study.setups[entry.arm].problems}
-                # Hosts of one replica draw the same, though records grow while each of them reads.
-                ranges = study.hosts.broadcast_in_replica(functools.partial(_missing_ranges, study, entry, indices))
-                if ranges:
-                    work = [(problems[id_], [i for ends in mine for i in range(*ends)]) for id_, mine in ranges]
-                    yield _Turn(entry, name, indices, work)
+                if _work(study, entry, indices):
+                    yield _Turn(entry, name, indices)
 
 
 def _rounds(study: Study, entries: Sequence[EvaluatedArm]) -> list[Round]:
@@ -169,11 +164,23 @@ def _rounds(study: Study, entries: Sequence[EvaluatedArm]) -> list[Round]:
     return rounds(len(entries), samples, sequences, study.settings.sampling.max_tokens)
 
 
+def _work(study: Study, entry: EvaluatedArm, drawn_in: Round) -> Work:
+    """What is missing of a round, on all hosts of a replica as the first of them reads it: records may be growing."""
+    problems = {problem.id: problem for problem in study.setups[entry.arm].problems}
+    ranges = study.hosts.broadcast_in_replica(functools.partial(_missing_ranges, study, entry, drawn_in))
+    return [(problems[name], [i for ends in mine for i in range(*ends)]) for name, mine in ranges]
+
+
+def _missing(study: Study, entry: EvaluatedArm, drawn_in: Round) -> Work:
+    """What is missing of a round as this host reads it."""
+    existing, n = records.existing(study.root, "samples", arm=entry.name), samples_wanted(study, entry)
+    return list(missing(study.setups[entry.arm].problems, lambda p: drawn_in(n(p)), existing))
+
+
 def _missing_ranges(study: Study, entry: EvaluatedArm, drawn_in: Round) -> list[tuple[str, list]]:
     """(problem, (start, stop) of each range of sample indices that are still to be drawn in a round)."""
-    existing, n = records.existing(study.root, "samples", arm=entry.name), samples_wanted(study, entry)
     ranges = []
-    for problem, indices in missing(study.setups[entry.arm].problems, lambda p: drawn_in(n(p)), existing):
+    for problem, indices in _missing(study, entry, drawn_in):
         by_range = itertools.groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0])
         runs = [[i for _, i in pairs] for _, pairs in by_range]
         ranges.append((problem.id, [(run[0], run[-1] + 1) for run in runs]))
@@ -183,8 +190,7 @@ def _missing_ranges(study: Study, entry: EvaluatedArm, drawn_in: Round) -> list[
 def _outlook(study: Study) -> Outlook:
     """What is to be drawn by now, of all arms and rounds, and scored after that. The host that shows progress asks."""
     lacking = {
-        entry.name: sum(stop - start for _, ranges in _missing_ranges(study, entry, range) for start, stop in ranges)
-        for entry in study.evaluated
+        entry.name: sum(len(indices) for _, indices in _missing(study, entry, range)) for entry in study.evaluated
     }
     return Outlook(lacking, answers_to_score(study) if study.settings.job == "compare" else 0)
 
@@ -249,10 +255,16 @@ def _sample_arm(
     first_token: _FirstToken,
 ) -> None:
     """Draws what is missing of an arm, as far as this host's replica leases it."""
-    entry, work = turn.entry, turn.work
+    entry, lease, seen = turn.entry, f"{lease}/{turn.name}/{turn.entry.name}", deque[EngineStats](maxlen=1)
     s, task, setup, hosts = study.settings, study.task, study.setups[entry.arm], study.hosts
     temperature = temperature_of(study, entry, engine)
-    seen: deque[EngineStats] = deque(maxlen=1)
+    lacking = functools.partial(_missing, study, entry, turn.indices)
+    taken = shared_samples.take(study, entry, temperature, lease, lacking, samples, verdicts)
+    if outlook:
+        outlook.need_not_draw(entry.name, taken)
+    work = _work(study, entry, turn.indices)
+    if not work:
+        return
 
     def watch(stats: EngineStats) -> None:
         seen.append(stats)
@@ -263,7 +275,7 @@ def _sample_arm(
 
     drawn = rollout(
         engine.generate,
-        leased_work(hosts, f"{lease}/{turn.name}/{entry.name}", work, study.n),
+        leased_work(hosts, lease, work, study.n),
         sampling,
         s.seed,
         f"eval/{stream(study, entry, temperature)}",

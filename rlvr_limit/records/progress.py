@@ -36,6 +36,10 @@ class Outlook:
         lacking = self._lacking | {arm: self._lacking[arm] - drawn}
         return sum(n * pace.get(name, typical) for name, n in lacking.items()) + self._to_score * typical
 
+    def need_not_draw(self, arm: str, samples: int) -> None:
+        """Takes into account that so many samples of an arm came from elsewhere."""
+        self._lacking[arm] -= min(samples, self._lacking[arm])
+
     def drew(self, arm: str, drawn: int, seconds: float) -> None:
         """Takes into account that so many samples of an arm were drawn in this time."""
         if drawn:

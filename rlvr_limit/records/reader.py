@@ -29,7 +29,7 @@ def read(
 ) -> pa.Table:
     """The rows of a table, closed parts and complete batches of open ones, sorted by key, each key once.
 
-    columns: all by default. where: values that key columns must have, as {"arm": "base"}.
+    columns: all by default. where: values that key columns must have, as {"arm": "base"}; of a list any one.
     Two rows of one key must agree in all but `time`; then the older is taken. Raises UserError naming the key and both
     files where they do not agree, and naming the file where one is damaged. No records yet: an empty table.
     """
@@ -99,7 +99,7 @@ def _chosen(spec: Table, where: dict[str, Any]) -> pc.Expression | None:
     for name, value in where.items():
         kind = spec.schema.field(name).type
         try:
-            tests.append(pc.field(name) == pa.scalar(value, kind))
+            tests.append(pc.field(name).isin(pa.array(value if isinstance(value, list) else [value], kind)))
         except (pa.ArrowInvalid, TypeError) as error:
             raise UserError(f"{spec.name}: {name!r} cannot be {value!r}: it is of type {kind}") from error
     return functools.reduce(operator.and_, tests) if tests else None

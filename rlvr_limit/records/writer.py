@@ -151,7 +151,10 @@ class Writer:
         """Records the rows, all or none of them."""
         if not rows:
             return
-        batch = to_batch(self._table, rows)
+        self.append_batch(to_batch(self._table, rows))
+
+    def append_batch(self, batch: pa.RecordBatch) -> None:
+        """Records rows that were read from a table of this name, all or none of them."""
         if self._buffer:
             self._buffer.append(batch)
             return

@@ -172,6 +172,7 @@ class Settings:
     hosts: HostsConfig = HostsConfig()
     allow_differ: tuple[Annotated[str, COMPARED], ...] = ()  # conditions in which compared arms may differ
     share_weights: bool = False  # what recipes make is kept in runs/trained, for equal recipes of other configs
+    share_samples: bool = True  # what other run folders below runs have drawn alike is copied, not drawn again
     checkpoint_seconds: Annotated[float, AtLeast(0)] = 10.0  # between two kept states of training
     flush_seconds: Annotated[float, AtLeast(0)] = 1.0  # between two writes of samples
     wandb: str = ""  # a Weights & Biases project that training reports to

@@ -46,6 +46,16 @@ def stream(study: Study, entry: EvaluatedArm, temperature: float) -> str:
     return schema.digest([weights, counted, sorted(setup.stop_tokens)])
 
 
+def sample_identity(study: Study, entry: EvaluatedArm, temperature: float) -> str:
+    """What an arm's samples are, beside their prompt and index: equal ones may stand for one another.
+
+    Two that agree in it differ by rounding at most; two of engine.reference by nothing.
+    """
+    engine = [study.engine.cache_dtype, study.engine.reference]
+    model = schema.to_jsonable(study.setups[entry.arm].model)
+    return schema.digest([study.settings.seed, stream(study, entry, temperature), model, engine])
+
+
 def code_and_versions() -> dict[str, str]:
     """What hosts must share to draw the same samples: the sources of the package, and the libraries."""
     root = Path(__file__).resolve().parents[2]
