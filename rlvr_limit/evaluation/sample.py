@@ -255,7 +255,8 @@ def _sample_arm(
     first_token: _FirstToken,
 ) -> None:
     """Draws what is missing of an arm, as far as this host's replica leases it."""
-    entry, lease, seen = turn.entry, f"{lease}/{turn.name}/{turn.entry.name}", deque[EngineStats](maxlen=1)
+    entry, seen = turn.entry, deque[EngineStats](maxlen=1)
+    lease = "/".join(filter(None, (lease, turn.name, entry.name)))
     s, task, setup, hosts = study.settings, study.task, study.setups[entry.arm], study.hosts
     temperature = temperature_of(study, entry, engine)
     lacking = functools.partial(_missing, study, entry, turn.indices)

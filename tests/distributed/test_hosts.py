@@ -53,6 +53,43 @@ def test_the_first_host_of_a_replica_alone_looks_and_all_of_them_are_told():
     assert [index for index, _ in told[0] + told[2]] == [0, 0, 0, 2, 2, 2]
 
 
+def test_what_is_to_be_done_once_is_done_by_one_replica_while_the_others_wait_for_it():
+    done = []
+
+    def act(host):
+        time.sleep(0.2)
+        done.append(host.index)
+        return [host.index, len(done)]
+
+    hosts = several(6, hosts_per_replica=2)
+    told = [on_each(hosts, lambda host, name=name: host.do_once(name, lambda: act(host))) for name in ("x", "y")]
+    assert len(done) == 2 and all(index % 2 == 0 for index in done)
+    assert told == [[[done[0], 1]] * 6, [[done[1], 2]] * 6]
+    alone = Hosts()
+    assert [alone.do_once("x", lambda: act(alone)) for _ in range(2)] == [[0, 3], [0, 4]]
+
+
+def test_what_a_host_was_to_do_once_is_done_by_another_where_it_dies():
+    first, second, third = several(3)
+    with pytest.raises(ValueError):
+        first.do_once("x", lambda: int("killed"))
+    told = []
+
+    def wait(host):
+        told.append(host.do_once("x", lambda: host.index))
+
+    waiting = [threading.Thread(target=wait, args=(host,)) for host in (second, third)]
+    for thread in waiting:
+        thread.start()
+    time.sleep(0.3)
+    assert not told
+    for host in (second, third):
+        host._dead.add(0)
+    for thread in waiting:
+        thread.join(5)
+    assert len(told) == 2 and told[0] == told[1] in (1, 2)
+
+
 def test_what_breaks_off_between_hosts_of_a_replica_is_a_line_and_another_error_is_not():
     gone = ValueError("UNKNOWN: Gloo all-reduce failed: Connection reset by peer\nmore")
     _, second = several(2, hosts_per_replica=2)

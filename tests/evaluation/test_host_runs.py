@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 
 import pytest
@@ -78,3 +79,25 @@ def test_a_host_that_is_told_to_go_saves_and_ends_with_0(smoke_run, smoke_runs, 
     assert ended(processes) == [0, 0]
     assert "stopped by SIGTERM" in log(tmp_path, 1)
     assert records.read(root, "samples", columns=["index"]).num_rows == 6 * 8 * 2048
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [False, True])
+def test_hosts_take_what_another_run_has_drawn_once_and_draw_the_rest(smoke_run, smoke_runs, tmp_path, dies):
+    given = tmp_path / "another" / "run"
+    shutil.copytree(smoke_run, given)
+    root = copy_of_trained(smoke_run, tmp_path)
+    processes = start_hosts(tmp_path, 2, "job=sample", "sampling.n=512", "share_samples=True")
+    if dies:
+        killed(processes, tmp_path, 1, 0.3)
+    assert ended(processes) == [0, -9 if dies else 0], log(tmp_path, 0)
+    said = "".join(log(tmp_path, index) for index in (0, 1))
+    assert said.count(" missing samples taken from ") == said.count(f"256 of 4,096 missing samples taken from {given}")
+    assert said.count(f" missing samples taken from {given}") == 6
+    # Rows that were taken have the time at which they were drawn.
+    theirs, ours = (records.read(folder, "samples").to_pylist() for folder in (given, root))
+    assert len(ours) == 6 * 8 * 512
+    assert [row for row in ours if row["index"] < 32] == theirs
+    facts, their_facts = (records.read_manifest(folder)["facts"] for folder in (root, given))
+    assert their_facts.items() <= facts.items()
+    assert dies or sum(".taken " in fact for fact in facts) == 6

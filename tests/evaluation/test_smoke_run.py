@@ -37,8 +37,9 @@ def test_prompts_stand_once_and_the_manifest_knows_them(smoke_run: Path) -> None
 
 def test_weights_are_known_by_hash_and_differ_between_arms(smoke_run: Path) -> None:
     facts = records.read_manifest(smoke_run)["facts"]
-    assert sorted(facts) == [f"arms.{arm}.weights_sha256" for arm in ARMS]
-    assert len(set(facts.values())) == len(ARMS)
+    for what in ("weights_sha256", "samples"):
+        assert len({facts[f"arms.{arm}.{what}"] for arm in ARMS}) == len(ARMS)
+    assert len(facts) == 3 * len(ARMS) and {facts[f"arms.{arm}.prompts"] for arm in ARMS} == {"countdown"}
 
 
 def test_sampler_and_scorer_give_a_stored_sample_the_same_log_probs(smoke_run: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,22 @@ import pytest
 from rlvr_limit import records
 from tests.support import smoke
 from tests.support.records_rows import keyed_rows
+
+KILLED_IN_BATCH = """
+import os, signal
+import main
+from rlvr_limit.evaluation import shared_samples
+from rlvr_limit.records import Writer
+shared_samples.BATCH = shared_samples.ROWS = 32  # a problem's
+left, append = [None] * {batches}, Writer.append_batch
+def until_killed(writer, batch):
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left.pop()
+    append(writer, batch)
+Writer.append_batch = until_killed
+main.main(["main.py", *{words}])
+"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +98,7 @@ def test_killed_run_ends_with_the_same_rows_as_an_uninterrupted_one(
 
 def test_killed_training_ends_with_bitwise_the_same_weights(battered: Battered, smoke_run: Path) -> None:
     facts = records.read_manifest(battered.root)["facts"]
-    assert len(facts) == 6
+    assert len(facts) == 3 * 6
     assert facts == records.read_manifest(smoke_run)["facts"]
 
 
@@ -111,3 +129,28 @@ def test_finished_run_draws_nothing_again(battered: Battered, smoke_runs: Path) 
     output = finish(smoke_runs, f"run_dir={battered.root}")
     assert sorted(path.name for path in (battered.root / "records").rglob("*.parquet")) == before
     assert "sample " not in output and "train " not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batches", [0, 1, 3, 8])
+def test_killed_while_it_takes_what_another_run_has_drawn_it_ends_with_those_rows(
+    smoke_run: Path, smoke_runs: Path, batches: int
+) -> None:
+    root = smoke_runs / f"taken-{batches}"
+    for part in ("weights", "train"):
+        shutil.copytree(smoke_run / part, root / part)
+    words = smoke.command(smoke_runs, f"run_dir={root}", "job=sample", "share_samples=True")[2:]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_BATCH.format(batches=batches, words=words)],
+        cwd=smoke.REPOSITORY,
+        env=smoke.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -9, done.stderr
+    assert stored(root, "samples") + stored(root, "verdicts") == 32 * batches
+    output = finish(smoke_runs, *(word.removeprefix("--config.") for word in words[3:]))
+    assert "sample base: " not in output
+    assert keyed_rows(root, "samples") == keyed_rows(smoke_run, "samples")
+    wanted = keyed_rows(smoke_run, "verdicts")
+    assert all(wanted[key] == row for key, row in keyed_rows(root, "verdicts").items())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rlvr_limit.records import Writer, compact, existing, read
 from rlvr_limit.types import UserError
-from tests.support.records_rows import KEYS, SCHEMAS, files, rows_of, sample, verdict, write
+from tests.support.records_rows import KEYS, SCHEMAS, abandon, files, rows_of, sample, verdict, write
 
 
 def cell(kind):
@@ -112,6 +112,23 @@ def test_names_that_are_not_there_are_answered_with_those_that_are(tmp_path):
         existing(tmp_path, "verdicts", arm="base")
     with pytest.raises(UserError, match="there is no run folder .*typo"):
         read(tmp_path / "typo", "samples")
+
+
+def test_rows_are_selected_by_one_value_or_by_any_of_a_list(tmp_path):
+    write(tmp_path, *(sample(name, i) for name in "pqr" for i in range(3)))
+    abandon(tmp_path, sample("p", 3), sample("q", 3), sample("s", 3))
+    got = rows_of(tmp_path, columns=["problem_id", "index"], where={"problem_id": ["s", "p", "t"], "arm": "base"})
+    assert [(r["problem_id"], r["index"]) for r in got] == [*(("p", i) for i in range(4)), ("s", 3)]
+    assert rows_of(tmp_path, where={"problem_id": []}) == []
+
+
+def test_rows_that_were_read_are_written_as_they_are(tmp_path):
+    write(tmp_path / "one", *(sample(index=i) for i in range(5)))
+    rows = read(tmp_path / "one", "samples")
+    with Writer(tmp_path / "other", "samples") as writer:
+        for batch in rows.to_batches(max_chunksize=2):
+            writer.append_batch(batch)
+    assert read(tmp_path / "other", "samples").equals(rows)
 
 
 def test_equal_duplicates_are_dropped_and_the_older_row_is_kept(tmp_path):

@@ -37,7 +37,8 @@ OPTIMIZER = {
 def config_of(runs: Path, arms: dict[str, Any], *overrides: str) -> Any:
     """The smoke config with these arms in place of its own."""
     words = ["main.py", f"--config={REPOSITORY / 'configs' / 'countdown_smoke.py'}", f"--config.runs={runs}"]
-    words += ["--config.job=sample", f"--config.sampling.n={N}", *(f"--config.{word}" for word in overrides)]
+    words += ["--config.job=sample", f"--config.sampling.n={N}", "--config.share_samples=False"]
+    words += [f"--config.{word}" for word in overrides]
     config = command_line.read_config(words, REPOSITORY / "configs" / "countdown.py")
     with config.unlocked():
         config.arms = arms

@@ -48,6 +48,7 @@ def words(folders: Path, *overrides: str) -> list[str]:
         "score.tokens=1024",
         "engine.max_num_seqs=8",
         "engine.steps_per_call=6",
+        "share_samples=False",
         *overrides,
     ]
     return ["main.py", "--config=configs/qwen7b_math.py", *(f"--config.{word}" for word in changed)]

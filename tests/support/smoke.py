@@ -22,9 +22,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def command(runs: Path, *overrides: str) -> list[str]:
-    """The command line of the smoke config with its run folders under `runs`."""
-    config = "--config=configs/countdown_smoke.py"
-    return [sys.executable, "main.py", config, f"--config.runs={runs}", *(f"--config.{o}" for o in overrides)]
+    """The command line of the smoke config with its run folders under `runs`; each draws its own samples."""
+    usual = ["--config=configs/countdown_smoke.py", f"--config.runs={runs}", "--config.share_samples=False"]
+    return [sys.executable, "main.py", *usual, *(f"--config.{o}" for o in overrides)]
 
 
 def environment() -> dict[str, str]:
