@@ -62,8 +62,9 @@ def take(
 ) -> int:
     """Copies from other run folders, and from other arms of this one, what an arm lacks by now and they have.
 
-    Returns the number of samples that were copied. Its weights must have been loaded. Of several hosts one does it, the first to come to this name, and the others
-    wait: nobody draws what is being copied. Killed at any point it loses and doubles nothing.
+    Returns the number of samples that were copied. The arm's weights must have been loaded. Of several hosts one does
+    it, the first to come to this name, and the others wait: nobody draws what is being copied. Killed at any point it
+    loses and doubles nothing.
     """
     identity = sample_identity(study, entry, temperature)
     facts = {"samples": identity, "prompts": study.setups[entry.arm].variant}
