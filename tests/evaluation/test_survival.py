@@ -22,7 +22,7 @@ import main
 from rlvr_limit.evaluation import shared_samples
 from rlvr_limit.records import Writer
 shared_samples.BATCH = shared_samples.ROWS = 32  # a problem's
-left, append = [None] * {batches}, Writer.append_batch
+left, append = [None] * ({batches} + 1), Writer.append_batch  # the first one holds the prompts
 def until_killed(writer, batch):
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -132,7 +132,7 @@ def test_finished_run_draws_nothing_again(battered: Battered, smoke_runs: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batches", [0, 1, 3, 8])
+@pytest.mark.parametrize("batches", [0, 1, 7])
 def test_killed_while_it_takes_what_another_run_has_drawn_it_ends_with_those_rows(
     smoke_run: Path, smoke_runs: Path, batches: int
 ) -> None:
