@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -81,7 +82,16 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
     known = {name: found for name, (found, _) in loaded.items()}
     questions = [q for name in s.benchmarks for q in known[name][: s.limit or None]]
     benchmark = _benchmark_digest(questions)
-    setups = {name: _setup(s, name, arm, questions, benchmark, known) for name, arm in s.arms.items()}
+    setups: dict[str, Setup] = {}
+    ways: dict[tuple, tuple[Setup, _Asker]] = {}
+    for name, arm in s.arms.items():
+        given = origin(s.arms, name)
+        way = given.weights, given.revision, arm.prompt, tuple(arm.prompt_of.items()), arm.stop
+        if way not in ways:
+            ways[way] = _asked_so(s, name, arm, given, questions, benchmark)
+        setup, asker = ways[way]
+        lessons = _lessons(s, arm, asker, known)
+        setups[name] = dataclasses.replace(setup, sampling=sampling_of(s.sampling, arm), **lessons)
     if any(q.is_code for q in questions):
         return _code_task(s, questions, notes), setups
     named = grader_named(s.grading.grader)
@@ -109,47 +119,57 @@ def _benchmark_digest(questions: Iterable[Problem | Question]) -> str:
     return schema.digest([[q.id, str(q.answer)] for q in questions])
 
 
-def _setup(
-    s: Settings, name: str, arm: Arm, questions: list[Question], benchmark: str, known: Mapping[str, Sequence[Question]]
-) -> Setup:
+@dataclass(frozen=True)
+class _Asker:
+    """A way in which arms are asked. Each problem is encoded once, however many arms are asked or taught so."""
+
+    arm: Arm  # the first of them
+    words: TextTokenizer
+    known: dict[tuple[str, str], Problem] = field(default_factory=dict)
+
+    def __call__(self, q: Question) -> Problem:
+        """The problem with its prompt."""
+        if (q.id, q.question) not in self.known:
+            template = self.arm.prompt_of.get(benchmark_of(q.id), self.arm.prompt)
+            prompt = prompts.render(template, q.question, self.words, q.starter_code)
+            problem = Problem(q.id, q.question, prompt, self.words.encode(prompt), q.answer)
+            self.known[q.id, q.question] = problem
+        return self.known[q.id, q.question]
+
+
+def _asked_so(
+    s: Settings, name: str, arm: Arm, given: Arm, questions: list[Question], benchmark: str
+) -> tuple[Setup, _Asker]:
     """An arm that is trained here is asked as it says itself, with the tokenizer of the weights it starts from."""
-    given = origin(s.arms, name)
     folder = checkpoint.resolve(given.weights, given.revision, with_weights=False)
     model = checkpoint.read_model_config(folder, s.dtype)
     words = load_tokenizer(folder)
     checkpoint.check_vocabulary(model, words.vocab_size, f"config.arms.{name}")
-    problems = [_asked(arm, q, words) for q in questions]
     stops = tuple(dict.fromkeys((*checkpoint.stop_tokens(folder), *(words.token_id(text) for text in arm.stop))))
     if not stops:
         raise UserError(f"config.arms.{name}.stop: {given.weights} names no token that ends an answer; give one here")
+    asker = _Asker(arm, dataclasses.replace(words, stop_ids=stops))
+    problems = tuple(map(asker, questions))
     variant = f"{arm.prompt}-{schema.digest([[p.id, p.prompt, p.prompt_ids] for p in problems])}"
     vocabulary = schema.digest(words.backend.to_str())
-    words = dataclasses.replace(words, stop_ids=stops)
-    lessons, sampling = _lessons(s, arm, words, known), sampling_of(s.sampling, arm)
-    return Setup(model, words, vocabulary, benchmark, variant, tuple(problems), stops, sampling, folder, **lessons)
+    return Setup(model, asker.words, vocabulary, benchmark, variant, problems, stops, s.sampling, folder), asker
 
 
-def _asked(arm: Arm, q: Question, words: TextTokenizer) -> Problem:
-    template = arm.prompt_of.get(benchmark_of(q.id), arm.prompt)
-    prompt = prompts.render(template, q.question, words, q.starter_code)
-    return Problem(q.id, q.question, prompt, words.encode(prompt), q.answer)
-
-
-def _lessons(s: Settings, arm: Arm, words: TextTokenizer, known: Mapping[str, Sequence[Question]]) -> dict[str, Any]:
+def _lessons(s: Settings, arm: Arm, asker: _Asker, known: Mapping[str, Sequence[Question]]) -> dict[str, Any]:
     """What an arm that is trained here learns from: the fields training, lessons or shown of its setup."""
     if arm.weights or arm.weights_of:
         return {}
+    words = asker.words
     if arm.sft and not arm.sft.teacher:
         pairs = [pair for path in arm.sft.data for pair in demonstrations.load(path)]
         end = words.stop_ids[0]
         return {"shown": tuple((words.encode(asked), (*words.encode(reply), end)) for asked, reply in pairs)}
     questions = [q for name in _learns_from(arm) for q in known[name]]
-    learnt = {"training": tuple(_asked(arm, q, words) for q in questions)}
+    learnt = {"training": tuple(map(asker, questions))}
     if arm.sft:
         teacher, given = s.arms[arm.sft.teacher], origin(s.arms, arm.sft.teacher)
         folder = checkpoint.resolve(given.weights, given.revision, with_weights=False)
-        known = load_tokenizer(folder)
-        learnt["lessons"] = tuple(_asked(teacher, q, known) for q in questions)
+        learnt["lessons"] = tuple(map(_Asker(teacher, load_tokenizer(folder)), questions))
     return learnt
 
 
