@@ -230,7 +230,7 @@ def _moving_mean(value: np.ndarray, window: int) -> np.ndarray:
 
 
 def steps(results: Results, findings: Findings, narrow: bool) -> Figure:
-    """pass@1 and pass@k against the training step; step 0 is the base (Yue et al. 2025, Fig. 1 and Table 3)."""
+    """pass@1 and pass@k against the training step; step 0 is the base (Yue et al. 2025, v5, Fig. 1 and Table 4)."""
     runs, styles = saved_steps(results), arm_styles(results)
     k = findings.ks()[-1]
     figure, axes = panels(narrow, 2, 1 if narrow else 2, 2.6)
@@ -266,7 +266,7 @@ def _with_bars(
 
 
 def temperatures(results: Results, findings: Findings, narrow: bool) -> Figure:
-    """pass@1 and pass@k against token entropy; arms of the same weights are joined (Yue et al. 2025, Fig. 17)."""
+    """pass@1 and pass@k against token entropy; arms of the same weights are joined (Yue et al. 2025, v5, Fig. 18)."""
     groups, styles = same_weights(results), arm_styles(results)
     joined = {arm.name for group in groups for arm in group}
     alone = [[arm] for arm in results.arms if arm.name not in joined and arm.entropy is not None]
