@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_a_second_stage_that_is_not_done_leaves_the_curve_of_the_first(tmp_path:
 
 
 def test_pages_are_written_while_the_block_lasts_and_one_that_fails_ends_nothing(capsys) -> None:
-    twice, calls = threading.Event(), []
+    twice, calls, usual = threading.Event(), [], sys.getswitchinterval()
 
     def fails_first() -> None:
         calls.append(threading.current_thread().name)
@@ -134,7 +135,7 @@ def test_pages_are_written_while_the_block_lasts_and_one_that_fails_ends_nothing
         assert twice.wait(10)
     told = capsys.readouterr()
     assert "interim page: not written, tried again later: OSError('disk full')" in told.out and "disk full" in told.err
-    assert set(calls) == {"interim pages"}
+    assert set(calls) == {"interim pages"} and sys.getswitchinterval() == usual
 
 
 def test_without_an_interval_no_page_is_written_and_a_run_that_breaks_off_is_not_held() -> None:
