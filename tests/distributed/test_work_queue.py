@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_limit.distributed.work_queue import rounds
+from rlvr_limit.distributed.work_queue import leased_indices, rounds
+from tests.support.store_hosts import on_each, several
 
 COUNTS = st.integers(1, 10**7)
 
@@ -34,3 +35,13 @@ def test_a_study_of_minutes_or_one_whose_share_would_not_fill_the_engine_has_one
 def test_the_configs_of_countdown_keep_one_round():
     assert len(rounds(arms=6, samples=96 * 128, sequences=512, max_tokens=18)) == 1
     assert len(rounds(arms=6, samples=8 * 32, sequences=64, max_tokens=12)) == 1
+
+
+def test_hosts_draw_each_index_once_though_one_is_a_round_ahead():
+    n = 128
+    drawn_in = rounds(2, 64_000, 256, 16_384)
+
+    def draw(host):
+        return [i for turn, r in enumerate(drawn_in) for i in leased_indices(host, f"{turn}/p", list(r(n)), n)]
+
+    assert sorted(sum(on_each(several(2), draw), [])) == list(range(n))
