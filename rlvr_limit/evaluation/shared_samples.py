@@ -22,8 +22,8 @@ from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.run_folder import prompt_sha256, sample_identity
 from rlvr_limit.types import Problem, Status, UserError
 
-ROWS = 1 << 16
-"""Samples that are read at a time, and a problem's more."""
+ROWS = 1 << 14
+"""Samples that are read at a time, and a problem's more: 3 GB where each has 16,384 tokens."""
 
 BATCH = 256
 """Samples that are put on record at a time."""
@@ -67,9 +67,9 @@ def take(
     loses and doubles nothing.
     """
     identity = sample_identity(study, entry, temperature)
-    facts = {"samples": identity, "prompts": study.setups[entry.arm].variant}
-    for fact, value in facts.items():
-        _note(study, f"{entry.name}.{fact}", value)
+    # Who finds the second of these finds the first one too.
+    _note(study, f"{entry.name}.prompts", study.setups[entry.arm].variant)
+    _note(study, f"{entry.name}.samples", identity)
     if not study.settings.share_samples:
         return 0
 

@@ -82,7 +82,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
     return counts
 
 
-def prepared(folders: Path, runs: Path, *overrides: str, config: str = "qwen7b_math") -> Study:
+def prepared(folders: Path, runs: Path | str, *overrides: str, config: str = "qwen7b_math") -> Study:
     """The comparison of released weights, or another config of theirs, that shares samples under `runs`."""
     path = REPOSITORY / "configs" / "qwen7b_math.py"
     _, _, *line = words(folders, f"runs={runs}", "share_samples=True", "dtype=float32", *overrides)
@@ -227,6 +227,26 @@ def test_a_neighbour_that_cannot_be_read_is_named_and_left_alone(
     assert len(drawn) == 2 * 2 * 4
     assert f"no samples are looked for in {broken}" in caplog.text
     assert f"{only_run(runs)} (arm base): nothing is taken from it: {part} is damaged" in caplog.text
+
+
+def test_verdicts_that_were_taken_ask_for_the_second_stage_that_is_taken_too(
+    folders: Path, runs: Path, drawn: Drawn
+) -> None:
+    # Made up verdicts: every first sample is wrong, every second one right.
+    for adaptive, n in ((1, {"math500": 3, "aime24": 4}), (2, {"math500": 2, "aime24": 2})):
+        study = sampled(folders, runs, f"name=adaptive{adaptive}", f"sampling.adaptive={adaptive}")
+        counts = Counter((row["arm"], row["problem_id"]) for row in rows_of(study.root))
+        assert len(counts) == 2 * 5 and all(count == n[name.partition("/")[0]] for (_, name), count in counts.items())
+    assert not drawn
+
+
+def test_runs_in_an_object_store_share_too(
+    folders: Path, tmp_path: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    studies = [sampled(folders, f"memory://{tmp_path.name}/runs", "benchmarks=('aime24',)", f"name={x}") for x in "ab"]
+    assert len(drawn) == 2 * 2 * 4 and set(drawn.values()) == {1}
+    assert rows_of(studies[0].root) == rows_of(studies[1].root)
 
 
 class Killed(Exception):
