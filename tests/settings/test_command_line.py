@@ -213,5 +213,18 @@ def test_configs_are_described_by_their_first_docstring_line_without_being_run(
 
 
 @pytest.mark.parametrize("path", [p for p in CONFIGS.rglob("*.py") if "def get_config" in p.read_text()], ids=str)
-def test_every_config_has_settings_within_their_ranges(path: Path) -> None:
-    command_line.parse_command_line(["main.py", f"--config={path}"], CONFIGS / "countdown.py")
+def test_every_config_has_settings_within_their_ranges_and_asks_no_problem_twice(path: Path) -> None:
+    found = command_line.parse_command_line(["main.py", f"--config={path}"], CONFIGS / "countdown.py")
+    benchmarks = set(getattr(found, "benchmarks", ()))
+    for whole, parts in (("livecodebench_v5_all", {"livecodebench_v5"}), ("omni_math", {"omni_train", "omni_test"})):
+        assert whole not in benchmarks or not parts & benchmarks
+
+
+def test_released_arms_are_asked_as_the_authors_asked_them() -> None:
+    asked = {name: parsed(CONFIGS / f"{name}.py").arms for name in ("oat_zero_math", "dapo32b_math", "qwen7b_guessing")}
+    prompts = {name: {arm: a.prompt for arm, a in arms.items()} for name, arms in asked.items()}
+    assert prompts["oat_zero_math"] == {"base": "qwen_boxed", "rl": "qwen_boxed"}
+    assert prompts["dapo32b_math"] == {"base": "dapo", "rl": "dapo"}
+    assert prompts["qwen7b_guessing"] == {"base": "qwen_boxed", "rl": "qwen_boxed", "answer_only": "answer_only"}
+    alone, base = (asked["qwen7b_guessing"][name] for name in ("answer_only", "base"))
+    assert (alone.weights, alone.weights_of, alone.stop) == ("", "base", base.stop)

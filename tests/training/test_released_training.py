@@ -111,6 +111,12 @@ def test_answers_to_learn_from_have_a_length_of_their_own(folders: Path, tmp_pat
     assert {study.sampling_params(setup, problem).max_tokens for problem in setup.problems} == {8}
 
 
+def test_arms_that_are_asked_alike_share_their_problems_and_not_what_they_learn_from(trained: Study) -> None:
+    base, grpo = (trained.setups[name] for name in ("base", "grpo"))
+    assert grpo.problems is base.problems and grpo.variant == base.variant
+    assert len(grpo.training) == 9 and not base.training
+
+
 def test_saved_steps_are_folders_in_the_format_they_came_in(trained: Study, folders: Path) -> None:
     model = trained.setups["grpo"].model
     found = [checkpoint.load_hf(trained.root / "weights" / f"grpo-{n}", model, trained.mesh) for n in (2, STEPS)]
