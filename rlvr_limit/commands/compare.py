@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlvr_limit import records
-from rlvr_limit.evaluation.grade import grade_missing
+from rlvr_limit.evaluation.grade import give_second_opinions, grade_missing
 from rlvr_limit.evaluation.interim import InterimPages
 from rlvr_limit.evaluation.results import write_report
 from rlvr_limit.evaluation.sample import sample_missing
@@ -28,6 +28,7 @@ def run(settings: Settings) -> None:
             sample_missing(study, "second stage")
             grade_missing(study, stage="second grade")
         score_missing(study)
+        give_second_opinions(study)
     if study.hosts.is_first:
         for table in ("samples", "verdicts", "scores"):
             records.compact(study.root, table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlvr_limit.evaluation.grade import grade_missing
+from rlvr_limit.evaluation.grade import give_second_opinions, grade_missing
 from rlvr_limit.evaluation.review import write_review
 from rlvr_limit.settings import Settings
 from rlvr_limit.study.prepare import prepare
@@ -12,6 +12,7 @@ def run(settings: Settings) -> None:
     """Grades again what an older grader judged; older verdicts stay on record. Prints what review/ says in short."""
     study = prepare(settings)
     grade_missing(study, again=True)
+    give_second_opinions(study)
     if study.hosts.is_first:
         print("\n".join(write_review(study)))
     study.hosts.close()

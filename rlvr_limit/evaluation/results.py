@@ -23,6 +23,7 @@ from rlvr_limit.evaluation import cache_error, entropy_matching
 from rlvr_limit.evaluation.adaptive import samples_wanted, second_stage
 from rlvr_limit.evaluation.review import Judged, judged_chains, reference
 from rlvr_limit.evaluation.score_inputs import REFERENCES, SOLVER
+from rlvr_limit.evaluation.second_opinion import second_opinion
 from rlvr_limit.grading.math import string_rules
 from rlvr_limit.models.log_probs import perplexity
 from rlvr_limit.records.storage import Place
@@ -172,6 +173,7 @@ def _arm(
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
         second=second,
+        second_opinion=second_opinion(study, entry.name, verdicts),
         cache_error=cache_error.recorded_error(study.root, entry.name) if study.engine.cache_dtype else None,
     )
     return progress, arm, examples_of_arm(entry.name, problem_S, samples, verdicts)

@@ -1,7 +1,7 @@
 """What a person should look at in the verdicts of a run: CSV files in review/ of the run folder.
 
+disagreements.csv   distinct answers on which the grader and the second one, the authors' rules, disagree
 changes.csv         samples that two versions of the grader judge differently
-disagreements.csv   distinct answers on which the grader and the strict string rules disagree
 rare_wins.csv       every right sample of a problem that an arm solved in 0 to 5 % of its samples, with its chain; a
                     person writes right or wrong into its last column, which is kept when the file is written again
 """
@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlvr_limit import passk, records
-from rlvr_limit.grading.math import string_rules
+from rlvr_limit.evaluation.second_opinion import disagreements
+from rlvr_limit.grading.named import is_second_opinion
 from rlvr_limit.records.storage import Place
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.types import Problem, UserError, not_allowed
@@ -29,7 +30,7 @@ Judged = dict[tuple[str, str, int], str]
 
 def write_review(study: Study) -> list[str]:
     """Writes the files and returns what they say in short, one line a finding. UserError on a judgment that is none."""
-    root, grader = study.root, study.task.version
+    root, grader, second = study.root, study.task.version, study.task.second
     folder = root / "review"
     folder.mkdir(exist_ok=True)
     problems = {problem.id: problem for problem in study.problems}
@@ -42,23 +43,22 @@ def write_review(study: Study) -> list[str]:
         for row in rows:
             by_version[row["grader"]][_said(row)] += 1
         now = [row for row in rows if row["grader"] == grader]
-        changed += changes(rows, grader)
-        if all(reference(problem) is not None for problem in problems.values()):
-            counts, answers = disagreements(now, problems)
+        if second:
+            beside = [row for row in rows if row["grader"] == second.version]
+            counts, answers = disagreements(now, beside, problems)
             agreed += counts
             differing += [{"arm": entry.name} | answer for answer in answers]
+        changed += changes([row for row in rows if not is_second_opinion(row["grader"])], grader)
         wins += rare_wins(now, problems, judged)
     _add_chains(root, wins)
     lines = [f"{name}: {counts.total()} verdicts, {_listed(counts)}" for name, counts in sorted(by_version.items())]
+    if second:
+        lines += [_agreement(grader, second.version, name, agreed) for name in sorted({name for name, *_ in agreed})]
+        lines.append(
+            f"answers on which they differ: {len(differing)} ({_write(folder / 'disagreements.csv', differing)})"
+        )
     kinds = Counter(f"{row['was']} to {row['is']}" for row in changed)
     lines.append(f"changed by {grader}: {_listed(kinds)} ({_write(folder / 'changes.csv', changed)})")
-    if agreed:
-        share = 100 * (agreed[True, True] + agreed[False, False]) / agreed.total()
-        lines.append(
-            f"strict string rules agree with {grader} on {share:.1f} % of {agreed.total()} answers; right by "
-            f"{grader} only: {agreed[True, False]}, by the strict rules only: {agreed[False, True]} "
-            f"({_write(folder / 'disagreements.csv', differing)})"
-        )
     rare = len({(row["arm"], row["problem_id"]) for row in wins})
     written = _write(folder / "rare_wins.csv", wins)
     below = f"solved in 0 to {passk.RARE_PERCENT} % of samples"
@@ -82,25 +82,16 @@ def changes(rows: Iterable[Row], grader: str) -> list[Row]:
     return changed
 
 
-def disagreements(rows: Iterable[Row], problems: Mapping[str, Problem]) -> tuple[Counter, list[Row]]:
-    """Counts of samples by (grader says right, strict rules say right), and the distinct answers where they differ.
-
-    Answers that the strict rules alone accept come first, then by how many samples they decide.
-    """
-    counts: Counter = Counter()
-    answers: Counter = Counter()
-    for row in rows:
-        if row["extracted"]:
-            strictly = string_rules.strings_match(reference(problems[row["problem_id"]]) or "", row["extracted"])
-            counts[row["correct"], strictly] += 1
-            if row["correct"] != strictly:
-                answers[row["problem_id"], row["extracted"], row["status"], strictly] += 1
-    order = sorted(answers.items(), key=lambda item: (not item[0][3], -item[1], item[0]))
-    return counts, [
-        {"problem_id": name, "reference": reference(problems[name]), "extracted": extracted, "status": status}
-        | {"right_by": "strict rules" if strictly else "grader", "samples": count}
-        for (name, extracted, status, strictly), count in order
-    ]
+def _agreement(grader: str, second: str, benchmark: str, counts: Mapping[tuple[str, bool, bool], int]) -> str:
+    both, only_first, only_second, neither = (
+        counts.get((benchmark, *said), 0) for said in ((True, True), (True, False), (False, True), (False, False))
+    )
+    total = both + only_first + only_second + neither
+    share = f"{100 * (both + neither) / total:.2f} % of {total} samples"
+    return (
+        f"{benchmark}: {second} agrees with {grader} on {share}; right by both {both}, by {grader} only {only_first}, "
+        f"by {second} only {only_second}"
+    )
 
 
 def rare_wins(rows: Iterable[Row], problems: Mapping[str, Problem], judged: Judged) -> list[Row]:

@@ -1,5 +1,7 @@
 """The grader that a config names: "math", "exact", or "module:function" of one's own."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib
 import inspect
@@ -7,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rlvr_limit.grading import exact
+from rlvr_limit.grading.math import authors
 from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.types import Grader, Problem, UserError, Verdict, not_allowed
 
@@ -18,6 +21,12 @@ class NamedGrader:
     grade: Grader
     version: str
     shorten: Callable[[Problem, str], Verdict | str] | None = None
+    second: NamedGrader | None = None  # whose verdicts stand beside, and never count
+
+
+def is_second_opinion(version: str) -> bool:
+    """Whether verdicts of this version never count, whichever grader a run has."""
+    return version.partition("-")[0] == authors.VERSION.partition("-")[0]
 
 
 def grader_named(name: str) -> NamedGrader:
@@ -26,7 +35,8 @@ def grader_named(name: str) -> NamedGrader:
     Raises UserError where there is none, or where it is not at the top of a module that other processes can import.
     """
     if name == "math":
-        return NamedGrader(mathematics.grade, mathematics.VERSION, mathematics.shorten)
+        second = NamedGrader(authors.grade, authors.VERSION, authors.shorten)
+        return NamedGrader(mathematics.grade, mathematics.VERSION, mathematics.shorten, second)
     if name == "exact":
         return NamedGrader(exact.grade, exact.VERSION)
     module_name, colon, function_name = name.partition(":")

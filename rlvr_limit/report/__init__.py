@@ -1,4 +1,4 @@
 """The report of a comparison: one offline HTML page, and beside it figures, numbers, samples and a summary."""
 
 from rlvr_limit.report.page import PAGE, write, write_all
-from rlvr_limit.report.results import Answers, ArmProgress, ArmResults, Example, Interim, Results
+from rlvr_limit.report.results import Answers, ArmProgress, ArmResults, Example, Interim, Results, SecondOpinion

@@ -203,6 +203,8 @@ def _arm(arm: ArmResults, findings: Findings) -> dict[str, Any]:
         "conditions": arm.conditions,
         "weights_sha256": arm.weights_sha256 or None,
     }
+    if arm.second_opinion:
+        entry["second_opinion"] = dataclasses.asdict(arm.second_opinion)
     if arm.cache_error:
         entry["drift"] = dataclasses.asdict(arm.cache_error)
     guess = findings.guess(arm.name)

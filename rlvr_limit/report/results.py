@@ -20,6 +20,24 @@ Answers = tuple[tuple[tuple[str, int, int], ...], tuple[int, int]]
 
 
 @dataclass(frozen=True)
+class SecondOpinion:
+    """Samples by whether the grader that counts and a second one take them for right (metrics.md 22)."""
+
+    grader: str  # the second one's version
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    pass_1: float  # by the second one
+
+    @property
+    def agreement(self) -> float:
+        """Share of samples of which both say the same."""
+        same = self.both + self.neither
+        return same / (same + self.only_first + self.only_second)
+
+
+@dataclass(frozen=True)
 class ArmResults:
     """One model under one set of sampling conditions, reduced to counts per problem.
 
@@ -47,6 +65,7 @@ class ArmResults:
     chains_right_M: np.ndarray | None = None  # right answers whose chain a person judged right
     chains_wrong_M: np.ndarray | None = None  # and wrong
     second: passk.SecondStageCounts | None = None  # lengthens pass@k, and counts for which problems are solved
+    second_opinion: SecondOpinion | None = None  # None: there is no second grader, or it has not seen all samples
     cache_error: CacheError | None = None  # where the sampler's cache had 8 bits, and answers have been scored
 
     @property

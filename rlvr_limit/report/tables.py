@@ -238,6 +238,27 @@ def rates(results: Results, findings: Findings) -> ResultTable:
     return by_arm("Answers cut short or without a verdict", "", header, results.arms, cells)
 
 
+def second_opinions(results: Results, findings: Findings) -> ResultTable:
+    """How far a second grader agrees, and pass@1 as it sees it."""
+    arms = [arm for arm in results.arms if arm.second_opinion]
+
+    def cells(arm: ArmResults) -> Iterable[str]:
+        said = arm.second_opinion
+        yield percent(said.agreement)
+        yield from (f"{count:,}" for count in (said.both, said.only_first, said.only_second))
+        yield percent(float(findings.curves[arm.name].mean_K[0]))
+        yield percent(said.pass_1)
+
+    return by_arm(
+        "By the grader of the paper's authors",
+        "A second opinion that counts nowhere else: the rules of the published code. It takes the last number for the "
+        "answer where nothing is boxed, and numbers within 0.01 %, x/100 and 100x for equal.",
+        ["agreement", "right by both", "only by ours", "only by theirs", "pass@1", "pass@1 by theirs"],
+        arms,
+        cells,
+    )
+
+
 def conditions(results: Results, findings: Findings) -> ResultTable:
     """One row per condition, marked where the arms differ in it; the weights' hash last, shortened."""
     rows = {

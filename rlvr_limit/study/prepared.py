@@ -13,6 +13,7 @@ from rlvr_limit import records, rl
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.distributed.mesh import mesh_of_all_hosts, row_devices
 from rlvr_limit.distributed.preemption import PreemptionNotice
+from rlvr_limit.grading.named import NamedGrader
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.storage import Place
 from rlvr_limit.settings import TOKEN_SAMPLING, EngineConfig, Reinforced, Sampling, Settings, Supervised
@@ -35,6 +36,7 @@ class Task:
     shorten: Callable[[Problem, str], Verdict | str] | None = None  # a verdict, or a shorter answer judged alike
     demonstrate: Callable[[Sequence[Problem], float, Random], Iterator[Pair]] | None = None  # (problems, share right)
     notes: tuple[str, ...] = ()  # what a reader of the page must know of the problems
+    second: NamedGrader | None = None  # a second opinion, which never counts
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
     if any(q.is_code for q in questions):
         return _code_task(s, questions, notes), setups
     named = grader_named(s.grading.grader)
-    return Task(named.grade, named.version, inline=False, shorten=named.shorten, notes=notes), setups
+    task = Task(named.grade, named.version, inline=False, shorten=named.shorten, notes=notes, second=named.second)
+    return task, setups
 
 
 def _learns_from(arm: Arm) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Grading again, what changed, the second opinion, rare wins and their judgments; guess rates and bounds on chains."""
 
 import csv
+import dataclasses
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -9,9 +10,11 @@ import pytest
 
 from rlvr_limit import records
 from rlvr_limit.distributed.hosts import Hosts
-from rlvr_limit.evaluation.grade import grade_missing
-from rlvr_limit.evaluation.review import JUDGED, changes, disagreements, judgments, rare_wins, write_review
+from rlvr_limit.evaluation.grade import give_second_opinions, grade_missing
+from rlvr_limit.evaluation.review import JUDGED, changes, judgments, rare_wins, write_review
+from rlvr_limit.evaluation.second_opinion import disagreements, second_opinion
 from rlvr_limit.grading.math import string_rules
+from rlvr_limit.grading.named import NamedGrader
 from rlvr_limit.passk.curve import pass_curve
 from rlvr_limit.passk.guessing import chain_bounds, marginal_rates, rarely_right
 from rlvr_limit.passk.guessing import rare_wins as count_rare_wins
@@ -82,7 +85,7 @@ def test_the_review_tells_what_changed_and_keeps_judgments(run_folder):
     said = "\n".join(write_review(given))
     assert "old: 41 verdicts, 41 right" in said and "new: 42 verdicts, 2 right, 40 wrong" in said
     assert "changed by new: 39 right to wrong" in said
-    assert "100.0 % of 42 answers" in said and "2 problems of all arms, 2 samples" in said
+    assert "2 problems of all arms, 2 samples" in said and "agrees" not in said
 
     path = run_folder / "review" / "rare_wins.csv"
     with path.open(newline="") as file:
@@ -100,6 +103,36 @@ def test_the_review_tells_what_changed_and_keeps_judgments(run_folder):
         write_review(given)
 
 
+def test_second_opinions_stand_beside_the_verdicts_and_count_nowhere(run_folder):
+    """The second grader takes every sample of p for right; it is asked once, and no version of ours."""
+    second = NamedGrader(lambda given, text: Verdict(text[0] == "p" == given.id, Status.GRADED, text), "authors-9")
+    given = study(run_folder)
+    given.task = dataclasses.replace(given.task, second=second)
+    give_second_opinions(given)
+    with pytest.raises(UserError, match="verdicts by old, this version grades as new"):
+        grade_missing(given)
+    grade_missing(given, again=True)
+    rows = rows_of(run_folder, "verdicts")
+    assert sum(row["correct"] for row in rows if row["grader"] == "authors-9") == N
+    give_second_opinions(given)
+    assert rows_of(run_folder, "verdicts") == rows
+    said = "\n".join(write_review(given))
+    assert (
+        f": authors-9 agrees with new on {100 * (1 + N - 1) / (2 * N):.2f} % of 42 samples; right by both 1, " in said
+    )
+    assert "by new only 1, by authors-9 only 20" in said and "changed by new: 39 right to wrong" in said
+    with (run_folder / "review" / "disagreements.csv").open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert [row["right_by"] for row in listed] == 20 * ["second"] + ["grader"]
+    by_ours = records.read(run_folder, "verdicts", ["problem_id", "index", "correct"], {"arm": "base", "grader": "new"})
+    opinion = second_opinion(given, "base", by_ours)
+    assert (opinion.both, opinion.only_first, opinion.only_second, opinion.neither) == (1, 1, 20, 20)
+    assert (opinion.pass_1, opinion.agreement) == (0.5, 0.5)
+    # Without a verdict on one sample there is no opinion on the arm.
+    given.task = dataclasses.replace(given.task, second=NamedGrader(second.grade, "authors-10"))
+    assert second_opinion(given, "base", by_ours) is None
+
+
 def test_changes_are_those_of_correctness_and_status():
     rows = [verdict(index=i, grader="old") for i in range(3)]
     rows += [verdict(index=0, grader="new", extracted="4.0"), verdict(index=1, grader="new", correct=False)]
@@ -110,16 +143,22 @@ def test_changes_are_those_of_correctness_and_status():
     ]
 
 
-def test_disagreements_name_distinct_answers_and_put_those_of_the_strict_rules_first():
-    problems = {"p": problem(answer=r"\frac{1}{2}")}
-    rows = [verdict(index=i, extracted="2/4") for i in range(3)]
-    rows += [verdict(index=3, extracted="0.5"), verdict(index=4, extracted="7", correct=False)]
-    rows += [verdict(index=5, extracted="1/2", correct=False), verdict(index=6, extracted="", correct=False)]
-    counts, found = disagreements(rows, problems)
-    assert counts == {(True, False): 3, (True, True): 1, (False, False): 1, (False, True): 1}
-    assert [(row["extracted"], row["right_by"], row["samples"]) for row in found] == [
-        ("1/2", "strict rules", 1),
-        ("2/4", "grader", 3),
+def test_disagreements_name_distinct_answers_and_put_those_that_the_second_takes_for_right_first():
+    problems = {"m/p": problem("m/p", answer="1/2"), "n/q": problem("n/q", answer="3")}
+    said = [("m/p", "2/4", True, "2/4", True)] + 3 * [("m/p", "0.49", False, "0.49", False)]
+    said += 2 * [("m/p", "50", False, "50", True)] + 3 * [("m/p", "one half", True, "", False)]
+    said += [("n/q", "", False, "3", True), ("n/q", "3", True, "3", True)]
+    ours = [verdict(name, i, correct=right, extracted=text) for i, (name, text, right, *_) in enumerate(said)]
+    theirs = [verdict(name, i, correct=right, extracted=text) for i, (name, *_, text, right) in enumerate(said)]
+    counts, found = disagreements([*ours, verdict("n/q", 99)], theirs, problems)
+    assert counts == {
+        ("m", True, True): 1, ("m", False, False): 3, ("m", False, True): 2, ("m", True, False): 3,
+        ("n", False, True): 1, ("n", True, True): 1,
+    }  # fmt: skip
+    assert [(row["extracted"], row["extracted_by_second"], row["right_by"], row["samples"]) for row in found] == [
+        ("50", "50", "second", 2),
+        ("", "3", "second", 1),
+        ("one half", "", "grader", 3),
     ]
 
 
@@ -160,7 +199,7 @@ def test_a_rare_win_counts_by_its_best_chain():
     ],
 )
 def test_strict_rules_compare_normal_forms_and_know_no_algebra(reference, answer, same):
-    assert string_rules.strings_match(reference, answer) is string_rules.strings_match(answer, reference) is same
+    assert (string_rules.normal_form(reference) == string_rules.normal_form(answer)) is same
 
 
 @pytest.mark.parametrize("n", [21, 100, 128, 140, 1024])

@@ -1,7 +1,7 @@
-"""A second opinion on answers: the string rules of the MATH authors (Hendrycks et al. 2021, arXiv 2103.03874).
+"""When two answers count as one: the string rules of the MATH authors (Hendrycks et al. 2021, arXiv 2103.03874).
 
 Two answers are the same if they are the same text once layout, units and spelling of fractions and roots are put in one
-form. No algebra: it accepts less than grade.py and fails in other ways, which is what an audit needs.
+form. No algebra, so that millions of answers can be told apart; right or wrong is what grade.py says.
 """
 
 import re
@@ -21,11 +21,6 @@ _RULES = (
     (re.compile(r"^0\.5$"), r"\\frac{1}{2}"),
     (re.compile(r"^(-?\d+)/(-?\d+)$"), r"\\frac{\1}{\2}"),
 )
-
-
-def strings_match(reference: str, answer: str) -> bool:
-    """Whether both have the same normal form."""
-    return normal_form(reference) == normal_form(answer)
 
 
 def normal_form(text: str) -> str:
