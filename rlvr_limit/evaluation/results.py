@@ -21,9 +21,8 @@ import pyarrow.compute as pc
 from rlvr_limit import passk, records, report
 from rlvr_limit.evaluation import cache_error, entropy_matching
 from rlvr_limit.evaluation.adaptive import samples_wanted, second_stage
-from rlvr_limit.evaluation.review import Judged, judged_chains, reference
+from rlvr_limit.evaluation.review import Judged, judged_chains, reference, second_opinion
 from rlvr_limit.evaluation.score_inputs import REFERENCES, SOLVER
-from rlvr_limit.evaluation.second_opinion import second_opinion
 from rlvr_limit.grading.math import string_rules
 from rlvr_limit.models.log_probs import perplexity
 from rlvr_limit.records.storage import Place

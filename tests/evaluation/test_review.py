@@ -11,8 +11,15 @@ import pytest
 from rlvr_limit import records
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.evaluation.grade import give_second_opinions, grade_missing
-from rlvr_limit.evaluation.review import JUDGED, changes, judgments, rare_wins, write_review
-from rlvr_limit.evaluation.second_opinion import disagreements, second_opinion
+from rlvr_limit.evaluation.review import (
+    JUDGED,
+    changes,
+    disagreements,
+    judgments,
+    rare_wins,
+    second_opinion,
+    write_review,
+)
 from rlvr_limit.grading.math import string_rules
 from rlvr_limit.grading.named import NamedGrader
 from rlvr_limit.passk.curve import pass_curve
