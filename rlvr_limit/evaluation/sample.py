@@ -267,7 +267,11 @@ def _sample_arm(
     if not work:
         return
 
+    progress: Progress | None = None
+
     def watch(stats: EngineStats) -> None:
+        if seen and progress:
+            progress.begin_pace()
         seen.append(stats)
         first_token.window_begins()
 
@@ -296,7 +300,9 @@ def _sample_arm(
     samples_before, tokens_before = hosts.progress_of_others("samples"), hosts.progress_of_others("tokens")
     stage = ", ".join(filter(None, (f"sample {entry.name}", turn.name)))
     left = functools.partial(outlook.seconds_left, entry.name) if outlook else None
-    progress = Progress(study.root, stage, total, "samples", on_record, hosts.is_first, left)
+    progress = Progress(
+        study.root, stage, total, "samples", on_record, hosts.is_first, left, engine.config.max_num_seqs
+    )
     pages, began = engine.shapes.shards * (engine.shapes.pages - 1), time.monotonic()
     with _grading(study) as pool, progress:
         for graded in drawn:
@@ -325,7 +331,7 @@ def _sample_arm(
             kept.add_verdicts(pool.finished(wait=True))
             kept.flush()
     if outlook:
-        outlook.drew(entry.name, progress.done - on_record, time.monotonic() - began)
+        outlook.drew(entry.name, progress.done - on_record, progress.seconds_each)
     study.notice.raise_if_preempted()
 
 

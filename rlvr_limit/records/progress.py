@@ -40,11 +40,11 @@ class Outlook:
         """Takes into account that so many samples of an arm came from elsewhere."""
         self._lacking[arm] -= min(samples, self._lacking[arm])
 
-    def drew(self, arm: str, drawn: int, seconds: float) -> None:
-        """Takes into account that so many samples of an arm were drawn in this time."""
-        if drawn:
-            self._lacking[arm] -= drawn
-            self._seconds_each[arm] = seconds / drawn
+    def drew(self, arm: str, drawn: int, seconds_each: float | None) -> None:
+        """Takes into account that so many samples of an arm were drawn, and how long each took, where that is known."""
+        self._lacking[arm] -= drawn
+        if seconds_each is not None:
+            self._seconds_each[arm] = seconds_each
 
 
 class Progress:
@@ -59,12 +59,15 @@ class Progress:
         done: int = 0,
         shown: bool = True,
         study_left: Callable[[int, float], float] | None = None,
+        at_once: int = 1,
     ):
         """done units were there already and do not count for the rate; the stage's seconds end in timings.jsonl.
 
         Of the hosts of a run only one shows progress and keeps the seconds. study_left: from the units done in this
-        stage and the seconds that each took, the seconds to the end of the whole study.
+        stage and the seconds that each took, the seconds to the end of the whole study. at_once: units that are worked
+        on side by side; before so many are done, their pace is not known.
         """
+        self._at_once, self._pace_began = at_once, 0.0
         self._study_left = study_left
         self._is_shown = shown
         self._root, self._stage, self._total, self._unit = root, stage, total, unit
@@ -115,6 +118,18 @@ class Progress:
         else:
             self._line()
 
+    def begin_pace(self) -> None:
+        """What was done before, such as compiling, is no part of the pace. The first call counts."""
+        self._pace_began = self._pace_began or time.monotonic()
+
+    @property
+    def seconds_each(self) -> float | None:
+        """The pace: seconds that a unit takes; None where too few are done to tell."""
+        done = self.done - self._first
+        if done < self._at_once:
+            return None
+        return (time.monotonic() - (self._pace_began or self._began)) / done
+
     def _fields(self) -> dict[str, str]:
         return {"left": ", ".join(self._left()), "values": self._shown()}
 
@@ -123,12 +138,12 @@ class Progress:
 
     def _left(self) -> list[str]:
         """The time that the stage and the whole study still take, as far as this is known."""
-        rate, lacking = self._rate(), self._total - self.done
-        if rate <= 0:
+        each, lacking = self.seconds_each, self._total - self.done
+        if each is None:
             return []
-        left = [f"{duration(lacking / rate)} left"] if lacking else []
+        left = [f"{duration(lacking * each)} left"] if lacking else []
         if self._study_left:
-            left.append(f"study {duration(self._study_left(self.done - self._first, 1 / rate))} left")
+            left.append(f"study {duration(self._study_left(self.done - self._first, each))} left")
         return left
 
     def _shown(self) -> str:

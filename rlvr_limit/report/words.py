@@ -37,10 +37,8 @@ def interim(interim: Interim) -> list[str]:
         lines.append(f"Not drawn, because a curve needs a graded sample of every problem: {join(absent)}.")
     if any(arm.is_shown and arm.graded < arm.wanted for arm in arms):
         lines.append("The curve of an arm ends at the fewest samples that any problem has.")
-    if drawn < wanted and drawn:
-        lines.append(
-            "Long answers end last: until an arm has all of its samples, those on record lean to short answers."
-        )
+    if any(arm.is_shown and arm.drawn < arm.wanted and arm.fewest < arm.most for arm in arms):
+        lines.append("Long answers end last: of an arm that is being drawn, those on record lean to short answers.")
     return lines
 
 

@@ -23,7 +23,7 @@ def test_an_arm_not_seen_yet_is_as_slow_as_the_others_and_scoring_no_faster() ->
     outlook = Outlook({"a": 100, "b": 50, "c": 10}, to_score=20)
     # 90 more of a at 2 s, and as long each for what nobody has drawn.
     assert outlook.seconds_left("a", 10, 2.0) == 90 * 2 + 50 * 2 + 10 * 2 + 20 * 2
-    outlook.drew("a", 40, seconds=80.0)
+    outlook.drew("a", 40, 2.0)
     # 60 of a at 2 s are left for its next round, 45 of b at 4 s; c and the scores at their mean.
     assert outlook.seconds_left("b", 5, 4.0) == 60 * 2 + 45 * 4 + 10 * 3 + 20 * 3
 
@@ -43,3 +43,17 @@ def test_a_plain_line_tells_the_stages_and_the_studys_time(tmp_path, monkeypatch
         shown.update(40, live=3)
     line = "sample a: 40/100 samples, 1 min 00 s, 2 min 00 s left, study 11 min 00 s left  0.5 samples/s  live 3"
     assert line in capsys.readouterr().out
+
+
+def test_no_pace_is_told_before_one_fill_is_done_and_compiling_is_no_part_of_it(tmp_path, monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress(tmp_path, "sample a", 100, "samples", 10, shown=False, at_once=16) as shown:
+        now[0] += 60
+        shown.begin_pace()
+        now[0] += 8
+        shown.begin_pace()
+        shown.update(25)
+        assert shown.seconds_each is None
+        shown.update(26)
+        assert shown.seconds_each == 0.5

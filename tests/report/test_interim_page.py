@@ -27,6 +27,8 @@ def lacking(*arms: ArmProgress, refresh: int = 0) -> Interim:
     [
         ((DONE, BEGUN), "rl arm (no sample yet of 3 of 24 problems)", "ends at the fewest"),
         ((DONE, HALF), "ends at the fewest", "Not drawn"),
+        ((DONE, HALF), "lean to short answers", "without a verdict yet: 0"),
+        ((DONE, dataclasses.replace(HALF, fewest=8, most=8)), "ends at the fewest", "Long answers"),
         (
             (DONE, dataclasses.replace(BEGUN, drawn=0, graded=0, without=24)),
             "rl arm (no sample yet)",
