@@ -199,15 +199,16 @@ def _read(benchmark: Benchmark, rows: Iterable[FileRow], path: Path) -> _Rows:
     if not by_key:
         raise UserError(f"{path}: no rows")
     notes = [
-        f"{path.name}: {len(places)} of {count:,} rows {why} and are left out (at {_listed(places, path)})."
-        for why, places in left_out.items()
+        f"{path.name}: {len(where)} of {count:,} rows {why} and are left out (at {_listed(where, path)})."
+        for why, where in left_out.items()
     ]
     return _Rows(tuple(entry for entry, _ in by_key.values()), count, tuple(notes))
 
 
 def _listed(places: list[str], path: Path) -> str:
-    """The first places, without the file that they are in."""
-    return ", ".join(place.removeprefix(str(path)).strip(":, ") for place in places[:5]) + ", ..." * (len(places) > 5)
+    """The first places, without the file where it is this one, and without any folder."""
+    short = [Path(place.removeprefix(str(path)).strip(":, ")).name for place in places[:5]]
+    return ", ".join(short) + ", ..." * (len(places) > 5)
 
 
 def split_omni_math(

@@ -38,6 +38,15 @@ def test_updates_of_recipes_have_the_state_that_training_has() -> None:
             assert (x.shape, x.dtype) == (y.shape, y.dtype)
 
 
+def test_updates_are_as_long_as_the_answers_that_the_recipe_learns_from() -> None:
+    s = settings_of("countdown_smoke")
+    model, engine = from_settings.model_of(s), from_settings.engine_of(s)
+    mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
+    arms = {"grpo": dataclasses.replace(s.arms["grpo"], rl=dataclasses.replace(s.arms["grpo"].rl, max_tokens=3))}
+    (update,) = updates.recipe_programs(dataclasses.replace(s, arms=arms), model, engine, mesh, 1)
+    assert s.sampling.max_tokens == 8 and [p.name for p in update.programs] == ["policy update of 8 x 9 tokens"]
+
+
 def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once() -> None:
     s = settings_of("countdown_smoke")
     model, engine = from_settings.model_of(s), from_settings.engine_of(s)

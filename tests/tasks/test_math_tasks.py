@@ -166,6 +166,14 @@ def test_a_row_that_repeats_another_is_left_out_and_said_and_counts_as_a_row(tmp
     assert notes == ("math500.jsonl: 2 of 500 rows repeat another one and are left out (at 4, 5).",)
 
 
+def test_what_is_said_of_rows_names_no_folder(tmp_path):
+    for part in range(2):
+        write(tmp_path, f"math500/test-0000{part}-of-00002.parquet", numbered(250))
+    _, notes = benchmarks.load("math500", tmp_path)
+    assert "(at test-00001-of-00002.parquet, row 0, test-00001-of-00002.parquet, row 1, " in notes[0]
+    assert notes[0].startswith("test-00000-of-00002.parquet: 250 of 500 rows repeat another one")
+
+
 def test_rows_of_other_names_that_ask_and_answer_the_same_are_one_problem(tmp_path):
     rows = [{"id": i, "problem": "a", "answer": "1"} for i in range(3)]
     found = load("aime24", write(tmp_path, "aime24.jsonl", rows))
