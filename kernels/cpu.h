@@ -12,6 +12,7 @@
 
 namespace rlvr {
 
+using Any = xla::ffi::AnyBuffer;
 using F32 = xla::ffi::Buffer<xla::ffi::F32>;
 using S32 = xla::ffi::Buffer<xla::ffi::S32>;
 
@@ -30,16 +31,19 @@ template <>
 struct Vector<4> {
   typedef float vec __attribute__((vector_size(16)));
   typedef int32_t ivec __attribute__((vector_size(16)));
+  typedef uint16_t shorts __attribute__((vector_size(8)));
 };
 template <>
 struct Vector<8> {
   typedef float vec __attribute__((vector_size(32)));
   typedef int32_t ivec __attribute__((vector_size(32)));
+  typedef uint16_t shorts __attribute__((vector_size(16)));
 };
 template <>
 struct Vector<16> {
   typedef float vec __attribute__((vector_size(64)));
   typedef int32_t ivec __attribute__((vector_size(64)));
+  typedef uint16_t shorts __attribute__((vector_size(32)));
 };
 
 template <int N>
@@ -51,6 +55,13 @@ struct Lanes {
     vec x;
     __builtin_memcpy(&x, p, sizeof x);
     return x;
+  }
+
+  // Of bfloat16, which is the upper half of a float.
+  static vec load(const uint16_t* p) {
+    typename Vector<N>::shorts x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return (vec)(__builtin_convertvector(x, ivec) << 16);
   }
 
   static void store(float* p, vec x) { __builtin_memcpy(p, &x, sizeof x); }

@@ -16,24 +16,34 @@ import tempfile
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 
 import jax
 
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-w")
 COMPILERS = ("c++", "g++", "clang++")
-NAMES = ("rlvr_decode_attention", "rlvr_draw")
+NAMES = ("rlvr_decode_attention", "rlvr_draw", "rlvr_put", "rlvr_take")
 
 
 class BuildError(Exception):
     """Says why there is no library."""
 
 
-@cache
+_ONE_AT_A_TIME = Lock()
+"""Programs may be traced in several threads."""
+
+
 def library() -> Path | None:
     """Where the built kernels lie, which are then registered with XLA; None where programs are not the CPU's.
 
     Logs a warning that says why where a CPU has to do without them.
     """
+    with _ONE_AT_A_TIME:
+        return _found()
+
+
+@cache
+def _found() -> Path | None:
     if jax.default_backend() != "cpu":
         return None
     try:
@@ -41,7 +51,7 @@ def library() -> Path | None:
         loaded = ctypes.CDLL(str(path))
     except (BuildError, OSError) as why:
         logging.getLogger(__name__).warning(
-            "decode attention and drawing run in plain XLA, which is slower: their C++ was not built: %s", why
+            "attention, drawing and copies run in plain XLA, which is slower: their C++ was not built: %s", why
         )
         return None
     for name in NAMES:

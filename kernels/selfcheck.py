@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels import decode_attention, draw, native, token_logprob, top_p
+from kernels import copies, decode_attention, draw, native, token_logprob, top_p
 
 TILE = 8
 
@@ -56,6 +56,12 @@ def cases() -> Iterator[tuple[str, Callable, Callable, tuple, float]]:
     u_B = (jnp.arange(16) * 251 + 0.5) / 4096
     rules = draw.SamplingTensors(jnp.ones(16), top_p_B, jnp.arange(16) * 40, jnp.linspace(0, 0.2, 16))
     yield "draw", draw.draw, draw.reference.draw, (jnp.log(p_BV), u_B, rules, draw.truncations_used(rules)), 1e-4
+
+    # Bytes that are moved are the same bytes.
+    pages, at_N = _normal(6, (40, 2, 16, 32), jnp.bfloat16), jnp.arange(39, 0, -4)
+    yield "copies", copies.take, copies.reference.take, (pages, at_N), 0.0
+    arguments = pages, pages[:10, :, :, :8], at_N, at_N % 25
+    yield "copies", partial(copies.put, axis=3), partial(copies.reference.put, axis=3), arguments, 0.0
 
     # Logits of size 1 to 5. bfloat16 factors multiply exactly into float32: only the order of sums is left.
     for dtype, tolerance in ((jnp.bfloat16, 1e-4), (jnp.float32, 1e-4)):

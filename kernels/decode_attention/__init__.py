@@ -23,13 +23,14 @@ from kernels.decode_attention.plan import (
 from kernels.platforms import by_platform, warn_plain_xla
 
 
+@partial(jax.jit, static_argnames="tile")
 def decode_attention(
     q_BKGH: jax.Array, k_PKHC: PageArray, v_PKCH: PageArray, plan: DecodePlan, tile: int, recent: RecentKV | None = None
 ) -> AttentionState:
     """reference.decode_attention, and recent keys if given, by what is fast on the platform of the program.
 
     A kernel that does not take these pages (tpu.takes, hopper.takes, native.takes), as none takes 8 bits, is stood in
-    for by plain XLA.
+    for by plain XLA. Traced once for all layers of a model: that takes longer than their weights' products.
     """
 
     def with_recent(attend: Callable, q, k, v, plan, recent) -> AttentionState:

@@ -1,5 +1,6 @@
 // Decode attention for XLA:CPU in one call: a row reads the keys and values it has, each from where it lies.
-// Legend: reference.py and plan.py; N floats of a vector, X queries that an item of work holds.
+// Legend: reference.py and plan.py; N floats of a vector, X queries that an item of work holds, T what keys and values
+// are stored as: float, or uint16_t for bfloat16, which is widened as it is read. All sums are in float.
 #include <cmath>
 
 #include "kernels/cpu.h"
@@ -13,8 +14,8 @@ constexpr int64_t MOST_QUERIES = 128;
 // out[x][0 .. V * N) = out * kept[x] (or 0) + sum over i < inner of a[x][i] * b[i][0 .. V * N), for X queries x.
 // Every number is added up in the order of i, whatever X and V are: the bits of a row do not depend on the others.
 // What is read next comes from memory: it is asked for line by line, since few requests at once are what a core holds.
-template <int N, int X, int V>
-inline void block(const float* const* a, int inner, const float* b, const float* next, int stride, float* const* out,
+template <int N, int X, int V, typename T>
+inline void block(const float* const* a, int inner, const T* b, const T* next, int stride, float* const* out,
                   int at, const float* kept) {
   using L = Lanes<N>;
   typename L::vec sum[X][V];
@@ -35,8 +36,8 @@ inline void block(const float* const* a, int inner, const float* b, const float*
     for (int v = 0; v < V; ++v) L::store(out[x] + at + v * N, sum[x][v]);
 }
 
-template <int N, int X>
-void columns(const float* const* a, int inner, const float* b, const float* next, int stride, int width,
+template <int N, int X, typename T>
+void columns(const float* const* a, int inner, const T* b, const T* next, int stride, int width,
              float* const* out, const float* kept) {
   // As many sums as registers hold (AVX2 has 16), and enough of them to keep both multipliers busy.
   constexpr int V = X <= 2 ? 4 : X == 3 ? 3 : 2;
@@ -47,8 +48,8 @@ void columns(const float* const* a, int inner, const float* b, const float* next
   for (; at < width; at += N) block<N, X, 1>(a, inner, b, next, stride, out, at, kept);
 }
 
-template <int N>
-void product(int queries, const float* const* a, int inner, const float* b, const float* next, int stride, int width,
+template <int N, typename T>
+void product(int queries, const float* const* a, int inner, const T* b, const T* next, int stride, int width,
              float* const* out, const float* kept) {
   auto some = [&](auto count) {
     columns<N, count()>(a, inner, b, next, stride, width, out, kept);
@@ -64,12 +65,12 @@ void product(int queries, const float* const* a, int inner, const float* b, cons
 }
 
 // out[x][j] = a[x] . b[j] for `tokens` rows j of b [., width] and all queries x; see block for next.
-template <int N>
-void dots(int queries, const float* const* a, int width, const float* b, const float* next, int tokens,
+template <int N, typename T>
+void dots(int queries, const float* const* a, int width, const T* b, const T* next, int tokens,
           float* const* out) {
   using L = Lanes<N>;
   for (int j = 0; j < tokens; ++j) {
-    const float* row = b + (size_t)j * width;
+    const T* row = b + (size_t)j * width;
     if (next)
       for (int h = 0; h < width; h += N) __builtin_prefetch(next + (size_t)j * width + h, 0, 1);
     for (int x = 0; x < queries; ++x) {
@@ -82,9 +83,10 @@ void dots(int queries, const float* const* a, int width, const float* b, const f
 
 // Queries of an item, from `first` on, and tokens that they read: keys [width, page] and values [., width] of a page,
 // or keys [., width] of a window, whose page is 0. Query i sees the first `tokens` of them, or seen[i].
+template <typename T>
 struct Read {
   int first, queries;
-  const float *keys, *values;
+  const T *keys, *values;
   int page, tokens;
   const int32_t* seen;
 };
@@ -107,11 +109,12 @@ struct Softmax {
   }
 
   // next, if any, is what is folded after it.
-  void fold(const Read& read, const Read* next) {
+  template <typename T>
+  void fold(const Read<T>& read, const Read<T>* next) {
     float scale = 1.0f / std::sqrt((float)width);
     int padded = (read.tokens + N - 1) / N * N;
     const int first = read.first, x = read.queries;
-    const float* next_keys = next ? next->keys : nullptr;
+    const T* next_keys = next ? next->keys : nullptr;
     if (read.page)
       product<N>(x, query.data() + first, width, read.keys, next_keys, read.page, padded, weight.data() + first,
                  nullptr);
@@ -147,14 +150,15 @@ struct Lists {
   const int32_t *page_I, *tokens_I, *first_B, *count_B, *prompt_B, *shared_S, *prompt_S, *shared_tokens_S, *seen_G;
 };
 
-template <int N>
-void attend(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32 values, F32 recent_keys, F32 recent_values, Lists p,
+template <int N, typename T>
+void attend(xla::ffi::ThreadPool pool, F32 q, Any keys, Any values, Any recent_keys, Any recent_values, Lists p,
             std::vector<int> starts, float* out, float* top, float* total, int64_t tile) {
   auto shape = q.dimensions();
   int64_t b = shape[0], heads = shape[1], width = shape[3];
   int g = shape[2], page = keys.dimensions()[3], window = recent_keys.dimensions()[2];
-  const float *Q = q.typed_data(), *K = keys.typed_data(), *V = values.typed_data();
-  const float *RK = recent_keys.typed_data(), *RV = recent_values.typed_data();
+  const float* Q = q.typed_data();
+  auto numbers = [](Any x) { return static_cast<const T*>(x.untyped_data()); };
+  const T *K = numbers(keys), *V = numbers(values), *RK = numbers(recent_keys), *RV = numbers(recent_values);
   // Neighbouring rows, which mostly read the same prompt, as many as leave each thread a few items.
   int64_t threads = std::max<int64_t>(1, pool.num_threads());
   int64_t rows = std::max<int64_t>(1, std::min({tile, MOST_QUERIES / g, b * heads / (8 * threads)}));
@@ -162,7 +166,7 @@ void attend(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32 values, F32 recent_k
   int most_recent = window ? *std::max_element(p.seen_G, p.seen_G + g) : 0;
   in_parallel(pool, b / rows * heads, [=](int64_t item) {
     int64_t head = item % heads, row = item / heads * rows;
-    std::vector<Read> reads;
+    std::vector<Read<T>> reads;
     auto add_page = [&](int64_t r, int64_t end, int64_t of, int tokens) {
       size_t at = (of * heads + head) * width * page;
       if (tokens) reads.push_back({int(r * g), int((end - r) * g), K + at, V + at, page, tokens, nullptr});
@@ -184,7 +188,8 @@ void attend(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32 values, F32 recent_k
     Softmax<N> softmax(rows * g, width, (std::max(page, window) + N - 1) / N * N);
     auto lies = [&](int64_t i) { return ((row + i / g) * heads + head) * g + i % g; };
     for (int64_t i = 0; i < rows * g; ++i) softmax.query[i] = Q + lies(i) * width;
-    for (size_t i = 0; i < reads.size(); ++i) softmax.fold(reads[i], i + 1 < reads.size() ? &reads[i + 1] : nullptr);
+    for (size_t i = 0; i < reads.size(); ++i)
+      softmax.fold(reads[i], i + 1 < reads.size() ? &reads[i + 1] : (const Read<T>*)nullptr);
     for (int64_t i = 0; i < rows * g; ++i) {
       std::copy(softmax.out[i], softmax.out[i] + width, out + lies(i) * width);
       top[lies(i)] = softmax.top[i];
@@ -193,8 +198,8 @@ void attend(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32 values, F32 recent_k
   });
 }
 
-xla::ffi::Error decode_attention(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32 values, F32 recent_keys,
-                                 F32 recent_values, S32 seen_G, S32 page_I, S32 tokens_I, S32 first_B, S32 count_B,
+xla::ffi::Error decode_attention(xla::ffi::ThreadPool pool, F32 q, Any keys, Any values, Any recent_keys,
+                                 Any recent_values, S32 seen_G, S32 page_I, S32 tokens_I, S32 first_B, S32 count_B,
                                  S32 prompt_B, S32 tile_S, S32 shared_S, S32 prompt_S, S32 shared_tokens_S, S32 visits,
                                  xla::ffi::Result<F32> out, xla::ffi::Result<F32> top, xla::ffi::Result<F32> total,
                                  int64_t tile) {
@@ -207,14 +212,17 @@ xla::ffi::Error decode_attention(xla::ffi::ThreadPool pool, F32 q, F32 keys, F32
               prompt_S.typed_data(), shared_tokens_S.typed_data(), seen_G.typed_data()};
   // Lengths of which all are multiples.
   int64_t all = q.dimensions()[3] | keys.dimensions()[3];
-  auto run = all % WIDEST == 0 ? attend<WIDEST> : all % 8 == 0 && WIDEST > 8 ? attend<8> : attend<4>;
+  auto attend_in = [all]<typename T>(T) {
+    return all % WIDEST == 0 ? attend<WIDEST, T> : all % 8 == 0 && WIDEST > 8 ? attend<8, T> : attend<4, T>;
+  };
+  auto run = keys.element_type() == xla::ffi::BF16 ? attend_in(uint16_t()) : attend_in(float());
   run(pool, q, keys, values, recent_keys, recent_values, lists, std::move(starts), out->typed_data(),
       top->typed_data(), total->typed_data(), tile);
   return xla::ffi::Error::Success();
 }
 
 auto binding() {
-  return results<F32, 3>(arguments<S32, 11>(arguments<F32, 5>(bound()))).Attr<int64_t>("tile");
+  return results<F32, 3>(arguments<S32, 11>(arguments<Any, 4>(arguments<F32, 1>(bound())))).Attr<int64_t>("tile");
 }
 
 }  // namespace

@@ -181,6 +181,13 @@ def parameter_shardings(specs: Any, mesh: Mesh) -> Any:
     return shardings
 
 
+def abstract_parameters(specs: Any, dtype: str, mesh: Mesh) -> Any:
+    """ShapeDtypeStructs for a tree of specs, where parameter_shardings lays them."""
+    return jax.tree.map(
+        lambda lie, spec: jax.ShapeDtypeStruct(spec.shape, dtype, sharding=lie), parameter_shardings(specs, mesh), specs
+    )
+
+
 def platform_of(mesh: Mesh | AbstractMesh) -> str:
     """What its devices are, such as "gpu"; "cpu" where it has none."""
     return mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else "cpu"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.stages import Lowered
 
 from kernels.decode_attention import DecodePlan
 from rlvr_limit.distributed.mesh import mesh_of, placed
 from rlvr_limit.engine import programs
+from rlvr_limit.engine.cache import Pool
+from rlvr_limit.engine.compiling import Ahead
 from rlvr_limit.engine.inputs import attention_plan, in_row_order, window_inputs
 from rlvr_limit.engine.requests import EngineStats, Request, check
 from rlvr_limit.engine.scheduler import NULL_PAGE, Scheduler, Sequence, SequenceGroup
@@ -52,17 +55,29 @@ class Engine:
     """Draws samples from one decoder; parameters can be swapped without compiling again."""
 
     def __init__(self, params: Params, model: ModelConfig, config: EngineConfig, max_tokens: int):
-        """max_tokens bounds every request's own limit and, where config.cache_tokens is 0, sizes the cache."""
+        """max_tokens bounds every request's own limit and, where config.cache_tokens is 0, sizes the cache.
+
+        params may be the ShapeDtypeStructs of weights that are loaded later: what is expected is compiled meanwhile.
+        """
         self.model, self.config, self.max_tokens = model, config, max_tokens
-        self.mesh = mesh_of(jax.tree.map(jnp.asarray, params))
+        self.mesh = mesh_of(params)
         self.shapes: EngineShapes = shapes_of(config, self.mesh, max_tokens)
         self.policy = SpeculationPolicy(config.steps_per_call)
-        self._is_compiled = False
+        self.spec = self.program_spec(self.shapes.buckets[-1])
+        self.ahead, self.warmed = Ahead(), set[int]()
         self.load(params)
 
     def load(self, params: Params) -> None:
         """Swaps the weights; shapes and dtypes must be those of the first ones, so nothing is compiled again."""
         self.params = params
+
+    def expect(self, prompt_lengths: Iterable[int], samples: int) -> None:
+        """Begins to compile what so many samples of such prompts need first."""
+        shapes = self.shapes
+        most = min(shapes.max_num_seqs, shapes.buckets[-1] // shapes.shards)
+        self.begin_window(shapes.rows_for(min(most, -(-samples // shapes.shards))))
+        for length in {shapes.padded(tokens - 1) for tokens in prompt_lengths if tokens > 1}:
+            self.begin_prefill(length)
 
     def generate(
         self, requests: Iterable[Request], watch: Callable[[EngineStats], None] | None = None
@@ -72,9 +87,6 @@ class Engine:
         Results of a window are handed out while the device works at the next. watch is told of every window.
         """
         run = EngineRun(self, requests)
-        if not self._is_compiled:
-            run.compile()
-            self._is_compiled = True
         results: list[_Result] = []
         while True:
             began = perf_counter()
@@ -97,6 +109,58 @@ class Engine:
         tile = self.shapes.plan(rows).tile
         return programs.ProgramSpec(self.mesh, self.model, self.shapes.steps_per_call, tile, self.config.cache_dtype)
 
+    def begin_window(self, rows: int) -> None:
+        """Begins to compile windows of so many rows, unless that has begun."""
+        params = self.params
+
+        def lower(program: Callable) -> Lowered:
+            idle = self.call_inputs([None] * rows, [[]] * rows, [[]] * self.shapes.shards)
+            return program.lower(params, self.program_spec(rows), self._abstract_pool(), *idle)
+
+        if rows in self.shapes.verify_buckets:
+            self.ahead.begin(("verify", rows), partial(lower, programs.verify_window))
+        self.ahead.begin(("decode", rows), partial(lower, programs.decode_window))
+
+    def begin_prefill(self, length: int) -> None:
+        """The same for prompts that are padded to so many tokens."""
+        params = self.params
+
+        def lower() -> Lowered:
+            return programs.prefill.lower(params, self.spec, self._abstract_pool(), *self.prompts([], length))
+
+        self.ahead.begin(("prefill", length), lower)
+
+    def _abstract_pool(self) -> Pool:
+        def lies(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.spec.sharding(x.shape, *programs.CACHE_AXES))
+
+        return jax.tree.map(lies, self.shapes.abstract_pool(self.model))
+
+    def call_inputs(
+        self, rows: list[Sequence | None], guesses: list[list[int]], shards: list[list[Sequence]]
+    ) -> tuple[programs.WindowInputs, DecodePlan]:
+        """What a window is sent of its rows."""
+        shapes = self.shapes
+        plan = attention_plan(shards, shapes.page_size, shapes.plan(len(rows)), shapes.min_shared_prefix)
+        return self.on_mesh((window_inputs(rows, guesses, shapes), plan))
+
+    def on_mesh(self, tree: Any) -> Any:
+        """Host arrays where they lie on the mesh. A single device takes them with the call, which costs far less."""
+        if self.spec.mesh.size == 1:
+            return tree
+        return placed(tree, jax.tree.map(lambda x: self.spec.sharding(x.shape, "rows"), tree))
+
+    def prompts(self, groups: list[SequenceGroup], length: int) -> tuple[np.ndarray, Any]:
+        """Tokens of up to prefill_rows prompts of at most `length` tokens, and their pages on each shard."""
+        r = self.config.prefill_rows
+        tokens = np.zeros((r, length), np.int32)
+        pages = np.full((self.shapes.shards, r, length // self.shapes.page_size), NULL_PAGE, np.int32)
+        for i, group in enumerate(groups):
+            ids = group.request.prompt_ids
+            tokens[i, : len(ids)] = ids
+            pages[:, i, : len(group.prompt_pages[0])] = group.prompt_pages
+        return tokens, self.on_mesh(pages)
+
     def check(self, request: Request) -> None:
         """Raises UserError where a request cannot be drawn."""
         check(request, self.config.max_prompt_len, self.max_tokens, self.model.vocab_size)
@@ -115,8 +179,7 @@ class EngineRun:
         self.engine, self.shapes = engine, engine.shapes
         self.scheduler = Scheduler(self.shapes, self._groups(requests))
         self._prefills = self._preempted = self._proposed = self._accepted = 0
-        self._spec = engine.program_spec(self.shapes.buckets[-1])
-        self._pool = programs.new_pool(self._spec, self.shapes.shards * self.shapes.pages, self.shapes.page_size)
+        self._pool = programs.new_pool(engine.spec, self.shapes.shards * self.shapes.pages, self.shapes.page_size)
 
     def _groups(self, requests: Iterable[Request]) -> Iterator[SequenceGroup]:
         for number, request in enumerate(requests):
@@ -126,41 +189,58 @@ class EngineRun:
             prefix_tokens, max_tokens = len(request.prompt_ids) - 1, request.sampling.max_tokens
             yield SequenceGroup(number, prefix_tokens, max_tokens, request.indices, request, proposer)
 
-    def compile(self) -> None:
-        """Compiles every program for every bucket and prompt length; jit finds them in its cache when it is called."""
-        params, shapes = self.engine.params, self.shapes
-        for rows in shapes.buckets:
-            idle = self.call_inputs([None] * rows, [[]] * rows, [[]] * shapes.shards)
-            programs.decode_window.lower(params, self.engine.program_spec(rows), self._pool, *idle).compile()
-            if rows not in shapes.verify_buckets:
-                continue
-            # Called once with nobody in it: a first call takes longer, which would speak against verifying.
-            for program in (programs.decode_window, programs.verify_window):
-                self._pool, outputs = program(params, self.engine.program_spec(rows), self._pool, *idle)
-                jax.block_until_ready(outputs)
-        for length in shapes.prefill_lengths:
-            programs.prefill.lower(params, self._spec, self._pool, *self._prompts([], length)).compile()
-        at = next(self._page_blocks(0, [NULL_PAGE]))
-        saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct((at.size, *x.shape[1:]), x.dtype), self._pool)
-        programs.read_pages.lower(self._spec, self._pool, at).compile()
-        programs.write_pages.lower(self._spec, self._pool, at, saved).compile()
-
     def schedule(self) -> bool:
-        """Asks the scheduler who runs next; saves, prefills and writes back pages as it says. True where none were."""
+        """Asks the scheduler who runs next; saves, prefills and writes back pages as it says; compiles what is needed.
+
+        True where there was nothing to do.
+        """
         todo = self.scheduler.schedule()
+        is_compiling = self._begin_programs(todo.prefills)
         for seq, pages in todo.preempted:
             blocks = self._page_blocks(seq.shard, pages)
-            seq.saved = [jax.device_get(programs.read_pages(self._spec, self._pool, at)) for at in blocks]
+            seq.saved = [jax.device_get(programs.read_pages(self.engine.spec, self._pool, at)) for at in blocks]
         self._preempted += len(todo.preempted)
         self._prefill(todo.prefills)
         for seq in todo.resumed:
             blocks = self._page_blocks(seq.shard, seq.pages[: MOVED_PAGES * len(seq.saved)])
             for at, saved in zip(blocks, seq.saved, strict=True):
-                self._pool = programs.write_pages(self._spec, self._pool, at, saved)
+                self._pool = programs.write_pages(self.engine.spec, self._pool, at, saved)
             seq.saved = []
         for seq in todo.admitted:
             seq.pending = [seq.group.request.prompt_ids[-1]]
-        return not (todo.preempted or todo.prefills or todo.resumed)
+        is_compiling |= any([self._warm_up(rows) for rows in {self.shapes.rows_for(n) for n in self._chunks()}])
+        return not (todo.preempted or todo.prefills or todo.resumed or is_compiling)
+
+    def _begin_programs(self, prefills: list[SequenceGroup]) -> bool:
+        """Begins to compile what is to be called next, all at once; whether anything is being compiled."""
+        engine, shapes = self.engine, self.shapes
+        for group in prefills:
+            if group.prefix_tokens:
+                engine.begin_prefill(shapes.padded(group.prefix_tokens))
+        needed = {shapes.rows_for(n) for n in self._chunks()}
+        # Where rows are empty, fewer of them will do before long.
+        smaller = [rows for rows in shapes.buckets if rows < min(needed, default=0)]
+        if max(map(len, self.scheduler.running)) < shapes.max_num_seqs:
+            needed.update(smaller[-1:])
+        for rows in needed:
+            engine.begin_window(rows)
+        return engine.ahead.is_busy
+
+    def _warm_up(self, rows: int) -> bool:
+        """Waits for the programs of so many rows; whether this is the first time."""
+        engine = self.engine
+        if rows in engine.warmed:
+            return False
+        engine.ahead.wait(("decode", rows))
+        if rows in self.shapes.verify_buckets:
+            engine.ahead.wait(("verify", rows))
+            # Called once with nobody in it: a first call takes longer, which would speak against verifying.
+            idle = engine.call_inputs([None] * rows, [[]] * rows, [[]] * self.shapes.shards)
+            for program in (programs.decode_window, programs.verify_window):
+                self._pool, outputs = program(engine.params, engine.program_spec(rows), self._pool, *idle)
+                jax.block_until_ready(outputs)
+        engine.warmed.add(rows)
+        return True
 
     def stats(self) -> EngineStats:
         """What the scheduler holds now."""
@@ -207,25 +287,11 @@ class EngineRun:
             policy.record_proposed(len(left), proposed)
             verified = policy.should_verify(row_count, len(left), proposed, sum(left))
         program = programs.verify_window if verified else programs.decode_window
-        inputs = self.call_inputs(rows, guesses if verified else [[]] * row_count, shards)
+        inputs = self.engine.call_inputs(rows, guesses if verified else [[]] * row_count, shards)
         self._pool, outputs = program(self.engine.params, self.engine.program_spec(row_count), self._pool, *inputs)
         if not verified:
             self.scheduler.mark_cached(seq for part in shards for seq in part)
         return _Call(rows, [len(seq.pending) if seq else 1 for seq in rows], guesses, verified, outputs)
-
-    def call_inputs(
-        self, rows: list[Sequence | None], guesses: list[list[int]], shards: list[list[Sequence]]
-    ) -> tuple[programs.WindowInputs, DecodePlan]:
-        """What a window is sent of its rows."""
-        shapes = self.shapes
-        plan = attention_plan(shards, shapes.page_size, shapes.plan(len(rows)), shapes.min_shared_prefix)
-        return self._on_mesh((window_inputs(rows, guesses, shapes), plan))
-
-    def _on_mesh(self, tree: Any) -> Any:
-        """Host arrays where they lie on the mesh. A single device takes them with the call, which costs far less."""
-        if self._spec.mesh.size == 1:
-            return tree
-        return placed(tree, jax.tree.map(lambda x: self._spec.sharding(x.shape, "rows"), tree))
 
     def collect(self, call: _Call) -> _Result:
         """Waits for a window and releases the samples that ended in it."""
@@ -286,23 +352,13 @@ class EngineRun:
         by_length: dict[int, list[SequenceGroup]] = defaultdict(list)
         for group in groups:
             if group.prefix_tokens:
-                by_length[next(n for n in self.shapes.prefill_lengths if n > group.prefix_tokens)].append(group)
+                by_length[self.shapes.padded(group.prefix_tokens)].append(group)
         for length, members in by_length.items():
+            self.engine.ahead.wait(("prefill", length))
             for start in range(0, len(members), r):
-                inputs = self._prompts(members[start : start + r], length)
-                self._pool = programs.prefill(self.engine.params, self._spec, self._pool, *inputs)
+                inputs = self.engine.prompts(members[start : start + r], length)
+                self._pool = programs.prefill(self.engine.params, self.engine.spec, self._pool, *inputs)
         self._prefills += len(groups)
-
-    def _prompts(self, groups: list[SequenceGroup], length: int) -> tuple[np.ndarray, Any]:
-        """Tokens of up to prefill_rows prompts of at most `length` tokens, and their pages on each shard."""
-        r = self.engine.config.prefill_rows
-        tokens = np.zeros((r, length), np.int32)
-        pages = np.full((self.shapes.shards, r, length // self.shapes.page_size), NULL_PAGE, np.int32)
-        for i, group in enumerate(groups):
-            ids = group.request.prompt_ids
-            tokens[i, : len(ids)] = ids
-            pages[:, i, : len(group.prompt_pages[0])] = group.prompt_pages
-        return tokens, self._on_mesh(pages)
 
     def _page_blocks(self, shard: int, pages: list[int]) -> Iterator[np.ndarray]:
         """Pages of a shard as arguments of read_pages and write_pages, MOVED_PAGES at a time."""

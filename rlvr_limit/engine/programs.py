@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
+from kernels import copies
 from kernels.decode_attention import AttentionState, DecodePlan, PageArray, RecentKV, decode_attention, warn_where_plain
 from kernels.draw import SamplingTensors, draw, truncations_used
 from kernels.platforms import BATCH_INVARIANT
@@ -105,14 +106,11 @@ def prefill(params: Params, spec: ProgramSpec, pool: Pool, tokens_RT: jax.Array,
         _, t, k, h = x_RTKH.shape
         return x_RTKH.reshape(r * j, t // j, k, h).transpose(order)
 
-    def put(old: jax.Array, new: jax.Array) -> jax.Array:
-        axes = [CACHE_AXES, (None, *CACHE_AXES[1:]), ("rows",)]
-        return _by_shard(spec, lambda old, new, at: old.at[at].set(new), axes, old.shape)(old, new, pages_N)
-
     written = []
     for old, (k, v) in zip(pool, fresh, strict=True):
         new = as_cached(paged(k, (0, 2, 3, 1)), paged(v, (0, 2, 1, 3)), spec.cache_dtype, spec.window)
-        written.append(jax.tree.map(put, old, new))
+        file = partial(_filed, spec, page_N=pages_N, offset_N=jnp.zeros_like(pages_N), axes=(None, *CACHE_AXES[1:]))
+        written.append(jax.tree.map(partial(file, axis=2), old, new))
     return _on_mesh(spec, written)
 
 
@@ -137,7 +135,7 @@ def decode_window(
 
         def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, tuple]:
             pairs = zip(recent[i], (k, v), strict=True)
-            rk, rv = (jax.lax.dynamic_update_slice_in_dim(x, new.swapaxes(1, 2), t, 2) for x, new in pairs)
+            rk, rv = (copies.update(x, new.swapaxes(1, 2), t, axis=2) for x, new in pairs)
             q_BKGH = q.reshape(b, rk.shape[1], -1, q.shape[-1])
             seen_G = jnp.full(q_BKGH.shape[2], t + 1)
             return _attention(spec, q_BKGH, *pool[i], plan, RecentKV(rk, rv, seen_G)).reshape(q.shape), (rk, rv)
@@ -205,7 +203,7 @@ def read_pages(spec: ProgramSpec, pool: Pool, pages_SN: jax.Array) -> Pool:
 
     def take(x: jax.Array) -> jax.Array:
         shape = (len(pages_N), *x.shape[1:])
-        return _by_shard(spec, lambda x, at: x[at], [CACHE_AXES, ("rows",)], shape)(x, pages_N)
+        return _by_shard(spec, copies.take, [CACHE_AXES, ("rows",)], shape)(x, pages_N)
 
     return _replicated(spec, jax.tree.map(take, pool))
 
@@ -214,10 +212,8 @@ def read_pages(spec: ProgramSpec, pool: Pool, pages_SN: jax.Array) -> Pool:
 def write_pages(spec: ProgramSpec, pool: Pool, pages_SN: jax.Array, saved: Pool) -> Pool:
     """Puts back what read_pages gave, into other pages perhaps."""
 
-    def put(x: jax.Array, saved: jax.Array) -> jax.Array:
-        axes = [CACHE_AXES, ("rows",), CACHE_AXES]
-        return _by_shard(spec, lambda x, at, new: x.at[at].set(new), axes, x.shape)(x, pages_SN.reshape(-1), saved)
-
+    pages_N = pages_SN.reshape(-1)
+    put = partial(_filed, spec, page_N=pages_N, offset_N=jnp.zeros_like(pages_N), axis=2)
     return _on_mesh(spec, jax.tree.map(put, pool, saved))
 
 
@@ -259,23 +255,27 @@ def _attention(
     return (sums.out_BKGH / sums.sum_BKG[..., None]).astype(q_BKGH.dtype)
 
 
+def _filed(
+    spec: ProgramSpec,
+    pages: jax.Array,
+    new: jax.Array,
+    page_N: jax.Array,
+    offset_N: jax.Array,
+    axis: int,
+    axes: tuple = CACHE_AXES,
+) -> jax.Array:
+    """Pages with new ones in their places, along an axis from an offset on; axes are the logical axes of new."""
+    where = [CACHE_AXES, axes, ("rows",), ("rows",)]
+    return _by_shard(spec, partial(copies.put, axis=axis), where, pages.shape)(pages, new, page_N, offset_N)
+
+
 def _cached(spec: ProgramSpec, pool: Pool, recent: list[tuple], rows: WindowInputs) -> Pool:
     """The pool with each row's window in its page, from its offset on; idle rows write to the null page."""
 
     def write(old: jax.Array, new: jax.Array, axis: int) -> jax.Array:
-        def place(page: jax.Array, new: jax.Array, offset: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_update_slice_in_dim(page, new, offset, axis - 1)
-
-        def local(pool: jax.Array, new: jax.Array, page_B: jax.Array, offset_B: jax.Array) -> jax.Array:
-            # A window that fills its page replaces it, unread.
-            if new.shape[axis] == pool.shape[axis]:
-                return pool.at[page_B].set(new)
-            return pool.at[page_B].set(jax.vmap(place)(pool[page_B], new, offset_B))
-
         # Tokens, or scales that are one a window.
         offset_B = rows.offset_B // (spec.window // new.shape[axis])
-        axes = [CACHE_AXES, CACHE_AXES, ("rows",), ("rows",)]
-        return _by_shard(spec, local, axes, old.shape)(old, new, rows.page_B, offset_B)
+        return _filed(spec, old, new, rows.page_B, offset_B, axis)
 
     written = []
     for (k_pages, v_pages), (k, v) in zip(pool, recent, strict=True):

@@ -64,6 +64,10 @@ class EngineShapes(CacheShape):
         """The smallest bucket that holds so many samples of every shard."""
         return next(rows for rows in self.buckets if rows >= running * self.shards)
 
+    def padded(self, prefix_tokens: int) -> int:
+        """What a prompt is padded to; it depends on nothing but the prompt."""
+        return next(length for length in self.prefill_lengths if length > prefix_tokens)
+
     def holds(self, prompt_length: int, max_tokens: int) -> bool:
         """Whether one sample, its prompt and its longest answer, fits a shard that is otherwise empty."""
         own = own_pages(max_tokens, self.steps_per_call, self.page_size)

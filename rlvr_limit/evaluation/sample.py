@@ -18,6 +18,7 @@ import jax
 
 from kernels.selfcheck import check
 from rlvr_limit import records
+from rlvr_limit.distributed.mesh import abstract_parameters
 from rlvr_limit.distributed.work_queue import Round, Work, leased_work, rounds
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import EngineStats
@@ -27,7 +28,7 @@ from rlvr_limit.evaluation.adaptive import samples_wanted
 from rlvr_limit.evaluation.grade import verdict_row
 from rlvr_limit.evaluation.score import answers_to_score
 from rlvr_limit.grading.pool.pool import GradingPool
-from rlvr_limit.models.decoder import ModelConfig, Params
+from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
 from rlvr_limit.records.progress import Outlook, Progress
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Study
@@ -126,9 +127,12 @@ def _sample_lacking(study: Study, lease: str, first_token: _FirstToken) -> None:
                 engine.load(first_token.load(study, entry))
             else:
                 engine = None
-                params = first_token.load(study, entry)
-                engine, shape = Engine(params, model, study.engine, _longest(study, model)), model
-                del params
+                # Made before its weights are there: what it compiles goes on beside loading.
+                weights = abstract_parameters(parameter_specs(model), model.dtype, study.mesh)
+                engine, shape = Engine(weights, model, study.engine, _longest(study, model)), model
+                lacking = _missing(study, entry, turn.indices)
+                engine.expect([len(problem.prompt_ids) for problem, _ in lacking], sum(len(i) for _, i in lacking))
+                engine.load(first_token.load(study, entry))
             loaded = entry
             _sample_arm(study, turn, engine, lease, samples, verdicts, outlook, first_token)
             # The next arm's temperature may be matched to what was drawn just now.

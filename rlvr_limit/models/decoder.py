@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernels.copies import take
 from rlvr_limit.distributed.mesh import constrain
 from rlvr_limit.types import not_allowed
 
@@ -305,7 +306,7 @@ def forward(
     with matmul_precision(c.dtype):
         # Whole in D before the look-up, as every other weight is for its product: XLA would else look up the rows of
         # all devices on each of them.
-        embedded = constrain(params["embedding"], "vocab", None)[tokens_BT]
+        embedded = take(constrain(params["embedding"], "vocab", None), tokens_BT)
         x = constrain(embedded, batch_axis, None, None).astype(c.dtype)
         for i, p in enumerate(params["layers"]):
             if grad_sums is not None:
@@ -358,8 +359,14 @@ def unembedding(params: Params) -> jax.Array:
 def logits(params: Params, hidden: jax.Array) -> jax.Array:
     """Logits [..., V] in float32 from normed hidden states [..., D]."""
     with matmul_precision(hidden.dtype):
-        weights = unembedding(params).astype(hidden.dtype)
-        out = jnp.einsum("...d,dv->...v", hidden, weights, preferred_element_type=jnp.float32)
+        if "unembedding" in params or hidden.dtype == jnp.float32:
+            weights = unembedding(params).astype(hidden.dtype)
+            out = jnp.einsum("...d,dv->...v", hidden, weights, preferred_element_type=jnp.float32)
+        else:
+            # The embedding as it lies: XLA:CPU would widen a transposed one to float32, past its bfloat16 units.
+            weights = params["embedding"].astype(hidden.dtype)
+            out = jnp.einsum("vd,...d->v...", weights, hidden, preferred_element_type=jnp.float32)
+            out = jnp.moveaxis(out, 0, -1)
     return constrain(out, "rows", *[None] * (out.ndim - 2), "vocab")
 
 

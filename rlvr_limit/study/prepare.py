@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from rlvr_limit.distributed import joining
+from rlvr_limit.distributed.compiled import RUNS, keep_compiled
 from rlvr_limit.distributed.mesh import make_mesh
 from rlvr_limit.records.storage import is_url, place
 from rlvr_limit.settings import EngineConfig, MeshConfig, Settings, schema
@@ -34,10 +35,7 @@ def prepare(s: Settings) -> Study:
         raise UserError(f"JAX_PLATFORMS is {platforms!r}, but curves need the CPU too: set it to '{platforms},cpu'")
     s = dataclasses.replace(s, arms=views_asked_as_lenders(s.arms))
     here = joining.start(s.hosts)
-    # What was compiled fits this machine only, and is read often.
-    compiled = (Path("runs") if is_url(s.runs) else Path(s.runs)) / ".compiled"
-    jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    keep_compiled(RUNS if is_url(s.runs) else Path(s.runs))
     matched = [name for name, arm in s.arms.items() if arm.sampling.match_entropy]
     if matched and here.count > 1:
         raise UserError(f"config.arms.{matched[0]}.sampling.match_entropy: works on one host, not on {here.count}")

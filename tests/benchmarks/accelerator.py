@@ -37,11 +37,11 @@ from rlvr_limit.engine.inputs import attention_plan, in_row_order
 from rlvr_limit.engine.requests import EngineStats, Request, prompt_key
 from rlvr_limit.engine.scheduler import CacheShape, Scheduler, SequenceGroup
 from rlvr_limit.engine.shapes import plan_sizes
-from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_count
+from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.settings import EngineConfig, OptimizerConfig
 from rlvr_limit.types import SamplingParams
-from tests.benchmarks.sampler import matmul_rate, times
+from tests.benchmarks.sampler import matmul_rate, multiplied_weights, times
 
 SEVEN = ModelConfig(152_064, 3584, 28, 28, 4, 128, 18944, rope_theta=1e6, dtype="bfloat16")
 HALF = ModelConfig(151_936, 896, 24, 14, 2, 64, 4864, rope_theta=1e6, tied_embedding=True, dtype="bfloat16")
@@ -66,21 +66,11 @@ def copy_bandwidth(size: int) -> float:
     return 2 * x.nbytes / statistics.median(times(lambda: negate(x), 20))
 
 
-def multiplied(c: ModelConfig) -> int:
-    """Parameters that a token is multiplied by: of an untied embedding it reads one row."""
-    return parameter_count(c) - (0 if c.tied_embedding else c.vocab_size * c.width)
-
-
-def products_rate(c: ModelConfig, rows: int, params: Params) -> float:
-    """matmul_rate, which counts an untied embedding that it does not multiply."""
-    return matmul_rate(c, rows, params) * multiplied(c) / parameter_count(c)
-
-
 def floor_seconds(c: ModelConfig, rows: int, stats: EngineStats, rate: float, bandwidth: float) -> float:
     """The least time of one step in the middle of a window that began so."""
     attended, kept = (x + rows * WINDOW / 2 for x in (stats.attended, stats.tokens))
-    flops = 2 * multiplied(c) * rows + 4 * c.layers * c.heads * c.head_width * attended
-    moved = 2 * (multiplied(c) + 2 * c.layers * c.kv_heads * c.head_width * kept)
+    flops = 2 * multiplied_weights(c) * rows + 4 * c.layers * c.heads * c.head_width * attended
+    moved = 2 * (multiplied_weights(c) + 2 * c.layers * c.kv_heads * c.head_width * kept)
     return flops / rate + moved / bandwidth
 
 
@@ -123,7 +113,7 @@ def sampled(part: str, a: argparse.Namespace, prompts: int, samples: int, long: 
         except (StopIteration, RuntimeError):
             if not 0 < a.windows < len(seen):
                 raise
-    rate, bandwidth = products_rate(c, slots, params), copy_bandwidth(2**26 if a.small else 2**32)
+    rate, bandwidth = matmul_rate(c, slots, params), copy_bandwidth(2**26 if a.small else 2**32)
     # The first two windows wait for the programs and for the pipeline of windows to fill.
     steps = [
         (stats.attended / stats.running, (then - now) / WINDOW, floor_seconds(c, stats.running, stats, rate, bandwidth))
@@ -268,8 +258,8 @@ def updated(name: str, c: ModelConfig, masters: str, kind: str, places: int, a: 
     first = time.perf_counter() - began
     middle = statistics.median(times(step, 5))
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
-    rate = products_rate(c, places, jax.tree.map(lambda x: x.astype(c.dtype), state.params))
-    per_token = 6 * multiplied(c) + 12 * c.layers * c.heads * c.head_width * (places + 1) / 2
+    rate = matmul_rate(c, places, jax.tree.map(lambda x: x.astype(c.dtype), state.params))
+    per_token = 6 * multiplied_weights(c) + 12 * c.layers * c.heads * c.head_width * (places + 1) / 2
     tokens = 4 * places
     say(
         f"update {name}",

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from rlvr_limit import rl
+from rlvr_limit.distributed.compiled import keep_compiled
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models import log_probs
@@ -126,6 +127,7 @@ def theirs(c: ModelConfig, prompts: int, answers: int, new: int, steps: int) -> 
 
 def main() -> None:
     """Both sides, the first step of each left out."""
+    keep_compiled()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--answers", type=int, default=8)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlvr_limit.distributed.compiled import keep_compiled
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import EngineStats, Request, prompt_key
 from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_count
@@ -129,33 +130,48 @@ def read_bandwidth() -> float:
 
 
 def matmul_rate(c: ModelConfig, rows: int, params: Params) -> float:
-    """Multiply-adds x 2 a second of the weight products of one step over `rows` rows, one after the other."""
+    """Multiply-adds x 2 a second of the weight products of one step over `rows` rows, one after the other.
+
+    Sums are in float32, without which bfloat16 factors miss the units that a processor has for them.
+    """
+
+    def product(axes: str, x: jax.Array, w: jax.Array) -> jax.Array:
+        return jnp.einsum(axes, x.astype(w.dtype), w, preferred_element_type=jnp.float32)
 
     @jax.jit
     def chain(x: jax.Array, params: Params) -> jax.Array:
         for p in params["layers"]:
-            d = c.width
-            mixed = x @ p["q"].reshape(d, -1)
+            mixed = product("bd,dnh->bnh", x, p["q"])
             for name in "kv":
-                mixed = mixed + jnp.sum(x @ p[name].reshape(d, -1), axis=1, keepdims=True)
-            x = x + mixed @ p["o"].reshape(-1, d)
-            x = x + ((x @ p["gate"]) * (x @ p["up"])) @ p["down"]
-        return jnp.sum(x @ params["embedding"].T, axis=1)
+                mixed = mixed + jnp.sum(product("bd,dkh->bkh", x, p[name]), axis=(1, 2), keepdims=True)
+            x = x + product("bnh,nhd->bd", mixed, p["o"])
+            x = x + product(
+                "bf,fd->bd", product("bd,df->bf", x, p["gate"]) * product("bd,df->bf", x, p["up"]), p["down"]
+            )
+        if c.tied_embedding:
+            return jnp.sum(product("vd,bd->vb", params["embedding"], x), axis=0)
+        return jnp.sum(product("bd,dv->bv", x, params["unembedding"]), axis=1)
 
-    x = jnp.ones((rows, c.width), c.dtype) * 1e-3
-    return 2 * parameter_count(c) * rows / seconds(lambda: chain(x, params))
+    x = jnp.full((rows, c.width), 1e-3, jnp.float32)
+    return 2 * multiplied_weights(c) * rows / seconds(lambda: chain(x, params))
 
 
-def floor_seconds(w: Workload, stats: list[EngineStats], rate: float, bandwidth: float, of_token: int) -> float:
+def multiplied_weights(c: ModelConfig) -> int:
+    """Parameters that a token is multiplied with; where an embedding is only looked up, it is not among them."""
+    return parameter_count(c) - (0 if c.tied_embedding else c.vocab_size * c.width)
+
+
+def floor_seconds(
+    c: ModelConfig, window: int, stats: list[EngineStats], rate: float, bandwidth: float, of_token: int
+) -> float:
     """The least time for what the engine did: every window's steps with the tokens live in it, of_token bytes each."""
-    c, item = w.model, jnp.dtype(w.model.dtype).itemsize
-    weights, total = parameter_count(c), 0.0
+    weights, item, total = multiplied_weights(c), jnp.dtype(c.dtype).itemsize, 0.0
     for m in stats:
-        context = m.attended + m.running * w.window / 2
+        context = m.attended + m.running * window / 2
         flops = 2 * weights * m.running + 4 * c.layers * c.heads * c.head_width * context
-        kept = m.tokens + m.running * w.window / 2
+        kept = m.tokens + m.running * window / 2
         moved = item * weights + of_token * kept
-        total += w.window * (flops / rate + moved / bandwidth)
+        total += window * (flops / rate + moved / bandwidth)
     return total
 
 
@@ -225,7 +241,7 @@ def run(name: str, repeats: int, params: Params | None = None) -> dict:
     middle = statistics.median(found[1:])
     rate, bandwidth = matmul_rate(w.model, w.slots, params), read_bandwidth()
     of_token = engine.shapes.token_bytes(w.model)
-    floor = floor_seconds(w, stats, rate, bandwidth, of_token)
+    floor = floor_seconds(w.model, w.window, stats, rate, bandwidth, of_token)
     return {
         "workload": name,
         "tokens": expected,
@@ -245,6 +261,7 @@ def run(name: str, repeats: int, params: Params | None = None) -> dict:
 
 def main() -> None:
     """Runs the workloads named on the command line, or all."""
+    keep_compiled()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workloads", nargs="*", choices=[*WORKLOADS, []], default=list(WORKLOADS))
     parser.add_argument("--repeats", type=int, default=3)

@@ -18,6 +18,7 @@ from functools import partial
 
 import jax
 
+from rlvr_limit.distributed.compiled import keep_compiled
 from rlvr_limit.engine.requests import EngineStats
 from tests.benchmarks.lock_step import lock_step
 from tests.benchmarks.sampler import HALF, WORKLOADS, Workload, engine_for, lengths, one_turn, params_of, requests
@@ -153,6 +154,7 @@ COMPARISONS = {
 
 def main() -> None:
     """Runs the comparisons named on the command line, or all."""
+    keep_compiled()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("comparisons", nargs="*", choices=[*COMPARISONS, []], default=list(COMPARISONS))
     parser.add_argument("--repeats", type=int, default=3)

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from rlvr_limit import checkpoint
+from rlvr_limit.distributed.compiled import keep_compiled
 from rlvr_limit.distributed.mesh import make_mesh
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params, init_params, matmul_precision
@@ -119,6 +120,7 @@ def run(name: str, label: str, c: ModelConfig, params: Params, repeats: int) -> 
 
 def main() -> None:
     """Runs the workloads named on the command line, or both."""
+    keep_compiled()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workloads", nargs="*", choices=["long", "shared", []], default=[])
     parser.add_argument("--shape", choices=SHAPES, default="half")

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlvr_limit import rl
+from rlvr_limit.distributed.compiled import keep_compiled
 from rlvr_limit.models.decoder import Params, init_params
 from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.settings import OptimizerConfig
@@ -48,6 +49,7 @@ def matmuls(params: Params, tokens: int, answers: int, repeats: int) -> tuple[fl
 
 def main() -> None:
     """Times the updates of one shape."""
+    keep_compiled()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="half")
     parser.add_argument("--rows", type=int, default=2)

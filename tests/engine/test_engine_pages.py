@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import jax
@@ -9,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlvr_limit.distributed.mesh import make_mesh, parameter_shardings
+from rlvr_limit.distributed.mesh import abstract_parameters, make_mesh, parameter_shardings
 from rlvr_limit.engine.engine import Engine
-from rlvr_limit.engine.requests import EngineStats
+from rlvr_limit.engine.requests import EngineStats, Request
 from rlvr_limit.engine.scheduler import Scheduler
-from rlvr_limit.models.decoder import Params, parameter_specs
-from rlvr_limit.settings import MeshConfig
+from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
+from rlvr_limit.settings import EngineConfig, MeshConfig
 from rlvr_limit.types import Stop
 from tests.support.engine_requests import CONFIG, LONGEST, MODEL, Drawn, asked, compilations, draw, hold_within_rounding
 from tests.support.numpy_decoder import random_params
@@ -126,31 +127,55 @@ def test_a_prompt_is_prefilled_once_for_all_of_its_samples(ample: Engine):
     assert stats[-1].prefills == 3
 
 
-def test_nothing_is_compiled_after_the_first_window():
-    # Weights of its own, so that no other test has compiled anything for it.
+@pytest.fixture
+def unseen() -> tuple[Params, ModelConfig, EngineConfig, list[Request]]:
+    """Weights of a shape that no other test has compiled anything for, and requests that preempt one another."""
     other = replace(MODEL, vocab_size=21, layers=1)
     config = replace(CONFIG, buckets=(1, 4), cache_tokens=320, max_prompt_len=300, prefill_rows=2)
-    engine = Engine(jax.tree.map(jnp.asarray, random_params(other)), other, config, LONGEST)
-    long = tuple(i % 20 for i in range(80))
+    long = tuple(i % 20 for i in range(120))
     requests = [*asked()[:-1], replace(asked()[0], problem_id="long", prompt_ids=long, indices=(0,))]
-    first: list[int] = []
+    return jax.tree.map(jnp.asarray, random_params(other)), other, config, requests
+
+
+def finish(engine: Engine) -> None:
+    """Waits for what is being compiled."""
+    while engine.ahead.is_busy:
+        time.sleep(0.01)
+
+
+def test_a_program_is_compiled_once_and_not_before_it_is_needed(unseen):
+    weights, model, config, requests = unseen
+    engine = Engine(weights, model, config, LONGEST)
+    assert len(engine.shapes.prefill_lengths) == 2
     stats: list[EngineStats] = []
-
-    def watch(now: EngineStats) -> None:
-        stats.append(now)
-        if not first:
-            first.append(len(names))
-
     with compilations() as names:
-        list(engine.generate(requests, watch))
+        list(engine.generate(requests[-2:-1]))
+        finish(engine)
+        # Four rows, and one, which is all they need before long.
+        assert sorted(names) == sorted(["jit(new_pool)", "jit(prefill)", *["jit(decode_window)"] * 2]), names
+        list(engine.generate(requests, stats.append))
+        assert {m.rows for m in stats} == {1, 4, 16} and stats[-1].preempted > 0
+        needed = {"new_pool": 1, "prefill": 2, "decode_window": 3, "read_pages": 1, "write_pages": 1}
+        assert {name: names.count(name) for name in names} == {f"jit({name})": n for name, n in needed.items()}
         engine.load(jax.tree.map(lambda x: np.asarray(x) * np.float32(1.1), engine.params))
         engine.load(jax.tree.map(jnp.asarray, engine.params))
         list(engine.generate(requests))
-    counted = {name: names.count(name) for name in names}
-    print(counted)
-    assert {m.rows for m in stats} == {1, 4, 16} and stats[-1].preempted > 0
-    assert len(names) == first[0]
-    buckets, lengths = len(engine.shapes.buckets), len(engine.shapes.prefill_lengths)
-    assert lengths == 2
-    programs = {"decode_window": buckets, "prefill": lengths, "read_pages": 1, "write_pages": 1, "new_pool": 1}
-    assert counted == {f"jit({name})": n for name, n in programs.items()}
+    assert len(names) == sum(needed.values())
+
+
+def test_what_is_expected_is_compiled_without_the_weights_and_nothing_of_it_with_them(unseen):
+    weights, model, config, requests = unseen
+    model = replace(model, vocab_size=22)
+    weights = {**weights, "embedding": jnp.zeros((22, MODEL.width)), "unembedding": jnp.zeros((MODEL.width, 22))}
+    mesh = make_mesh(MeshConfig())
+    specs = parameter_specs(model)
+    with compilations() as names:
+        engine = Engine(abstract_parameters(specs, model.dtype, mesh), model, config, LONGEST)
+        engine.expect([len(r.prompt_ids) for r in requests], 3)
+        finish(engine)
+        assert sorted(names) == ["jit(decode_window)", *["jit(prefill)"] * 2]
+        engine.load(jax.device_put(weights, parameter_shardings(specs, mesh)))
+        list(engine.generate([replace(requests[0], indices=(0, 1, 2))]))
+        finish(engine)
+    # Rows got empty in the end.
+    assert sorted(names[3:]) == ["jit(decode_window)", "jit(new_pool)"]

@@ -92,6 +92,19 @@ def test_attention_in_bfloat16_is_within_the_rounding_of_its_weights(name):
     check(attend(name, case._replace(q=q, k=k, v=v)), rounded, 4 * 2**-9)
 
 
+@pytest.mark.parametrize("page", [128, 24, 20])
+def test_the_native_kernel_widens_bfloat16_as_it_reads_and_rounds_nothing_else(page):
+    case = make(OWN, PROMPTS, SHARED, **SMALL, page=page)
+    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in case[:3])
+    rounded = case._replace(q=np.asarray(q, np.float64), k=np.asarray(k, np.float64), v=np.asarray(v, np.float64))
+    check(attend("native", case._replace(q=q, k=k, v=v)), rounded, 1e-5)
+    # Of one of the three the last of 8 bits is lost: more than float32 explains.
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        coarse = jax.lax.bitcast_convert_type(x.view(jnp.uint16) & 0xFFFE, jnp.bfloat16)
+        with pytest.raises(AssertionError):
+            check(attend("native", case._replace(**{"q": q, "k": k, "v": v, name: coarse})), rounded, 1e-5)
+
+
 @pytest.mark.parametrize("name", ["gpu", pytest.param("tpu", marks=pytest.mark.slow)])
 def test_attention_does_not_depend_on_where_pages_lie(name):
     first, second = (attend(name, make(OWN, PROMPTS, SHARED, **SMALL, places=seed)) for seed in (0, 1))

@@ -23,9 +23,9 @@ def compiler() -> str:
 @pytest.fixture
 def asked_anew():
     """library() looks anew, and after the test again."""
-    native.library.cache_clear()
+    native._found.cache_clear()
     yield
-    native.library.cache_clear()
+    native._found.cache_clear()
 
 
 def test_without_a_compiler_plain_xla_is_taken_and_one_line_says_so(asked_anew, monkeypatch, caplog):
