@@ -67,6 +67,7 @@ class Tiling(NamedTuple):
     tile: int  # rows that visit shared pages together, where B allows it
     group: int  # of which the visits of one prompt are a multiple
     lists_prompts: bool  # whether shared pages may be listed among the own pages of each of their rows
+    page: int  # tokens of which the pages that its kernel takes are a multiple
 
 
 def tiling(platform: str) -> Tiling:
@@ -76,7 +77,8 @@ def tiling(platform: str) -> Tiling:
     CPU larger tiles waste more where rows are of many prompts, smaller ones look up more. Plain XLA (gpu.py, on TPUs
     also) reads each page once, for one row.
     """
-    return {"cpu": Tiling(32, GROUP, True), "tpu": Tiling(64, GROUP, False)}.get(platform, Tiling(8, 1, False))
+    suited = {"cpu": Tiling(32, GROUP, True, 4), "tpu": Tiling(64, GROUP, False, 128)}
+    return suited.get(platform, Tiling(8, 1, False, 128))
 
 
 def merge_states(a: AttentionState, b: AttentionState) -> AttentionState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import jax
@@ -97,8 +98,10 @@ def segment_engine_config(config: EngineConfig, max_prompt_len: int) -> EngineCo
 
 def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> EngineShapes:
     """The sizes of an engine for answers of up to max_tokens."""
-    shards, steps = row_devices(mesh), config.steps_per_call
-    page = -(-max(config.page_size, MIN_PAGE) // steps) * steps
+    shards, steps, suited = row_devices(mesh), config.steps_per_call, tiling(platform_of(mesh))
+    # Whole calls, and what the kernel takes, or attention would be in plain XLA.
+    whole = math.lcm(steps, suited.page)
+    page = -(-max(config.page_size, MIN_PAGE) // whole) * whole
     max_num_seqs = -(-config.max_num_seqs // shards)
     wanted = [*(rows for rows in config.buckets if rows <= config.max_num_seqs), config.max_num_seqs]
     buckets = sorted({-(-rows // shards) * shards for rows in ([REFERENCE_ROWS] if config.reference else wanted)})
@@ -111,7 +114,6 @@ def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) 
         own = own_pages(max_tokens, steps, page)
         # A page for the call that a sample is in, room for one more prompt than prefix_rows, and the null page.
         pages = max_num_seqs * own + (config.prefix_rows + 1) * (prefills[-1] // page) + max_num_seqs + 1
-    suited = tiling(platform_of(mesh))
     return EngineShapes(
         shards=shards,
         max_num_seqs=max_num_seqs,

@@ -14,7 +14,7 @@ class EngineConfig:
 
     max_num_seqs: Annotated[int, AtLeast(1)] = 256  # sequences that are alive at once
     steps_per_call: Annotated[int, AtLeast(1)] = 8  # decode steps between two looks of the host
-    page_size: Annotated[int, AtLeast(1)] = 32  # tokens of a cache page: 16 or more, rounded up to whole calls
+    page_size: Annotated[int, AtLeast(1)] = 32  # tokens of a cache page: 16 or more, rounded up to calls and kernels
     cache_tokens: Annotated[int, AtLeast(0)] = 0  # tokens of all pages; 0: room for every sequence's longest sample
     cache_dtype: Annotated[str, OneOf("", "int8")] = ""  # int8 halves the cache and changes samples; "": the model's
     buckets: tuple[Annotated[int, AtLeast(1)], ...] = ()  # batch sizes that programs are made for; (): max_num_seqs
