@@ -136,7 +136,7 @@ def matmul_rate(c: ModelConfig, rows: int, params: Params) -> float:
     """
 
     def product(axes: str, x: jax.Array, w: jax.Array) -> jax.Array:
-        return jnp.einsum(axes, x.astype(w.dtype), w, preferred_element_type=jnp.float32)
+        return jnp.einsum(axes, *(y.astype(c.dtype) for y in (x, w)), preferred_element_type=jnp.float32)
 
     @jax.jit
     def chain(x: jax.Array, params: Params) -> jax.Array:
@@ -149,7 +149,7 @@ def matmul_rate(c: ModelConfig, rows: int, params: Params) -> float:
                 "bf,fd->bd", product("bd,df->bf", x, p["gate"]) * product("bd,df->bf", x, p["up"]), p["down"]
             )
         if c.tied_embedding:
-            return jnp.sum(product("vd,bd->vb", params["embedding"], x), axis=0)
+            return jnp.sum(product("vd,bd->vb", params["embedding"], x).T, axis=1)
         return jnp.sum(product("bd,dv->bv", x, params["unembedding"]), axis=1)
 
     x = jnp.full((rows, c.width), 1e-3, jnp.float32)

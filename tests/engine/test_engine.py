@@ -330,7 +330,7 @@ def test_each_sample_is_graded_once_with_its_own_problem_and_text(engine: Engine
 
 def test_missing_subtracts_what_exists_and_leaves_complete_problems_out():
     existing = {"p0": {0, 1, 2, 3, 4}, "p1": {4, 1}, "p2": {7, 0, 1, 2, 3, 9}, "p3": set(), "unknown": {0}}
-    lacking = [(problem.id, indices) for problem, indices in missing(PROBLEMS[:5], lambda problem: 5, existing)]
+    lacking = [(problem.id, indices) for problem, indices in missing(PROBLEMS[:5], lambda problem: range(5), existing)]
     everything = [0, 1, 2, 3, 4]
     assert lacking == [("p1", [0, 2, 3]), ("p2", [4]), ("p3", everything), ("p4", everything)]
 
@@ -339,7 +339,7 @@ def test_topping_up_draws_only_the_new_samples_and_makes_the_same_whole(engine: 
     whole = keyed(roll(engine, [(problem, range(12)) for problem in PROBLEMS]))
     some = {key: g for key, g in whole.items() if (int(key[0][1:]) + key[1] ** 2) % 3 and key[1] < 9}
     existing = {p.id: {index for name, index in some if name == p.id} for p in PROBLEMS}
-    added = keyed(roll(engine, missing(PROBLEMS, lambda problem: 12, existing)))
+    added = keyed(roll(engine, missing(PROBLEMS, lambda problem: range(12), existing)))
     assert added.keys() == whole.keys() - some.keys()
     assert some | added == whole
 
