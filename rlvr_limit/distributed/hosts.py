@@ -33,7 +33,7 @@ GOODBYE_SECONDS = 1.0
 MAX_DIFFERENCES = 3
 """Differences between hosts that an error names."""
 
-STAGES = ("prepare", "train", "sample", "grade", "second stage", "second grade", "score", "end")
+STAGES = ("prepare", "train", "sample", "grade", "second stage", "second grade", "score", "second opinion", "end")
 """Where hosts wait for one another, in this order."""
 
 
