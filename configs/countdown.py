@@ -38,7 +38,8 @@ def get_config() -> ConfigDict:
     config.model = {"width": 128, "layers": 3, "heads": 4, "kv_heads": 2, "head_width": 32, "ffn_width": 256}
     config.sampling.max_tokens = 18
     config.report.k = 128
-    config.engine.update({"max_num_seqs": 512, "steps_per_call": 10, "page_size": 20, "max_prompt_len": 7})
+    shapes = {"max_num_seqs": 512, "buckets": (512,), "steps_per_call": 10, "page_size": 20, "max_prompt_len": 7}
+    config.engine.update(shapes)
     config.score.tokens = 12_800
     config.arms = {
         "base": {

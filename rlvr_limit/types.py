@@ -12,6 +12,16 @@ class UserError(Exception):
     """Bad input: one clear line for the user; the job's door prints it and exits with a code that is not 0."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return str(error).partition("\n")[0]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: the host's, or by XLA's word a device's."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def not_allowed(where: str, value: object, allowed: str) -> UserError:
     """The error of a value that cannot be, to be raised: `sampling.top_p: 1.5 is not in (0, 1]`.
 

@@ -87,7 +87,7 @@ PLANTED: dict[Callable[[str, str], list[str]], tuple[list[tuple[str, str]], list
         [
             ("rlvr_limit/engine/engine.py", "import jax\ndef f():\n    return jax.default_backend() == 'cpu'"),
             ("main.py", "from jax import default_backend"),
-            ("rlvr_limit/study/prepare.py", "import jax\ndef f():\n    return jax.devices()[0].device_kind"),
+            ("rlvr_limit/planning/prepare.py", "import jax\ndef f():\n    return jax.devices()[0].device_kind"),
         ],
         [
             ("kernels/top_p/__init__.py", "import jax\ndef f():\n    return jax.default_backend()"),

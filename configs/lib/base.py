@@ -39,7 +39,7 @@ def released(name: str, title: str, shape: dict, benchmarks: dict[str, int]) -> 
     )
     config.dtype = "bfloat16"
     config.benchmarks = tuple(benchmarks)
-    config.engine.update({"steps_per_call": 32, "page_size": 128, "max_prompt_len": 0, "prefill_rows": 8})
+    config.engine.update({"steps_per_call": 32, "page_size": 128, "max_prompt_len": 0})
     least = min(benchmarks.values())
     config.sampling.update({"n": least, "n_of": {name: n for name, n in benchmarks.items() if n != least}})
     config.sampling.update({"temperature": 0.6, "top_p": 0.95})

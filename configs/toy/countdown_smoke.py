@@ -15,7 +15,8 @@ def get_config() -> ConfigDict:
     config.title = "Countdown, smoke run: numbers without meaning"
     config.checkpoint_seconds = 0.2
     config.flush_seconds = 0.05
-    config.engine.update({"max_num_seqs": 64, "steps_per_call": 6, "page_size": 24, "max_prompt_len": 6})
+    shapes = {"max_num_seqs": 64, "buckets": (64,), "steps_per_call": 6, "page_size": 24, "max_prompt_len": 6}
+    config.engine.update(shapes)
     config.task.update({"numbers": 2, "high": 9, "max_value": 20, "targets": (4, 6, 8, 10, 12)})
     config.task.update({"guess_max": 1.0, "train_guess_max": 1.0})
     config.task.update({"eval_problems": 8, "train_problems": 20, "one_in": 3})

@@ -49,7 +49,7 @@ def study(name: str, title: str, arms: tuple[str, ...]) -> ConfigDict:
     """The base and these arms: template verl_r1, <|im_end|> or <|endoftext|> ends an answer, context 131,072."""
     benchmarks = {"omni_train": 256, "omni_test": 256, "math500": 256}
     config = base.released(name, title, shapes.QWEN25_7B, benchmarks)
-    config.training.update({"tokens": 16_384, "remat": "layers", "param_dtype": "float32"})
+    config.training.param_dtype = "float32"
     config.arms.base = base.arm("Qwen2.5-7B", "base", "Qwen/Qwen2.5-7B", "verl_r1", revision=base.QWEN25_7B_REVISION)
     for arm in arms:
         if arm not in ARMS:

@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.arms.base = base.arm("Qwen2.5-0.5B", "base", "Qwen/Qwen2.5-0.5B", "qwen_boxed")
     sizes = {"answers": 8, "data": ("gsm8k_train",)}
     sizes["limits"] = base.limits(config.sampling.max_tokens)
-    config.training.update({"tokens": 16_384, "remat": "products", "param_dtype": "float32"})
+    config.training.param_dtype = "float32"
     recipe = {"start": "base", "steps": 200, "save_at": (50, 200), "optimizer": base.adam(1e-6, 10), **sizes}
     config.arms.grpo = base.trained("GRPO", "qwen_boxed", recipe)
     return config

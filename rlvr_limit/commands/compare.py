@@ -8,8 +8,8 @@ from rlvr_limit.evaluation.interim import InterimPages
 from rlvr_limit.evaluation.results import write_report
 from rlvr_limit.evaluation.sample import sample_missing
 from rlvr_limit.evaluation.score import score_missing
+from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.settings import Settings
-from rlvr_limit.study.prepare import prepare
 from rlvr_limit.training.loop import train_missing
 
 

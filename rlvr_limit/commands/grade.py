@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rlvr_limit.evaluation.grade import give_second_opinions, grade_missing
 from rlvr_limit.evaluation.review import write_review
+from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.settings import Settings
-from rlvr_limit.study.prepare import prepare
 
 
 def run(settings: Settings) -> None:

@@ -1,16 +1,22 @@
-"""The plan job: what every program of a config needs on config.target, without weights or accelerator."""
+"""The plan job: the shapes, memory and hours of a config on config.target, another machine or this one."""
 
 from __future__ import annotations
 
 from rlvr_limit import planning
+from rlvr_limit.planning.prepare import assumed, wanted_by
 from rlvr_limit.settings import Settings
 from rlvr_limit.study.checks import check
+from rlvr_limit.study.setups import task_and_setups
 
 
 def run(settings: Settings) -> None:
-    """Prints the plan. Raises UserError, one line, for what fits nowhere."""
+    """Prints the plan; for another machine it reads neither weights nor data. Raises UserError where nothing fits."""
     check(settings)
-    plan = planning.plan_of(settings)
-    print(planning.render(plan))
-    if not settings.engine.max_prompt_len:
-        print(f"config.engine.max_prompt_len = 0 leaves it to the prompts: {plan.engine.max_prompt_len:,} were assumed")
+    target = planning.find_target(settings.target)
+    # Here the data and the weights' config are at hand, as they are for the run that the plan foretells.
+    wanted = wanted_by(settings, task_and_setups(settings)[1]) if target.name == "here" else assumed(settings)
+    print(planning.render(planning.make_plan(wanted, target)))
+    if target.name != "here" and not settings.engine.max_prompt_len:
+        print(
+            f"config.engine.max_prompt_len = 0 leaves it to the prompts: {wanted.engine.max_prompt_len:,} were assumed"
+        )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rlvr_limit.evaluation.results import write_report
+from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.settings import Settings
-from rlvr_limit.study.prepare import prepare
 
 
 def run(settings: Settings) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rlvr_limit.evaluation.score import score_missing
+from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.settings import Settings
-from rlvr_limit.study.prepare import prepare
 from rlvr_limit.training.loop import train_missing
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from rlvr_limit.types import UserError
+from rlvr_limit.types import UserError, first_line
 
 START_SECONDS = 60
 """How long a host waits for the others at the start; hosts of one launch come up together."""
@@ -83,7 +83,7 @@ class Hosts:
             return compute()
         return self._broadcast(f"replica/{self.replica}", self.leads_replica, compute)
 
-    def broadcast_from_first(self, value: bool) -> bool:
+    def broadcast_from_first(self, value: Any) -> Any:
         """What host 0 says, on every host; waits for host 0 alone. All hosts must ask in one order."""
         return self._broadcast("first", self.is_first, lambda: value) if self._client else value
 
@@ -370,8 +370,3 @@ class Hosts:
 def _host_of(key: str) -> int:
     """Keys end in the index of the host that set them."""
     return int(key.rpartition("/")[2])
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return str(error).partition("\n")[0]

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 from jax._src import cloud_tpu_init, distributed
 
-from rlvr_limit.distributed.hosts import START_SECONDS, Hosts, first_line
+from rlvr_limit.distributed.hosts import START_SECONDS, Hosts
 from rlvr_limit.settings import HostsConfig
-from rlvr_limit.types import UserError, not_allowed
+from rlvr_limit.types import UserError, first_line, not_allowed
 
 
 def start(config: HostsConfig) -> Hosts:

@@ -20,7 +20,7 @@ from rlvr_limit.engine.compiling import Ahead
 from rlvr_limit.engine.inputs import attention_plan, in_row_order, window_inputs
 from rlvr_limit.engine.requests import EngineStats, Request, check
 from rlvr_limit.engine.scheduler import NULL_PAGE, Scheduler, Sequence, SequenceGroup
-from rlvr_limit.engine.shapes import EngineShapes, shapes_of
+from rlvr_limit.engine.shapes import EngineShapes, by_default, shapes_of
 from rlvr_limit.engine.speculation import NgramProposer, SpeculationPolicy
 from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.settings import EngineConfig
@@ -59,6 +59,7 @@ class Engine:
 
         params may be the ShapeDtypeStructs of weights that are loaded later: what is expected is compiled meanwhile.
         """
+        config = by_default(config)
         self.model, self.config, self.max_tokens = model, config, max_tokens
         self.mesh = mesh_of(params)
         self.shapes: EngineShapes = shapes_of(config, self.mesh, max_tokens)

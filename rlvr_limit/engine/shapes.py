@@ -17,6 +17,7 @@ from rlvr_limit.settings import EngineConfig
 
 REFERENCE_ROWS = 64
 MIN_PREFILL = 64
+DEFAULT_SEQS, DEFAULT_PREFILL = 256, 16
 LOOKAHEAD = 8
 """Requests that are read before they are needed, so that the last ones can be drawn longest first."""
 MIN_PAGE = 16
@@ -94,6 +95,26 @@ def segment_engine_config(config: EngineConfig, max_prompt_len: int) -> EngineCo
     """The config where a prompt may be a prompt with most of its answer, and no two are the same."""
     prefix_rows = max(config.prefix_rows, config.max_num_seqs)
     return replace(config, max_prompt_len=max_prompt_len, prefix_rows=prefix_rows)
+
+
+def by_default(config: EngineConfig) -> EngineConfig:
+    """The config with plain values where it leaves sizes to be chosen and nobody has."""
+    return replace(
+        config, max_num_seqs=config.max_num_seqs or DEFAULT_SEQS, prefill_rows=config.prefill_rows or DEFAULT_PREFILL
+    )
+
+
+def halved(config: EngineConfig) -> EngineConfig:
+    """The config with half of the sequences, the cache and the prompts at once, for a device that had no room."""
+    config = by_default(config)
+    num_seqs = max(1, config.max_num_seqs // 2)
+    return replace(
+        config,
+        max_num_seqs=num_seqs,
+        cache_tokens=config.cache_tokens // 2,
+        prefill_rows=max(1, config.prefill_rows // 2),
+        buckets=tuple(rows for rows in config.buckets if rows <= num_seqs),
+    )
 
 
 def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> EngineShapes:

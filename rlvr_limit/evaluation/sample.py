@@ -23,6 +23,7 @@ from rlvr_limit.distributed.work_queue import Round, Work, leased_work, rounds
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import EngineStats
 from rlvr_limit.engine.rollout import Graded, missing, rollout
+from rlvr_limit.engine.shapes import halved
 from rlvr_limit.evaluation import cache_error, entropy_matching, shared_samples
 from rlvr_limit.evaluation.adaptive import samples_wanted
 from rlvr_limit.evaluation.grade import verdict_row
@@ -34,7 +35,7 @@ from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.run_folder import stream
 from rlvr_limit.study.weights import load_weights
-from rlvr_limit.types import Problem, SamplingParams, Stop, Verdict
+from rlvr_limit.types import Problem, SamplingParams, Stop, Verdict, first_line, is_out_of_memory
 
 
 class _Turn(NamedTuple):
@@ -91,17 +92,28 @@ def _seconds_since_start() -> float:
 def sample_missing(study: Study, stage: str = "sample") -> None:
     """Samples arm by arm, in rounds; several hosts share the work, and once more what a host that died had leased.
 
-    stage is the one of hosts.STAGES: each has leases of its own.
+    stage is the one of hosts.STAGES: each has leases of its own. Where memory runs out, it goes on once with
+    half of the sequences, from what is on record.
     """
-    hosts = study.hosts
+    hosts, is_halved = study.hosts, False
     first_token = _FirstToken(hosts.is_first and stage == "sample")
     for turn in itertools.count():
+        ran_out = False
         with hosts.in_lockstep():
-            _sample_lacking(study, f"{stage}/{turn}", first_token)
+            try:
+                _sample_lacking(study, f"{stage}/{turn}", first_token)
+            except (MemoryError, RuntimeError) as error:
+                if is_halved or hosts.hosts_per_replica > 1 or not is_out_of_memory(error):
+                    raise
+                ran_out = is_halved = True
+                what = first_line(error)
+        if ran_out:
+            study = dataclasses.replace(study, engine=halved(study.engine))
+            print(f"out of memory ({what}): going on with {study.engine.max_num_seqs} sequences", flush=True)
         if hosts.count > 1:
             print(hosts.summary(), flush=True)
         hosts.wait(stage, turn)
-        if hosts.count == 1 or next(_lacking(study), None) is None:
+        if not ran_out and (hosts.count == 1 or next(_lacking(study), None) is None):
             break
     if hosts.is_first:
         # Of an arm that others have sampled alone, they only have told the hash.

@@ -14,7 +14,7 @@ from jax.experimental import topologies
 
 from rlvr_limit.planning.programs import CompiledProgram, DeviceProgram
 from rlvr_limit.planning.targets import Target
-from rlvr_limit.types import UserError
+from rlvr_limit.types import UserError, is_out_of_memory
 
 H200 = """
 gpu_device_info {
@@ -55,9 +55,11 @@ def missing_extra(target: Target) -> str | None:
 def devices_of(target: Target, hosts: int = 1) -> list[Any]:
     """The devices of so many of the target's hosts, host by host, as its compiler describes them.
 
-    [] where the compiler is missing, which is logged. Starts jax on the CPU, whatever else this machine has; raises
-    UserError where jax has started on something else.
+    [] where the compiler is missing, which is logged, or has no description of the chip. For another machine jax is
+    started on the CPU, whatever else there is here; UserError where it has started on something else.
     """
+    if target.name == "here":
+        return jax.local_devices()
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     jax.config.update("jax_platforms", "cpu")
@@ -66,6 +68,8 @@ def devices_of(target: Target, hosts: int = 1) -> list[Any]:
         raise UserError("a plan is made on the CPU, but jax has already started on another device; run it by itself")
     if target.platform == "cpu":
         return here
+    if not target.topology:
+        return []
     extra = missing_extra(target)
     if extra:
         logging.warning(
@@ -96,7 +100,7 @@ def compile_program(program: DeviceProgram, target: Target, real: bool) -> Compi
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         needed = _OUT_OF_MEMORY.search(str(error))
         used = int(float(needed[1]) * 2 ** (10 * (1 + "KMGT".index(needed[2])))) if needed else None

@@ -1,31 +1,90 @@
-"""What fits a target: the most sequences, the scorer's shape, and what would fit where something does not."""
+"""The shapes that a study runs in on a machine: what a config leaves at auto, chosen by arithmetic.
+
+A run and a plan both ask here. Nothing is compiled, so that a run begins at once; a plan then compiles what was chosen.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rlvr_limit.distributed.mesh import REPLICA_AXIS, TRAINING_AXIS, over_hosts, row_devices
 from rlvr_limit.engine.shapes import EngineShapes, own_pages, shapes_of
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import programs
-from rlvr_limit.planning.programs import AnyMesh, CompiledProgram, DeviceProgram
+from rlvr_limit.planning.memory import Footprint
+from rlvr_limit.planning.programs import AnyMesh
+from rlvr_limit.planning.targets import Target
+from rlvr_limit.planning.updates import RecipeUpdates, TrainedArm
 from rlvr_limit.planning.workload import Workload
-from rlvr_limit.settings import EngineConfig, MeshConfig
+from rlvr_limit.rl import Compute
+from rlvr_limit.settings import EngineConfig, MeshConfig, Reinforced, Training
+from rlvr_limit.types import UserError
 
-TRIES = 4
-MOST_DEVICES = 1024
 SLOTS_STEP = 8
-CLOSE = 0.1
-"""The search for sequences ends where the next number is larger by no more than this share."""
+"""Sequences come in multiples of this."""
 
-Compile = Callable[[DeviceProgram], CompiledProgram]
+MOST_SEQS = {"cpu": 64, "cuda": 256, "tpu": 256}
+"""Sequences of a device group beyond which more of them gain little: an H200 computes as long as it reads at 184."""
+
+SEQ_COUNTS = (256, 192, 128, 96, 64, 48, 32, 24, 16, 8)
+"""Sequences of a device group that are tried: rows in tiles of 8 or more, a quarter of many too."""
+
+ENOUGH_SEQS = 128
+"""Sequences of a device group that leave nothing to gain from cutting the weights once more."""
+
+LEAST_BUCKET = 8
+SHORT_ANSWER = 2048
+"""Answers up to this are expected at their limit; longer ones at a quarter of it, but at least this."""
+
+PREFILL_SHARE = 0.05
+"""Of the memory, for a batch of prompts."""
+
+MARGIN = {"cpu": 0.9, "cuda": 0.95, "tpu": 0.95}
+"""Share of the memory that is filled: the rest is for fragments and for what arithmetic does not know."""
+
+KEPT_BYTES_PER_SECOND = 5e8
+KEEPING_SHARE = 0.05
+"""A state of training is kept so seldom that writing it takes about this share of the time, at that rate."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to fit. Fields of engine and training that are at auto, and mesh None, are to be chosen."""
+
+    model: ModelConfig  # the largest of the study
+    engine: EngineConfig  # max_prompt_len is known
+    workload: Workload
+    mesh: MeshConfig | None = None
+    training: Training = Training()
+    trained: tuple[TrainedArm, ...] = ()
+    hosts_per_replica: int = 1
+    workers: int = 0
+    checkpoint_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class FittedShapes:
+    """What was chosen, and the most that is expected to lie on a device."""
+
+    mesh: MeshConfig  # of a host
+    engine: EngineConfig
+    training: Training
+    workers: int
+    checkpoint_seconds: float
+    sampling_bytes: int
+    training_bytes: int  # 0: nothing is trained
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.sampling_bytes, self.training_bytes)
 
 
 class FitCase(NamedTuple):
-    """What is to fit, in `memory` bytes of each device of a mesh. Bytes are of one device."""
+    """A sampler in `memory` bytes of each device of a mesh. Bytes are of one device."""
 
     model: ModelConfig
     engine: EngineConfig
@@ -62,12 +121,6 @@ class FitCase(NamedTuple):
         return self.cache_bytes // self.sizes.pages
 
     @property
-    def sequence_bytes(self) -> float:
-        """Pages of one more sequence on the whole mesh, on average; 0 where the config says how large the cache is."""
-        some, more = (self.with_num_seqs(num_seqs).sizes for num_seqs in (self.step, 2 * self.step))
-        return (more.pages - some.pages) * self.page_bytes / self.step
-
-    @property
     def seq_pages(self) -> int:
         """Pages that a sequence's own tokens take at the limit."""
         return own_pages(self.workload.max_tokens, self.engine.steps_per_call, self.sizes.page_size)
@@ -76,33 +129,6 @@ class FitCase(NamedTuple):
     def weight_bytes(self) -> int:
         """The parameters."""
         return programs.device_bytes(programs.abstract_params(self.model, self.mesh))
-
-    @property
-    def fixed_bytes(self) -> float:
-        """What is taken before the first sequence: parameters, and pages for prompts."""
-        smallest = self.with_num_seqs(self.step)
-        return self.weight_bytes + smallest.cache_bytes - self.step * self.sequence_bytes
-
-    def window(self, num_seqs: int, compiled: Compile) -> CompiledProgram:
-        """The decode window of so many sequences, all of them alive, compiled."""
-        case = self.with_num_seqs(num_seqs)
-        return case.windows(compiled, case.sizes.buckets[-1:])[0]
-
-    def windows(self, compiled: Compile, buckets: Sequence[int]) -> list[CompiledProgram]:
-        """The decode windows of so many rows each, compiled."""
-        return [compiled(programs.decode_window(self.model, self.sizes, self.mesh, rows)) for rows in buckets]
-
-    def helpers(self, compiled: Compile) -> list[CompiledProgram]:
-        """What runs beside the decode windows, compiled: prefills of every length come last, the longest at the end."""
-        given = self.model, self.sizes, self.mesh
-        # Where the config says how large the cache is, samples can be preempted, and their pages moved.
-        moved = programs.moved_pages(*given) if self.engine.cache_tokens else ()
-        verified = (programs.verify_window(*given, rows) for rows in self.sizes.verify_buckets)
-        prefills = (
-            programs.prefill(self.model, self.engine, self.sizes, self.mesh, length)
-            for length in self.sizes.prefill_lengths
-        )
-        return [compiled(program) for program in (*moved, *verified, *prefills)]
 
     def held(self, tokens: int) -> int:
         """Samples of so many tokens, and their prompts, that the pages of all shards hold together."""
@@ -120,139 +146,254 @@ class FitCase(NamedTuple):
         return max(0, samples) * sizes.shards
 
 
-@dataclass(frozen=True)
-class SequenceFit:
-    """The most sequences that fit."""
+class Shortage(NamedTuple):
+    """Why nothing fits on a mesh: what is asked of a device, in bytes, and which fields would ask for less."""
 
-    num_seqs: int  # 0: none do
-    verified: bool  # by a compiled program; else by arithmetic without temporaries
-    most: CompiledProgram | None  # the decode window of that many sequences
-    wanted: CompiledProgram | None  # that of the config's number; None: the cache alone is too large for it
-    tried: tuple[CompiledProgram, ...]
+    what: str
+    needed: float
+    fields: str
 
 
-def fit_sequences(case: FitCase, compiled: Compile, prefill: CompiledProgram) -> SequenceFit:
-    """The most sequences whose decode window compiles into the memory, found in a few compilations.
+def fit(wanted: Wanted, machine: Target) -> FittedShapes:
+    """The shapes for a machine. Raises UserError, one line, where nothing fits: what was asked, and what would fit.
 
-    Parameters and pages are known; temporaries are taken to grow with the sequences, measured, and tried again. Where
-    the config says how large the cache is, more sequences than it asks for are not looked for.
+    Meshes are tried from the one that cuts the weights least: each further cut makes devices wait for each other.
     """
-    fixed, wanted_num_seqs = case.fixed_bytes, case.engine.max_num_seqs
-
-    def rounded(num_seqs: float) -> int:
-        return max(0, int(num_seqs // case.step) * case.step)
-
-    room = case.memory - fixed - (prefill.temporaries or 0)
-    sequence_bytes = case.sequence_bytes
-    bound = rounded(room / sequence_bytes) if sequence_bytes else wanted_num_seqs * (room > 0)
-    wanted = case.window(wanted_num_seqs, compiled) if wanted_num_seqs <= bound or not prefill.real else None
-    tried = [wanted] if wanted else []
-    if not prefill.real:
-        return SequenceFit(bound, False, None, wanted, tuple(tried))
-    fits = wanted is not None and bool(wanted.fits(case.memory))
-    best, most = (wanted_num_seqs, wanted) if fits else (0, None)
-    num_seqs, last = (wanted_num_seqs, wanted) if wanted else (rounded(0.85 * bound), None)
-    for _ in range(TRIES):
-        if last is None:
-            if not num_seqs:
-                break
-            last = case.window(num_seqs, compiled)
-            tried.append(last)
-            if last.fits(case.memory) and num_seqs > best:
-                best, most = num_seqs, last
-        # A refusal may come without a number; then 15 % less is tried.
-        grown = last.alone - fixed if last.alone else (case.memory - fixed) / 0.85
-        following = min(bound, rounded((case.memory - fixed) * num_seqs / max(1, grown)))
-        if last.refused:
-            following = min(following, rounded(num_seqs - 1))
-        if following <= best * (1 + CLOSE):
-            break
-        num_seqs, last = following, None
-    return SequenceFit(best, True, most, wanted, tuple(tried))
-
-
-def fit_scorer(case: FitCase, compiled: Compile) -> list[CompiledProgram]:
-    """The scorer at its longest rows; where it does not fit, then those tried for one that does.
-
-    First fewer rows, then shorter ones; temporaries are taken to grow with rows x length^2, the scores of every
-    position with every other.
-    """
-    length = case.workload.max_tokens
-    batch = max(1, case.workload.score_tokens // length)
-    weights = case.weight_bytes
-    tried: list[CompiledProgram] = []
-    while True:
-        last = compiled(programs.scorer(case.model, case.mesh, batch, case.engine.max_prompt_len, length))
-        tried.append(last)
-        smallest = (batch, length) == (1, 1) or len(tried) > TRIES
-        if last.fits(case.memory) is not False or smallest or weights >= case.memory:
+    best: FittedShapes | None = None
+    shortages = []
+    for mesh in _meshes(wanted, machine):
+        tried = _on_mesh(wanted, machine, mesh)
+        if isinstance(tried, Shortage):
+            shortages.append(tried)
+            continue
+        groups = mesh.data * mesh.fsdp
+        if tried.engine.max_num_seqs >= min(ENOUGH_SEQS * groups, _most_seqs(wanted, machine, groups)):
             return tried
-        shrink = 0.95 * (case.memory - weights) / max(1, last.alone - weights) if last.alone else 0.5
-        if batch > 1:
-            batch = max(1, min(batch - 1, int(batch * shrink)))
+        if best is None or tried.engine.max_num_seqs > best.engine.max_num_seqs:
+            best = tried
+    if best is None:
+        least = min(shortages, key=lambda shortage: shortage.needed)
+        raise UserError(
+            f"{machine.name}: {least.what} needs {least.needed / 1e9:.1f} GB of a device, "
+            f"which has {_budget(machine) / 1e9:.1f} GB to fill ({machine.devices} x {machine.chip}); {least.fields}"
+        )
+    return best
+
+
+def fits(shapes: FittedShapes, machine: Target) -> bool:
+    """Whether shapes that were chosen elsewhere go on a machine's devices."""
+    devices = shapes.mesh.data * shapes.mesh.fsdp * shapes.mesh.tensor
+    return devices <= machine.host_devices and shapes.peak_bytes <= machine.memory
+
+
+def describe(shapes: FittedShapes, machine: Target) -> list[str]:
+    """The shapes in five lines."""
+    e, mesh = shapes.engine, shapes.mesh
+    cache = f"{e.cache_tokens:,} tokens of cache" if e.cache_tokens else "cache for every sequence's longest answer"
+    tokens = shapes.training.tokens
+    batch = f"microbatches of {tokens:,} tokens" if tokens > 0 else "a minibatch at once"
+    trained = peak = ""
+    if shapes.training_bytes:
+        peak = f", training {shapes.training_bytes / 1e9:.1f} GB"
+        trained = f"; training: {batch}, activations computed again: {shapes.training.remat}, "
+        trained += f"a state kept every {shapes.checkpoint_seconds:.0f} s"
+    return [
+        f"machine: {machine.devices} x {machine.chip}, {machine.memory / 1e9:.1f} GB each; "
+        f"mesh data {mesh.data}, fsdp {mesh.fsdp}, tensor {mesh.tensor}",
+        f"sampler: {e.max_num_seqs} sequences in batches of {', '.join(map(str, e.buckets))}; {cache}",
+        f"prompts: up to {e.max_prompt_len:,} tokens, {e.prefill_rows} prefilled at once",
+        f"grading: {shapes.workers} workers{trained}",
+        f"expected at most, on a device: sampling {shapes.sampling_bytes / 1e9:.1f} GB{peak}",
+    ]
+
+
+def mesh_over(shapes: FittedShapes, hosts: int) -> MeshConfig:
+    """The mesh of a replica of the sampler over so many hosts."""
+    return over_hosts(shapes.mesh, hosts, REPLICA_AXIS)
+
+
+def _meshes(wanted: Wanted, machine: Target) -> Iterator[MeshConfig]:
+    """Meshes of a host to try, the least cut first. Raises UserError where a config's own has too many devices."""
+    devices, m = machine.host_devices, wanted.model
+    if wanted.mesh is not None:
+        size = wanted.mesh.data * wanted.mesh.fsdp * wanted.mesh.tensor
+        if size > devices:
+            shape = (wanted.mesh.data, wanted.mesh.fsdp, wanted.mesh.tensor)
+            raise UserError(f"config.mesh: {shape} needs {size} devices, {machine.name} has {devices}")
+        yield wanted.mesh
+        return
+    if machine.platform == "cpu":
+        # Virtual devices of one memory gain nothing.
+        yield MeshConfig()
+        return
+    most = math.gcd(m.kv_heads, m.heads, m.ffn_width, m.vocab_size, devices)
+    cuts = [cut for cut in range(1, most + 1) if most % cut == 0]
+    yield from (MeshConfig(data=devices // cut, tensor=cut) for cut in cuts)
+    if wanted.trained:
+        yield from (MeshConfig(fsdp=devices // cut, tensor=cut) for cut in cuts if devices // cut > 1)
+
+
+def _on_mesh(wanted: Wanted, machine: Target, own: MeshConfig) -> FittedShapes | Shortage:
+    if machine.platform == "cpu":
+        # Virtual devices have one memory between them.
+        size = own.data * own.fsdp * own.tensor
+        machine = dataclasses.replace(machine, memory=machine.memory // size, process=machine.process / size)
+    trained = _fit_training(wanted, machine, own)
+    if isinstance(trained, Shortage):
+        return trained
+    sampler = _fit_sampler(wanted, machine, own, trained.beside)
+    if isinstance(sampler, Shortage):
+        return sampler
+    engine, sampling_bytes = sampler
+    return FittedShapes(
+        own,
+        engine,
+        trained.training,
+        wanted.workers or max(2, min(32, machine.cores - 1)),
+        wanted.checkpoint_seconds or max(10.0, trained.state / KEPT_BYTES_PER_SECOND / KEEPING_SHARE),
+        round(sampling_bytes + machine.process),
+        round(trained.peak + machine.process) if wanted.trained else 0,
+    )
+
+
+class _Trained(NamedTuple):
+    training: Training
+    beside: float  # bytes of a device that lie there while answers are drawn
+    peak: float
+    state: float  # bytes of a device that are kept on disk
+
+
+def _fit_training(wanted: Wanted, machine: Target, own: MeshConfig) -> _Trained | Shortage:
+    """Microbatches and remat that every recipe's update has room for."""
+    budget = _budget(machine)
+    mesh = programs.make_mesh(own, (), machine.hosts, TRAINING_AXIS)
+    beside = peak = state = 0.0
+    by_hand = wanted.training
+    training = dataclasses.replace(by_hand, tokens=by_hand.tokens or -1, remat=by_hand.remat or "none")
+    shapes: list[tuple[int, str]] = []
+    for arm, recipe, answer_len in wanted.trained:
+        updates = RecipeUpdates(wanted.model, wanted.engine, mesh, training, recipe, answer_len)
+        held = updates.held_bytes
+        fitted = _microbatch(updates, by_hand, machine.platform, budget - held)
+        if fitted is None:
+            least = held + _gradient_bytes(updates, updates.row_places, "layers", machine.platform)
+            return Shortage(
+                f"training arm {arm} (weights, gradients and optimizer {held / 1e9:.1f} GB)",
+                least,
+                f"more devices, lora_rank above 0 or optimizer.kind adafactor in the recipe of config.arms.{arm}, or "
+                "fewer sampling.max_tokens take less",
+            )
+        shapes.append(fitted)
+        peak = max(peak, held + _gradient_bytes(updates, _places(updates, fitted[0]), fitted[1], machine.platform))
+        state = max(state, updates.state_bytes)
+        if isinstance(recipe, Reinforced):
+            beside = max(beside, updates.beside_sampler(machine.hosts))
+    packed = [tokens for tokens, _ in shapes if tokens > 0]
+    order = ("none", "products", "layers")
+    if shapes:
+        remat = max((remat for _, remat in shapes), key=order.index)
+        training = dataclasses.replace(training, tokens=min(packed) if packed else -1, remat=remat)
+    return _Trained(training, beside, peak, state)
+
+
+def _microbatch(updates: RecipeUpdates, by_hand: Training, platform: str, room: float) -> tuple[int, str] | None:
+    """(tokens, remat) of a microbatch that has room, the least computed again first; None where there is none."""
+    places = updates.row_places
+    for remat in [by_hand.remat] if by_hand.remat else ["none", "layers"]:
+        whole = updates.minibatch_places
+        if by_hand.tokens:
+            choices = [by_hand.tokens]
         else:
-            length = 2 ** int(math.log2(min(length * math.sqrt(min(shrink, 1.0)), length - 1)))
-
-
-def advice(case: FitCase, fit: SequenceFit, others: Sequence[CompiledProgram]) -> list[str]:
-    """What would fit, where something does not."""
-    lines = _more_sequences(case, fit) if fit.num_seqs < case.engine.max_num_seqs else []
-    longest = case.workload.max_tokens
-    if case.engine.cache_tokens and not case.held(longest):
-        sizes = case.sizes
-        pages = case.seq_pages - (-(case.workload.prompt_tokens - 1) // sizes.page_size) + 1
-        lines.append(
-            f"config.engine.cache_tokens = {case.engine.cache_tokens:,} holds no sample of {longest:,} tokens: "
-            f"{pages * sizes.page_size * sizes.shards:,} would"
-        )
-    for program in others:
-        if program.fits(case.memory) is False:
-            needs = f"{program.total / 1e9:.1f} GB" if program.total else "more"
-            lines.append(f"{program.name} does not fit: it needs {needs}, a device has {case.memory / 1e9:.1f} GB")
-    return lines
-
-
-def _more_sequences(case: FitCase, fit: SequenceFit) -> list[str]:
-    lines, num_seqs, sizes, fixed = [], case.engine.max_num_seqs, case.sizes, case.fixed_bytes
-    if fit.num_seqs:
-        lines.append(f"{num_seqs} sequences do not fit: config.engine.max_num_seqs = {fit.num_seqs} does")
-    elif case.engine.cache_tokens:
-        lines.append(f"no {case.step} sequences fit with config.engine.cache_tokens = {case.engine.cache_tokens:,}")
-    else:
-        lines.append(f"no {case.step} sequences fit at {case.workload.max_tokens:,} new tokens")
-    beside = fit.most.temporaries * num_seqs / fit.num_seqs if fit.most and fit.most.temporaries else 0
-    pages = int((case.memory - case.weight_bytes - beside) // case.page_bytes)
-    smaller = case.with_engine(cache_tokens=pages * sizes.page_size * sizes.shards)
-    if pages > 1 and smaller.held(case.workload.max_tokens):
-        lines.append(
-            f"{num_seqs} sequences would fit with config.engine.cache_tokens = {smaller.engine.cache_tokens:,}, which "
-            f"holds {smaller.held(case.workload.mean_tokens)} samples of {case.workload.mean_tokens:,} tokens "
-            "(arithmetic)"
-        )
-    if not case.sequence_bytes:
-        return lines
-    alone = fit.most.alone if fit.most else None
-    sequence_bytes = (alone - fixed) / fit.num_seqs if alone else case.sequence_bytes
-    devices = _devices_for(case, sequence_bytes / case.sequence_bytes)
-    if devices:
-        lines.append(f"{num_seqs} sequences would fit {devices} such devices in their default mesh (arithmetic)")
-    # Of a sequence's pages one is for the window that it is at.
-    own = int((case.memory - fixed) / (num_seqs * sequence_bytes) * (case.seq_pages + 1)) - 1
-    if own >= 0:
-        lines.append(
-            f"{num_seqs} sequences would fit here at {own * sizes.page_size + sizes.steps_per_call:,} new tokens "
-            "(arithmetic)"
-        )
-    return lines
-
-
-def _devices_for(case: FitCase, growth: float) -> int | None:
-    """The smallest power of two of devices that its sequences fit; growth is cache with temporaries / cache."""
-    devices = 1
-    while devices <= MOST_DEVICES:
-        shape = programs.mesh_for(case.model, devices, MeshConfig())
-        larger = case._replace(mesh=programs.make_mesh(shape, ()))
-        if larger.fixed_bytes + growth * larger.sequence_bytes * case.engine.max_num_seqs <= case.memory:
-            return devices
-        devices *= 2
+            rows = whole // places
+            choices = [-1, *(places * 2**i for i in reversed(range(max(1, rows.bit_length()))) if 2**i < max(rows, 2))]
+        for tokens in choices:
+            if _gradient_bytes(updates, _places(updates, tokens), remat, platform) <= room:
+                return tokens, remat
     return None
+
+
+def _places(updates: RecipeUpdates, tokens: int) -> int:
+    return tokens if tokens > 0 else updates.minibatch_places
+
+
+def _gradient_bytes(updates: RecipeUpdates, tokens: int, remat: str, platform: str) -> float:
+    footprint = Footprint(updates.model, updates.mesh.shape["tensor"], platform)
+    return footprint.gradient(tokens, remat, Compute().max_live_logits)
+
+
+def _fit_sampler(
+    wanted: Wanted, machine: Target, own: MeshConfig, beside: float
+) -> tuple[EngineConfig, float] | Shortage:
+    """The engine's shapes beside so many bytes of training, and the most that sampling and scoring take."""
+    mesh = programs.make_mesh(own, (), wanted.hosts_per_replica)
+    groups, budget, workload = row_devices(mesh), _budget(machine), wanted.workload
+    footprint = Footprint(wanted.model, mesh.shape["tensor"], machine.platform)
+    engine = dataclasses.replace(wanted.engine, prefill_rows=wanted.engine.prefill_rows or 16, reference=False)
+    longest = shapes_of(dataclasses.replace(engine, max_num_seqs=groups), mesh, workload.max_tokens).prefill_lengths[-1]
+    while not wanted.engine.prefill_rows and engine.prefill_rows > 1:
+        if footprint.prefill(engine.prefill_rows * longest) <= PREFILL_SHARE * machine.memory:
+            break
+        engine = dataclasses.replace(engine, prefill_rows=engine.prefill_rows // 2)
+    prefill = footprint.prefill(engine.prefill_rows * longest)
+    case = FitCase(wanted.model, engine, workload, mesh, machine.memory)
+    weights, page = case.weight_bytes, case.with_num_seqs(case.step).page_bytes
+    fixed = weights + beside
+    expected = min(workload.max_tokens, max(SHORT_ANSWER, workload.max_tokens // 4))
+    scorer = weights + footprint.scorer(max(workload.score_tokens, workload.max_tokens + longest))
+    least = math.inf
+    for num_seqs in _sequence_counts(wanted, machine, groups, case.step):
+        case = case.with_num_seqs(num_seqs)
+        cache_tokens = engine.cache_tokens
+        whole = case.sizes.pages
+        rows = num_seqs // groups
+        beside_cache = max(footprint.decode_window(rows, engine.steps_per_call), prefill)
+        per_page = page * footprint.per_cached_byte
+        room = int((budget - fixed - beside_cache) // per_page)
+        pages = whole if not cache_tokens else case.sizes.pages
+        if not cache_tokens and whole > room:
+            pages, cache_tokens = room, max(1, room) * case.sizes.page_size * groups
+        fitted = case.with_engine(cache_tokens=cache_tokens)
+        one = fitted.seq_pages + longest // fitted.sizes.page_size + 2
+        needed = fixed + beside_cache + max(one, pages if wanted.engine.cache_tokens else 0) * per_page
+        least = min(least, max(needed, scorer))
+        is_enough = pages >= one and (pages == whole or fitted.held(expected) >= num_seqs or num_seqs == case.step)
+        if pages <= room and is_enough and scorer <= budget:
+            total = max(fixed + beside_cache + pages * per_page, scorer)
+            buckets = wanted.engine.buckets or _buckets(num_seqs, groups, machine.platform)
+            return dataclasses.replace(fitted.engine, buckets=buckets, reference=wanted.engine.reference), total
+    parts = f"weights {weights / 1e9:.1f} GB" + (f", training {beside / 1e9:.1f} GB" if beside else "")
+    return Shortage(
+        f"sampling {workload.max_tokens:,} tokens ({parts} and the cache of one sample on each group)",
+        least,
+        f"more devices, fewer sampling.max_tokens (now {workload.max_tokens:,}) or, where set by hand, a smaller "
+        "engine.max_num_seqs or engine.cache_tokens would fit",
+    )
+
+
+def _sequence_counts(wanted: Wanted, machine: Target, groups: int, step: int) -> Sequence[int]:
+    """Numbers of sequences to try, falling."""
+    if wanted.engine.max_num_seqs:
+        return [wanted.engine.max_num_seqs]
+    most = _most_seqs(wanted, machine, groups)
+    counts = [-(-count * groups // step) * step for count in SEQ_COUNTS]
+    enough = min((count for count in counts if count >= most), default=counts[0])
+    return [count for count in dict.fromkeys(counts) if count <= enough]
+
+
+def _most_seqs(wanted: Wanted, machine: Target, groups: int) -> int:
+    """Sequences of a replica beyond which there is nothing to gain, or nothing more to draw at once."""
+    return min(MOST_SEQS[machine.platform] * groups, wanted.workload.at_once)
+
+
+def _buckets(num_seqs: int, groups: int, platform: str) -> tuple[int, ...]:
+    """Batch sizes for the end of a run, when few samples are left; a CPU computes each row, others read the weights."""
+    cut = 2 if platform == "cpu" else 4
+    sizes = [num_seqs]
+    while sizes[0] // cut >= LEAST_BUCKET * groups and sizes[0] % (cut * groups) == 0:
+        sizes.insert(0, sizes[0] // cut)
+    return tuple(sizes)
+
+
+def _budget(machine: Target) -> float:
+    """Bytes of a device that are filled."""
+    return MARGIN[machine.platform] * machine.memory - machine.process

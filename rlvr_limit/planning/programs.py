@@ -28,7 +28,6 @@ from rlvr_limit.engine.shapes import EngineShapes
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
 from rlvr_limit.settings import EngineConfig, MeshConfig
-from rlvr_limit.types import UserError
 
 I32, F32 = jnp.int32, jnp.float32
 AnyMesh = Mesh | AbstractMesh
@@ -75,25 +74,6 @@ class RecipePrograms(NamedTuple):
     kept: int  # beside them: a reference policy, a critic with its optimizer, or what adapters belong to
     beside_sampler: int | None  # there while answers are drawn for it, besides the sampler's own; None: none are drawn
     programs: tuple[DeviceProgram, ...]
-
-
-def mesh_for(config: ModelConfig, devices: int, wanted: MeshConfig) -> MeshConfig:
-    """The mesh of a target: `wanted` where it says more than one device, else the default.
-
-    By default tensor is the largest divisor of devices that cuts key heads, query heads, ffn and vocabulary evenly, so
-    that no part of the weights and of the cache lies on a device twice; data is the rest. Raises UserError where
-    `wanted` is not of so many devices.
-    """
-    size = wanted.data * wanted.fsdp * wanted.tensor
-    if size > 1 and size != devices:
-        raise UserError(
-            f"config.mesh: {(wanted.data, wanted.fsdp, wanted.tensor)} has {size} devices, the target {devices}; leave "
-            "it at 1, 1, 1 for a default"
-        )
-    if size > 1:
-        return wanted
-    cut = math.gcd(config.kv_heads, config.heads, config.ffn_width, config.vocab_size, devices)
-    return MeshConfig(data=devices // cut, tensor=cut)
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any], hosts: int = 1, axis: str = REPLICA_AXIS) -> AnyMesh:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -18,24 +18,35 @@ from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch, padded_length
 from rlvr_limit.planning import programs
 from rlvr_limit.planning.programs import F32, I32, AnyMesh, DeviceProgram, RecipePrograms, device_bytes
 from rlvr_limit.rl.lora import adapter_specs
-from rlvr_limit.settings import EngineConfig, Reinforced, Settings, Supervised, Training
+from rlvr_limit.settings import EngineConfig, Reinforced, Supervised, Training
 from rlvr_limit.study import recipes
 
 
+class TrainedArm(NamedTuple):
+    """An arm that is trained here."""
+
+    name: str
+    recipe: Supervised | Reinforced
+    answer_len: int  # most tokens of an answer in training
+
+
 def recipe_programs(
-    s: Settings, model: ModelConfig, engine: EngineConfig, mesh: AnyMesh, hosts: int
+    trained: Sequence[TrainedArm],
+    model: ModelConfig,
+    engine: EngineConfig,
+    mesh: AnyMesh,
+    hosts: int,
+    training: Training,
 ) -> Sequence[RecipePrograms]:
-    """What the config's recipes train on the mesh of so many hosts; those of one kind and batch are one."""
+    """What the recipes of arms train on the mesh of so many hosts; those of one kind and batch are one."""
     known: dict[tuple[str, ...], RecipePrograms] = {}
-    for name, arm in s.arms.items():
-        if arm.weights or arm.recipe is None:
-            continue
-        updates = RecipeUpdates(model, engine, mesh, s.training, arm.recipe, recipes.answer_len(arm.recipe, s.sampling))
+    for arm in trained:
+        updates = RecipeUpdates(model, engine, mesh, training, arm.recipe, arm.answer_len)
         made = updates.programs()
         sizes = device_bytes(updates.state.params), device_bytes(updates.state.opt_state), updates.kept
         is_drawn_for = isinstance(arm.recipe, Reinforced)
         beside = updates.beside_sampler(hosts) if is_drawn_for else None
-        known.setdefault(tuple(p.name for p in made), RecipePrograms(name, *sizes, beside, made))
+        known.setdefault(tuple(p.name for p in made), RecipePrograms(arm.name, *sizes, beside, made))
     return tuple(known.values())
 
 
@@ -85,6 +96,29 @@ class RecipeUpdates:
         critic = device_bytes(self.critic) if self.critic else 0
         return critic + (device_bytes(self.base) if self.lora or getattr(self.recipe, "kl", 0) else 0)
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of each device that a kept state has: parameters and optimizer."""
+        return device_bytes(self.state.params) + device_bytes(self.state.opt_state)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of each device beside an update's temporaries: the state, sums of gradients, weights that are kept."""
+        sums = sum(4 * device_bytes(x) // x.dtype.itemsize for x in jax.tree.leaves(self.state.params))
+        return self.state_bytes + sums + self.kept
+
+    @property
+    def row_places(self) -> int:
+        """Tokens of the longest prompt and answer together."""
+        return self.engine.max_prompt_len + self.answer_len
+
+    @property
+    def minibatch_places(self) -> int:
+        """Tokens of a device's share of a minibatch, one padded sequence a row."""
+        recipe = self.recipe
+        rows = recipe.batch if isinstance(recipe, Supervised) else recipe.prompts * recipe.answers // recipe.minibatches
+        return -(-rows // row_devices(self.mesh)) * self.row_places
+
     def beside_sampler(self, hosts: int) -> int:
         """Bytes of each device that lie there while answers are drawn, besides the sampler's own."""
         # On one host a state in the model's own dtype is what is sampled from; another one is copied.
@@ -93,14 +127,14 @@ class RecipeUpdates:
 
     def programs(self) -> tuple[DeviceProgram, ...]:
         if isinstance(self.recipe, Supervised):
-            batch = rl.SupervisedBatch(*(self._packed() if self.training.tokens else self._rows(self.recipe.batch)))
+            batch = rl.SupervisedBatch(*(self._packed() if self.training.tokens > 0 else self._rows(self.recipe.batch)))
             return self._step("supervised", "", None, batch, 0)
         return self._policy() + (self._segments() if self.recipe.segment else ())
 
     def _policy(self) -> tuple[DeviceProgram, ...]:
         """The policy's update, and that of a critic, or a probe's gradient, where there is one."""
         recipe, objective = self.recipe, recipes.objective(self.recipe)
-        rows, number = self._packed() if self.training.tokens else self._prefix_batch()
+        rows, number = self._packed() if self.training.tokens > 0 else self._prefix_batch()
         batch = rl.PolicyBatch(
             rows,
             *(number, number, number),
@@ -131,7 +165,7 @@ class RecipeUpdates:
         self, kind: str, besides: str, objective: rl.Objective | None, batch: Any, kept: int
     ) -> tuple[DeviceProgram, ...]:
         """The programs of rl.train_step: one, or the gradient of a packed batch and the step along a sum of such."""
-        lora, compute = self.lora, rl.Compute(self.training.remat)
+        lora, compute = self.lora, rl.Compute(self.training.remat or "none")
         state, tx = (self.critic, self.value_tx) if kind == "critic" else (self.state, self.tx)
         base = self.base if lora else None
         besides += f", adapters of rank {lora.rank}" if lora else ""
@@ -155,8 +189,9 @@ class RecipeUpdates:
 
     def _packed(self) -> tuple[AnswerRows, jax.ShapeDtypeStruct]:
         """_rows of a microbatch, in which a row holds several sequences."""
-        length = self.engine.max_prompt_len + self.answer_len
-        return self._rows(*rl.microbatch_shape(length, self.training.tokens, row_devices(self.mesh)), packed=True)
+        return self._rows(
+            *rl.microbatch_shape(self.row_places, self.training.tokens, row_devices(self.mesh)), packed=True
+        )
 
     def _rows(self, batch: int, length: int = 0, packed: bool = False) -> tuple[AnswerRows, jax.ShapeDtypeStruct]:
         """Rows of prompts with answers, and an array of one number a token that lies as they do."""

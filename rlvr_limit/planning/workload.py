@@ -25,11 +25,17 @@ class Workload:
     prompt_tokens: int  # mean, assumed
     scored: int = 16  # answers of each problem and arm
     score_tokens: int = 4_096  # of padded answers, scored at a time on each device
+    rollout: int = 0  # answers of a training step, where an arm is trained by reinforcement
 
     @property
     def answers(self) -> int:
         """Answers to draw, of all arms together."""
         return self.arms * sum(b.problems * b.n for b in self.benchmarks)
+
+    @property
+    def at_once(self) -> int:
+        """Answers of one arm, which are drawn together; a sampler needs no more sequences."""
+        return max(self.rollout, sum(b.problems * b.n for b in self.benchmarks))
 
     @property
     def per_problem(self) -> float:

@@ -10,21 +10,21 @@ from rlvr_limit.types import AtLeast, Interval, OneOf
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Shapes of the engine's compiled programs."""
+    """Shapes of the engine's compiled programs. What a config leaves at auto is chosen to fit the machine."""
 
-    max_num_seqs: Annotated[int, AtLeast(1)] = 256  # sequences that are alive at once
+    max_num_seqs: Annotated[int, AtLeast(0)] = 0  # sequences that are alive at once; 0: auto
     steps_per_call: Annotated[int, AtLeast(1)] = 8  # decode steps between two looks of the host
     page_size: Annotated[int, AtLeast(1)] = 32  # tokens of a cache page: 16 or more, rounded up to calls and kernels
-    cache_tokens: Annotated[int, AtLeast(0)] = 0  # tokens of all pages; 0: room for every sequence's longest sample
+    cache_tokens: Annotated[int, AtLeast(0)] = 0  # tokens of all pages; 0: auto, at most every longest sample's
     cache_dtype: Annotated[str, OneOf("", "int8")] = ""  # int8 halves the cache and changes samples; "": the model's
-    buckets: tuple[Annotated[int, AtLeast(1)], ...] = ()  # batch sizes that programs are made for; (): max_num_seqs
+    buckets: tuple[Annotated[int, AtLeast(1)], ...] = ()  # batch sizes that programs are made for; (): auto
     min_shared_prefix: Annotated[int, AtLeast(1)] = 64  # prompts this long are read once for all rows; GPU, TPU: all
     # Batches of up to speculative_tokens / steps_per_call rows guess a whole call from other samples of the problem and
     # verify it at once; about the tokens the machine computes while it reads the weights. A sample then depends, within
     # rounding, on what was guessed. 0: off.
     speculative_tokens: Annotated[int, AtLeast(0)] = 0
     max_prompt_len: Annotated[int, AtLeast(0)] = 16  # tokens of a prompt; 0: as many as the longest prompt needs
-    prefill_rows: Annotated[int, AtLeast(1)] = 16  # prompts that are prefilled at once
+    prefill_rows: Annotated[int, AtLeast(0)] = 0  # prompts that are prefilled at once; 0: auto
     prefix_rows: Annotated[int, AtLeast(1)] = 64  # prompts that the cache has room for, where cache_tokens is 0
     reference: bool = False  # always tiles of 64 rows: samples are bitwise the same for any max_num_seqs
 

@@ -136,7 +136,7 @@ class ReportSettings:
 class Grading:
     """Worker processes of the graders that can hang."""
 
-    workers: Annotated[int, AtLeast(1)] = 2
+    workers: Annotated[int, AtLeast(0)] = 0  # 0: auto, by the machine's cores
     seconds: Annotated[float, Interval("(0, inf)")] = 10.0  # of CPU time, after which a verdict is TIMEOUT
     grader: str = "math"  # math, exact, or module:function of one's own; Countdown and code have their own
 
@@ -151,7 +151,7 @@ class Settings:
     purpose: str = ""
     caveat: str = ""
     seed: Annotated[int, Interval("[0, 4294967295]")] = 0
-    target: str = "cpu"  # the machine of job=plan
+    target: str = "here"  # the machine of job=plan: h100, a100-80-8, v5e-8, gpu:80GB, cpu, here ...
     runs: str = "runs"  # folder or object store of all runs
     run_dir: str = ""  # folder of this run; "": by its conditions, in runs/name
     data_dir: str = ""  # folder of the benchmarks' files; "": the hub's
@@ -168,12 +168,12 @@ class Settings:
     report: ReportSettings = ReportSettings()
     training: Training = Training()
     engine: EngineConfig = EngineConfig()
-    mesh: MeshConfig = MeshConfig()
+    mesh: MeshConfig | None = None  # None: auto, over all devices of the machine
     hosts: HostsConfig = HostsConfig()
     allow_differ: tuple[Annotated[str, COMPARED], ...] = ()  # conditions in which compared arms may differ
     share_weights: bool = False  # what recipes make is kept in runs/trained, for equal recipes of other configs
     share_samples: bool = True  # what other run folders below runs have drawn alike is copied, not drawn again
-    checkpoint_seconds: Annotated[float, AtLeast(0)] = 10.0  # between two kept states of training
+    checkpoint_seconds: Annotated[float, AtLeast(0)] = 0.0  # between kept states of training; 0: auto, by their size
     flush_seconds: Annotated[float, AtLeast(0)] = 1.0  # between two writes of samples
     wandb: str = ""  # a Weights & Biases project that training reports to
 

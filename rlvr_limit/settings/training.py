@@ -12,8 +12,8 @@ from rlvr_limit.types import AtLeast, Interval, OneOf
 class Training:
     """How a training step is computed; without influence on it but for rounding."""
 
-    tokens: Annotated[int, AtLeast(0)] = 0  # places of a device's microbatch, several sequences a row; 0: a minibatch
-    remat: Annotated[str, OneOf("none", "products", "layers")] = "none"  # activations that are computed again
+    tokens: Annotated[int, AtLeast(-1)] = 0  # of a device's microbatch, packed in rows; 0: auto, -1: a whole minibatch
+    remat: Annotated[str, OneOf("", "none", "products", "layers")] = ""  # activations that are computed again; "": auto
     param_dtype: Annotated[str, OneOf("", "float32", "bfloat16")] = ""  # of weights in training; "": the model's
 
 

@@ -126,13 +126,17 @@ def _check_engine(s: Settings) -> None:
         if e.speculative_tokens and is_off:
             raise not_allowed("config.engine.speculative_tokens", e.speculative_tokens, f"0, as {why} needs")
     for rows in e.buckets:
+        if not e.max_num_seqs:
+            raise UserError("config.engine.buckets: give engine.max_num_seqs too, or leave both to be chosen")
         if rows > e.max_num_seqs:
             raise not_allowed("config.engine.buckets", rows, f"in [1, engine.max_num_seqs = {e.max_num_seqs}]")
-    shards = s.mesh.data * s.mesh.fsdp
+    shards = s.mesh.data * s.mesh.fsdp if s.mesh else 1
     least = 2 * shards * -(-e.page_size // e.steps_per_call) * e.steps_per_call
     if e.cache_tokens and e.cache_tokens < least:
         allowed = f"0 or at least {least}: two pages on each of {shards} shards"
         raise not_allowed("config.engine.cache_tokens", e.cache_tokens, allowed)
+    if e.cache_tokens and not e.max_num_seqs:
+        raise UserError("config.engine.cache_tokens: give engine.max_num_seqs too, or leave both to be chosen")
     trained = [name for name, arm in s.arms.items() if arm.recipe and not arm.weights]
     if trained and per_replica > 1:
         raise UserError(f"config.arms.{trained[0]}: a recipe; hosts.hosts_per_replica above 1 needs given weights")

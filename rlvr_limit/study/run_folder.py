@@ -10,14 +10,21 @@ from typing import Any
 
 from rlvr_limit import records
 from rlvr_limit.distributed.mesh import machine
+from rlvr_limit.records.storage import Place
 from rlvr_limit.rl.reward_functions import reward_named, source_digest
 from rlvr_limit.settings import TOKEN_SAMPLING, Settings, schema
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Setup, Study, Task, answer_limit, benchmark_of
 from rlvr_limit.types import Problem
 
-NAMED_BY = ("name", "seed", "task", "benchmarks", "limit", "model", "dtype", "arms", "training", "engine", "mesh")
-"""Settings that decide what a sample is, with sampling's below: what names a run folder, and nothing else does."""
+NAMED_BY = ("name", "seed", "task", "benchmarks", "limit", "model", "dtype", "arms")
+"""Settings that decide what a sample is, with those below: what names a run folder, and nothing else does."""
+
+ENGINE_COUNTS = ("cache_dtype", "reference")
+"""Of engine; its other fields and the mesh are shapes, in which samples agree within rounding."""
+
+TRAINING_COUNTS = ("param_dtype",)
+"""Of training."""
 
 SAMPLING_COUNTS = (*TOKEN_SAMPLING, "max_tokens", "allow_beyond_context")
 """Of sampling; n may grow in the same folder."""
@@ -29,6 +36,8 @@ STREAMS = "weights"
 def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, Any]:
     """All that decides what a sample is; its digest names the run folder."""
     counted = {name: schema.to_jsonable(getattr(s, name)) for name in NAMED_BY}
+    counted["engine"] = {name: getattr(s.engine, name) for name in ENGINE_COUNTS}
+    counted["training"] = {name: getattr(s.training, name) for name in TRAINING_COUNTS}
     counted["sampling"] = {name: getattr(s.sampling, name) for name in SAMPLING_COUNTS}
     if s.hosts.hosts_per_replica > 1:
         counted["hosts_per_replica"] = s.hosts.hosts_per_replica
@@ -63,13 +72,22 @@ def code_and_versions() -> dict[str, str]:
     return {"code": hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12], **_versions()}
 
 
-def open_folder(study: Study, decisive: dict[str, Any]) -> None:
+def last_shapes(root: Place) -> dict[str, Any] | None:
+    """The shapes that the last session of a run folder had; None where there was none."""
+    if not (root / "manifest.json").exists():
+        return None
+    sessions = records.read_manifest(root)["sessions"]
+    return sessions[-1].get("shapes") if sessions else None
+
+
+def open_folder(study: Study, decisive: dict[str, Any], shapes: dict[str, Any]) -> None:
     """Makes the run folder, or goes on with it. UserError where it was made under other conditions."""
     info = {
         "config": schema.to_jsonable(study.settings),
         "versions": _versions(),
         "device": machine(),
         "machine": f"{platform.machine()}, {platform.system()}",
+        "shapes": shapes,
     }
     records.open_run(study.root, decisive, info)
     there = records.read(study.root, "prompts", columns=["variant", "problem_id"]).to_pylist()

@@ -83,7 +83,7 @@ def _check_recipe(study: Study, arm: str, recipe: Supervised | Reinforced) -> No
     """Raises UserError, one line, for what training would stumble over, before any arm is trained."""
     tokens, devices = study.settings.training.tokens, row_devices(study.training_mesh)
     check_rows(arm, recipe, study.hosts.count, devices, tokens > 0)
-    if tokens:
+    if tokens > 0:
         study.microbatch(recipe)
     if isinstance(recipe, Reinforced):
         problems = study.setups[arm].training
@@ -188,9 +188,9 @@ def _learner(
         mesh=study.training_mesh,
         here=study.mesh,
         tx=rl.optimizer(recipe.optimizer, updates),
-        compute=rl.Compute(training.remat),
+        compute=rl.Compute(training.remat or "none"),
         max_lengths=(study.engine.max_prompt_len, recipes.answer_len(recipe, s.sampling)),
-        microbatch=study.microbatch(recipe) if training.tokens else None,
+        microbatch=study.microbatch(recipe) if training.tokens > 0 else None,
         lora=recipes.adapters(recipe),
     )
     return unstarted.begin(spread(start, model, study.training_mesh), training.param_dtype, s.seed)

@@ -86,7 +86,7 @@ def run(config: Path, root: Path, kill: str = "") -> bool:
 
 def child(config: Path, root: Path, kill: str) -> None:
     """The process that may be killed."""
-    from rlvr_limit.study.prepare import prepare
+    from rlvr_limit.planning.prepare import prepare
     from rlvr_limit.training import loop
 
     if kill:

@@ -18,8 +18,8 @@ from rlvr_limit.grading.code.evalplus import EvalPlusTests
 from rlvr_limit.grading.code.grade import VERSION, check, grade, shorten
 from rlvr_limit.grading.pool.pool import map_verdicts
 from rlvr_limit.models.decoder import ModelConfig, init_params
+from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.settings import command_line
-from rlvr_limit.study.prepare import prepare
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.types import Problem, Status
 from tests.support.smoke import REPOSITORY, environment

@@ -13,9 +13,9 @@ import pytest
 
 from rlvr_limit import records
 from rlvr_limit.evaluation import score_inputs
+from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.settings import command_line
 from rlvr_limit.study.comparability import conditions_of, differences
-from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.types import UserError
 from tests.support.released import ARMS, QUESTIONS, words, write_released

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rlvr_limit.study.prepare import prepare
 
 from rlvr_limit import records
 from rlvr_limit.evaluation import sample, shared_samples
@@ -19,7 +20,6 @@ from rlvr_limit.evaluation.results import results_of
 from rlvr_limit.records import Writer
 from rlvr_limit.report.analysis import analyse
 from rlvr_limit.settings import command_line
-from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.run_folder import sample_identity
 from rlvr_limit.study.weights import load_weights

@@ -19,21 +19,22 @@ from rlvr_limit.engine import programs as device
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request
 from rlvr_limit.models.decoder import init_params, parameter_specs
-from rlvr_limit.planning import compiling, fitting, from_settings, programs, roofline, targets
+from rlvr_limit.planning import compiling, fitting, prepare, programs, roofline
+from rlvr_limit.planning.fitting import Wanted
 from rlvr_limit.planning.plan import token_cost
 from rlvr_limit.settings import MeshConfig
-from rlvr_limit.types import SamplingParams, UserError
+from rlvr_limit.types import SamplingParams
 from tests.support import hlo
 from tests.support.plans import NUM_SEQS, QWEN_7B, QWEN_32B, STUDY, TINY, case
 from tests.support.studies import settings_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-SMALL_CPU = dataclasses.replace(planning.find_target("cpu"), memory=400_000)
+SMALL_CPU = dataclasses.replace(planning.find_target("cpu"), memory=10**9, process=0.0)
 
 
 @pytest.fixture(scope="module")
 def cpu_plan() -> planning.StudyPlan:
-    return planning.make_plan(TINY, NUM_SEQS, STUDY, SMALL_CPU, MeshConfig(tensor=2))
+    return planning.make_plan(Wanted(TINY, NUM_SEQS, STUDY, MeshConfig(tensor=2)), SMALL_CPU)
 
 
 def given(case: fitting.FitCase, tokens: int) -> fitting.FitCase:
@@ -41,75 +42,39 @@ def given(case: fitting.FitCase, tokens: int) -> fitting.FitCase:
     return case._replace(engine=dataclasses.replace(case.engine, cache_tokens=tokens))
 
 
-def growing(case: fitting.FitCase, share: float, refuse: bool = False) -> fitting.Compile:
-    """A compiler whose temporaries are `share` of the cache; with refuse it says nothing of what does not fit."""
-
-    def compiled(program: programs.DeviceProgram) -> programs.CompiledProgram:
-        num_seqs = int(program.name.split()[2])
-        alone = int(case.fixed_bytes + (1 + share) * num_seqs * case.sequence_bytes)
-        if refuse and alone > case.memory:
-            return programs.CompiledProgram(program.name, True, 1.0, 0, refused=True)
-        return programs.CompiledProgram(program.name, True, 1.0, 0, alone, int(share * num_seqs * case.sequence_bytes))
-
-    return compiled
-
-
-PREFILL = programs.CompiledProgram("prefill", True, 1.0, 0, 0, 0)
-
-
 def test_parameter_bytes_are_those_of_the_released_checkpoints() -> None:
     """total_size in the checkpoints' index files: every tensor counted, nothing padded."""
     for model, size in ((QWEN_7B, 15_231_233_024), (QWEN_32B, 65_527_752_704)):
-        assert case(model, 1, 0).weight_bytes == size
+        assert case(model, MeshConfig(), 0).weight_bytes == size
 
 
 def test_parameter_bytes_are_the_sum_of_the_specs(cpu_plan: planning.StudyPlan) -> None:
     specs = jax.tree.leaves(parameter_specs(TINY), is_leaf=lambda x: hasattr(x, "axes"))
     assert cpu_plan.parameter_bytes == 4 * sum(math.prod(spec.shape) for spec in specs)
     norms = 4 * TINY.width * (2 * TINY.layers + 1)
-    assert cpu_plan.runs.weight_bytes == (cpu_plan.parameter_bytes - norms) // 2 + norms
+    assert cpu_plan.case.weight_bytes == (cpu_plan.parameter_bytes - norms) // 2 + norms
 
 
-def test_default_mesh_cuts_key_heads_evenly_and_repeats_nothing() -> None:
-    assert programs.mesh_for(QWEN_7B, 8, MeshConfig()) == MeshConfig(data=2, tensor=4)
-    assert programs.mesh_for(QWEN_32B, 64, MeshConfig()) == MeshConfig(data=8, tensor=8)
-    assert programs.mesh_for(QWEN_7B, 1, MeshConfig()) == MeshConfig()
-    split = case(QWEN_7B, 8, 0)
-    norms = (2 * 28 + 1) * 3584 * 2
-    assert split.weight_bytes == (15_231_233_024 - norms) // 4 + norms
+def test_a_token_of_qwen_7b_takes_57344_bytes_of_cache_cut_over_its_key_heads() -> None:
+    alone = case(QWEN_7B, MeshConfig(), 0)
+    assert alone.page_bytes == 57_344 * 32 and alone.seq_pages == 512
+    assert case(QWEN_7B, MeshConfig(data=2, tensor=4), 0).page_bytes == 57_344 * 32 / 4
 
 
-def test_mesh_of_the_config_wins_and_must_have_the_targets_devices() -> None:
-    assert programs.mesh_for(QWEN_7B, 8, MeshConfig(tensor=8)) == MeshConfig(tensor=8)
-    with pytest.raises(UserError, match="config.mesh"):
-        programs.mesh_for(QWEN_7B, 8, MeshConfig(data=3))
-
-
-def test_a_slot_of_qwen_7b_takes_57344_bytes_a_token() -> None:
-    """16,384 tokens are 1,024 windows, the last of which is not filed: 512 pages, and one for the window it is at."""
-    alone = case(QWEN_7B, 1, 0)
-    assert alone.sequence_bytes == 57_344 * 32 * (512 + 1)
-    assert case(QWEN_7B, 8, 0).sequence_bytes == alone.sequence_bytes / 8
-
-
-def test_pages_for_prompts_are_taken_before_the_first_slot() -> None:
-    """17 prompts of 512 tokens, and the page that nobody reads; each of two shards has them all, cut over four."""
-    alone = case(QWEN_7B, 1, 0)
-    assert alone.fixed_bytes - alone.weight_bytes == 57_344 * 32 * (17 * 16 + 1)
-    split = case(QWEN_7B, 8, 0)
-    assert split.fixed_bytes - split.weight_bytes == 57_344 * 32 * (17 * 16 + 1) / 4
+def test_the_cache_has_room_for_every_longest_answer_and_for_prompts() -> None:
+    """16 sequences of 512 pages and one that each is at; 17 prompts of 512 tokens; the page that nobody reads."""
+    assert case(QWEN_7B, MeshConfig(), 0).cache_bytes == 57_344 * 32 * (16 * (512 + 1) + 17 * 16 + 1)
 
 
 def test_a_cache_of_given_tokens_takes_those_whatever_the_sequences() -> None:
-    some = given(case(QWEN_7B, 1, 10**12), 1_000_000)
-    assert some.sizes.pages == 1_000_000 // 32 and some.sequence_bytes == 0
-    assert some.fixed_bytes - some.weight_bytes == some.cache_bytes == 57_344 * 1_000_000
+    some = given(case(QWEN_7B, MeshConfig(), 10**12), 1_000_000)
+    assert some.sizes.pages == 1_000_000 // 32 and some.cache_bytes == 57_344 * 1_000_000
 
 
 def test_samples_that_pages_hold_are_counted_with_their_prompts() -> None:
     """2 problems x 2 shards, 100 answers each: a shard's 1,000 pages hold samples of 10 pages, prompts of 4 pages."""
     study = planning.Workload((planning.BenchmarkSize("a", 4, 100),), 1, 16_384, 320, 128)
-    some = given(case(QWEN_7B, 8, 0)._replace(workload=study), 2 * 32 * 1001)
+    some = given(case(QWEN_7B, MeshConfig(data=2, tensor=4), 0)._replace(workload=study), 2 * 32 * 1001)
     held = some.held(320)
     taken = lambda samples: 10 * samples // 2 + 4 * math.ceil(samples / 100)  # noqa: E731
     assert taken(held) <= 1000 < taken(held + 2)
@@ -121,7 +86,7 @@ def test_decoder_of_qwen_7b_by_hand() -> None:
     d, f, n, k, h, v = 3584, 18_944, 28, 4, 128, 152_064
     layer = 2 * d * n * h + 2 * d * k * h + 3 * d * f + 2 * d + (n + 2 * k) * h
     matmul = 28 * layer + d + d * v
-    found = token_cost(QWEN_7B, case(QWEN_7B, 8, 0).sizes)
+    found = token_cost(QWEN_7B, case(QWEN_7B, MeshConfig(data=2, tensor=4), 0).sizes)
     assert found == roofline.TokenCost(matmul, 2 * matmul, 57_344, 4 * 28 * n * h)
 
 
@@ -146,7 +111,7 @@ def test_roofline_of_qwen_7b_on_an_h200_is_the_published_one() -> None:
     """17.9 us of products and 13.3 ns a token of context, at 4.3 TB/s and 790 TFLOP/s, with ever more samples."""
     target = planning.find_target("h200")
     machine = roofline.MachineRates(1, 1, 1, target.bandwidth, target.flops)
-    decoder = token_cost(QWEN_7B, case(QWEN_7B, 1, 0).sizes)
+    decoder = token_cost(QWEN_7B, case(QWEN_7B, MeshConfig(), 0).sizes)
     at_0 = 1 / roofline.tokens_per_second(decoder, machine, roofline.LiveBatch(10**9, 0, 0, 0))
     assert at_0 == pytest.approx(17.9e-6, rel=2e-3)
     read = roofline.TokenCost(0, 0, decoder.kv_bytes, 0)
@@ -159,72 +124,6 @@ def test_answers_and_scorings_are_counted() -> None:
     assert STUDY.answers == 2 * (10 * 4 + 5 * 8)
     # The base's under the base, the other's under the base and under itself: 3 x 2 of each of 15 problems.
     assert STUDY.scorings == 3 * 2 * 15
-
-
-def test_sequences_of_a_compiled_plan_fit_and_more_would_not(cpu_plan: planning.StudyPlan) -> None:
-    fit, memory = cpu_plan.fit, cpu_plan.target.memory
-    assert fit.verified and fit.most.total <= memory
-    assert cpu_plan.num_seqs == NUM_SEQS.max_num_seqs and cpu_plan.advice == () and cpu_plan.window.temporaries > 0
-    per_slot = (fit.most.total - fit.wanted.total) / (fit.num_seqs - NUM_SEQS.max_num_seqs)
-    assert fit.most.total + per_slot * 2 * fitting.SLOTS_STEP > memory / (1 + fitting.CLOSE)
-
-
-@pytest.mark.parametrize("refuse", [False, True])
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
-def test_search_finds_nearly_the_most_sequences(share: float, refuse: bool) -> None:
-    for num_seqs in (16, 80, 256):
-        some = case(QWEN_7B, 1, 140 * 10**9, num_seqs)
-        fit = fitting.fit_sequences(some, growing(some, share, refuse), PREFILL)
-        most = (some.memory - some.fixed_bytes) / (some.sequence_bytes * (1 + share))
-        assert fit.num_seqs <= most
-        assert fit.num_seqs >= most / (1 + fitting.CLOSE) - some.step
-
-
-def test_no_slot_fits_a_device_smaller_than_the_weights() -> None:
-    some = case(QWEN_32B, 1, 16 * 10**9)
-    fit = fitting.fit_sequences(some, growing(some, 0.1), PREFILL)
-    assert (fit.num_seqs, fit.most, fit.wanted) == (0, None, None)
-
-
-def test_what_does_not_fit_says_what_would() -> None:
-    some = case(QWEN_32B, 1, 80 * 10**9, 64)
-    lines = fitting.advice(some, fitting.fit_sequences(some, growing(some, 0.0), PREFILL), ())
-    assert "no 8 sequences fit at 16,384 new tokens" in lines[0]
-    # 262,144 bytes a token; what is left of 80 GB, in pages of 32.
-    tokens = int((80e9 - some.weight_bytes) / (262_144 * 32)) * 32
-    mean = given(some, tokens).held(1024)
-    assert lines[1] == (
-        f"64 sequences would fit with config.engine.cache_tokens = {tokens:,}, which holds {mean} samples of 1,024 "
-        "tokens (arithmetic)"
-    )
-    found = int(lines[2].split("fit ")[1].split()[0])
-    larger = case(QWEN_32B, found, some.memory, 64)
-    smaller = case(QWEN_32B, found // 2, some.memory, 64)
-    assert larger.weight_bytes + larger.cache_bytes <= some.memory
-    assert smaller.weight_bytes + smaller.cache_bytes > some.memory
-    shorter = int(lines[3].removesuffix(" new tokens (arithmetic)").split()[-1].replace(",", ""))
-    assert lines[3].startswith("64 sequences would fit here at")
-    fits, not_quite = (
-        some._replace(workload=dataclasses.replace(some.workload, max_tokens=n)) for n in (shorter, shorter + 1)
-    )
-    assert fits.weight_bytes + fits.cache_bytes <= some.memory < not_quite.weight_bytes + not_quite.cache_bytes
-
-
-def test_a_given_cache_limits_nothing_else_and_says_what_it_is_too_small_for() -> None:
-    some = given(case(QWEN_7B, 1, 140 * 10**9, 64), 100_000)
-    wide = programs.CompiledProgram("decode_window", True, 1.0, 0, int(some.fixed_bytes) + 10**9, 10**9)
-    fit = fitting.fit_sequences(some, lambda *_: wide, PREFILL)
-    assert (fit.num_seqs, fit.most) == (64, wide) and fitting.advice(some, fit, ()) == []
-    large = given(some, 10**7)
-    lines = fitting.advice(large, fitting.fit_sequences(large, growing(large, 0.0), PREFILL), ())
-    assert lines[0] == "no 8 sequences fit with config.engine.cache_tokens = 10,000,000"
-    tokens = int((140e9 - some.weight_bytes) / (57_344 * 32)) * 32
-    assert f"cache_tokens = {tokens:,}" in lines[1]
-    small = given(some, 3200)
-    (line,) = fitting.advice(small, fit, ())
-    assert line.startswith("config.engine.cache_tokens = 3,200 holds no sample of 16,384 tokens")
-    least = int(line.split(": ")[1].split()[0].replace(",", ""))
-    assert given(some, least).held(16_384) == 1 and given(some, least - 1).held(16_384) == 0
 
 
 @pytest.mark.parametrize("shape", [pytest.param((1, 1), marks=pytest.mark.slow), (2, 2)])
@@ -282,9 +181,11 @@ def test_pages_are_not_copied_by_prefill_or_by_what_moves_them() -> None:
 
     def needs(tokens: int) -> list[int]:
         config = dataclasses.replace(NUM_SEQS, page_size=8, cache_tokens=tokens, max_prompt_len=256)
-        some = fitting.FitCase(TINY, config, STUDY, mesh, 10**9)
-        assert len(some.sizes.prefill_lengths) == 2
-        return [p.temporaries for p in some.helpers(lambda p: compiling.compile_program(p, target, True))]
+        sizes = fitting.FitCase(TINY, config, STUDY, mesh, 10**9).sizes
+        assert len(sizes.prefill_lengths) == 2
+        made = [*programs.moved_pages(TINY, sizes, mesh)]
+        made += [programs.prefill(TINY, config, sizes, mesh, length) for length in sizes.prefill_lengths]
+        return [compiling.compile_program(program, target, True).temporaries for program in made]
 
     assert needs(8_000) == needs(16_000)
 
@@ -316,11 +217,10 @@ def token_loop(mesh: Mesh) -> hlo.LoopReport:
 def test_every_target_at_least_lowers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "missing_extra", lambda target: "none")
     target = planning.find_target(name)
-    found = planning.make_plan(TINY, NUM_SEQS, STUDY, target)
-    assert not any(program.real for program in (*found.others, found.fit.wanted))
-    assert found.fit.num_seqs > 0 and not found.fit.verified
+    found = planning.make_plan(Wanted(TINY, NUM_SEQS, STUDY), target)
+    assert not any(program.real for program in found.programs)
     text = planning.render(found)
-    assert "lowered only: pip install -e '.[none]' compiles them" in text and "unknown" in text
+    assert "lowered only: pip install -e '.[none]' compiles them" in text and "\n\nfits: " in text
 
 
 @pytest.mark.slow
@@ -330,9 +230,9 @@ def test_real_compilers_say_what_a_target_needs(name: str) -> None:
     missing = compiling.missing_extra(target)
     if missing:
         pytest.skip(f"needs the compiler of the {missing} extra, no device: pip install -e '.[{missing}]'")
-    found = planning.make_plan(TINY, NUM_SEQS, STUDY, target)
+    found = planning.make_plan(Wanted(TINY, NUM_SEQS, STUDY), target)
     assert found.extra is None and all(program.temporaries is not None for program in found.others)
-    assert found.window.total <= target.memory
+    assert found.windows[-1].total <= target.memory
 
 
 def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.StudyPlan) -> None:
@@ -341,7 +241,7 @@ def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.StudyPlan) -> No
         "20 GB/s and 0.1 TFLOP/s",
         "compiled for real",
         "% of the cache",
-        "sequences that fit at 12 new tokens",
+        "fits: mesh data 1, fsdp 1, tensor 2; 16 sequences",
         "hours",
         "prefill",
     ):
@@ -349,24 +249,16 @@ def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.StudyPlan) -> No
     assert max(map(len, text.splitlines())) < 200
 
 
-def test_unknown_target_names_the_known() -> None:
-    with pytest.raises(UserError, match="one of cpu, h200, h200-8, h200-128, v5e-8, .*did you mean v5e-8"):
-        planning.find_target("v5e8")
-    assert [(t.hosts, t.host_devices) for t in targets.TARGETS] == [
-        (1, 1), (1, 1), (1, 8), (16, 8), (1, 8), (1, 4), (16, 4), (4, 4)
-    ]  # fmt: skip
-
-
 def test_answers_of_a_plan_are_capped_by_the_context() -> None:
     s = settings_of("oat_zero_math")
-    study = from_settings.workload_of(s, from_settings.model_of(s))
-    assert s.model.context == 4096 and study.max_tokens == 4096 - from_settings.PROMPT_TOKENS
+    study = prepare.assumed(s).workload
+    assert s.model.context == 4096 and study.max_tokens == 4096 - prepare.PROMPT_TOKENS
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*_math.py")), ids=lambda path: path.stem)
 def test_every_math_config_has_a_study(path: Path) -> None:
     s = settings_of(path.stem)
-    model = from_settings.model_of(s)
-    study = from_settings.workload_of(s, model)
+    model = prepare.model_of(s)
+    study = prepare.assumed(s).workload
     assert study.answers > 0 and np.dtype(jnp.dtype(model.dtype)).itemsize == 2
     assert {b.name for b in study.benchmarks} == set(s.benchmarks)

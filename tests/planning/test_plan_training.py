@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from rlvr_limit import planning, rl
 from rlvr_limit.distributed.mesh import TRAINING_AXIS, sharding
-from rlvr_limit.engine.shapes import segment_engine_config, shapes_of
-from rlvr_limit.models.decoder import init_params, parameter_count
+from rlvr_limit.engine.shapes import by_default, segment_engine_config, shapes_of
+from rlvr_limit.models.decoder import ModelConfig, init_params, parameter_count
 from rlvr_limit.models.log_probs import AnswerRows, answer_log_probs
-from rlvr_limit.planning import compiling, from_settings, programs, updates
-from rlvr_limit.settings import MeshConfig
+from rlvr_limit.planning import compiling, prepare, programs, updates
+from rlvr_limit.settings import EngineConfig, MeshConfig, Settings, Training
 from rlvr_limit.training.learner import Learner
 from tests.support import hlo
 from tests.support.plans import TINY
@@ -22,9 +23,9 @@ from tests.support.studies import settings_of
 
 def test_updates_of_recipes_have_the_state_that_training_has() -> None:
     s = settings_of("countdown_smoke")
-    model, shapes = from_settings.model_of(s), from_settings.engine_of(s)
+    model, shapes = prepare.model_of(s), by_default(prepare.assumed(s).engine)
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
-    assert [p.name for update in updates.recipe_programs(s, model, shapes, mesh, 1) for p in update.programs] == [
+    assert [p.name for update in recipe_programs(s, model, shapes, mesh, 1) for p in update.programs] == [
         "supervised update of 32 x 14 tokens",
         "policy update of 8 x 14 tokens",
     ]
@@ -40,16 +41,16 @@ def test_updates_of_recipes_have_the_state_that_training_has() -> None:
 
 def test_updates_are_as_long_as_the_answers_that_the_recipe_learns_from() -> None:
     s = settings_of("countdown_smoke")
-    model, engine = from_settings.model_of(s), from_settings.engine_of(s)
+    model, engine = prepare.model_of(s), by_default(prepare.assumed(s).engine)
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
     arms = {"grpo": dataclasses.replace(s.arms["grpo"], rl=dataclasses.replace(s.arms["grpo"].rl, max_tokens=3))}
-    (update,) = updates.recipe_programs(dataclasses.replace(s, arms=arms), model, engine, mesh, 1)
+    (update,) = recipe_programs(dataclasses.replace(s, arms=arms), model, engine, mesh, 1)
     assert s.sampling.max_tokens == 8 and [p.name for p in update.programs] == ["policy update of 8 x 9 tokens"]
 
 
 def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once() -> None:
     s = settings_of("countdown_smoke")
-    model, engine = from_settings.model_of(s), from_settings.engine_of(s)
+    model, engine = prepare.model_of(s), by_default(prepare.assumed(s).engine)
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
     found = {}
     for rank in (0, 2):
@@ -67,7 +68,7 @@ def test_adapters_take_less_than_all_parameters_and_their_base_is_counted_once()
 
 def test_a_probe_has_a_program_of_its_own_beside_the_policys_optimizer() -> None:
     s = settings_of("countdown_smoke")
-    model, engine = from_settings.model_of(s), from_settings.engine_of(s)
+    model, engine = prepare.model_of(s), by_default(prepare.assumed(s).engine)
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
     recipe = s.arms["grpo"].rl
     ppo = dataclasses.replace(recipe, algorithm="ppo", value_optimizer=recipe.optimizer)
@@ -83,7 +84,7 @@ def test_a_probe_has_a_program_of_its_own_beside_the_policys_optimizer() -> None
 
 def test_a_critic_is_a_second_state_beside_the_sampler_and_beside_the_policys_update() -> None:
     s = settings_of("countdown_smoke")
-    model, engine = from_settings.model_of(s), from_settings.engine_of(s)
+    model, engine = prepare.model_of(s), by_default(prepare.assumed(s).engine)
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
     recipe = s.arms["grpo"].rl
     ppo = dataclasses.replace(recipe, algorithm="ppo", critic="full", value_optimizer=recipe.optimizer)
@@ -113,11 +114,14 @@ def test_a_critic_is_a_second_state_beside_the_sampler_and_beside_the_policys_up
 
 def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> None:
     s = settings_of("countdown_smoke")
-    model, engine = from_settings.model_of(s), dataclasses.replace(from_settings.engine_of(s), prefix_rows=2)
+    model, engine = (
+        prepare.model_of(s),
+        dataclasses.replace(by_default(prepare.assumed(s).engine), prefix_rows=2),
+    )
     mesh = programs.make_mesh(MeshConfig(), jax.devices()[:1])
     recipe = dataclasses.replace(s.arms["grpo"].rl, segment=4, importance_cap=2.0)
     arms = {"grpo": dataclasses.replace(s.arms["grpo"], rl=recipe)}
-    (update,) = updates.recipe_programs(dataclasses.replace(s, arms=arms), model, engine, mesh, 1)
+    (update,) = recipe_programs(dataclasses.replace(s, arms=arms), model, engine, mesh, 1)
     _, *drawing = update.programs
     longest = engine.max_prompt_len + s.sampling.max_tokens
     # The cache that the job itself asks for, at its own longest segment.
@@ -140,13 +144,13 @@ def test_the_larger_cache_of_segments_is_counted_with_the_state_beside_it() -> N
 
 def test_training_over_hosts_cuts_the_state_over_all_their_devices_and_samples_beside_a_copy() -> None:
     s = settings_of("countdown_smoke")
-    model, engine = from_settings.model_of(s), from_settings.engine_of(s)
+    model, engine = prepare.model_of(s), by_default(prepare.assumed(s).engine)
     own = MeshConfig(tensor=2)
     seen: list[tuple] = []
     for hosts in (1, 4):
         mesh = programs.make_mesh(own, jax.devices()[: 2 * hosts], hosts, TRAINING_AXIS)
         assert dict(mesh.shape) == {"data": 1, "fsdp": hosts, "tensor": 2}
-        seen.append((updates.recipe_programs(s, model, engine, mesh, hosts), mesh))
+        seen.append((recipe_programs(s, model, engine, mesh, hosts), mesh))
     (one, _), (four, mesh) = seen
     whole = 4 * parameter_count(model)
     for update, alone in zip(four, one, strict=True):
@@ -176,3 +180,8 @@ def test_the_unembedding_is_fetched_once_however_many_chunks_of_logits_there_are
         return dict(hlo.sends(text, mesh.shape).collectives)["all-gather"]
 
     assert gathered(64) == gathered(8)
+
+
+def recipe_programs(s: Settings, model: ModelConfig, engine: EngineConfig, mesh: Any, hosts: int) -> Any:
+    """What the config's recipes train, a minibatch at once."""
+    return updates.recipe_programs(prepare.assumed(s).trained, model, engine, mesh, hosts, Training(tokens=-1))

@@ -46,7 +46,7 @@ def refusal(path: Path, *words: str) -> str:
 
 def test_fields_that_the_file_does_not_mention_have_their_defaults(stub: Path) -> None:
     settings = parsed(stub)
-    assert (settings.sampling.n, settings.sampling.top_p, settings.mesh.data) == (7, 1.0, 1)
+    assert (settings.sampling.n, settings.sampling.top_p, settings.mesh) == (7, 1.0, None)
     assert settings.arms["grpo"].rl.answers == 32 and settings.arms["base"].sampling.temperature is None
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.settings import command_line
-from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.types import UserError
 from tests.support.smoke import REPOSITORY

@@ -336,7 +336,7 @@ def test_whatever_decides_a_recipe_leads_elsewhere_and_what_does_not_does_not(fo
     for same in ("sampling.n=17", "sampling.temperature=0.6", "arms.grpo.rl.save_at=(6,)", "report.k=4", "name=other"):
         assert place("grpo", same) == own
     for other in (
-        "seed=1", "arms.base.pretrain.right=0.5", "arms.grpo.rl.clip=0.3", "engine.max_num_seqs=32", "model.width=64",
+        "seed=1", "arms.base.pretrain.right=0.5", "arms.grpo.rl.clip=0.3", "engine.buckets=(8, 64)", "model.width=64",
         "sampling.max_tokens=9", "task.guess_max=0.9", "training.remat=layers", "arms.grpo.rl.steps=7",
     ):  # fmt: skip
         assert place("grpo", other) not in (own, None)

@@ -24,10 +24,8 @@ QWEN_7B = ModelConfig(152_064, 3584, 28, 28, 4, 128, 18_944, dtype="bfloat16")
 QWEN_32B = ModelConfig(152_064, 5120, 64, 40, 8, 128, 27_648, dtype="bfloat16")
 
 
-def case(model: ModelConfig, devices: int, memory: int, num_seqs: int = 16) -> fitting.FitCase:
+def case(model: ModelConfig, own: MeshConfig, memory: int, num_seqs: int = 16) -> fitting.FitCase:
     """A case on an abstract mesh: everything but compiling."""
-    mesh = programs.make_mesh(programs.mesh_for(model, devices, MeshConfig()), ())
     shapes = EngineConfig(max_num_seqs=num_seqs, steps_per_call=16, max_prompt_len=512, prefill_rows=8, prefix_rows=16)
-    return fitting.FitCase(
-        model, shapes, planning.Workload((planning.BenchmarkSize("a", 10, 128),), 2, 16_384, 1024, 128), mesh, memory
-    )
+    study = planning.Workload((planning.BenchmarkSize("a", 10, 128),), 2, 16_384, 1024, 128)
+    return fitting.FitCase(model, shapes, study, programs.make_mesh(own, ()), memory)

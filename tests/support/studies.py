@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_limit import rl
+from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.settings import Settings, command_line, schema
-from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
 from tests.support.smoke import REPOSITORY
 

@@ -14,10 +14,10 @@ import pytest
 from rlvr_limit import checkpoint, rl
 from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.models.log_probs import answer_log_probs, answer_rows
+from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.settings import command_line
 from rlvr_limit.study import recipes
-from rlvr_limit.study.prepare import prepare
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.tokenizer import load_tokenizer
 from rlvr_limit.training import logging, loop, rejection_sampling, rl_step
