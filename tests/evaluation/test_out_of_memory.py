@@ -44,7 +44,14 @@ def failing(times: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def command(root: Path) -> list[str]:
     config = f"--config={smoke.REPOSITORY / 'configs/toy/countdown_smoke.py'}"
-    return ["main", config, "--config.job=sample", f"--config.run_dir={root}", "--config.share_samples=False"]
+    return [
+        "main",
+        config,
+        "--config.job=sample",
+        f"--config.run_dir={root}",
+        "--config.share_samples=False",
+        "--config.flush_seconds=0",
+    ]
 
 
 def test_sampling_goes_on_with_half_of_the_sequences_and_loses_and_doubles_nothing(
