@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rlvr_limit.study.prepare import prepare
 
 from rlvr_limit import records
 from rlvr_limit.evaluation import sample, shared_samples
 from rlvr_limit.evaluation.grade import grade_missing
 from rlvr_limit.evaluation.results import results_of
+from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.records import Writer
 from rlvr_limit.report.analysis import analyse
 from rlvr_limit.settings import command_line
