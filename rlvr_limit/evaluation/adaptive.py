@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from rlvr_limit import passk, records
-from rlvr_limit.records.storage import Place
+from rlvr_limit import passk
+from rlvr_limit.study import verdicts
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.types import Problem
@@ -28,7 +28,7 @@ def samples_wanted(study: Study, entry: EvaluatedArm) -> Callable[[Problem], int
         return study.n
     graded: Counter[str] = Counter()
     solved: set[str] = set()
-    for name, index, correct in _verdicts(study.root, entry.name, study.task.version):
+    for name, index, correct in _verdicts(study, entry.name):
         if index < first:
             graded[name] += 1
             if correct:
@@ -48,7 +48,7 @@ def second_stage(study: Study, entry: EvaluatedArm, problems: Sequence[Problem])
     n = {problem.id: wanted(problem) for problem in problems}
     drawn: Counter[str] = Counter()
     right: Counter[str] = Counter()
-    for name, index, correct in _verdicts(study.root, entry.name, study.task.version):
+    for name, index, correct in _verdicts(study, entry.name):
         if name in n and first <= index < n[name]:
             drawn[name] += 1
             right[name] += correct
@@ -56,7 +56,7 @@ def second_stage(study: Study, entry: EvaluatedArm, problems: Sequence[Problem])
     return passk.SecondStageCounts(study.n(problems[0]), n_M, c_M)
 
 
-def _verdicts(root: Place, arm: str, grader: str) -> Iterator[tuple[str, int, bool]]:
+def _verdicts(study: Study, arm: str) -> Iterator[tuple[str, int, bool]]:
     columns = ["problem_id", "index", "correct"]
-    table = records.read(root, "verdicts", columns, {"arm": arm, "grader": grader})
+    table = verdicts.counted(study, arm, columns)
     return zip(*(table[name].to_pylist() for name in columns), strict=True)

@@ -1,5 +1,6 @@
-"""Gives a verdict on every stored sample that has none by the grader of this version. Needs no model.
+"""Gives a verdict on every stored sample that has none against its present reference by this grader. Needs no model.
 
+A corrected reference, or another grading.seconds, asks for new verdicts whichever job grades.
 As a job of its own (--config.job=grade) it also grades again what an older version of the grader has judged: the old
 verdicts stay on record beside the new ones, and review/ in the run folder tells what changed. A second opinion is given
 in the same way: verdicts under another name, that count nowhere.
@@ -16,9 +17,10 @@ from rlvr_limit.grading.pool.pool import map_verdicts
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.settings import Grading
 from rlvr_limit.study.prepared import Study, Task
+from rlvr_limit.study.verdicts import counted, references
 from rlvr_limit.types import Problem, UserError, Verdict
 
-BATCH = 512
+BATCH, KEY = 512, ("problem_id", "index")
 
 
 def grade_missing(study: Study, again: bool = False, stage: str = "grade") -> None:
@@ -44,13 +46,14 @@ def give_second_opinions(study: Study) -> None:
     study.hosts.wait("second opinion")
 
 
-def verdict_row(arm: str, problem_id: str, index: int, grader: str, verdict: Verdict) -> dict:
+def verdict_row(arm: str, problem_id: str, index: int, grader: str, against: str, verdict: Verdict) -> dict:
     """A verdict as it stands in the records."""
     return {
         "arm": arm,
         "problem_id": problem_id,
         "index": index,
         "grader": grader,
+        "against": against,
         "correct": verdict.correct,
         "status": str(verdict.status),
         "extracted": verdict.extracted,
@@ -59,24 +62,23 @@ def verdict_row(arm: str, problem_id: str, index: int, grader: str, verdict: Ver
 
 
 def _grade_arm(study: Study, task: Task, arm: str, again: bool, verdicts: records.Writer) -> None:
-    grader = task.version
-    have = records.existing(study.root, "verdicts", arm=arm, grader=grader)
+    given = counted(study, arm, KEY, task)
+    have = set(zip(*(given[name].to_pylist() for name in KEY), strict=True))
     drawn = records.existing(study.root, "samples", arm=arm)
-    if not any(indices - have.get(name, set()) for name, indices in drawn.items()):
+    if all((name, index) in have for name, indices in drawn.items() for index in indices):
         return
     if not again:
-        _refuse_older(study, arm, have)
-    stored = records.read(study.root, "samples", ["problem_id", "index", "text"], {"arm": arm}).to_pylist()
-    keys = [(row["problem_id"], row["index"], row["text"]) for row in stored]
-    todo = [key for key in keys if key[1] not in have.get(key[0], set())]
+        _refuse_older(study, arm)
+    stored = records.read(study.root, "samples", [*KEY, "text"], {"arm": arm}).to_pylist()
+    todo = [(name, index, text) for name, index, text in map(dict.values, stored) if (name, index) not in have]
+    against = references(study, task)
     problems = {problem.id: problem for problem in study.problems}
     given = _verdicts(task, study.settings.grading, ((problems[name], text) for name, _, text in todo))
     done, solved, waiting = len(stored) - len(todo), set(), []
-    with Progress(
-        study.root, f"grade {arm}" if task is study.task else f"grade {arm} by {grader}", len(stored), "samples", done
-    ) as progress:
+    stage = f"grade {arm}" if task is study.task else f"grade {arm} by {task.version}"
+    with Progress(study.root, stage, len(stored), "samples", done) as progress:
         for (name, index, _), verdict in zip(todo, given, strict=True):
-            waiting.append(verdict_row(arm, name, index, grader, verdict))
+            waiting.append(verdict_row(arm, name, index, task.version, against[name], verdict))
             done += 1
             if verdict.correct:
                 solved.add(name)
@@ -88,14 +90,17 @@ def _grade_arm(study: Study, task: Task, arm: str, again: bool, verdicts: record
         verdicts.append(waiting)
 
 
-def _refuse_older(study: Study, arm: str, have: dict[str, set[int]]) -> None:
-    grader = study.task.version
-    rows = records.read(study.root, "verdicts", ["problem_id", "index", "grader"], {"arm": arm}).to_pylist()
-    older = {r["grader"] for r in rows if r["index"] not in have.get(r["problem_id"], set())}
-    older = {version for version in older - {grader} if not is_second_opinion(version)}
+def _refuse_older(study: Study, arm: str) -> None:
+    """UserError where only other versions have judged a sample. Verdicts of this one, on any reference, are no bar."""
+    rows = records.read(study.root, "verdicts", [*KEY, "grader"], {"arm": arm}).to_pylist()
+    by_grader: dict[str, set[tuple[str, int]]] = {}
+    for row in rows:
+        by_grader.setdefault(row["grader"], set()).add((row["problem_id"], row["index"]))
+    ours = by_grader.pop(study.task.version, set())
+    older = sorted(version for version, keys in by_grader.items() if keys - ours and not is_second_opinion(version))
     if older:
         raise UserError(
-            f"arm {arm} has verdicts by {', '.join(sorted(older))}, this version grades as {grader}: "
+            f"arm {arm} has verdicts by {', '.join(older)}, this version grades as {study.task.version}: "
             "--config.job=grade grades its samples again and keeps both"
         )
 

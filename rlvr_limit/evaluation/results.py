@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from rlvr_limit import passk, records, report
 from rlvr_limit.evaluation import cache_error, entropy_matching
 from rlvr_limit.evaluation.adaptive import samples_wanted, second_stage
-from rlvr_limit.evaluation.review import Judged, judged_chains, reference, second_opinion
+from rlvr_limit.evaluation.review import Judged, judged_again, judged_chains, reference, second_opinion
 from rlvr_limit.evaluation.score_inputs import REFERENCES, SOLVER
 from rlvr_limit.grading.math import string_rules
 from rlvr_limit.models.log_probs import perplexity
@@ -32,6 +32,7 @@ from rlvr_limit.study import comparability
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.matched_temperature import read_matching
 from rlvr_limit.study.prepared import Study, benchmark_of
+from rlvr_limit.study.verdicts import counted
 from rlvr_limit.tasks.prompts import ANSWER_ONLY
 from rlvr_limit.types import Problem, Status, Stop
 
@@ -82,17 +83,17 @@ def results_of(
     s, base, judged = study.settings, study.panels[panel][0], judged_chains(study)
     title = ": ".join(filter(None, (s.title, benchmark, panel)))
     notes = _comparison_notes(study, study.panels[panel])
-    counted = {entry: _arm(study, entry, problems, judged) for entry in study.panels[panel]}
-    progress = tuple(progress for progress, _, _ in counted.values())
+    shown = {entry: _arm(study, entry, problems, judged) for entry in study.panels[panel]}
+    progress = tuple(progress for progress, _, _ in shown.values())
     interim = None
     if any(arm.graded < arm.wanted for arm in progress):
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
         interim = report.Interim(title, s.purpose, len(problems), progress, now, refresh)
-    entries = [entry for entry, (_, arm, _) in counted.items() if arm]
+    entries = [entry for entry, (_, arm, _) in shown.items() if arm]
     if base not in entries or len(entries) < 2:
         return interim
     names = [entry.name for entry in entries]
-    arms, examples = zip(*(counted[entry][1:] for entry in entries), strict=True)
+    arms, examples = zip(*(shown[entry][1:] for entry in entries), strict=True)
     answer_only = [e.name for e in entries if s.arms[e.arm].prompt == ANSWER_ONLY.name]
     session = _last_session(study.root)
     controls = [e.name for e in entries if e.group == "control"]
@@ -113,7 +114,7 @@ def results_of(
         versions={**session["versions"], "device": session["device"]},
         timings=_timings(study.root),
         seed=s.seed,
-        notes=(*notes, *study.task.notes, EVERY_FIELD),
+        notes=(*notes, *judged_again(study, entries, {p.id for p in problems}), *study.task.notes, EVERY_FIELD),
         delta_se_k=min(s.report.k or PAPERS_K, study.n(problems[0])),
         answer_only=answer_only[0] if answer_only else "",
         interim=interim,
@@ -128,7 +129,7 @@ def _arm(
     columns = ["problem_id", "index", "stop", "text", "logp_model", "logp"]
     samples = records.read(study.root, "samples", columns, {"arm": entry.name})
     columns = ["problem_id", "index", "correct", "status", "extracted"]
-    verdicts = records.read(study.root, "verdicts", columns, {"arm": entry.name, "grader": study.task.version})
+    verdicts = counted(study, entry.name, columns)
     progress = _progress(study, entry, problems, samples, verdicts)
     # Both tables come sorted by (problem, index); once they hold the same keys, their rows stand side by side.
     samples, verdicts = _graded(_first(samples, n, place), _first(verdicts, n, place))

@@ -3,7 +3,7 @@
 CSV files in review/ of the run folder:
 
 disagreements.csv   distinct answers on which the grader and the second one, the authors' rules, disagree
-changes.csv         samples that two versions of the grader judge differently
+changes.csv         samples that were judged otherwise by another version of the grader, or on another reference
 rare_wins.csv       every right sample of a problem that an arm solved in 0 to 5 % of its samples, with its chain; a
                     person writes right or wrong into its last column, which is kept when the file is written again
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,14 @@ import pyarrow as pa
 from rlvr_limit import passk, records, report
 from rlvr_limit.grading.named import is_second_opinion
 from rlvr_limit.records.storage import Place
+from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Study, benchmark_of
+from rlvr_limit.study.verdicts import counted, references
 from rlvr_limit.types import Problem, UserError, not_allowed
 
 LONGEST_CHAIN = 1 << 24
 SAMPLE = ("problem_id", "index")
+PAST = ", on a reference or under a limit that is past"
 JUDGED, JUDGMENTS = "chain_is", ("right", "wrong", "")
 
 Row = dict[str, Any]
@@ -36,6 +39,7 @@ Judged = dict[tuple[str, str, int], str]
 def write_review(study: Study) -> list[str]:
     """Writes the files and returns what they say in short, one line a finding. UserError on a judgment that is none."""
     root, grader, second = study.root, study.task.version, study.task.second
+    present = references(study, study.task)
     folder = root / "review"
     folder.mkdir(exist_ok=True)
     problems = {problem.id: problem for problem in study.problems}
@@ -45,15 +49,18 @@ def write_review(study: Study) -> list[str]:
     changed, differing, wins = [], [], []
     for entry in study.evaluated:
         rows = records.read(root, "verdicts", where={"arm": entry.name}).to_pylist()
-        for row in rows:
+        now, others = _parted(rows, grader, present)
+        beside, others = _parted(others, second.version, references(study, second)) if second else ([], others)
+        for row in (*now, *beside):
             by_version[row["grader"]][_said(row)] += 1
-        now = [row for row in rows if row["grader"] == grader]
+        for row in others:
+            is_past = row["grader"] in (grader, second and second.version)
+            by_version[row["grader"] + PAST * is_past][_said(row)] += 1
         if second:
-            beside = [row for row in rows if row["grader"] == second.version]
             counts, answers = disagreements(now, beside, problems)
             agreed += counts
             differing += [{"arm": entry.name} | answer for answer in answers]
-        changed += changes([row for row in rows if not is_second_opinion(row["grader"])], grader)
+        changed += changes(now, others)
         wins += rare_wins(now, problems, judged)
     _add_chains(root, wins)
     lines = [f"{name}: {counts.total()} verdicts, {_listed(counts)}" for name, counts in sorted(by_version.items())]
@@ -63,7 +70,7 @@ def write_review(study: Study) -> list[str]:
             f"answers on which they differ: {len(differing)} ({_write(folder / 'disagreements.csv', differing)})"
         )
     kinds = Counter(f"{row['was']} to {row['is']}" for row in changed)
-    lines.append(f"changed by {grader}: {_listed(kinds)} ({_write(folder / 'changes.csv', changed)})")
+    lines.append(f"changed to {grader}: {_listed(kinds)} ({_write(folder / 'changes.csv', changed)})")
     rare = len({(row["arm"], row["problem_id"]) for row in wins})
     written = _write(folder / "rare_wins.csv", wins)
     below = f"solved in 0 to {passk.RARE_PERCENT} % of samples"
@@ -71,20 +78,45 @@ def write_review(study: Study) -> list[str]:
     return lines
 
 
-def changes(rows: Iterable[Row], grader: str) -> list[Row]:
-    """Samples whose verdict under `grader` differs from one under another version in correct or status."""
-    rows = list(rows)
-    new = {_key(row): row for row in rows if row["grader"] == grader}
+def changes(now: Iterable[Row], others: Iterable[Row]) -> list[Row]:
+    """Samples whose verdict that counts differs in correct or status from one that does not; second opinions aside."""
+    present = {_key(row): row for row in now}
     changed = []
-    for old in rows:
-        now = new.get(_key(old))
-        if old["grader"] != grader and now and _said(old) != _said(now):
+    for old in others:
+        new = present.get(_key(old))
+        if new and _said(old) != _said(new) and not is_second_opinion(old["grader"]):
             changed.append(
                 {"arm": old["arm"], "problem_id": old["problem_id"], "index": old["index"], "grader": old["grader"]}
-                | {"was": _said(old), "is": _said(now)}
-                | {"extracted_was": old["extracted"], "extracted": now["extracted"], "detail": now["detail"]}
+                | {"given_against": "another reference" if old["grader"] == new["grader"] else "another grader"}
+                | {"was": _said(old), "is": _said(new)}
+                | {"extracted_was": old["extracted"], "extracted": new["extracted"], "detail": new["detail"]}
             )
     return changed
+
+
+def judged_again(study: Study, entries: Iterable[EvaluatedArm], problems: Container[str]) -> list[str]:
+    """For the page: how many verdicts of each arm were given again, and how many of them are other ones now."""
+    said, present = [], references(study, study.task)
+    for entry in entries:
+        rows = records.read(study.root, "verdicts", where={"arm": entry.name}).to_pylist()
+        now, others = _parted((row for row in rows if row["problem_id"] in problems), study.task.version, present)
+        others = [row for row in others if not is_second_opinion(row["grader"])]
+        if again := {_key(row) for row in now} & {_key(row) for row in others}:
+            other = len({_key(row) for row in changes(now, others)})
+            said.append(
+                f"{entry.label}: {len(again):,} samples were judged again, as a reference, the grader or its time "
+                f"limit is another one now; {other:,} verdicts changed. Only the new ones count."
+            )
+    return said
+
+
+def _parted(rows: Iterable[Row], grader: str, present: Mapping[str, str]) -> tuple[list[Row], list[Row]]:
+    """The verdicts of a grader on present references, and the others."""
+    now, others = [], []
+    for row in rows:
+        counts = row["grader"] == grader and row["against"] == present.get(row["problem_id"])
+        (now if counts else others).append(row)
+    return now, others
 
 
 def second_opinion(study: Study, arm: str, verdicts: pa.Table) -> report.SecondOpinion | None:
@@ -92,8 +124,7 @@ def second_opinion(study: Study, arm: str, verdicts: pa.Table) -> report.SecondO
     second = study.task.second
     if not second:
         return None
-    where = {"arm": arm, "grader": second.version}
-    said = _by_sample(records.read(study.root, "verdicts", [*SAMPLE, "correct"], where))
+    said = _by_sample(counted(study, arm, [*SAMPLE, "correct"], second))
     ours = _by_sample(verdicts)
     if not ours.keys() <= said.keys():
         return None

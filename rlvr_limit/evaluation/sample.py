@@ -34,6 +34,7 @@ from rlvr_limit.records.progress import Outlook, Progress
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.run_folder import stream
+from rlvr_limit.study.verdicts import references
 from rlvr_limit.study.weights import load_weights
 from rlvr_limit.types import Problem, SamplingParams, Stop, Verdict, first_line, is_out_of_memory
 
@@ -222,8 +223,8 @@ def temperature_of(study: Study, entry: EvaluatedArm, engine: Engine) -> float:
 class _ArmWriter:
     """An arm's samples and verdicts on their way into the records, and counts of what came by."""
 
-    def __init__(self, arm: str, grader: str, samples: records.Writer, verdicts: records.Writer) -> None:
-        self._arm, self._grader = arm, grader
+    def __init__(self, study: Study, arm: str, samples: records.Writer, verdicts: records.Writer) -> None:
+        self._arm, self._grader, self._against = arm, study.task.version, references(study, study.task)
         self._samples, self._verdicts = samples, verdicts
         self._sample_rows: list[dict] = []
         self._verdict_rows: list[dict] = []
@@ -246,7 +247,8 @@ class _ArmWriter:
     def add_verdicts(self, verdicts: Iterable[tuple[tuple[str, int], Verdict]]) -> None:
         """Takes verdicts by (problem, sample index)."""
         for (name, index), verdict in verdicts:
-            self._verdict_rows.append(verdict_row(self._arm, name, index, self._grader, verdict))
+            row = verdict_row(self._arm, name, index, self._grader, self._against[name], verdict)
+            self._verdict_rows.append(row)
             if verdict.correct:
                 self.solved.add(name)
 
@@ -309,7 +311,7 @@ def _sample_arm(
             study.notice.raise_if_preempted()
         return
     problems = {problem.id: problem for problem in setup.problems}
-    kept = _ArmWriter(entry.name, task.version, samples, verdicts)
+    kept = _ArmWriter(study, entry.name, samples, verdicts)
     n = samples_wanted(study, entry)
     total = sum(turn.indices(n(problem)).stop for problem in setup.problems)
     on_record = total - sum(len(indices) for _, indices in work)

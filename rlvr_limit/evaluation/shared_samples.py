@@ -20,6 +20,7 @@ from rlvr_limit.records.storage import Place, place
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.run_folder import prompt_sha256, sample_identity
+from rlvr_limit.study.verdicts import references
 from rlvr_limit.types import Problem, Status, UserError
 
 ROWS = 1 << 14
@@ -47,7 +48,7 @@ class _Twin(NamedTuple):
     """A problem that a source asks in the same words, and which of its samples are to be taken."""
 
     problem: Problem
-    is_judged_alike: bool
+    against: str  # what verdicts must have been given against to hold here
     indices: set[int]
 
 
@@ -93,10 +94,11 @@ def _take_lacking(
 ) -> int:
     """The number of samples that were copied."""
     left = {problem.id: set(indices) for problem, indices in work}
+    against = references(study, study.task)
     wanted, said = sum(map(len, left.values())), []
     for source in _sources(study, entry, identity):
         try:
-            twins = _twins(source, [problem for problem, _ in work], left)
+            twins = _twins(source, [problem for problem, _ in work], left, against)
         except UserError as error:
             logging.warning("%s: nothing is taken from it: %s", source, error)
             continue
@@ -157,9 +159,11 @@ def _other_folders(study: Study) -> Iterator[Place]:
                 yield folder
 
 
-def _twins(source: _Source, problems: list[Problem], left: Mapping[str, set[int]]) -> dict[str, _Twin]:
+def _twins(
+    source: _Source, problems: list[Problem], left: Mapping[str, set[int]], against: Mapping[str, str]
+) -> dict[str, _Twin]:
     """By their names in the source, the problems of which it has samples that are left to find."""
-    columns = ["problem_id", "question", "prompt_ids", "prompt_sha256", "answer"]
+    columns = ["problem_id", "prompt_ids", "prompt_sha256"]
     prompts = records.read(source.root, "prompts", columns, {"variant": source.variant}).to_pylist()
     theirs = {row["prompt_sha256"]: row for row in prompts}
     have = records.existing(source.root, "samples", arm=source.arm)
@@ -167,10 +171,9 @@ def _twins(source: _Source, problems: list[Problem], left: Mapping[str, set[int]
     for problem in problems:
         row = theirs.get(prompt_sha256(problem))
         if row and tuple(row["prompt_ids"]) == problem.prompt_ids:
-            judged_alike = (row["question"], row["answer"]) == (problem.question, str(problem.answer))
             indices = left[problem.id] & have.get(row["problem_id"], set())
             if indices:
-                twins[row["problem_id"]] = _Twin(problem, judged_alike, indices)
+                twins[row["problem_id"]] = _Twin(problem, against[problem.id], indices)
     return twins
 
 
@@ -190,14 +193,17 @@ def _chunks(twins: Mapping[str, _Twin]) -> Iterator[dict[str, _Twin]]:
 def _rows(source: _Source, twins: Mapping[str, _Twin], grader: str) -> tuple[pa.Table, pa.Table]:
     """The samples of a source that are to be taken, and of their verdicts those that hold here too."""
 
-    def chosen(table: str, names: list[str], **where: str) -> pa.Table:
+    def chosen(table: str, names: list[str], **where: str | list[str]) -> pa.Table:
         rows = records.read(source.root, table, where={"arm": source.arm, "problem_id": names, **where})
         pairs = zip(rows["problem_id"].to_pylist(), rows["index"].to_pylist(), strict=True)
         return rows.filter(pa.array([index in twins[name].indices for name, index in pairs], pa.bool_()))
 
-    verdicts = chosen("verdicts", [name for name, twin in twins.items() if twin.is_judged_alike], grader=grader)
-    is_judged = [status in JUDGED for status in verdicts["status"].to_pylist()]
-    return chosen("samples", list(twins)), verdicts.filter(pa.array(is_judged, pa.bool_()))
+    verdicts = chosen("verdicts", list(twins), grader=grader, against=sorted({twin.against for twin in twins.values()}))
+    columns = (verdicts[name].to_pylist() for name in ("problem_id", "against", "status"))
+    holds = [
+        twins[name].against == against and status in JUDGED for name, against, status in zip(*columns, strict=True)
+    ]
+    return chosen("samples", list(twins)), verdicts.filter(pa.array(holds, pa.bool_()))
 
 
 def _append(writer: records.Writer, arm: str, twins: Mapping[str, _Twin], rows: pa.Table) -> None:

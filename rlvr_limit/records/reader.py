@@ -50,7 +50,7 @@ def read(
 def existing(root: str | os.PathLike[str] | ObjectPath, table: str, **where: str) -> dict[str, set[int]]:
     """The sample indices on record per problem: what a resumed run need not draw, grade or score again.
 
-    where must fix the rest of the key: arm for samples; arm, grader for verdicts; arm, model for scores.
+    where must fix the rest of the key: arm for samples; arm, grader, against for verdicts; arm, model for scores.
     """
     spec = table_named(table)
     rest = set(spec.key) - {"problem_id", "index"}

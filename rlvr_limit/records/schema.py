@@ -38,7 +38,7 @@ def _table(name: str, key: str, ignored: tuple[str, ...] = (), **columns: pa.Dat
 TABLES = (
     _table(
         "prompts",
-        key="variant problem_id",
+        key="variant problem_id answer",
         variant=_STR,
         problem_id=_STR,
         benchmark=_STR,
@@ -65,11 +65,12 @@ TABLES = (
     ),
     _table(
         "verdicts",
-        key="arm problem_id index grader",
+        key="arm problem_id index grader against",
         arm=_STR,
         problem_id=_STR,
         index=pa.int32(),
         grader=_STR,
+        against=_STR,
         correct=pa.bool_(),
         status=_STR,
         extracted=_STR,

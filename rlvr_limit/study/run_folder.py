@@ -90,11 +90,12 @@ def open_folder(study: Study, decisive: dict[str, Any], shapes: dict[str, Any]) 
         "shapes": shapes,
     }
     records.open_run(study.root, decisive, info)
-    there = records.read(study.root, "prompts", columns=["variant", "problem_id"]).to_pylist()
-    have = {(row["variant"], row["problem_id"]) for row in there}
+    there = records.read(study.root, "prompts", columns=["variant", "problem_id", "answer"]).to_pylist()
+    # A problem whose reference was corrected has a row with each.
+    have = {(row["variant"], row["problem_id"], row["answer"]) for row in there}
     with records.Writer(study.root, "prompts") as writer:
         for setup in {setup.variant: setup for setup in study.setups.values()}.values():
-            new = [p for p in setup.problems if (setup.variant, p.id) not in have]
+            new = [p for p in setup.problems if (setup.variant, p.id, str(p.answer)) not in have]
             writer.append([_prompt_row(setup, problem) for problem in new])
 
 
@@ -139,6 +140,6 @@ def _prompt_row(setup: Setup, p: Problem) -> dict[str, Any]:
         "prompt": p.prompt,
         "prompt_ids": list(p.prompt_ids),
         "prompt_sha256": prompt_sha256(p),
-        "answer": p.answer if isinstance(p.answer, str) else str(p.answer),
+        "answer": str(p.answer),
         "guess_rate": p.guess_rate,
     }

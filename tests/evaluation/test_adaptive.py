@@ -14,6 +14,7 @@ from rlvr_limit.report.analysis import analyse
 from rlvr_limit.report.results import check
 from rlvr_limit.report.tables import chains, guessable
 from rlvr_limit.report.words import not_resolved, size
+from rlvr_limit.study.verdicts import references
 from rlvr_limit.types import UserError
 from tests.support import smoke
 from tests.support.records_rows import verdict, write
@@ -25,11 +26,11 @@ FIRST, N = 4, 10
 @pytest.mark.usefixtures("compilation_cache")
 def test_a_second_stage_is_for_problems_whose_graded_first_one_has_no_right_sample(tmp_path):
     found = smoke_study(tmp_path, f"sampling.adaptive={FIRST}")
-    problems, base = found.problems, found.base
+    problems, base, against = found.problems, found.base, references(found, found.task)
     unsolved, solved, half_graded, by_another, untouched = (problem.id for problem in problems[:5])
 
     def rows(name, right, indices, **changes):
-        graded_by = {"grader": found.task.version, **changes}
+        graded_by = {"grader": found.task.version, "against": against[name], **changes}
         return [verdict(name, i, correct=i in right, **graded_by) for i in indices]
 
     write(

@@ -110,7 +110,7 @@ def store(root: Path, folder: Path) -> None:
             drawn = {"tokens": [1], "logp": [-1.0], "logp_model": [-1.0], "stop": "eos", "text": text, "time": 0.0}
             judged = {"correct": True, "status": "graded", "extracted": text, "detail": ""}
             samples.append([row | drawn])
-            verdicts.append([row | {"grader": "code-0"} | judged])
+            verdicts.append([row | {"grader": "code-0", "against": ""} | judged])
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from rlvr_limit import report
 from rlvr_limit.evaluation.interim import InterimPages
 from rlvr_limit.evaluation.results import results_of, write_report
 from rlvr_limit.study.prepared import Study
+from rlvr_limit.study.verdicts import references
 from tests.support import smoke
 from tests.support.records_rows import abandon, sample, verdict, write
 from tests.support.studies import smoke_study
@@ -33,7 +34,9 @@ def draw(study: Study, arm: str, counts: list[int], ungraded: int = 0, right: in
     """counts of the problems' samples, of which the last ones have no verdict, left behind by a killed writer."""
     keys = [(p.id, i) for p, n in zip(study.problems, counts, strict=False) for i in range(n)]
     grader = study.task.version
-    graded = [verdict(name, i, grader, arm=arm, correct=i < right) for name, i in keys[: len(keys) - ungraded]]
+    against = references(study, study.task)
+    judged = [(name, i, {"arm": arm, "against": against[name]}) for name, i in keys[: len(keys) - ungraded]]
+    graded = [verdict(name, i, grader, correct=i < right, **more) for name, i, more in judged]
     abandon(study.root, *(sample(name, i, arm) for name, i in keys))
     abandon(study.root, *graded, table="verdicts")
 

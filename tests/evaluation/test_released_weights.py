@@ -13,6 +13,7 @@ import pytest
 
 from rlvr_limit import records
 from rlvr_limit.evaluation import score_inputs
+from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.settings import command_line
 from rlvr_limit.study.comparability import conditions_of, differences
@@ -46,7 +47,11 @@ def finished(folders: Path) -> Path:
 
 
 def test_every_benchmark_has_its_own_n_and_its_own_page(finished: Path) -> None:
-    for table, where in (("samples", {}), ("verdicts", {"grader": "math-2"}), ("verdicts", {"grader": "authors-1"})):
+    for table, where in (
+        ("samples", {}),
+        ("verdicts", {"grader": mathematics.VERSION}),
+        ("verdicts", {"grader": "authors-1"}),
+    ):
         rows = records.read(finished, table, ["arm", "problem_id"], where).to_pylist()
         for arm in ARMS:
             ids = [row["problem_id"] for row in rows if row["arm"] == arm]

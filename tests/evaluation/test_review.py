@@ -15,6 +15,7 @@ from rlvr_limit.evaluation.review import (
     JUDGED,
     changes,
     disagreements,
+    judged_again,
     judgments,
     rare_wins,
     second_opinion,
@@ -28,6 +29,7 @@ from rlvr_limit.passk.guessing import rare_wins as count_rare_wins
 from rlvr_limit.settings import Grading
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Task
+from rlvr_limit.study.verdicts import counted, references
 from rlvr_limit.types import Problem, Status, UserError, Verdict
 from tests.support.records_rows import rows_of, sample, verdict, write
 
@@ -43,10 +45,10 @@ def grade(given, text):
     return Verdict(text == given.answer, Status.GRADED, text)
 
 
-def study(root, version="new"):
+def study(root, version="new", answer="p 0"):
     return SimpleNamespace(
         root=root,
-        problems=(problem("p", "p 0"), problem("q", "q 1")),
+        problems=(problem("p", answer), problem("q", "q 1")),
         evaluated=[EvaluatedArm("base", "Base", "base", "base")],
         task=Task(grade, version, inline=True),
         settings=SimpleNamespace(grading=Grading()),
@@ -61,7 +63,10 @@ def run_folder(tmp_path):
     records.open_run(tmp_path, {}, {})
     drawn = [(name, i) for name in "pq" for i in range(N)]
     write(tmp_path, *(sample(name, i) for name, i in drawn))
-    write(tmp_path, *(verdict(name, i, grader="old") for name, i in drawn[:-1]), table="verdicts")
+    old = study(tmp_path, "old")
+    against = references(old, old.task)
+    given = [verdict(name, i, grader="old", against=against[name]) for name, i in drawn[:-1]]
+    write(tmp_path, *given, table="verdicts")
     return tmp_path
 
 
@@ -86,12 +91,41 @@ def test_what_the_older_grader_left_out_is_graded_by_it_without_asking(run_folde
     assert len(rows_of(run_folder, "verdicts")) == 2 * N
 
 
+def test_a_verdict_belongs_to_its_reference_and_is_given_again_when_that_is_corrected(tmp_path):
+    """Unasked, unlike another version's. Page and review count the same changes; a reference put back needs none."""
+    records.open_run(tmp_path, {}, {})
+    write(tmp_path, *(sample(name, i) for name in "pq" for i in range(N)))
+    grade_missing(study(tmp_path))
+    corrected = study(tmp_path, answer="p 3")
+    grade_missing(corrected)
+    now = counted(corrected, "base", ["problem_id", "index", "correct"]).to_pylist()
+    assert [(row["problem_id"], row["index"]) for row in now if row["correct"]] == [("p", 3), ("q", 1)]
+    assert len(now) == 2 * N and len(rows_of(tmp_path, "verdicts")) == 3 * N
+    said = "\n".join(write_review(corrected))
+    assert "new: 42 verdicts, 2 right, 40 wrong" in said
+    assert "new, on a reference or under a limit that is past: 21 verdicts, 1 right, 20 wrong" in said
+    assert "changed to new: 1 right to wrong, 1 wrong to right" in said
+    with (tmp_path / "review" / "changes.csv").open(newline="") as file:
+        rows = [(row["given_against"], row["index"], row["was"], row["is"]) for row in csv.DictReader(file)]
+    assert rows == [("another reference", "0", "right", "wrong"), ("another reference", "3", "wrong", "right")]
+    (note,) = judged_again(corrected, corrected.evaluated, "pq")
+    assert note.startswith("Base: 21 samples were judged again") and "2 verdicts changed" in note
+    assert not judged_again(corrected, corrected.evaluated, "q")
+    before = rows_of(tmp_path, "verdicts")
+    grade_missing(study(tmp_path))
+    assert rows_of(tmp_path, "verdicts") == before
+    hurried = study(tmp_path)
+    hurried.settings = SimpleNamespace(grading=Grading(seconds=1.0))
+    grade_missing(hurried)
+    assert len(rows_of(tmp_path, "verdicts")) == len(before) + 2 * N
+
+
 def test_the_review_tells_what_changed_and_keeps_judgments(run_folder):
     given = study(run_folder)
     grade_missing(given, again=True)
     said = "\n".join(write_review(given))
     assert "old: 41 verdicts, 41 right" in said and "new: 42 verdicts, 2 right, 40 wrong" in said
-    assert "changed by new: 39 right to wrong" in said
+    assert "changed to new: 39 right to wrong" in said
     assert "2 problems of all arms, 2 samples" in said and "agrees" not in said
 
     path = run_folder / "review" / "rare_wins.csv"
@@ -127,11 +161,11 @@ def test_second_opinions_stand_beside_the_verdicts_and_count_nowhere(run_folder)
     assert (
         f": authors-9 agrees with new on {100 * (1 + N - 1) / (2 * N):.2f} % of 42 samples; right by both 1, " in said
     )
-    assert "by new only 1, by authors-9 only 20" in said and "changed by new: 39 right to wrong" in said
+    assert "by new only 1, by authors-9 only 20" in said and "changed to new: 39 right to wrong" in said
     with (run_folder / "review" / "disagreements.csv").open(newline="") as file:
         listed = list(csv.DictReader(file))
     assert [row["right_by"] for row in listed] == 20 * ["second"] + ["grader"]
-    by_ours = records.read(run_folder, "verdicts", ["problem_id", "index", "correct"], {"arm": "base", "grader": "new"})
+    by_ours = counted(given, "base", ["problem_id", "index", "correct"])
     opinion = second_opinion(given, "base", by_ours)
     assert (opinion.both, opinion.only_first, opinion.only_second, opinion.neither) == (1, 1, 20, 20)
     assert (opinion.pass_1, opinion.agreement) == (0.5, 0.5)
@@ -141,10 +175,10 @@ def test_second_opinions_stand_beside_the_verdicts_and_count_nowhere(run_folder)
 
 
 def test_changes_are_those_of_correctness_and_status():
-    rows = [verdict(index=i, grader="old") for i in range(3)]
-    rows += [verdict(index=0, grader="new", extracted="4.0"), verdict(index=1, grader="new", correct=False)]
-    rows += [verdict(index=2, grader="new", correct=False, status="timeout")]
-    assert [(row["index"], row["was"], row["is"]) for row in changes(rows, "new")] == [
+    others = [*(verdict(index=i, grader="old") for i in range(3)), verdict(index=1, grader="authors-9")]
+    now = [verdict(index=0, grader="new", extracted="4.0"), verdict(index=1, grader="new", correct=False)]
+    now += [verdict(index=2, grader="new", correct=False, status="timeout")]
+    assert [(row["index"], row["was"], row["is"]) for row in changes(now, others)] == [
         (1, "right", "wrong"),
         (2, "right", "timeout"),
     ]

@@ -22,6 +22,7 @@ from rlvr_limit.report.analysis import analyse
 from rlvr_limit.settings import command_line
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.run_folder import sample_identity
+from rlvr_limit.study.verdicts import references
 from rlvr_limit.study.weights import load_weights
 from rlvr_limit.types import Status
 from tests.support.records_rows import rows_of, verdict, write
@@ -48,7 +49,8 @@ def runs(folders: Path, tmp_path: Path) -> Path:
         study = sampled(folders, folders / "whole")
         keys = [(row["problem_id"], row["index"], {"arm": row["arm"]}) for row in rows_of(study.root)]
         version = study.task.version
-        made_up = [verdict(name, i, version, correct=i % 3 == 1, **arm) for name, i, arm in keys]
+        against = references(study, study.task)
+        made_up = [verdict(name, i, version, correct=i % 3 == 1, against=against[name], **arm) for name, i, arm in keys]
         write(study.root, *made_up, table="verdicts")
     shutil.copytree(folders / "whole", tmp_path / "runs")
     return tmp_path / "runs"

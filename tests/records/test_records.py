@@ -64,7 +64,7 @@ def test_columns_and_where_select_and_existing_lists_what_is_there(tmp_path):
     assert existing(tmp_path, "samples", arm="none") == {}
     assert rows_of(tmp_path, "scores") == []
     write(tmp_path, verdict(grader="one 1"), verdict(grader="two 1", index=1), table="verdicts")
-    assert existing(tmp_path, "verdicts", arm="base", grader="one 1") == {"p": {0}}
+    assert existing(tmp_path, "verdicts", arm="base", grader="one 1", against="") == {"p": {0}}
 
 
 def test_a_row_stays_readable_by_pandas_and_duckdb_types(tmp_path):
@@ -108,7 +108,7 @@ def test_names_that_are_not_there_are_answered_with_those_that_are(tmp_path):
         read(tmp_path, "samples", where={"stop": "eos"})
     with pytest.raises(UserError, match="'index' cannot be 'a': it is of type int32"):
         read(tmp_path, "samples", where={"index": "a"})
-    with pytest.raises(UserError, match=r"needs a value for each of \['arm', 'grader'\], got \['arm'\]"):
+    with pytest.raises(UserError, match=r"needs a value for each of \['against', 'arm', 'grader'\], got \['arm'\]"):
         existing(tmp_path, "verdicts", arm="base")
     with pytest.raises(UserError, match="there is no run folder .*typo"):
         read(tmp_path / "typo", "samples")

@@ -29,8 +29,8 @@ def sample(problem="p", index=0, arm="base", **changes):
 
 
 def verdict(problem="p", index=0, grader="countdown 1", **changes):
-    row = {"arm": "base", "problem_id": problem, "index": index, "grader": grader, "correct": True}
-    return row | {"status": "graded", "extracted": "4", "detail": ""} | changes
+    row = {"arm": "base", "problem_id": problem, "index": index, "grader": grader, "against": ""}
+    return row | {"correct": True, "status": "graded", "extracted": "4", "detail": ""} | changes
 
 
 def write(root, *rows, table="samples", each=None):
