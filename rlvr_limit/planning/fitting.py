@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rlvr_limit.distributed.mesh import REPLICA_AXIS, TRAINING_AXIS, over_hosts, row_devices
+from rlvr_limit.distributed.mesh import TRAINING_AXIS, row_devices
 from rlvr_limit.engine.shapes import EngineShapes, own_pages, shapes_of
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import programs
@@ -25,8 +25,6 @@ from rlvr_limit.settings import EngineConfig, MeshConfig, Reinforced, Training
 from rlvr_limit.types import UserError
 
 SLOTS_STEP = 8
-"""Sequences come in multiples of this."""
-
 MOST_SEQS = {"cpu": 64, "cuda": 256, "tpu": 256}
 """Sequences of a device group beyond which more of them gain little: an H200 computes as long as it reads at 184."""
 
@@ -45,6 +43,9 @@ PREFILL_SHARE = 0.05
 
 MARGIN = {"cpu": 0.9, "cuda": 0.95, "tpu": 0.95}
 """Share of the memory that is filled: the rest is for fragments and for what arithmetic does not know."""
+
+MOST_TOKENS = 16_384
+"""Tokens of a microbatch beyond which products gain nothing."""
 
 KEPT_BYTES_PER_SECOND = 5e8
 KEEPING_SHARE = 0.05
@@ -155,10 +156,24 @@ class Shortage(NamedTuple):
 
 
 def fit(wanted: Wanted, machine: Target) -> FittedShapes:
-    """The shapes for a machine. Raises UserError, one line, where nothing fits: what was asked, and what would fit.
+    """The shapes for a machine. Raises UserError, one line, where nothing fits: what was asked, and what would fit."""
+    chosen = _best(wanted, machine)
+    if not isinstance(chosen, Shortage):
+        return chosen
+    enough = ""
+    for times in (2, 4, 8, 16) if machine.platform != "cpu" and wanted.mesh is None else ():
+        larger = dataclasses.replace(machine, devices=times * machine.devices)
+        if not isinstance(_best(wanted, larger), Shortage):
+            enough = f"{larger.devices} such devices would fit it; "
+            break
+    raise UserError(
+        f"{machine.name}: {chosen.what} needs {chosen.needed / 1e9:.1f} GB of a device, which has "
+        f"{_budget(machine) / 1e9:.1f} GB to fill ({machine.devices} x {machine.chip}); {enough}{chosen.fields}"
+    )
 
-    Meshes are tried from the one that cuts the weights least: each further cut makes devices wait for each other.
-    """
+
+def _best(wanted: Wanted, machine: Target) -> FittedShapes | Shortage:
+    """Meshes are tried from the one that cuts the weights least: each further cut makes devices wait for each other."""
     best: FittedShapes | None = None
     shortages = []
     for mesh in _meshes(wanted, machine):
@@ -171,13 +186,7 @@ def fit(wanted: Wanted, machine: Target) -> FittedShapes:
             return tried
         if best is None or tried.engine.max_num_seqs > best.engine.max_num_seqs:
             best = tried
-    if best is None:
-        least = min(shortages, key=lambda shortage: shortage.needed)
-        raise UserError(
-            f"{machine.name}: {least.what} needs {least.needed / 1e9:.1f} GB of a device, "
-            f"which has {_budget(machine) / 1e9:.1f} GB to fill ({machine.devices} x {machine.chip}); {least.fields}"
-        )
-    return best
+    return best or min(shortages, key=lambda shortage: shortage.needed)
 
 
 def fits(shapes: FittedShapes, machine: Target) -> bool:
@@ -205,11 +214,6 @@ def describe(shapes: FittedShapes, machine: Target) -> list[str]:
         f"grading: {shapes.workers} workers{trained}",
         f"expected at most, on a device: sampling {shapes.sampling_bytes / 1e9:.1f} GB{peak}",
     ]
-
-
-def mesh_over(shapes: FittedShapes, hosts: int) -> MeshConfig:
-    """The mesh of a replica of the sampler over so many hosts."""
-    return over_hosts(shapes.mesh, hosts, REPLICA_AXIS)
 
 
 def _meshes(wanted: Wanted, machine: Target) -> Iterator[MeshConfig]:
@@ -280,11 +284,11 @@ def _fit_training(wanted: Wanted, machine: Target, own: MeshConfig) -> _Trained 
             return Shortage(
                 f"training arm {arm} (weights, gradients and optimizer {held / 1e9:.1f} GB)",
                 least,
-                f"more devices, lora_rank above 0 or optimizer.kind adafactor in the recipe of config.arms.{arm}, or "
-                "fewer sampling.max_tokens take less",
+                f"lora_rank above 0 or optimizer.kind adafactor in the recipe of config.arms.{arm}, or fewer "
+                "sampling.max_tokens take less",
             )
         shapes.append(fitted)
-        peak = max(peak, held + _gradient_bytes(updates, _places(updates, fitted[0]), fitted[1], machine.platform))
+        peak = max(peak, held + _gradient_bytes(updates, *fitted, machine.platform))
         state = max(state, updates.state_bytes)
         if isinstance(recipe, Reinforced):
             beside = max(beside, updates.beside_sampler(machine.hosts))
@@ -304,21 +308,18 @@ def _microbatch(updates: RecipeUpdates, by_hand: Training, platform: str, room: 
         if by_hand.tokens:
             choices = [by_hand.tokens]
         else:
-            rows = whole // places
-            choices = [-1, *(places * 2**i for i in reversed(range(max(1, rows.bit_length()))) if 2**i < max(rows, 2))]
+            rows = min(whole, max(places, MOST_TOKENS)) // places
+            choices = [-1, *(places * 2**i for i in reversed(range(max(1, rows.bit_length()))))]
         for tokens in choices:
-            if _gradient_bytes(updates, _places(updates, tokens), remat, platform) <= room:
+            if _gradient_bytes(updates, tokens, remat, platform) <= room:
                 return tokens, remat
     return None
 
 
-def _places(updates: RecipeUpdates, tokens: int) -> int:
-    return tokens if tokens > 0 else updates.minibatch_places
-
-
 def _gradient_bytes(updates: RecipeUpdates, tokens: int, remat: str, platform: str) -> float:
     footprint = Footprint(updates.model, updates.mesh.shape["tensor"], platform)
-    return footprint.gradient(tokens, remat, Compute().max_live_logits)
+    places = tokens if tokens > 0 else updates.minibatch_places
+    return footprint.gradient(places, remat, Compute().max_live_logits)
 
 
 def _fit_sampler(
@@ -361,12 +362,12 @@ def _fit_sampler(
             total = max(fixed + beside_cache + pages * per_page, scorer)
             buckets = wanted.engine.buckets or _buckets(num_seqs, groups, machine.platform)
             return dataclasses.replace(fitted.engine, buckets=buckets, reference=wanted.engine.reference), total
-    parts = f"weights {weights / 1e9:.1f} GB" + (f", training {beside / 1e9:.1f} GB" if beside else "")
+    training = f", training {beside / 1e9:.1f} GB" if beside else ""
     return Shortage(
-        f"sampling {workload.max_tokens:,} tokens ({parts} and the cache of one sample on each group)",
+        f"sampling {workload.max_tokens:,} tokens (weights {weights / 1e9:.1f} GB{training}, the cache of one sample)",
         least,
-        f"more devices, fewer sampling.max_tokens (now {workload.max_tokens:,}) or, where set by hand, a smaller "
-        "engine.max_num_seqs or engine.cache_tokens would fit",
+        f"fewer sampling.max_tokens (now {workload.max_tokens:,}) or, where set by hand, a smaller engine.max_num_seqs "
+        "or engine.cache_tokens take less",
     )
 
 

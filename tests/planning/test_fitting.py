@@ -28,11 +28,12 @@ from rlvr_limit.settings import (
 )
 from rlvr_limit.study.setups import task_and_setups
 from rlvr_limit.types import UserError
-from tests.support.plans import QWEN_7B, QWEN_32B
+from tests.support.plans import QWEN_7B
 from tests.support.studies import settings_of
 
 ENGINE = EngineConfig(steps_per_call=32, page_size=128, max_prompt_len=1344)
 MATH = planning.Workload((planning.BenchmarkSize("a", 500, 128),), 2, 16_384, 1024, 128)
+FEW_LAYERS = dataclasses.replace(QWEN_7B, layers=3)
 GRPO = Reinforced("base", 100, (100,), OptimizerConfig(1e-6), prompts=64, answers=8)
 
 
@@ -68,10 +69,10 @@ def test_an_h200_draws_256_sequences_of_16384_tokens_of_seven_billion_parameters
     assert shapes("h200").engine.max_num_seqs >= 256
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
-    model=st.sampled_from([QWEN_7B, QWEN_32B]),
-    name=st.sampled_from(["h200", "h100-4", "a100-40-8", "v5e-16", "v5p-8", "gpu:120GB"]),
+    model=st.sampled_from([FEW_LAYERS, dataclasses.replace(FEW_LAYERS, kv_heads=1)]),
+    name=st.sampled_from(["rtx4090", "gpu:12GB-4", "gpu:16GB-8", "v5e-16", "v5p-8", "gpu:40GB"]),
     longest=st.sampled_from([256, 2048, 16_384]),
     trained=st.booleans(),
 )
@@ -108,7 +109,7 @@ def test_what_is_set_by_hand_is_kept_and_refused_where_it_does_not_fit() -> None
     assert chosen.engine == by_hand and (chosen.workers, chosen.checkpoint_seconds) == (7, 3.0)
     # 57,344 bytes a token of cache: 244 GB, as the flagship config once asked for.
     large = dataclasses.replace(ENGINE, max_num_seqs=256, cache_tokens=256 * 16_640)
-    with pytest.raises(UserError, match=r"h200: sampling 16,384 tokens .* engine.cache_tokens would fit"):
+    with pytest.raises(UserError, match=r"h200: sampling 16,384 tokens .* engine.cache_tokens take less"):
         fitting.fit(dataclasses.replace(wanted(), engine=large), target)
     with pytest.raises(UserError, match=r"config.mesh: \(2, 1, 1\) needs 2 devices, h200 has 1"):
         shapes("h200", mesh=MeshConfig(data=2))
