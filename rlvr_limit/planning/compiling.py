@@ -94,7 +94,8 @@ def compile_program(program: DeviceProgram, target: Target, real: bool) -> Compi
     A program that the compiler refuses for want of memory does not fit; any other refusal is passed on.
     """
     began = time.monotonic()
-    lowered = program.trace().lower(lowering_platforms=(target.platform,))
+    # The devices that are here are what JAX lowers for by itself.
+    lowered = program.trace().lower(lowering_platforms=None if target.name == "here" else (target.platform,))
     if not real:
         return CompiledProgram(program.name, False, time.monotonic() - began, program.resident)
     try:
