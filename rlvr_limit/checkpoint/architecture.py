@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlvr_limit.models.decoder import ModelConfig, RopeScaling
+from rlvr_limit.tokenizer.gguf_header import is_gguf
 from rlvr_limit.types import UserError, not_allowed
+
+from . import gguf
 
 Condition = Callable[[Any, dict[str, Any]], bool]
 """(value of a field, all fields of the file) -> bool."""
@@ -45,17 +48,20 @@ def _is_all_full(value: Any, fields: dict[str, Any]) -> bool:
 
 ALWAYS: tuple[Condition, str] = (lambda value, fields: True, "")
 FALSE: tuple[Condition, str] = (lambda value, fields: not value, "false or 0")
+NULL: tuple[Condition, str] = (lambda value, fields: value is None, "null")
 ONE: tuple[Condition, str] = (lambda value, fields: value in (None, 1), "1")
 INERT: dict[str, tuple[Condition, str]] = {
     **dict.fromkeys(TOKEN_FIELDS, ALWAYS),
     # Where the file came from; each tensor names its own dtype.
     **dict.fromkeys(("_name_or_path", "transformers_version", "unsloth_version", "torch_dtype", "dtype"), ALWAYS),
     # How others run or initialise a model, not what it computes.
-    **dict.fromkeys(("use_cache", "initializer_range", "_attn_implementation_autoset"), ALWAYS),
+    **dict.fromkeys(("use_cache", "initializer_range", "_attn_implementation", "_attn_implementation_autoset"), ALWAYS),
     # In released files, but read by no implementation of these families.
-    **dict.fromkeys(("mask_value", "tokenizer"), ALWAYS),
+    **dict.fromkeys(("mask_value", "tokenizer", "unsloth_fixed"), ALWAYS),
     # use_sliding_window must be off, so that max_window_layers speaks of nothing.
     **dict.fromkeys(("attention_dropout", "mlp_bias", "use_mrope", "use_sliding_window"), FALSE),
+    **dict.fromkeys(("output_attentions", "output_hidden_states"), FALSE),
+    "quantization_config": NULL,
     "max_window_layers": ALWAYS,
     "sliding_window": (_is_window_off, "null, or use_sliding_window false"),
     "hidden_act": (lambda value, fields: value == "silu", '"silu"'),
@@ -66,12 +72,12 @@ INERT: dict[str, tuple[Condition, str]] = {
 
 
 def read_model_config(folder: Path, dtype: str) -> ModelConfig:
-    """The model that folder/config.json describes, to be held in `dtype` ("float32" or "bfloat16").
+    """The model that folder/config.json or a GGUF file describes, to be held in `dtype` ("float32" or "bfloat16").
 
     Raises UserError naming the file and the field that is missing, wrong, or asks for what the decoder does not do.
     """
-    path = folder / "config.json"
-    fields = read_json(path)
+    path = folder if is_gguf(folder) else folder / "config.json"
+    fields = gguf.config_fields(path) if path == folder else read_json(path)
     if dtype not in DTYPES:
         raise not_allowed("dtype", dtype, f"one of {', '.join(DTYPES)}")
     family = _family(path, fields)
@@ -152,11 +158,16 @@ def model_config_json(config: ModelConfig, token_ids: dict[str, Any]) -> dict[st
 
 
 def stop_tokens(folder: Path) -> tuple[int, ...]:
-    """Tokens that end an answer: eos_token_id of generation_config.json, else of config.json; empty if neither says."""
+    """Tokens that end an answer: eos_token_id of generation_config.json, else of config.json; empty if neither says.
+
+    Those of a GGUF file are named in its metadata.
+    """
+    if is_gguf(folder):
+        return gguf.end_tokens(folder)
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         given = read_json(path).get("eos_token_id") if path.is_file() else None
-        if given is not None:
+        if given not in (None, []):
             ids = tuple(given) if isinstance(given, list) else (given,)
             if not all(type(i) is int and i >= 0 for i in ids):
                 raise not_allowed(f"{path}: eos_token_id", given, "a token id or a list of them")

@@ -1,4 +1,4 @@
-"""A folder or a hub name -> a local folder with config.json, tokenizer files and weights."""
+"""A folder, a GGUF file or a hub name -> what is on this machine: config, tokenizer files and weights."""
 
 from __future__ import annotations
 
@@ -7,24 +7,35 @@ import re
 from functools import partial
 from pathlib import Path
 
+from rlvr_limit.tokenizer.gguf_header import is_gguf
 from rlvr_limit.types import UserError
-
-from .huggingface import TOKENIZER_FILES
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 COMMIT = re.compile("[0-9a-f]{40}")
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 
 
 def resolve(weights: str, revision: str = "", with_weights: bool = True) -> Path:
-    """The local folder of a model: `weights` itself if it is one, else fetched from the hub at `revision` ("": main).
+    """The local folder or GGUF file of a model: `weights` itself, else a folder fetched from the hub at `revision`.
 
-    What was fetched before is taken from the cache of huggingface_hub, which HF_HOME places; HF_ENDPOINT names another
-    hub. with_weights=False fetches config and tokenizer only. Raises UserError where there is no such folder,
-    repository or revision, or the hub is out of reach.
+    An empty revision means main. What was fetched before is taken from the cache of huggingface_hub, which HF_HOME
+    places; HF_ENDPOINT names another hub. with_weights=False fetches config and tokenizer only. Raises UserError where
+    there is no such folder, repository or revision, or the hub is out of reach.
     """
     folder = Path(weights).expanduser()
-    if weights and folder.is_dir():
+    if weights and (folder.is_dir() or is_gguf(folder)):
         return folder
     if not HUB_NAME.fullmatch(weights):
         raise _neither(weights)
@@ -35,8 +46,8 @@ def resolve(weights: str, revision: str = "", with_weights: bool = True) -> Path
 
 def _neither(weights: str) -> UserError:
     return UserError(
-        f"weights: there is no folder {weights!r}, and it is no hub name; give OWNER/NAME, or a folder of "
-        "config.json, safetensors and tokenizer files"
+        f"weights: there is no folder or .gguf file {weights!r}, and it is no hub name; give OWNER/NAME, a .gguf file, "
+        "or a folder of config.json, safetensors and tokenizer files"
     )
 
 

@@ -15,9 +15,12 @@ from jax.sharding import Mesh, NamedSharding
 
 from rlvr_limit.distributed.mesh import fetch_uncached, parameter_shardings
 from rlvr_limit.models.decoder import ModelConfig, ParameterSpec, Params, parameter_specs
+from rlvr_limit.tokenizer.gguf_header import is_gguf
 from rlvr_limit.types import UserError
 
+from . import gguf
 from .architecture import TOKEN_FIELDS, model_config_json, read_json
+from .hub import TOKENIZER_FILES
 from .tensors import StoredTensor, equal_tensors, find_tensors, read_part, write_tensors
 
 TENSORS = {
@@ -45,19 +48,6 @@ TENSORS = {
 INERT_BUFFER = re.compile(r"(model\.layers\.\d+\.self_attn|model)\.rotary_emb\.inv_freq")
 """Written by old versions of transformers and read by none: rope_theta says the same."""
 
-TOKENIZER_FILES = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-)
-
 
 class FileLayout(NamedTuple):
     """How a parameter stands in a file: its spec, its name there, and the axes there (see TENSORS)."""
@@ -76,7 +66,7 @@ class FileLayout(NamedTuple):
 
 
 def load_hf(folder: Path, config: ModelConfig, mesh: Mesh) -> Params:
-    """Weights of a folder in Hugging Face format in config.dtype, each read from its file straight onto the mesh.
+    """Weights of a Hugging Face folder or GGUF file in config.dtype, each read from its file straight onto the mesh.
 
     Beside what already lies on devices, the host holds no more than one parameter. Raises UserError naming the file
     that is missing or cut off, or the tensor that is missing, unexpected or of a wrong shape.
@@ -95,15 +85,17 @@ def load_hf(folder: Path, config: ModelConfig, mesh: Mesh) -> Params:
 def export_hf(folder: Path, params: Params, config: ModelConfig, tokenizer_folder: Path | None = None) -> None:
     """Writes weights as a folder that transformers, vLLM and load_hf open; it appears whole or not at all.
 
-    Tensors keep their dtype and bits. Tokenizer files, generation_config.json and token ids come from tokenizer_folder.
+    Tensors keep their dtype and bits. Tokenizer files, generation_config.json and token ids come from tokenizer_folder,
+    which may be a GGUF file.
     Raises UserError if the folder is there already, or if no supported architecture computes what `config` says.
     """
     if folder.exists():
         raise UserError(f"export: {folder} is there already; name a folder that is not")
-    token_ids = {}
+    token_ids, is_packed = {}, tokenizer_folder is not None and is_gguf(tokenizer_folder)
     if tokenizer_folder is not None:
         source = tokenizer_folder / "config.json"
         fields = read_json(source) if source.is_file() else {}
+        fields = gguf.config_fields(tokenizer_folder) if is_packed else fields
         token_ids = {name: fields[name] for name in TOKEN_FIELDS if name in fields}
     text = json.dumps(model_config_json(config, token_ids), indent=2)
     layouts, tree = file_layouts(config)
@@ -121,6 +113,8 @@ def export_hf(folder: Path, params: Params, config: ModelConfig, tokenizer_folde
     for file in TOKENIZER_FILES:
         if tokenizer_folder is not None and (tokenizer_folder / file).is_file():
             shutil.copyfile(tokenizer_folder / file, unfinished / file)
+    for file, text in gguf.folder_files(tokenizer_folder).items() if is_packed else ():
+        (unfinished / file).write_text(text, encoding="utf-8")
     unfinished.rename(folder)
 
 
@@ -141,12 +135,12 @@ def _check(folder: Path, stored: dict[str, StoredTensor], layouts: list[FileLayo
     wanted = {layout.name: layout for layout in layouts}
     missing = [name for name in wanted if name not in stored]
     if missing:
-        raise UserError(f"{folder}: tensors missing: {_some(missing)}; config.json asks for them")
+        raise UserError(f"{folder}: tensors missing: {_some(missing)}; the model's config asks for them")
     for name, layout in wanted.items():
         if stored[name].shape != layout.file_shape:
             raise UserError(
-                f"{stored[name].path}: tensor {name}: its shape is {list(stored[name].shape)}, but by config.json it "
-                f"must be {list(layout.file_shape)}"
+                f"{stored[name].path}: tensor {name}: its shape is {list(stored[name].shape)}, but by the model's "
+                f"config it must be {list(layout.file_shape)}"
             )
     head, embedding = (TENSORS[name][0] for name in ("unembedding", "embedding"))
     extra = [name for name in stored if name not in wanted and not INERT_BUFFER.fullmatch(name)]
@@ -155,9 +149,7 @@ def _check(folder: Path, stored: dict[str, StoredTensor], layouts: list[FileLayo
         if not equal_tensors(stored[head], stored[embedding]):
             raise UserError(f"{stored[head].path}: tensor {head} differs from {embedding}, but config.json ties them")
     if extra:
-        raise UserError(
-            f"{folder}: unexpected tensors: {_some(extra)}; config.json's architecture has no place for them"
-        )
+        raise UserError(f"{folder}: unexpected tensors: {_some(extra)}; the model's architecture has no place for them")
 
 
 def _some(names: list[str]) -> str:

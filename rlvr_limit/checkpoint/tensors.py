@@ -1,4 +1,4 @@
-"""safetensors files: the tensors of a folder, parts of them, and new files.
+"""safetensors and GGUF files: the tensors of a folder, parts of them, and new files.
 
 The library maps a file into memory, and pages that were read stay resident until it is closed. So each read opens the
 file anew: 1 GB of 4 shards then loads within size + largest tensor (tests/benchmarks/loading.py).
@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from rlvr_limit.tokenizer.gguf_header import is_gguf
 from rlvr_limit.types import UserError, not_allowed
 
 from .architecture import read_json
+from .gguf import PackedTensor, packed_tensors
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = ("F32", "F16", "BF16")
@@ -29,19 +32,22 @@ BLOCK = 1 << 22
 
 
 class StoredTensor(NamedTuple):
-    """A tensor of a file; dtype is one of DTYPES."""
+    """A tensor of a file; dtype is one of DTYPES, or a type of GGUF."""
 
     path: Path
     name: str
     dtype: str
     shape: tuple[int, ...]
+    packed: PackedTensor | None = None  # of a GGUF file
 
 
 def find_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of a folder with model.safetensors, or with an index and its shards, by name.
+    """All tensors of a folder with model.safetensors, or with an index and its shards, or of a GGUF file, by name.
 
     Raises UserError naming the file that is missing, damaged, cut off, or at odds with the index.
     """
+    if is_gguf(folder):
+        return {name: StoredTensor(folder, name, x.dtype, x.shape, x) for name, x in packed_tensors(folder).items()}
     single, index = folder / SINGLE, folder / INDEX
     if single.is_file() and index.is_file():
         raise UserError(f"{folder}: has both {SINGLE} and {INDEX}; keep only the one that is up to date")
@@ -79,13 +85,22 @@ def _tensors_of(path: Path) -> dict[str, StoredTensor]:
     return stored
 
 
+@contextmanager
+def _opened(tensor: StoredTensor) -> Iterator[Any]:
+    """The tensor as something that gives the numbers of ranges of its axes."""
+    if tensor.packed:
+        yield tensor.packed
+        return
+    with safe_open(tensor.path, "numpy") as file:
+        yield file.get_slice(tensor.name)
+
+
 def read_part(tensor: StoredTensor, ranges: tuple[slice, ...], dtype: np.dtype, transposed: bool) -> np.ndarray:
     """The ranges of a tensor's axes, cast; transposed: laid out as [columns, rows]."""
     out = np.empty([r.stop - r.start for r in ranges], dtype, order="F" if transposed else "C")
     # As plain integers: numpy moves a bfloat16 several times slower than the two bytes it is.
     bits = out.view(f"u{dtype.itemsize}")
-    with safe_open(tensor.path, "numpy") as file:
-        stored = file.get_slice(tensor.name)
+    with _opened(tensor) as stored:
         for rows in _blocks(tensor.shape, ranges[0]):
             block = stored[(rows, *ranges[1:])].astype(dtype, copy=False)
             bits[rows.start - ranges[0].start :][: len(block)] = block.view(bits.dtype)
@@ -96,8 +111,7 @@ def equal_tensors(a: StoredTensor, b: StoredTensor) -> bool:
     """Whether two tensors hold the same bytes."""
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
-    with safe_open(a.path, "numpy") as file_a, safe_open(b.path, "numpy") as file_b:
-        x, y = file_a.get_slice(a.name), file_b.get_slice(b.name)
+    with _opened(a) as x, _opened(b) as y:
         return all(x[rows].tobytes() == y[rows].tobytes() for rows in _blocks(a.shape, slice(0, a.shape[0])))
 
 

@@ -313,8 +313,8 @@ def _conditions(study: Study, entry: EvaluatedArm, n: int) -> dict[str, str]:
         said["most new tokens of the longest prompt"] = str(asked["shortest_limit"])
     if setup.folder:
         said["prompt template"] = study.settings.arms[entry.arm].prompt
-        # A folder is what it is, whatever revision a hub name would have been fetched at.
-        local = Path(arm.weights).expanduser().is_dir()
+        # A folder or file is what it is, whatever revision a hub name would have been fetched at.
+        local = Path(arm.weights).expanduser().exists()
         said["weights"] = arm.weights if local else f"{arm.weights} {arm.revision}".strip()
     return said
 

@@ -98,12 +98,12 @@ class Arm:
     label: str
     group: Annotated[str, GROUPS]
     panel: str = ""  # arms of one panel are compared with its base, on a page of their own
-    weights: str = ""  # a folder or a hub name
+    weights: str = ""  # a folder, a .gguf file or a hub name
     revision: str = ""  # of a hub name
     weights_of: str = ""  # the evaluated arm ("grpo-40") of which this is another view, sampled or asked otherwise
     prompt: str = ""  # a template of tasks/prompts.py; "" with weights_of: that arm's
     prompt_of: dict[str, str] = field(default_factory=dict)  # another template for a benchmark
-    stop: tuple[str, ...] = ()  # tokens that end an answer besides those of generation_config.json
+    stop: tuple[str, ...] = ()  # tokens that end an answer besides those that the model names
     sampling: ArmSampling = ArmSampling()
     pretrain: Supervised | None = None
     sft: Supervised | None = None

@@ -146,9 +146,8 @@ def _asked_so(
     model = checkpoint.read_model_config(folder, s.dtype)
     words = load_tokenizer(folder)
     checkpoint.check_vocabulary(model, words.vocab_size, f"config.arms.{name}")
-    stops = tuple(dict.fromkeys((*checkpoint.stop_tokens(folder), *(words.token_id(text) for text in arm.stop))))
-    if not stops:
-        raise UserError(f"config.arms.{name}.stop: {given.weights} names no token that ends an answer; give one here")
+    named = checkpoint.stop_tokens(folder) or (words.eos_id,)
+    stops = tuple(dict.fromkeys((*named, *(words.token_id(text) for text in arm.stop))))
     asker = _Asker(arm, dataclasses.replace(words, stop_ids=stops))
     problems = tuple(map(asker, questions))
     variant = f"{arm.prompt}-{schema.digest([[p.id, p.prompt, p.prompt_ids] for p in problems])}"

@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rlvr_limit.types import UserError
@@ -41,10 +44,21 @@ def render_chat(
         raise UserError(f"{source}: the chat template fails on this conversation: {error}") from error
 
 
+class _Generation(Extension):
+    """{% generation %} ... {% endgeneration %}: marks for training what the assistant says, and changes no text."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """The block's content; what is set in it stays in it, as in transformers."""
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
 @functools.lru_cache(maxsize=8)
 def _compiled(template: str) -> jinja2.Template:
     sandbox = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
     # Jinja's own filter escapes <, > and &, which a prompt must keep.
     sandbox.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)

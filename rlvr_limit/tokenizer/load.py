@@ -1,6 +1,7 @@
 """A checkpoint folder's tokenizer files -> TextTokenizer.
 
-Either tokenizer.json, or vocab.json + merges.txt of a Qwen2 tokenizer; with tokenizer_config.json in both cases.
+Either tokenizer.json, or vocab.json + merges.txt of a Qwen2 tokenizer; with tokenizer_config.json in both cases. Or a
+GGUF file, which has both in its metadata.
 """
 
 from __future__ import annotations
@@ -11,41 +12,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import BPE
+from tokenizers import AddedToken, Tokenizer
 
+from rlvr_limit.tokenizer.gguf import tokenizer_of
+from rlvr_limit.tokenizer.gguf_header import is_gguf
+from rlvr_limit.tokenizer.splits import QWEN2, byte_level
 from rlvr_limit.tokenizer.text import TextTokenizer
 from rlvr_limit.types import UserError
 
 QWEN2_CLASSES = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
-# Contractions; words with the sign before them; single digits; signs with the line ends after them; white space, whose
-# last character stays with the word that follows.
-QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def load_tokenizer(folder: str | Path) -> TextTokenizer:
-    """The tokenizer of a checkpoint folder. Raises UserError naming the file that is missing or broken, and how.
+    """The tokenizer of a folder or GGUF file. Raises UserError naming the file that is missing or broken, and how.
 
     Its end-of-sequence token is that of tokenizer_config.json. Models often end answers with others too (base models of
     Qwen2.5 name <|endoftext|>, but end a ChatML turn with <|im_end|>): dataclasses.replace stop_ids with all of them.
     """
     folder = Path(folder)
-    path = folder / "tokenizer_config.json"
-    if not folder.is_dir():
-        raise UserError(f"tokenizer: {folder} is not a folder")
-    if not path.is_file():
-        raise UserError(f"tokenizer: {folder} has no {path.name}")
-    config = _read_json(path)
-    if config.get("split_special_tokens"):
-        raise UserError(f"{path}: split_special_tokens is not supported; it must be false")
-    if (folder / "tokenizer.json").is_file():
-        backend = _from_tokenizer_json(folder / "tokenizer.json")
-    else:
-        backend = _from_vocabulary_and_merges(folder, config, path)
+    path = folder if is_gguf(folder) else folder / "tokenizer_config.json"
+    backend, config = tokenizer_of(path) if path == folder else _from_folder(folder, path)
     _add_tokens(backend, config, path)
     named = _named_tokens(backend, config, path)
     eos_id = backend.token_to_id(named["eos_token"])
@@ -60,6 +48,23 @@ def load_tokenizer(folder: str | Path) -> TextTokenizer:
         special_tokens=named,
         chat_template=_chat_template(config, path),
     )
+
+
+def _from_folder(folder: Path, path: Path) -> tuple[Tokenizer, dict[str, Any]]:
+    if not folder.is_dir():
+        raise UserError(f"tokenizer: {folder} is not a folder")
+    if not path.is_file():
+        raise UserError(f"tokenizer: {folder} has no {path.name}")
+    config = _read_json(path)
+    if config.get("split_special_tokens"):
+        raise UserError(f"{path}: split_special_tokens is not supported; it must be false")
+    file = folder / "special_tokens_map.json"
+    named = _read_json(file) if file.is_file() else {}
+    # tokenizer_config.json goes first; older folders name some tokens in the other file only.
+    config |= {name: named[name] for name in NAMED_TOKENS if name in named and config.get(name) is None}
+    if (folder / "tokenizer.json").is_file():
+        return _from_tokenizer_json(folder / "tokenizer.json"), config
+    return _from_vocabulary_and_merges(folder, config, path), config
 
 
 def _read(path: Path) -> str:
@@ -102,16 +107,7 @@ def _from_vocabulary_and_merges(folder: Path, config: Mapping[str, Any], path: P
     ids = set(vocabulary.values())
     if not all(type(i) is int and i >= 0 for i in ids) or len(ids) < len(vocabulary):
         raise UserError(f"{folder}/vocab.json: every token needs an id of its own, a whole number of 0 or more")
-    backend = Tokenizer(BPE(vocab=vocabulary, merges=_merges(folder / "merges.txt", vocabulary)))
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
-    return backend
+    return byte_level(vocabulary, _merges(folder / "merges.txt", vocabulary), QWEN2)
 
 
 def _merges(path: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:

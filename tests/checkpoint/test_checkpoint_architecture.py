@@ -125,6 +125,8 @@ def test_other_rotary_positions_are_refused_by_name(tmp_path: Path, changed: dic
         ("dual_chunk_attention_config", {"chunk_size": 262144}),
         ("dual_chunk_attention_config", DUAL | {"sparse_attention_config": {}}),
         ("quantization_config", {"bits": 4}),
+        ("quantization_config", {}),
+        ("output_attentions", True),
         ("num_experts", 8),
         ("attn_logit_softcapping", 50.0),
     ],
@@ -155,6 +157,8 @@ def test_qwen3_must_give_its_head_width(tmp_path: Path) -> None:
         {"initializer_range": 0.5, "attention_dropout": 0.0, "mlp_bias": False, "partial_rotary_factor": 1.0},
         {"bos_token_id": 1, "eos_token_id": [1, 2], "pad_token_id": None, "_name_or_path": "x"},
         {"attention_bias": True, "hidden_act": "silu", "unsloth_version": "1", "_attn_implementation_autoset": True},
+        {"quantization_config": None, "unsloth_fixed": True, "_attn_implementation": "sdpa"},
+        {"output_attentions": False, "output_hidden_states": False},
     ],
 )
 def test_inert_fields_change_nothing(tmp_path: Path, inert: dict[str, Any]) -> None:
@@ -225,8 +229,9 @@ def test_stop_tokens_are_those_of_generation_before_those_of_the_model(tmp_path:
     assert stop_tokens(tmp_path) == ()
     (tmp_path / "config.json").write_text('{"eos_token_id": 7}')
     assert stop_tokens(tmp_path) == (7,)
-    (tmp_path / "generation_config.json").write_text('{"temperature": 0.6}')
-    assert stop_tokens(tmp_path) == (7,)
+    for says_none in ('{"temperature": 0.6}', '{"eos_token_id": null}', '{"eos_token_id": []}'):
+        (tmp_path / "generation_config.json").write_text(says_none)
+        assert stop_tokens(tmp_path) == (7,)
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [151645, 151643]}')
     assert stop_tokens(tmp_path) == (151645, 151643)
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": "<|im_end|>"}')

@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from rlvr_limit.tokenizer.load import QWEN2_SPLIT
+from rlvr_limit.tokenizer.splits import QWEN2_SPLIT
 
 LINES = (
     "Please reason step by step, and put your final answer within \\boxed{}.",

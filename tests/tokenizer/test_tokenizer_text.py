@@ -175,16 +175,27 @@ def test_a_template_file_goes_before_the_config_and_default_before_other_names(c
         ("{{ [1] | tojson(indent=1) }}", "[\n 1\n]"),
         ("{{ 'fixed' if strftime_now is not defined else strftime_now('%Y') }}", "fixed"),
         ("{{ bos_token is defined }} {{ tools is none }}", "False True"),
+        ("a{% generation %}\n {{ 'b' }}\n{% endgeneration %}\nc", "a b\nc"),
+        ("{% set x = 1 %}{% generation %}{{ x }}{% set x = 2 %}{% endgeneration %}{{ x }}", "11"),
     ],
 )
 def test_templates_run_as_in_transformers_but_know_no_date(change, template, text):
     assert load_tokenizer(change(chat_template=template)).chat(HELLO) == text
 
 
+def test_tokens_that_only_special_tokens_map_names_are_found_there(change):
+    named = json.dumps({"eos_token": {"content": "<|endoftext|>", "lstrip": False}, "pad_token": "<|im_start|>"})
+    only_there = load_tokenizer(change({"special_tokens_map.json": named}, eos_token=None, pad_token=None))
+    assert only_there.special_tokens == {"eos_token": "<|endoftext|>", "pad_token": "<|im_start|>"}
+    both = load_tokenizer(change({"special_tokens_map.json": named}, pad_token=None))
+    assert both.special_tokens == {"eos_token": "<|im_end|>", "pad_token": "<|im_start|>"}
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
         ("a\n{% if %}", "broken in line 2"),
+        ("{% generation %}", "broken in line 1"),
         ("{{ raise_exception('no system turn') }}", "fails on this conversation: no system turn"),
         ("{{ strftime_now('%Y') }}", "'strftime_now' is undefined"),
         ("{{ messages.append(1) }}", "unsafe"),
