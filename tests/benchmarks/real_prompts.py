@@ -1,7 +1,7 @@
 """Tokens a second on real weights and real prompts, beside what the machine allows at the lengths that were drawn.
 
     python -m tests.benchmarks.real_prompts --model DIR --prompts FILE.json [--samples 3] [--new-tokens 400]
-                                            [--dtype bfloat16] [--cold]
+                                            [--dtype bfloat16] [--buckets 8 16 32] [--cold]
 
 DIR is a Hugging Face folder, FILE.json a list of prompts, each a list of token ids. Answers are drawn at T = 0.6 and
 top-p 0.95 and end where the model ends them. All are drawn twice; the JSON line is of the second time.
@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--new-tokens", type=int, default=400)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--buckets", type=int, nargs="*", default=[8, 16, 32])
     parser.add_argument("--cold", action="store_true")
     a = parser.parse_args()
     if not a.cold:
@@ -85,7 +86,8 @@ def main() -> None:
     rows = min(64, len(prompts) * a.samples)
     config = EngineConfig(
         max_num_seqs=rows, steps_per_call=STEPS, page_size=PAGE, max_prompt_len=max(map(len, prompts)),
-        prefill_rows=min(4, len(prompts)), prefix_rows=len(prompts), buckets=(8, 16, 32),
+        prefill_rows=min(4, len(prompts)), prefix_rows=len(prompts),
+        buckets=tuple(n for n in a.buckets if n < rows),
     )  # fmt: skip
     engine = Engine(abstract_parameters(parameter_specs(model), a.dtype, mesh), model, config, a.new_tokens)
     engine.expect(map(len, prompts), len(prompts) * a.samples)
