@@ -348,18 +348,17 @@ def _fit_sampler(
         whole = case.sizes.pages
         rows = num_seqs // groups
         beside_cache = max(footprint.decode_window(rows, engine.steps_per_call), prefill)
-        per_page = page * footprint.per_cached_byte
-        room = int((budget - fixed - beside_cache) // per_page)
+        room = int((budget - fixed - beside_cache) // page)
         pages = whole if not cache_tokens else case.sizes.pages
         if not cache_tokens and whole > room:
             pages, cache_tokens = room, max(1, room) * case.sizes.page_size * groups
         fitted = case.with_engine(cache_tokens=cache_tokens)
         one = fitted.seq_pages + longest // fitted.sizes.page_size + 2
-        needed = fixed + beside_cache + max(one, pages if wanted.engine.cache_tokens else 0) * per_page
+        needed = fixed + beside_cache + max(one, pages if wanted.engine.cache_tokens else 0) * page
         least = min(least, max(needed, scorer))
         is_enough = pages >= one and (pages == whole or fitted.held(expected) >= num_seqs or num_seqs == case.step)
         if pages <= room and is_enough and scorer <= budget:
-            total = max(fixed + beside_cache + pages * per_page, scorer)
+            total = max(fixed + beside_cache + pages * page, scorer)
             buckets = wanted.engine.buckets or _buckets(num_seqs, groups, machine.platform)
             return dataclasses.replace(fitted.engine, buckets=buckets, reference=wanted.engine.reference), total
     training = f", training {beside / 1e9:.1f} GB" if beside else ""

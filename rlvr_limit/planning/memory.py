@@ -25,7 +25,6 @@ class Factors:
 
     logits: float  # float32 logits of a window's rows
     recent: float  # keys and values of the window that is being drawn, all layers
-    cache: float  # share of the cache that is laid out anew
     hidden: float  # float32 hidden units of a feed-forward layer, in a pass over whole prompts
     scored: float  # the same in the scorer's pass
     prompt: float  # keys and values of prompts, all layers
@@ -35,9 +34,9 @@ class Factors:
 
 
 FACTORS = {
-    "cuda": Factors(3.3, 5.3, 0.0, 1.35, 1.6, 4.0, 1.3, 1.0, True),
-    "tpu": Factors(9.0, 5.3, 0.0, 1.35, 1.6, 4.0, 1.3, 1.0, True),
-    "cpu": Factors(3.5, 5.3, 0.15, 2.2, 3.8, 4.0, 2.8, 2.1, False),
+    "cuda": Factors(3.3, 5.3, 1.35, 1.6, 4.0, 1.3, 1.0, True),
+    "tpu": Factors(9.0, 5.3, 1.35, 1.6, 4.0, 1.3, 1.0, True),
+    "cpu": Factors(1.3, 5.3, 3.5, 3.8, 4.0, 2.8, 2.1, False),
 }
 
 
@@ -50,14 +49,9 @@ class Footprint:
     platform: str
 
     def decode_window(self, rows: int, steps: int) -> float:
-        """A window of so many steps over so many rows of this device, beside a share of its pages."""
+        """A window of so many steps over so many rows of this device."""
         logits = self._factors.logits * rows * self.model.vocab_size * F32
         return logits + self._factors.recent * rows * steps * self._token_kv
-
-    @property
-    def per_cached_byte(self) -> float:
-        """What a byte of pages takes, the byte itself included."""
-        return 1 + self._factors.cache
 
     def prefill(self, tokens: int) -> float:
         """A batch of prompts of so many tokens, padding included."""

@@ -17,6 +17,9 @@ GiB = 2**30
 PROCESS = 1.1e9
 """Bytes that Python, JAX and what was compiled take on a CPU, where they share the memory with the model."""
 
+RESERVED = 2_500_000_000
+"""Address space that JAX reserves and never fills: `ulimit -v` counts it too."""
+
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -129,7 +132,7 @@ def host_memory() -> int:
         limits.append(int(text))
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
-        limits.append(soft)
+        limits.append(max(0, soft - RESERVED))
     return min(limits)
 
 
