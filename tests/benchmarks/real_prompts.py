@@ -30,7 +30,7 @@ from rlvr_limit.engine.requests import EngineStats, Request, prompt_key
 from rlvr_limit.models.decoder import parameter_specs
 from rlvr_limit.settings import EngineConfig, MeshConfig
 from rlvr_limit.types import SamplingParams
-from tests.benchmarks.sampler import floor_seconds, matmul_rate, read_bandwidth
+from tests.benchmarks.sampler import floor_seconds, matmul_rate, multiplied_weights, read_bandwidth
 
 STEPS, PAGE = 16, 32
 
@@ -99,6 +99,8 @@ def main() -> None:
     found = draw(engine, requests(prompts, a.samples, sampling, 1))
     rate, bandwidth = matmul_rate(model, rows, params), read_bandwidth()
     floor = floor_seconds(model, STEPS, found.stats, rate, bandwidth, engine.shapes.token_bytes(model))
+    # Prompts are computed too, but for the logits.
+    floor += 2 * (multiplied_weights(model) - model.vocab_size * model.width) * sum(map(len, prompts)) / rate
     line = {
         "model": a.model.name,
         "dtype": a.dtype,
