@@ -42,8 +42,8 @@ PREFILL_SHARE = 0.05
 """Of the memory, for a batch of prompts."""
 
 MARGIN = {"cpu": 0.9, "cuda": 0.84, "tpu": 0.95}
-"""Share of the memory that is filled; the rest is for fragments and for what arithmetic does not know. XLA:GPU schedules
-for 80 % of a GPU's memory: where arguments alone are more, it computes again what it need not."""
+"""Share of the memory that is filled; the rest is for fragments and for errors of the arithmetic. XLA:GPU schedules for
+80 % of a GPU: where arguments alone are more, it computes again what it need not."""
 
 MOST_TOKENS = 16_384
 """Tokens of a microbatch beyond which products gain nothing."""
