@@ -76,7 +76,8 @@ def write_report(study: Study, refresh: int = 0) -> tuple[Place, str]:
 def results_of(
     study: Study, benchmark: str, problems: list[Problem], panel: str = "", refresh: int = 0
 ) -> report.Results | report.Interim:
-    """Everything the page of one benchmark and panel shows; where no two arms can be compared yet, how far they are.
+    """Everything the page of one benchmark and panel shows; where no two arms of several can be compared yet, how far
+    they are.
 
     An arm is shown once every problem has a graded sample. Raises UserError where arms may not be compared.
     """
@@ -90,7 +91,7 @@ def results_of(
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
         interim = report.Interim(title, s.purpose, len(problems), progress, now, refresh)
     entries = [entry for entry, (_, arm, _) in shown.items() if arm]
-    if base not in entries or len(entries) < 2:
+    if base not in entries or len(entries) < min(2, len(shown)):
         return interim
     names = [entry.name for entry in entries]
     arms, examples = zip(*(shown[entry][1:] for entry in entries), strict=True)

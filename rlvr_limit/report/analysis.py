@@ -110,7 +110,7 @@ class Findings:
     comparisons: tuple[Comparison, ...]
     against_base: dict[str, AgainstBase]
     powers: dict[tuple[str, str], passk.Power]  # what would resolve a pair: its crossover, or its sign at n or else 1
-    headline: str
+    headline: str  # the base where it is alone
     coverage: tuple[str, ...]
 
     def guess(self, arm: str) -> GuessBaseline | None:
@@ -149,6 +149,7 @@ def analyse(results: Results) -> Findings:
     against_base = {arm.name: _against_base(results, values, arm) for arm in others}
     trained = [arm.name for arm in others if arm.group == "rl"]
     sizes = {(len(results.problems), int(arm.reach_M.min())) for arm in results.arms}
+    caveats = (line for M, n in sorted(sizes) for line in passk.coverage_caveats(M, n))
     return Findings(
         curves=curves,
         guess_K=passk.guess_curve(rates, max(len(curve.mean_K) for curve in curves.values())) if known else None,
@@ -159,8 +160,9 @@ def analyse(results: Results) -> Findings:
         comparisons=comparisons,
         against_base=against_base,
         powers={(c.first, c.second): power for c in comparisons if (power := _power(results, c, against_base))},
-        headline=trained[-1] if trained else others[0].name,
-        coverage=tuple(dict.fromkeys(line for M, n in sorted(sizes) for line in passk.coverage_caveats(M, n))),
+        headline=trained[-1] if trained else (others or results.arms)[0].name,
+        # Of an arm alone no difference has a band.
+        coverage=tuple(line for line in dict.fromkeys(caveats) if comparisons or "paired difference" not in line),
     )
 
 

@@ -132,12 +132,13 @@ def _mark_crossover(ax: Axes, crossover: Crossover, k_max: int) -> None:
 
 def histograms(results: Results, findings: Findings, narrow: bool) -> Figure:
     """Problems by share of right answers, base beside each arm, in counts and percent (Yue et al. 2025, Fig. 5)."""
-    others = [arm for arm in results.arms if arm.name != results.base]
+    others = [arm for arm in results.arms if arm.name != results.base] or [results.arm(results.base)]
     figure, axes = panels(narrow, len(others), 1 if narrow else 2, 2.0, sharex=True, sharey=True)
     styles, base = arm_styles(results), results.arm(results.base)
     x_B, M = np.concatenate([[-0.12], np.arange(10) / 10 + 0.05, [1.12]]), len(results.problems)
     for i, (ax, arm) in enumerate(zip(axes, others, strict=True)):
-        for side, (shown, hatch) in enumerate(((base, None), (arm, "////"))):
+        beside = ((arm, "////"),) if arm is not base else ()
+        for side, (shown, hatch) in enumerate(((base, None), *beside)):
             look = {"hatch": hatch, "color": styles[shown.name].color, "edgecolor": LIGHT["paper"] if hatch else "none"}
             height_B = histogram(shown.n_M, shown.c_M)
             ax.bar(x_B + (side - 0.5) * 0.04, height_B, width=0.038, linewidth=0.0, label=shown.label, **look)
@@ -356,6 +357,7 @@ FIGURES: dict[str, Callable[[Results, Findings, bool], Figure]] = {
 def names(results: Results, findings: Findings) -> list[str]:
     """The figures that there is anything to draw for."""
     there = {
+        **dict.fromkeys(("differences", "efficiency"), bool(findings.comparisons)),
         "guessable": bool(findings.guessable and findings.guessable.bands),
         "perplexity": bool(results.perplexity),
         "steps": bool(saved_steps(results)),

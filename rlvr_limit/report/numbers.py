@@ -37,7 +37,7 @@ def write_numbers(
         "differences.csv": (
             "paired differences for every k, with bands",
             "first,second,k,first_minus_second,low,high",
-            _differences(findings),
+            findings.comparisons and _differences(findings),
         ),
         "problems.csv": ("guess rate, right answers and samples of every problem", "", _problems(results)),
         "histogram.csv": (
@@ -45,7 +45,11 @@ def write_numbers(
             "arm,right,problems,share_of_problems",
             _histograms(results),
         ),
-        "support.json": ("which problems were solved by which arm", "", _support(results, findings)),
+        "support.json": (
+            "which problems were solved by which arm",
+            "",
+            findings.comparisons and _support(results, findings),
+        ),
         "summary.json": ("all headline numbers, conditions and versions", "", _summary(results, findings, said)),
         "chains.csv": (
             "CoT-Pass@k of every arm for every k, from below and from above",

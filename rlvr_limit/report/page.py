@@ -40,6 +40,7 @@ SECTIONS = {
 """In the order of the page; templates/sections.html.j2 says what stands in each."""
 
 ABSENT = {
+    "differences": "there is one arm, so there is nothing to compare it with.",
     "guessing": "the task gives no guess rates, its answers are not texts that could be matched with the answers to "
     "other problems, and no arm was asked for the answer alone.",
     "chains": "there is no sample whose chain of thought a person could judge.",
@@ -169,6 +170,7 @@ def _absent(results: Results, findings: Findings, images: Images, samples: bool)
     arms = results.arms
     counted = (share_of_samples(arm, count_M) for arm in arms for count_M in (arm.truncated_M, arm.ungraded_M))
     present = {
+        **dict.fromkeys(("differences", "support", "efficiency"), findings.comparisons),
         "guessing": findings.guesses or findings.guessable,
         "chains": samples or findings.chains,
         "perplexity": results.perplexity,

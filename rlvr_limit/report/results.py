@@ -185,8 +185,6 @@ def _contradictions(results: Results) -> Iterator[str]:
     for problem_id, _, guess in results.problems:
         if guess is not None and not 0 <= guess <= 1:
             yield f"problem {problem_id}: guess rate {guess} is not in [0, 1]"
-    if len(names) < 2:
-        yield f"results.arms: {len(names)} arm(s); a comparison needs the base and at least one other"
     asked = (results.answer_only,) if results.answer_only else ()
     for name in (results.base, *results.control_of, *results.control_of.values(), *asked):
         if name not in names:

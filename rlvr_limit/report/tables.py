@@ -43,13 +43,15 @@ def headline(results: Results, findings: Findings) -> ResultTable:
         yield from (percent_and_band(findings.curves[arm.name], k) for k in ks)
         if known:
             yield signed_percent(findings.guess(arm.name).corrected_K[ks[-1] - 1])
-        yield _crossing(findings.against_base.get(arm.name))
+        if findings.comparisons:
+            yield _crossing(findings.against_base.get(arm.name))
 
     corrected = [f"guess-corrected pass@{ks[-1]}"] if known else []
+    crossing = [f"crossing {results.label(results.base)}"] if findings.comparisons else []
     return by_arm(
         "pass@k, percent, with 95 % population bands",
         f"{BAND_BELOW}, percent.",
-        [*(f"pass@{k}" for k in ks), *corrected, f"crossing {results.label(results.base)}"],
+        [*(f"pass@{k}" for k in ks), *corrected, *crossing],
         results.arms,
         cells,
     )

@@ -47,13 +47,21 @@ def _without(arm: ArmProgress, problems: int) -> str:
 
 
 def summary(results: Results, findings: Findings) -> list[str]:
-    """The headline: the last RL arm (or else the first arm) against the base, and where the curves cross."""
+    """The headline: the last RL arm (or else the first arm) against the base, and where the curves cross.
+
+    Of a base that is alone, its own pass@k.
+    """
     base, arm = results.arm(results.base), results.arm(findings.headline)
-    k = findings.ks(base.name, arm.name)[-1]
 
     def solved(who: ArmResults, at: int) -> str:
         return percent(findings.curves[who.name].mean_K[at - 1])
 
+    if not findings.comparisons:
+        ks = dict.fromkeys((1, len(findings.curves[base.name].mean_K)))
+        return [
+            sentence(f"{base.label} solves {join(f'{solved(base, at)} of the problems at k = {at}' for at in ks)}.")
+        ]
+    k = findings.ks(base.name, arm.name)[-1]
     lines = [
         f"At k = 1 {arm.label} solves {solved(arm, 1)} of the problems and {base.label} {solved(base, 1)}; "
         f"at k = {k} it is {solved(arm, k)} against {solved(base, k)}.",
@@ -116,12 +124,10 @@ def _order(results: Results, findings: Findings, arm: ArmResults, k: int) -> str
 
 def not_resolved(results: Results, findings: Findings) -> list[str]:
     """What the numbers cannot tell, one line each."""
-    looked = sum(len(findings.ks(comparison.first, comparison.second)) for comparison in findings.comparisons)
     lines = [
         *open_signs(results, findings),
         *(f"What it would take: {power.sentence}" for power in findings.powers.values()),
-        f"Each band is for one k and one pair. {looked} of them were looked at, with no correction for that: if no arm "
-        "differed from another, about one in twenty would still exclude 0.",
+        *_many_bands(findings),
         *findings.coverage,
         _unsolved(results),
         _guessing(results, findings),
@@ -134,8 +140,20 @@ def not_resolved(results: Results, findings: Findings) -> list[str]:
     return lines
 
 
+def _many_bands(findings: Findings) -> list[str]:
+    looked = sum(len(findings.ks(comparison.first, comparison.second)) for comparison in findings.comparisons)
+    if not looked:
+        return []
+    return [
+        f"Each band is for one k and one pair. {looked} of them were looked at, with no correction for that: if no arm "
+        "differed from another, about one in twenty would still exclude 0."
+    ]
+
+
 def open_signs(results: Results, findings: Findings) -> list[str]:
     """Differences and crossovers that are not resolved."""
+    if not findings.comparisons:
+        return ["One arm alone: what reinforcement changes is not asked here."]
     unclear: dict[str, list[Comparison]] = {}
     for comparison in findings.comparisons:
         ks = findings.ks(comparison.first, comparison.second)

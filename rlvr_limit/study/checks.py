@@ -39,8 +39,6 @@ def _check_panels(s: Settings) -> None:
         if len(panels) > 1 and not re.fullmatch(r"[\w.=-]+", panel):
             # Each has a folder of its own.
             raise not_allowed("config.arms: panel", panel, "made of letters, digits, . = -")
-        if s.job in ("compare", "report") and sum(e.panel == panel for e in expand(s.arms)) < 2:
-            raise UserError("config.arms: a page compares two arms or more; job=sample draws the samples of one")
 
 
 def _check_arm(s: Settings, name: str, arm: Arm) -> None:

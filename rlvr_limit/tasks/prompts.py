@@ -123,6 +123,17 @@ TEMPLATES = (
         ),
         strips=True,
     ),
+    # Not the paper's: Qwen2.5-Coder-Instruct on HumanEval(+) and MBPP(+), as its own evaluation asks (EvalPlus 0.2.1's
+    # ChatML; the question is stripped there).
+    PromptTemplate(
+        "qwen_coder",
+        _chatml(
+            "You are an intelligent programming assistant to produce Python algorithmic solutions",
+            f"Can you complete the following Python function?\n```python\n{QUESTION}\n```\n",
+            "```python\n",
+        ),
+        strips=True,
+    ),
     # Qwen2.5-7B-Instruct-1M and CodeR1-Zero on LiveCodeBench (App. E, Fig. 24: the benchmark's own prompt for Qwen2.5,
     # with ```python appended). Bytes of the benchmark's code at 28fef95, where the figure differs.
     PromptTemplate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -14,6 +15,7 @@ import pytest
 from rlvr_limit import report
 from rlvr_limit.evaluation.interim import InterimPages
 from rlvr_limit.evaluation.results import results_of, write_report
+from rlvr_limit.study.checks import check
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.verdicts import references
 from tests.support import smoke
@@ -72,6 +74,19 @@ def test_arms_are_drawn_as_far_as_every_problem_goes_and_the_others_are_named(fo
     half = progress["GRPO, step 2"]
     assert (half.wanted, half.drawn, half.graded, half.fewest, half.most, half.without) == (80, 67, 65, 3, 10, 0)
     assert (progress["control"].without, progress["control"].drawn, progress["distilled"].drawn) == (6, 12, 0)
+
+
+def test_an_arm_that_is_alone_is_a_page_once_every_problem_has_a_sample(found: Study) -> None:
+    alone = dataclasses.replace(found.settings, arms={"base": found.settings.arms["base"]})
+    found = dataclasses.replace(found, settings=alone)
+    check(alone)
+    draw(found, "base", [N] * 7)
+    assert isinstance(page_of(found), report.Interim)
+    draw(found, "base", [N] * 8)
+    shown = page_of(found)
+    assert [arm.name for arm in shown.arms] == ["base"] and shown.interim is None
+    page, lacking = write_report(found)
+    assert lacking == "" and "One arm alone" in words_of(page)
 
 
 def test_a_page_that_lacks_samples_says_what_in_every_form(found: Study) -> None:

@@ -91,3 +91,17 @@ def test_nothing_is_wider_than_the_window(page, width, dark):
         one.wait_for("document.querySelectorAll('.list details').length")
         assert one.run("document.documentElement.scrollWidth") == width
         assert one.run("matchMedia('(prefers-color-scheme:dark)').matches") is dark
+
+
+def test_an_arm_alone_has_one_column_and_problems_that_it_solves_or_not(tmp_path):
+    made = study([example(p, "base", i) for p in range(M) for i in range(N)])
+    page = write(dataclasses.replace(made, arms=made.arms[:1]), tmp_path)
+    with browser.Browser() as one:
+        one.open(page.as_uri() + "#problem-0")
+        one.wait_for("document.querySelector('#viewer .columns h4')")
+        assert one.run("document.querySelectorAll('#viewer .columns h4').length") == 1
+        choose(one, "problem-kind", "l")
+        assert one.run(SHOWN) == "problem-0,problem-2"
+        choose(one, "problem-kind", "")
+        assert one.run(SHOWN) == "problem-1,problem-3"
+        assert one.console == []

@@ -337,6 +337,22 @@ def test_one_arm_without_perplexity_or_training_still_gives_a_page_that_says_wha
     assert Tags(markup).open == []
 
 
+def test_an_arm_alone_has_a_curve_with_its_band_and_no_comparison(tmp_path):
+    page = write(study([BASE]), tmp_path / "alone").read_text(encoding="utf-8")
+    absent = {"differences", "support", "efficiency"}
+    assert absent.isdisjoint(re.findall(r'<section id="([a-z]+)"', page)) and 'id="curves"' in page
+    assert not [path.name for path in (tmp_path / "alone").iterdir() if path.stem in absent]
+    rows = list(csv.DictReader((tmp_path / "alone" / "curves.csv").open()))
+    assert [row["arm"] for row in rows] == ["base"] * N
+    among_two = write(study([BASE, RL]), tmp_path / "two").parent
+    of_base = [row for row in csv.DictReader((among_two / "curves.csv").open()) if row["arm"] == "base"]
+    assert rows == of_base
+    said = (tmp_path / "alone" / "summary.md").read_text(encoding="utf-8")
+    assert "Base arm solves 5.2 % of the problems at k = 1 and 83.3 % of the problems at k = 16." in said
+    assert "One arm alone" in said and "there is nothing to compare it with" in page
+    assert not [word for word in ("crossing", "paired", "arm-right") if word in (said + page).lower()]
+
+
 def test_arms_that_were_not_scored_or_not_trained_are_named(markup):
     assert "Missing: nothing was scored for rl-1 arm, distilled arm and control arm." in markup
     assert "Missing: no training rows under the name of distilled arm and control arm." in markup

@@ -76,6 +76,17 @@ Please provide a self-contained Python script that solves the following problem 
 Below is a Python script with a self-contained function that solves the problem and passes corresponding tests:
 ```python
 """,
+    "qwen_coder": """<|im_start|>system
+You are an intelligent programming assistant to produce Python algorithmic solutions<|im_end|>
+<|im_start|>user
+Can you complete the following Python function?
+```python
+{}
+```
+<|im_end|>
+<|im_start|>assistant
+```python
+""",
     "livecodebench": """<|im_start|>system
 You are a helpful assistant.<|im_end|>
 <|im_start|>user
@@ -155,7 +166,7 @@ def test_prompt_with_starter_code_is_byte_exact(tokenizer):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_white_space_around_a_question_stays_but_where_the_benchmark_strips_it(tokenizer, name):
     spaced = f" \n{QUESTION}\n "
-    asked = QUESTION if name == "humaneval_plus" else spaced
+    asked = QUESTION if name in ("humaneval_plus", "qwen_coder") else spaced
     rendered = render(name, spaced, tokenizer)
     if name == "chat":  # the template of this vocabulary trims the turn
         asked = asked.lstrip()

@@ -26,6 +26,8 @@
     body.append(...(down ? rows.reverse() : rows));
   }
 
+  // A page of one arm has no right side.
+  const sides = ["left", "right"].filter((side) => byId("arm-" + side));
   const chosen = (side) => +byId("arm-" + side).value;
 
   function filter() {
@@ -33,7 +35,7 @@
     const rows = [...problems.tBodies[0].rows];
     for (const row of rows) {
       const text = row.cells[0].textContent.toLowerCase(), solved = row.dataset.solved;
-      const quarter = (solved[chosen("left")] === "1" ? "l" : "") + (solved[chosen("right")] === "1" ? "r" : "");
+      const quarter = sides.map((side) => (solved[chosen(side)] === "1" ? side[0] : "")).join("");
       row.hidden = !(words.every((word) => text.includes(word)) && (kind === "all" || kind === quarter));
     }
     byId("problem-count").textContent = rows.filter((row) => !row.hidden).length + " of " + rows.length + " problems";
@@ -104,7 +106,7 @@
     let text, parts;
     try {
       const content = await load(place);
-      [text, parts] = [content.question, [column("left", content), column("right", content)]];
+      [text, parts] = [content.question, sides.map((side) => column(side, content))];
     } catch (error) {
       [text, parts] = [error.message, []];
     }
@@ -146,7 +148,7 @@
 
   if (problems) {
     problems.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => sortBy(button.parentNode)));
-    for (const id of ["problem-words", "problem-kind", "arm-left", "arm-right"])
+    for (const id of ["problem-words", "problem-kind", ...sides.map((side) => "arm-" + side)])
       byId(id).addEventListener("input", () => { filter(); draw(); });
     filter();
   }
