@@ -24,7 +24,6 @@ from tests.support.counted_arms import BASE, RL, SHARP, arm, study
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (study([BASE]), "1 arm"),
         (study([BASE, RL, RL]), "'rl' occurs more than once"),
         (study([BASE, dataclasses.replace(RL, c_M=SHARP + 1)]), "arm rl, problem p0: c_M is 17 of n = 16"),
         (study([BASE, dataclasses.replace(RL, c_M=SHARP / 2)]), "c_M is float64"),
