@@ -35,11 +35,11 @@ ENOUGH_SEQS = 128
 """Sequences of a device group that leave nothing to gain from cutting the weights once more."""
 
 LEAST_BUCKET = 8
+
 SHORT_ANSWER = 2048
 """Answers up to this are expected at their limit; longer ones at a quarter of it, but at least this."""
 
-PREFILL_SHARE = 0.05
-"""Of the memory, for a batch of prompts."""
+PREFILL_SHARE = 0.05  # of the memory, for a batch of prompts
 
 MARGIN = {"cpu": 0.9, "cuda": 0.84, "tpu": 0.95}
 """Share of the memory that is filled; the rest is for fragments and for errors of the arithmetic. XLA:GPU schedules for
@@ -78,11 +78,17 @@ class FittedShapes:
     workers: int
     checkpoint_seconds: float
     sampling_bytes: int
+    scoring_bytes: int
     training_bytes: int  # 0: nothing is trained
+
+    def fits(self, machine: Target) -> bool:
+        """Whether shapes that were chosen elsewhere go on a machine's devices."""
+        devices = self.mesh.data * self.mesh.fsdp * self.mesh.tensor
+        return devices <= machine.host_devices and self.peak_bytes <= machine.memory
 
     @property
     def peak_bytes(self) -> int:
-        return max(self.sampling_bytes, self.training_bytes)
+        return max(self.sampling_bytes, self.scoring_bytes, self.training_bytes)
 
 
 class FitCase(NamedTuple):
@@ -190,21 +196,15 @@ def _best(wanted: Wanted, machine: Target) -> FittedShapes | Shortage:
     return best or min(shortages, key=lambda shortage: shortage.needed)
 
 
-def fits(shapes: FittedShapes, machine: Target) -> bool:
-    """Whether shapes that were chosen elsewhere go on a machine's devices."""
-    devices = shapes.mesh.data * shapes.mesh.fsdp * shapes.mesh.tensor
-    return devices <= machine.host_devices and shapes.peak_bytes <= machine.memory
-
-
 def describe(shapes: FittedShapes, machine: Target) -> list[str]:
     """The shapes in five lines."""
     e, mesh = shapes.engine, shapes.mesh
     cache = f"{e.cache_tokens:,} tokens of cache" if e.cache_tokens else "cache for every sequence's longest answer"
     tokens = shapes.training.tokens
     batch = f"microbatches of {tokens:,} tokens" if tokens > 0 else "a minibatch at once"
-    trained = peak = ""
+    trained, peak = "", f"sampling {shapes.sampling_bytes / 1e9:.1f} GB, scoring {shapes.scoring_bytes / 1e9:.1f} GB"
     if shapes.training_bytes:
-        peak = f", training {shapes.training_bytes / 1e9:.1f} GB"
+        peak += f", training {shapes.training_bytes / 1e9:.1f} GB"
         trained = f"; training: {batch}, activations computed again: {shapes.training.remat}, "
         trained += f"a state kept every {shapes.checkpoint_seconds:.0f} s"
     return [
@@ -213,7 +213,7 @@ def describe(shapes: FittedShapes, machine: Target) -> list[str]:
         f"sampler: {e.max_num_seqs} sequences in batches of {', '.join(map(str, e.buckets))}; {cache}",
         f"prompts: up to {e.max_prompt_len:,} tokens, {e.prefill_rows} prefilled at once",
         f"grading: {shapes.workers} workers{trained}",
-        f"expected at most, on a device: sampling {shapes.sampling_bytes / 1e9:.1f} GB{peak}",
+        f"expected at most, on a device: {peak}",
     ]
 
 
@@ -249,14 +249,15 @@ def _on_mesh(wanted: Wanted, machine: Target, own: MeshConfig) -> FittedShapes |
     sampler = _fit_sampler(wanted, machine, own, trained.beside)
     if isinstance(sampler, Shortage):
         return sampler
-    engine, sampling_bytes = sampler
+    engine, sampling, scoring = sampler
     return FittedShapes(
         own,
         engine,
         trained.training,
         wanted.workers or max(2, min(32, machine.cores - 1)),
         wanted.checkpoint_seconds or max(10.0, trained.state / KEPT_BYTES_PER_SECOND / KEEPING_SHARE),
-        round(sampling_bytes + machine.process),
+        round(sampling + machine.process),
+        round(scoring + machine.process),
         round(trained.peak + machine.process) if wanted.trained else 0,
     )
 
@@ -325,7 +326,7 @@ def _gradient_bytes(updates: RecipeUpdates, tokens: int, remat: str, platform: s
 
 def _fit_sampler(
     wanted: Wanted, machine: Target, own: MeshConfig, beside: float
-) -> tuple[EngineConfig, float] | Shortage:
+) -> tuple[EngineConfig, float, float] | Shortage:
     """The engine's shapes beside so many bytes of training, and the most that sampling and scoring take."""
     mesh = programs.make_mesh(own, (), wanted.hosts_per_replica)
     groups, budget, workload = row_devices(mesh), _budget(machine), wanted.workload
@@ -359,9 +360,9 @@ def _fit_sampler(
         least = min(least, max(needed, scorer))
         is_enough = pages >= one and (pages == whole or fitted.held(expected) >= num_seqs or num_seqs == case.step)
         if pages <= room and is_enough and scorer <= budget:
-            total = max(fixed + beside_cache + pages * page, scorer)
+            total = fixed + beside_cache + pages * page
             buckets = wanted.engine.buckets or _buckets(num_seqs, groups, machine.platform)
-            return dataclasses.replace(fitted.engine, buckets=buckets, reference=wanted.engine.reference), total
+            return dataclasses.replace(fitted.engine, buckets=buckets, reference=wanted.engine.reference), total, scorer
     training = f", training {beside / 1e9:.1f} GB" if beside else ""
     return Shortage(
         f"sampling {workload.max_tokens:,} tokens (weights {weights / 1e9:.1f} GB{training}, the cache of one sample)",

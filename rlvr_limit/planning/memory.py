@@ -36,7 +36,7 @@ class Factors:
 FACTORS = {
     "cuda": Factors(3.3, 5.3, 1.35, 1.6, 4.0, 1.3, 1.0, True),
     "tpu": Factors(9.0, 5.3, 1.35, 1.6, 4.0, 1.3, 1.0, True),
-    "cpu": Factors(1.3, 5.3, 3.5, 3.8, 4.0, 2.8, 2.1, False),
+    "cpu": Factors(1.3, 5.3, 3.5, 4.5, 1.0, 2.8, 2.1, False),
 }
 
 

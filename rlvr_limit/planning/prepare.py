@@ -91,10 +91,10 @@ def _shapes(s: Settings, setups: dict[str, Setup], root: Place, here: Hosts) -> 
     last = run_folder.last_shapes(root)
     before = schema.from_config(FittedShapes, last) if last else None
     if s.job in WITHOUT_DEVICES:
-        plain = FittedShapes(MeshConfig(), by_default(wanted.engine), s.training, s.grading.workers or 2, 0.0, 0, 0)
+        plain = FittedShapes(MeshConfig(), by_default(wanted.engine), s.training, s.grading.workers or 2, 0.0, 0, 0, 0)
         return before or plain
     machine = find_target("here")
-    if before and _is_as_wanted(before, wanted) and fitting.fits(before, machine):
+    if before and _is_as_wanted(before, wanted) and before.fits(machine):
         chosen = before
     else:
         chosen = fitting.fit(wanted, machine)

@@ -14,7 +14,7 @@ from rlvr_limit.types import UserError, not_allowed
 
 GiB = 2**30
 
-PROCESS = 1.1e9
+PROCESS = 0.9e9
 """Bytes that Python, JAX and what was compiled take on a CPU, where they share the memory with the model."""
 
 RESERVED = 2_500_000_000

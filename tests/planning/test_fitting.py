@@ -59,7 +59,7 @@ def shapes(name: str, **fields) -> FittedShapes:
 )
 def test_seven_billion_parameters_fit_with_every_device_at_work(name: str, mesh: MeshConfig) -> None:
     chosen, target = shapes(name), planning.find_target(name)
-    assert chosen.mesh == mesh and fitting.fits(chosen, target)
+    assert chosen.mesh == mesh and chosen.fits(target)
     assert chosen.engine.max_num_seqs >= 128 * mesh.data
     case = fitting.FitCase(QWEN_7B, chosen.engine, MATH, programs.make_mesh(mesh, ()), target.memory)
     assert case.weight_bytes + case.cache_bytes < target.memory and case.held(16_384) >= 1
