@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels import copies, decode_attention, draw, native, token_logprob, top_p
+from kernels import attention, copies, decode_attention, draw, native, token_logprob, top_p
 
 TILE = 8
 
@@ -70,6 +70,15 @@ def cases() -> Iterator[tuple[str, Callable, Callable, tuple, float]]:
         kernel = partial(token_logprob.token_logprob, chunk=16)
         yield "token_logprob", kernel, partial(token_logprob.reference.token_logprob, chunk=16), arguments, tolerance
 
+    # Outputs and gradients of size 1 to 10: weights, and in a gradient scores, are rounded to 8 bits in bfloat16.
+    for dtype, tolerance in ((jnp.bfloat16, 0.25), (jnp.float32, 1e-3)):
+        q, k, v, weight = (_normal(7 + i, (2, 600, heads, 64), dtype) for i, heads in enumerate((14, 2, 2, 14)))
+        behind = _normal(11, (2, 2, 130, 2, 64), dtype)
+        segments = jnp.arange(600) // 150 + jnp.ones((2, 1), jnp.int32)
+        for rest in ((behind, jnp.array([130, 0]), None), (None, None, segments)):
+            both = (partial(_attended, f) for f in (attention.attention, attention.cpu.attention))
+            yield "attention", *both, (q, k, v, weight, *rest), tolerance
+
     # Sums of 300 weights up to 1 times values up to 4: each weight is rounded to 8 bits where values are bfloat16.
     for dtype, tolerance in ((jnp.bfloat16, 0.25), (jnp.float32, 1e-3)):
         q_BKGH = _normal(3, (2 * TILE, 2, 7, 128), dtype)
@@ -77,6 +86,29 @@ def cases() -> Iterator[tuple[str, Callable, Callable, tuple, float]]:
         kernel = partial(decode_attention.decode_attention, tile=TILE)
         reference = partial(decode_attention.reference.decode_attention, tile=TILE)
         yield "decode_attention", kernel, reference, (q_BKGH, k_PKHC, v_PKCH, plan()), tolerance
+
+
+def _attended(
+    attend: Callable,
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    weight_BTNH: jax.Array,
+    behind: tuple[jax.Array, jax.Array] | None,
+    length_B: jax.Array | None,
+    segment_BT: jax.Array | None,
+) -> tuple[jax.Array, tuple]:
+    """(output, gradients) behind prompts, or in segments of which each is behind the first one."""
+    part = attention.AttentionPart
+
+    def out(q: jax.Array, k: jax.Array, v: jax.Array, behind: tuple | None) -> tuple[jax.Array, jax.Array]:
+        first = None if segment_BT is None else jnp.ones_like(segment_BT)
+        own = part(k, v, None, segment_BT, first)
+        found = attend(q, (own,) if behind is None else (part(*behind, length_B), own))
+        return jnp.sum(found.astype(jnp.float32) * weight_BTNH), found
+
+    gradients, found = jax.grad(out, range(3 if behind is None else 4), has_aux=True)(q_BTNH, k_BTKH, v_BTKH, behind)
+    return found, gradients
 
 
 def plan() -> decode_attention.DecodePlan:

@@ -14,15 +14,16 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernels.attention import AttentionPart, attention
 from kernels.copies import take
-from rlvr_limit.distributed.mesh import constrain
+from rlvr_limit.distributed.mesh import Part, constrain, on_each_device, shard_count
 from rlvr_limit.types import not_allowed
 
 Params = Any
@@ -31,8 +32,6 @@ Attend = Callable[[int, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 Rope = tuple[jax.Array, jax.Array]
 """(cos, sin) of the positions' angles, float32 [B, T, 1, H / 2]."""
-
-LONG_ROW, QUERY_BLOCK = 1024, 512
 
 REMAT = ("none", "products", "layers")
 """What is kept of a layer for the backward pass: everything, its products with weights, or its input alone."""
@@ -67,14 +66,6 @@ class ModelConfig:
     qk_norm: bool = False
     rope_scaling: RopeScaling | None = None
     context: int = 0  # positions that the weights were made for; 0: no bound
-
-
-class Prefix(NamedTuple):
-    """Keys and values that come before every token of a row; the first length_B of them count."""
-
-    k_BSKH: jax.Array
-    v_BSKH: jax.Array
-    length_B: jax.Array
 
 
 class ParameterSpec(NamedTuple):
@@ -196,62 +187,34 @@ def matmul_precision(dtype: Any) -> AbstractContextManager:
     return jax.default_matmul_precision("highest") if jnp.dtype(dtype) == jnp.float32 else nullcontext()
 
 
-def grouped_attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
-    """Softmax attention with N / K query heads a key head; scores, softmax and sums in float32; output like q_BTNH."""
-    (b, t, n, h), k = q_BTNH.shape, k_BSKH.shape[2]
-    q_BTKGH = q_BTNH.reshape(b, t, k, n // k, h)
-    scores = jnp.einsum("btkgh,bskh->bkgts", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32) * h**-0.5
-    scores = jnp.where(mask_BTS[:, None, None], scores, -1e30)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v_BSKH.dtype)
-    out = jnp.einsum("bkgts,bskh->btkgh", weights, v_BSKH, preferred_element_type=jnp.float32)
-    return out.astype(q_BTNH.dtype).reshape(b, t, n, h)
-
-
 def causal_attention(
     q_BTNH: jax.Array,
     k_BTKH: jax.Array,
     v_BTKH: jax.Array,
     segment_BT: jax.Array | None = None,
     prefix_segment_BT: jax.Array | None = None,
-    prefix: Prefix | None = None,
+    prefix: AttentionPart | None = None,
+    batch_axis: str | None = "rows",
 ) -> jax.Array:
-    """grouped_attention where each token sees itself and those before it; with segments, only those of its own segment
-    and of its prefix segment.
+    """Attention where each token sees itself and those before it; with segments, only those of its own segment and of
+    its prefix segment; and the tokens of a prefix that its lengths count.
 
-    Rows longer than LONG_ROW are attended QUERY_BLOCK tokens at a time, so that scores take memory in T and not in T^2;
-    the backward pass computes each block's scores again.
+    Takes memory in T and not in T^2, in the backward pass too. On a mesh each device attends with its own heads in its
+    own rows (batch_axis: as in forward), where devices that share query heads share key heads alike.
     """
-    b, t = q_BTNH.shape[:2]
-    first_own = 0 if prefix is None else prefix.k_BSKH.shape[1]
-    if prefix is not None:
-        pairs = (prefix.k_BSKH, k_BTKH), (prefix.v_BSKH, v_BTKH)
-        k_BTKH, v_BTKH = (jnp.concatenate(pair, axis=1) for pair in pairs)
+    own = AttentionPart(k_BTKH, v_BTKH, None, segment_BT, prefix_segment_BT)
+    parts = (own,) if prefix is None else (prefix, own)
+    mesh, heads, kv_heads = jax.typeof(q_BTNH).sharding.mesh, q_BTNH.shape[2], k_BTKH.shape[2]
+    if mesh.empty or shard_count(mesh, heads, "heads") != shard_count(mesh, kv_heads, "kv_heads"):
+        return attention(q_BTNH, parts)
+    leaves, tree = jax.tree.flatten(parts)
+    of_rows = (batch_axis,)
+    axes = (batch_axis, None, "heads"), *((batch_axis, None, "kv_heads") if x.ndim == 4 else of_rows for x in leaves)
 
-    def seen(first: jax.Array | int, count: int) -> jax.Array:
-        mask = jnp.broadcast_to(jnp.arange(t)[None, :] <= first + jnp.arange(count)[:, None], (b, count, t))
-        if padded:
-            mine = (jax.lax.dynamic_slice_in_dim(x, first, count, axis=1)[:, :, None] for x in padded)
-            mask &= reduce(jnp.logical_or, (x == segment_BT[:, None, :] for x in mine))
-        if prefix is None:
-            return mask
-        there = jnp.arange(first_own) < prefix.length_B[:, None, None]
-        return jnp.concatenate([jnp.broadcast_to(there, (b, count, first_own)), mask], axis=2)
+    def attend(q_BTNH: jax.Array, *leaves: jax.Array) -> jax.Array:
+        return attention(q_BTNH, jax.tree.unflatten(tree, leaves))
 
-    blocks = -(-t // QUERY_BLOCK)
-    rest = (0, blocks * QUERY_BLOCK - t)
-    padded = [jnp.pad(x, ((0, 0), rest)) for x in (segment_BT, prefix_segment_BT) if x is not None]
-    if first_own + t <= LONG_ROW:
-        return grouped_attention(q_BTNH, k_BTKH, v_BTKH, seen(0, t))
-    q = jnp.pad(q_BTNH, ((0, 0), rest, (0, 0), (0, 0)))
-    q = jnp.moveaxis(q.reshape(b, blocks, QUERY_BLOCK, *q.shape[2:]), 1, 0)
-
-    @jax.checkpoint
-    def attend_block(args: tuple[jax.Array, jax.Array]) -> jax.Array:
-        block, first = args
-        return grouped_attention(block, k_BTKH, v_BTKH, seen(first, QUERY_BLOCK))
-
-    out = jax.lax.map(attend_block, (q, QUERY_BLOCK * jnp.arange(blocks)))
-    return jnp.moveaxis(out, 0, 1).reshape(b, -1, *out.shape[3:])[:, :t]
+    return on_each_device(attend, mesh, axes, Part(q_BTNH.shape, axes[0]))(q_BTNH, *leaves)
 
 
 def project(x: jax.Array, w: jax.Array, bias: jax.Array | None = None) -> jax.Array:
@@ -389,7 +352,7 @@ def forward_causal(
         positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
 
     def attend(_: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
-        return causal_attention(q, k, v, segment_BT, prefix_segment_BT), (k, v)
+        return causal_attention(q, k, v, segment_BT, prefix_segment_BT, batch_axis=batch_axis), (k, v)
 
     rope = rope_angles(config, positions_BT, batch_axis)
     return forward(params, config, tokens_BT, rope, attend, batch_axis, remat, grad_sums)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernels.attention import AttentionPart
 from kernels.token_logprob import token_logprob
 from rlvr_limit.distributed.mesh import constrain, fetch, mesh_of, row_devices, shard_count
 from rlvr_limit.models import decoder
@@ -135,7 +136,7 @@ def hidden_states(
     cache = decoder.forward_causal(params, config, rows.prefix_PS, remat=remat)[1] if prefix_length else []
 
     def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
-        prefix = decoder.Prefix(*map(of_rows, cache[i]), length_B) if prefix_length else None
+        prefix = AttentionPart(*map(of_rows, cache[i]), length_B) if prefix_length else None
         return decoder.causal_attention(q, k, v, prefix=prefix), None
 
     rope = decoder.rope_angles(config, length_B[:, None] + jnp.arange(rows.tokens_BT.shape[1]))

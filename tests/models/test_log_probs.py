@@ -111,8 +111,8 @@ def test_answers_behind_shared_prompts_have_the_log_probs_and_entropies_of_float
 
 
 def test_scores_behind_a_shared_prompt_equal_those_of_whole_sequences_where_blocks_are_attended_one_by_one(monkeypatch):
-    monkeypatch.setattr("rlvr_limit.models.decoder.LONG_ROW", 12)
-    monkeypatch.setattr("rlvr_limit.models.decoder.QUERY_BLOCK", 5)
+    monkeypatch.setattr("kernels.attention.reference.LONG_ROW", 12)
+    monkeypatch.setattr("kernels.attention.reference.QUERY_BLOCK", 5)
     params, pairs = random_params(GROUPED), siblings(GROUPED, (9, 14), 9)
     # Other sizes than elsewhere, or a program compiled without the patches would be taken.
     shared = log_probs.score_pairs(params, GROUPED, pairs, tokens=144, min_lengths=(16, 9))

@@ -64,12 +64,11 @@ def test_a_token_changes_no_earlier_hidden_state_no_other_row_and_all_from_itsel
 
 def test_only_the_distance_between_positions_matters():
     params, tokens = random_params(GROUPED), tokens_of(GROUPED, 3, 9)
-    mask = np.broadcast_to(np.tril(np.ones((9, 9), bool)), (3, 9, 9))
 
     @jax.jit
     def hidden_at(positions):
         def attend(_, q, k, v):
-            return decoder.grouped_attention(q, k, v, mask), None
+            return decoder.causal_attention(q, k, v), None
 
         rope = decoder.rope_angles(GROUPED, jnp.broadcast_to(positions, (3, 9)))
         return decoder.forward(params, GROUPED, tokens, rope, attend)[0]
@@ -78,34 +77,6 @@ def test_only_the_distance_between_positions_matters():
     np.testing.assert_allclose(here, run(params, GROUPED, tokens)[0], rtol=0, atol=1e-5)
     np.testing.assert_allclose(here, hidden_at(np.arange(9) + 50), rtol=0, atol=1e-4)
     assert np.abs(here - hidden_at(np.arange(9) * 2)).max() > 1e-2
-
-
-@pytest.mark.parametrize("places", [decoder.LONG_ROW + 1, decoder.LONG_ROW + decoder.QUERY_BLOCK])
-def test_long_rows_are_attended_in_blocks_as_at_once_and_so_are_their_gradients(places):
-    rng = np.random.default_rng(places)
-    q, k, v, weight = (rng.normal(size=(1, places, heads, 4)).astype(np.float32) for heads in (4, 2, 2, 4))
-    mask = np.tril(np.ones((1, places, places), bool))
-
-    def loss(attend, *qkv):
-        out = attend(*qkv)
-        return jnp.sum(out * weight), out
-
-    both = [lambda *qkv: decoder.grouped_attention(*qkv, mask), decoder.causal_attention]
-    (whole, gradients), (blocks, also) = (
-        jax.jit(jax.grad(partial(loss, attend), (0, 1, 2), has_aux=True))(q, k, v)[::-1] for attend in both
-    )
-    assert blocks.shape == q.shape
-    np.testing.assert_allclose(blocks, whole, rtol=0, atol=1e-5)
-    for mine, theirs in zip(also, gradients, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
-
-
-def test_scores_of_long_rows_take_memory_in_proportion_to_their_length():
-    def temporary_bytes(places):
-        q, k = (jax.ShapeDtypeStruct((1, places, heads, 8), jnp.float32) for heads in (4, 2))
-        return jax.jit(decoder.causal_attention).lower(q, k, k).compile().memory_analysis().temp_size_in_bytes
-
-    assert temporary_bytes(8192) < 2.5 * temporary_bytes(4096)
 
 
 def test_keys_and_values_returned_are_those_attention_has_read():

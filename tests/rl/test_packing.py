@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels.attention import reference
 from rlvr_limit.models import decoder
 from rlvr_limit.rl import microbatch_shape, microbatches
 from rlvr_limit.rl.packing import first_fit
@@ -96,8 +97,8 @@ LENGTHS = [(3, 5), (1, 7), (6, 1), (4, 0), (2, 6), (1, 1), (2, 2)]
 
 @pytest.mark.parametrize(("long_row", "block"), [(1024, 512), (8, 4)], ids=["whole", "in blocks"])
 def test_log_probs_entropies_and_gradients_equal_those_of_unpacked_rows(long_row, block, monkeypatch):
-    monkeypatch.setattr(decoder, "LONG_ROW", long_row)
-    monkeypatch.setattr(decoder, "QUERY_BLOCK", block)
+    monkeypatch.setattr(reference, "LONG_ROW", long_row)
+    monkeypatch.setattr(reference, "QUERY_BLOCK", block)
     jax.clear_caches()  # What was traced with other lengths of blocks.
     params, (_, batch) = random_params(GROUPED), batch_of(LENGTHS, 8)
     parts = microbatches(batch, rows=2, places=19)
