@@ -45,8 +45,7 @@ MARGIN = {"cpu": 0.9, "cuda": 0.84, "tpu": 0.95}
 """Share of the memory that is filled; the rest is for fragments and for errors of the arithmetic. XLA:GPU schedules for
 80 % of a GPU: where arguments alone are more, it computes again what it need not."""
 
-MOST_TOKENS = 16_384
-"""Tokens of a microbatch beyond which products gain nothing."""
+MOST_TOKENS = 16_384  # of a microbatch: beyond, products gain nothing
 
 KEPT_BYTES_PER_SECOND = 5e8
 KEEPING_SHARE = 0.05
