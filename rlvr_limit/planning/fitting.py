@@ -41,7 +41,7 @@ SHORT_ANSWER = 2048
 
 PREFILL_SHARE = 0.05  # of the memory, for a batch of prompts
 
-MARGIN = {"cpu": 0.9, "cuda": 0.84, "tpu": 0.95}
+MARGIN = {"cpu": 0.8, "cuda": 0.84, "tpu": 0.95}
 """Share of the memory that is filled; the rest is for fragments and for errors of the arithmetic. XLA:GPU schedules for
 80 % of a GPU: where arguments alone are more, it computes again what it need not."""
 
