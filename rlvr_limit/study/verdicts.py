@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Hashable, Sequence
 
 import pyarrow as pa
 
@@ -15,7 +16,13 @@ from rlvr_limit.study.prepared import Study, Task
 def references(study: Study, grader: Task | NamedGrader) -> dict[str, str]:
     """By problem, the digest of what a verdict is given against: question, reference, grader version and its limit."""
     judge = [grader.version, study.settings.grading.seconds]
-    return {p.id: schema.digest([p.question, str(p.answer), *judge]) for p in study.problems}
+    return {p.id: schema.digest([p.question, _digest(p.answer), *judge]) for p in study.problems}
+
+
+@functools.cache
+def _digest(answer: Hashable) -> str:
+    """Of a reference, or of all tests of a program: gigabytes in some benchmarks, so each is read once."""
+    return schema.digest(repr(answer))
 
 
 def counted(study: Study, arm: str, columns: Sequence[str], grader: Task | NamedGrader | None = None) -> pa.Table:
