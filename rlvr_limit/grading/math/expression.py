@@ -17,6 +17,7 @@ _NUMBER_FORM = r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
 _NUMBER = re.compile(_NUMBER_FORM)
 _TOKEN = re.compile(rf"\s*({_NUMBER_FORM}|\\[A-Za-z]+|\\[{{}}|]|[A-Za-z]'*|[-+*/^_!()\[\]{{}}|])\s*")
 _BEYOND = re.compile(r"\\(?:sum|prod|i?int|oint|lim|max|min|gcd|lcm|det|bmod|pmod|mod|begin)(?![A-Za-z])")
+_DIVISOR_OF_NAMES = re.compile(r"\\(?:gcd|lcm)\s*[({][^(){}]*[A-Za-z]")
 _DERIVATIVE = re.compile(r"d(\^\{?\d\}?)?([A-Za-z\\][^-+*/()]*)?")
 _TIMES, _OVER = ("*", r"\cdot", r"\times", r"\ast"), ("/", r"\div")
 _FUNCTIONS = {
@@ -67,6 +68,9 @@ def _read_by_latex2sympy(text: str) -> sympy.Expr:
     """What has no rule of ours. Degrees, primes and accents are read otherwise there, so that they are refused."""
     if "'" in text or r"\circ" in text or r"\text" in text or "%" in text:
         raise UnreadableMath(f"a sum, integral or the like with primes, degrees or words in {text!r}")
+    if _DIVISOR_OF_NAMES.search(text):  # the grammar reads \gcd(a, b) as 1
+        raise UnreadableMath(f"a greatest divisor or least multiple of names in {text!r}")
+    text = re.sub(r"\\bmod(?![A-Za-z])", r"\\mod", text)
     try:
         value = latex2sympy(text, is_real=True, conversion_config=ConversionConfig(lowercase_symbols=False))
     except Exception as error:  # the grammar raises plain Exception on any syntax that it does not know
