@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from rlvr_limit import checkpoint, records
+from rlvr_limit.grading.math import authors
 from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.models.decoder import ModelConfig, init_params
 from rlvr_limit.tokenizer import load_tokenizer
@@ -46,7 +47,7 @@ def test_another_grader_judges_again_on_request_only_and_beside_the_first(comman
     root = re.search(r"^run folder: (.+)$", first.stdout, re.MULTILINE)[1]
     verdicts = records.read(root, "verdicts").to_pylist()
     # The second opinion stands beside each verdict, and is no older version to whoever comes after.
-    assert Counter(row["grader"] for row in verdicts) == {mathematics.VERSION: 2 * 3 * 4, "authors-1": 2 * 3 * 4}
+    assert Counter(row["grader"] for row in verdicts) == {mathematics.VERSION: 2 * 3 * 4, authors.VERSION: 2 * 3 * 4}
     assert {row["problem_id"] for row in verdicts} == {f"mine/{i}" for i in range(3)}
     refused = command("grading.grader=exact")
     assert refused.returncode == 2 and "--config.job=grade" in refused.stderr and "authors" not in refused.stderr

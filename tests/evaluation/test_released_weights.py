@@ -13,6 +13,7 @@ import pytest
 
 from rlvr_limit import records
 from rlvr_limit.evaluation import score_inputs
+from rlvr_limit.grading.math import authors
 from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.settings import command_line
@@ -50,7 +51,7 @@ def test_every_benchmark_has_its_own_n_and_its_own_page(finished: Path) -> None:
     for table, where in (
         ("samples", {}),
         ("verdicts", {"grader": mathematics.VERSION}),
-        ("verdicts", {"grader": "authors-1"}),
+        ("verdicts", {"grader": authors.VERSION}),
     ):
         rows = records.read(finished, table, ["arm", "problem_id"], where).to_pylist()
         for arm in ARMS:

@@ -25,7 +25,7 @@ CASES = (
     ("7", r"\boxed{7} and then \boxed{8}", False, False),
     ("1,2", r"\boxed{1} and \boxed{2}", False, True),
     ("7", r"so it is \boxed{7", True, False),
-    ("7", r"so it is \boxed 7", True, False),
+    ("7", r"so it is \boxed 7", True, True),
     # Numbers within 1e-4, and hundredths and hundredfolds.
     ("3.1416", r"\boxed{3.14159}", True, False),
     ("3.1416", r"\boxed{3.14}", False, False),

@@ -14,7 +14,7 @@ from rlvr_limit.grading.math.expression import UnreadableMath, read
 from rlvr_limit.grading.math.latex import normalise
 from rlvr_limit.types import Problem, Status, Verdict
 
-VERSION = "authors-1"
+VERSION = "authors-2"
 RELATIVE = 1e-4
 WITH_UNITS = ("minerva_math",)
 """Benchmarks of which units stay in answers."""

@@ -25,8 +25,7 @@ _ANGLES = (sympy.asin, sympy.acos, sympy.atan, sympy.acot, sympy.asec, sympy.acs
 _WHOLE_NAMES = frozenset("nmkjNMK")
 _T = sympy.Dummy("t", real=True)
 _STEPPED_TO = (-3, -2, -1, 0, 1, 2, 3, 10)
-_BASE = [0, *map(sympy.Rational, "1/3 1/2 1 17/10 2 5 29/4 12 101/3 1000 1000001/7".split())]
-_GRID = np.concatenate([-np.geomspace(1e6, 60, 200), np.linspace(-60, 60, 961) + 1e-3, np.geomspace(60.1, 1e6, 200)])
+_BASE = tuple("0 1/3 1/2 1 17/10 2 5 29/4 12 101/3 1000 1000001/7".split())
 
 
 def equal(a: sympy.Expr, b: sympy.Expr) -> bool:
@@ -169,7 +168,7 @@ def _places(a: sympy.Expr, b: sympy.Expr, is_whole: bool) -> list[sympy.Rational
         marks = marks[:: len(marks) // MAX_PLACES + 1]
     ends = [marks[0] - 1000, marks[0] - 1, marks[-1] + 1, marks[-1] + 1000] if marks else []
     middles = [(low + high) / 2 for low, high in itertools.pairwise(marks)]
-    places = dict.fromkeys([*middles, *ends, *(s * x for x in _BASE for s in (1, -1)), *marks])
+    places = dict.fromkeys([*middles, *ends, *(s * sympy.Rational(x) for x in _BASE for s in (1, -1)), *marks])
     if is_whole:
         near = {sympy.floor(x) + d for x in places for d in (0, 1)} | {sympy.Integer(k) for k in range(1, 25)}
         return sorted(n for n in near if 1 <= n <= 10**4)
@@ -239,15 +238,17 @@ _BRANCHING = (sympy.Abs, sympy.Max, sympy.Min, sympy.floor, sympy.ceiling)
 
 def _grid_roots(function: sympy.Expr) -> set[sympy.Rational]:
     """Where a function changes its sign, or comes near to 0, between points of a grid."""
+    outer = np.geomspace(60.1, 1e6, 200)
+    grid = np.concatenate([-outer[::-1], np.linspace(-60, 60, 961) + 1e-3, outer])
     try:
         with np.errstate(all="ignore"):
-            values = np.broadcast_to(sympy.lambdify(_T, function, "numpy")(_GRID + 0j), _GRID.shape)
+            values = np.broadcast_to(sympy.lambdify(_T, function, "numpy")(grid + 0j), grid.shape)
     except (TypeError, ValueError, NameError, AttributeError, KeyError, NotImplementedError):
         return set()
     real = np.where(np.abs(values.imag) < 1e-9, values.real, np.nan)
     crossed = np.flatnonzero(np.sign(real[:-1]) * np.sign(real[1:]) < 0)
     changed = np.flatnonzero(np.isnan(real[:-1]) != np.isnan(real[1:]))
-    places = [(_GRID[i] + _GRID[i + 1]) / 2 for i in (*crossed[:40], *changed[:40])]
+    places = [(grid[i] + grid[i + 1]) / 2 for i in (*crossed[:40], *changed[:40])]
     return {_rational(x) for x in places}
 
 

@@ -5,15 +5,29 @@ are what they describe: 3 < x <= 4 is (3, 4], x != 5 is (-oo, 5) with (5, oo), a
 """
 
 import itertools
+import re
 from collections.abc import Sequence
 
 import sympy
 
 from rlvr_limit.grading.math import equality, units, values
-from rlvr_limit.grading.math.expression import read
+from rlvr_limit.grading.math.expression import UnreadableMath, read
 from rlvr_limit.grading.math.latex import tokens
 from rlvr_limit.grading.math.values import AnswerValue, NamedValue, RelationValue, ScalarValue, ValueGroup
 
+_FORMULA = re.compile(r"\d|\\(?!text)[A-Za-z]+|[=^_+*/<>]")
+_PLAIN_NAME = re.compile(r"\(?[A-Za-z]+\s*[-_ ]?\{?\d*\}?\)?")
+# f(3), f^{-1}(2), P(A \cap B), E[X], \sin A; x(x+1) is a product.
+_CALLED = re.compile(
+    r"(?:[a-zA-Z]'*(?:\s*\^\s*\{?\s*-1\s*\}?)?(?:_(?:\w|\{\w+\}))?|\\(?:mathbb\s*\{[A-Z]\}|[A-Z][a-z]+|gcd|max|min|operatorname\{\w+\}))"
+    r"\s*(?:\(\s*(?:-?\d[\d./]*|[A-Z][^()]*|-?\\frac[^()]*|[a-zA-Z]\(-?\d+\))\s*\)|\[[^\[\]]*\])"
+    r"|\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])\s*\(?\s*(?:\\?[A-Za-z]+(?:\s+[A-Z]+)?)\s*\)?"
+)
+_BAR = r"(?:\||\\[lr]?[vV]ert(?![A-Za-z]))"
+_MEASURED = re.compile(rf"{_BAR}\s*(?:[A-Z]\w*|[zwv]|\\vec.*)\s*{_BAR}|\[[A-Z]{{2,}}\]")
+_WORDS = re.compile(r"[A-Za-z]{2,}|[^\x00-\x7f]")
+# 6 or more is no 6, whatever it is.
+_COMPARING = re.compile(r"more|less|fewer|greater|least|most|not")
 _UNORDERED = ("list", "union", "=")
 _FLIPPED = {"=": "=", "<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 _PRECEDENCE = (NamedValue, RelationValue, ValueGroup, values.BaseNumeral, values.TextValue, ScalarValue)
@@ -23,6 +37,7 @@ def equivalent(a: AnswerValue, b: AnswerValue) -> bool:
     """Whether two answers say the same. Symmetric. Raises UnreadableMath where it depends on what cannot be read."""
     if a == b:
         return True
+    a, b = _met(a), _met(b)
     a, b = sorted((a, b), key=lambda value: _PRECEDENCE.index(type(value)))
     match a:
         case NamedValue():
@@ -34,8 +49,64 @@ def equivalent(a: AnswerValue, b: AnswerValue) -> bool:
         case values.BaseNumeral():
             return not isinstance(b, values.BaseNumeral) and a.digits == b.text.upper()
         case values.TextValue():
-            return values.words(a.text) == values.words(b.text)
+            return _words_equivalent(a.text, b.text)
     return _scalars_equivalent(a, b)
+
+
+def _words_equivalent(a: str, b: str) -> bool:
+    """Words with numbers or formulas among them are unreadable, unless they are the same ones."""
+    said, other = values.words(a), values.words(b)
+    if said == other:
+        return True
+    mixed = next((text for text in (a, b) if _WORDS.search(text) and _FORMULA.search(text)), "")
+    if mixed and not _PLAIN_NAME.fullmatch(mixed) and not _COMPARING.search(mixed):
+        raise UnreadableMath(f"words and mathematics in {mixed!r}")
+    return False
+
+
+def _met(value: AnswerValue) -> AnswerValue:
+    """x > 1, x < 2 as (1, 2): both hold, as either one would say nothing."""
+    if not (isinstance(value, ValueGroup) and value.kind == "list" and len(value.items) == 2):
+        return value
+    if not all(isinstance(item, RelationValue) and len(item.signs) == 1 for item in value.items):
+        return value
+    intervals = [_interval(item) for item in value.items]
+    names = {side for item in value.items for side in item.sides if values.NAME.fullmatch(side)}
+    if None in intervals or len(names) != 1:
+        return value
+    low = [i for i in intervals if i.items[1].text == r"\infty"]
+    high = [i for i in intervals if i.items[0].text == r"-\infty"]
+    if len(low) != 1 or len(high) != 1:
+        return value
+    start, end = read(low[0].items[0].text), read(high[0].items[1].text)
+    if not (start.is_number and end.is_number and start.is_real and end.is_real) or (start >= end) == True:  # noqa: E712
+        return value
+    return ValueGroup(low[0].kind[0] + high[0].kind[1], (low[0].items[0], high[0].items[1]))
+
+
+def without_left_sides(value: AnswerValue) -> AnswerValue:
+    """m + n = 293, f(3) = 12 and |AB| = 12 as their values; an equation in one name, as 2x = 10, stays one."""
+    if isinstance(value, ValueGroup) and value.kind == "list":
+        return ValueGroup("list", tuple(map(without_left_sides, value.items)))
+    if not isinstance(value, RelationValue) or {*value.signs} != {"="}:
+        return value
+    for asked, given in ((value.sides[0], value.sides[-1]), (value.sides[-1], value.sides[0])):
+        number, unit = units.split_unit(given)
+        if _is_asked_for(asked) and not _names(number):
+            return ScalarValue(number, unit)
+    return value
+
+
+def _is_asked_for(side: str) -> bool:
+    """Several names, words, a value of a function, |AB|, [ABC]: no unknown that is still to be found."""
+    if _CALLED.fullmatch(side) or _MEASURED.fullmatch(side) or r"\text" in side:
+        return True
+    return len(_names(side)) > 1
+
+
+def _names(text: str) -> set[str]:
+    plain = re.sub(r"\\(?:pi|frac|sqrt|cdot|times|infty|left|right|text\s*\{[^{}]*\})(?![A-Za-z])", " ", text)
+    return {*re.findall(r"\\[A-Za-z]+|[A-Za-z](?:_(?:\w|\{\w+\}))?", plain)} - {"e", "i"}
 
 
 def merged(group: ValueGroup) -> AnswerValue:

@@ -9,14 +9,34 @@ from dataclasses import dataclass
 _BOX_NAMES = r"\\(?:boxed|fbox|framebox)"
 _BOX = re.compile(rf"{_BOX_NAMES}\s*(?=\{{)")
 _BRACES = re.compile(rf"{_BOX_NAMES}\s*\{{|\\.|[{{}}]", re.DOTALL)
-_LINE = re.compile(r"^[ \t>#*_]*(?:final\s+)?answer[*_ \t]*:[*_ \t]*(\S.*)?$", re.IGNORECASE | re.MULTILINE)
+_ANSWER = (
+    r"(?:final\s+)?answer[*_ \t]*[:：]|(?:最终)?答案\s*(?:[:：]|[是为為][:：]?)|答え\s*[:：は]|(?:정답|답)\s*[:：은는]"
+)
+# Emoji, bullets and emphasis may stand before it, and the answer itself on the line or below.
+_LINE = re.compile(rf"^(?:[^\w\n\\$]|因此|所以|故|因而)*(?:{_ANSWER})[*_ \t]*(\S.*)?$", re.IGNORECASE | re.MULTILINE)
+_BELOW = re.compile(r"\s*(?:\$\$\s*(.+?)\s*\$\$|\\\[\s*(.+?)\s*\\\]|(\S.*))", re.DOTALL)
 _LEAD = re.compile(r"^(?:so\s+|thus\s+)?(?:the\s+)?(?:final\s+)?answer\s+is:?\s*", re.IGNORECASE)
+_TRAIL = re.compile(r"[.\s]*\bI hope (?:it|this|that) is correct\b.*$", re.IGNORECASE | re.DOTALL)
+# 12 (since 3*4=12), but not 5 (mod 7).
+_REMARK = re.compile(
+    r"\s+(?:\((?!\s*mod\b)(?=[^()]*(?<![\\A-Za-z])[A-Za-z]{2,}).*\)|\[[A-Za-z][A-Za-z ,]+\])[\s.]*$", re.DOTALL
+)
+# The largest $n$ is 34.
+_SENTENCE = re.compile(r"^[A-Z][A-Za-z]*\s.*\b(?:is|are|equals|be)\b:?\s+(\S.*)$", re.DOTALL)
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S.*)$", re.MULTILINE)
-# Two boxes are one answer when nothing but "and", a comma, math signs and a name like `y =` stands between them.
-_JOINED = re.compile(r"[\s$,;.]*(?:\\[\])([])?[\s$,;]*(?:and|or)?[\s$,;]*(?:\\[\])([])?[\s$]*(?:[A-Za-z]\s*=\s*)?")
-_MARKED = re.compile(rf"{_BOX_NAMES}(?![A-Za-z])|</?answer>|####|\banswer[*_ \t]*:", re.IGNORECASE)
+# \boxed 5 and $\boxed 12$: up to the end of the formula, or the next space.
+_BARE_BOX = re.compile(
+    rf"{_BOX_NAMES}(?![A-Za-z])\s*(?=[-+\d.(\\]|[A-Za-z](?![A-Za-z]))(?!\\[()\[\]]|\\(?:boxed|fbox))([^\s${{}}]*(?:\{{[^{{}}$\n]*\}}[^\s${{}}]*)*)"
+)
+_SPACING = r"(?:[\s$,;.&~]|\\[,;:!> ]|\\q?quad(?![A-Za-z])|\\[\[\]()]|\\\\|\\(?:hspace|vspace)\*?\{[^{}]*\})*"
+_AND = r"(?:(?:\\(?:text|mathrm|textrm|mbox)\s*\{\s*[,;]?\s*)?(?:and|or|以及|和|或)(?:\s*\})?)?"
+_LISTED = r"(?:[-*•]|\(?[\da-z]{1,2}[.)]|\\item(?![A-Za-z]))?"
+_NAME = r"(?:(?:[A-Za-z]|\\[A-Za-z]+)'*(?:_(?:\w|\{\w+\}))?(?:\([a-z]\))?\s*(?:=|\\in(?![A-Za-z]))\s*)?"
+# Two boxes are one answer when nothing but "and", a comma, layout and a name like `y =` stands between them.
+_JOINED = re.compile(_SPACING + _AND + _SPACING + _LISTED + _SPACING + _NAME + _SPACING)
+_MARKED = re.compile(rf"{_BOX_NAMES}(?![A-Za-z])|</?answer>|####|(?<![A-Za-z])(?:{_ANSWER})", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
-LOOKED_AT, LONGEST_JOINT, LONGEST_BARE = 16, 40, 20
+LOOKED_AT, LONGEST_JOINT, LONGEST_BARE = 16, 80, 20
 
 
 @dataclass(frozen=True)
@@ -49,12 +69,13 @@ def as_response(text: str) -> str:
 
 def last_box(text: str) -> str:
     """What the last balanced \\boxed{...} holds, and boxes right before it, joined by commas; empty without one."""
-    boxes = _boxes(text)
+    whole = _BARE_BOX.sub(r"\\boxed{\1}", text)
+    boxes = _boxes(whole)
     if not boxes:
         return ""
     answer, start = boxes[-1][2], boxes[-1][0]
     for begin, end, content in reversed(boxes[:-1]):
-        between = text[end:start]
+        between = whole[end:start]
         if not between.strip() or len(between) > LONGEST_JOINT or not _JOINED.fullmatch(between) or content == answer:
             break
         answer, start = f"{content}, {answer}", begin
@@ -103,8 +124,12 @@ def _last_tag(text: str) -> str:
 
 
 def _last_line(text: str) -> str:
-    lines = [line for line in _LINE.findall(text) if line]
-    return (last_box(lines[-1]) or _plain(lines[-1])) if lines else ""
+    found = ""
+    for match in _LINE.finditer(text):
+        below = None if match[1] else _BELOW.match(text, match.end())
+        found = match[1] or (next(filter(None, below.groups()), "") if below else "") or found
+    found = found.partition("\n")[0] if r"\begin" not in found else found
+    return last_box(found) or _plain(found)
 
 
 def _last_hashes(text: str) -> str:
@@ -113,8 +138,13 @@ def _last_hashes(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Markdown emphasis, code marks and `the answer is` around an answer are not part of it."""
-    return _LEAD.sub("", text.strip().strip("*`").strip())
+    """Markdown emphasis, code marks, `the answer is`, hopes and remarks around an answer are not part of it."""
+    text = _TRAIL.sub("", text.strip()).strip().strip("*`").strip()
+    text = _LEAD.sub("", text)
+    if (remark := _REMARK.search(text)) and re.search(r"[\d$]", text[: remark.start()]):
+        text = text[: remark.start()].strip().strip("*`").strip()
+    sentence = _SENTENCE.match(text)
+    return sentence[1] if sentence else text
 
 
 _FORMS = {"\\boxed": last_box, "<answer>": _last_tag, "Answer:": _last_line, "####": _last_hashes}

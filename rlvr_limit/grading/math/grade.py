@@ -13,10 +13,10 @@ from rlvr_limit.grading.math.expression import UndefinedMath, UnreadableMath
 from rlvr_limit.grading.math.extract import extract, last_box
 from rlvr_limit.grading.math.latex import normalise
 from rlvr_limit.grading.math.parse import parse
-from rlvr_limit.grading.math.values import TEXT_COMMAND, AnswerValue, NamedValue, ScalarValue, ValueGroup
+from rlvr_limit.grading.math.values import TEXT_COMMAND, AnswerValue, NamedValue, RelationValue, ScalarValue, ValueGroup
 from rlvr_limit.types import Problem, Status, Verdict
 
-VERSION = "math-2"
+VERSION = "math-3"
 LONGEST_ANSWER = 4000
 
 Reference = str | list[str] | tuple[str, ...]
@@ -70,6 +70,9 @@ def _compared(problem: Problem, answer: str) -> Verdict:
             given = parse(answer, thousands=False)
         if not isinstance(reference, ValueGroup) and isinstance(given, ValueGroup):
             given = equivalence.merged(given)
+        if not _has_left_side(reference):
+            given = equivalence.without_left_sides(given)
+        given = _with_letter_unit(reference, given)
         if _percent_out_of_place(reference, given, problem.question):
             return Verdict(False, Status.GRADED, answer, "a percentage where none is asked for")
         return Verdict(equivalence.equivalent(reference, given), Status.GRADED, answer)
@@ -79,6 +82,21 @@ def _compared(problem: Problem, answer: str) -> Verdict:
         return Verdict(False, Status.ERROR, answer, str(error))
     except (RecursionError, NotImplementedError) as error:  # sympy gave up
         return Verdict(False, Status.ERROR, answer, f"not evaluated: {type(error).__name__}")
+
+
+def _has_left_side(reference: AnswerValue) -> bool:
+    if isinstance(reference, ValueGroup):
+        return any(map(_has_left_side, reference.items))
+    return isinstance(reference, NamedValue | RelationValue)
+
+
+def _with_letter_unit(reference: AnswerValue, given: AnswerValue) -> AnswerValue:
+    """30 m as a length, where the reference has no letter that could be meant."""
+    if not (isinstance(reference, ScalarValue) and isinstance(given, ScalarValue)) or given.unit:
+        return given
+    found = units.split_letter(given.text)
+    without_commands = re.sub(r"\\[A-Za-z]+", "", reference.text)
+    return ScalarValue(*found) if found and not re.search(r"[A-Za-z]", without_commands) else given
 
 
 def _parsed_reference(reference: Reference) -> AnswerValue:

@@ -1,18 +1,35 @@
 """LaTeX and plain text of short answers in one spelling, and cutting it where no bracket is open."""
 
 import re
+import unicodedata
 
 _UNICODE = {
-    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "∕": "/",
-    "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "°": r"^\circ ",
-    "∪": r"\cup ", "∈": r"\in ", "±": r"\pm ", "√": r"\sqrt ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}",
-    "θ": r"\theta ", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ",
-    "γ": r"\gamma ", "Δ": r"\Delta ", "μ": r"\mu ", "σ": r"\sigma ", "τ": r"\tau ", "φ": r"\phi ", "Ω": r"\Omega ",
-    "’": "'", "′": "'", "“": "", "”": "", '"': "", "\u200b": "", "\u00a0": " ", "\u2009": " ", "\u202f": " ",
-    "，": ", ", "ω": r"\omega ",
+    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ",
+    "÷": "/", "∕": "/", "⁄": "/", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≦": r"\le ", "≧": r"\ge ",
+    "≠": r"\ne ", "≈": r"\approx ", "°": r"^\circ ", "∪": r"\cup ", "∈": r"\in ", "±": r"\pm ", "∓": r"\mp ",
+    "√": r"\sqrt ", "∛": r"\sqrt[3] ", "′": "'", "’": "'", "“": "", "”": "", '"': "", "∅": r"\emptyset ",
+    "∣": r"\mid ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "⟨": "(", "⟩": ")",
+    "∖": r"\setminus ", "∀": r"\forall ", "∧": r"\land ", "∨": r"\lor ", "∠": r"\angle ", "△": r"\triangle ",
+    "∑": r"\sum ", "∏": r"\prod ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}",
+    "ℂ": r"\mathbb{C}", "。": ".", "．": ".", "、": ", ", "，": ", ", "；": "; ", "或者": r" \text{or} ",
+    "或": r" \text{or} ", "または": r" \text{or} ", "또는": r" \text{or} ", "以及": r" \text{and} ",
+    "和": r" \text{and} ", "무한대": r"\infty ", "无穷大": r"\infty ", "…": "...", "⋯": "...",
 }  # fmt: skip
+_LETTERS = "αβγδεζηθικλμνξπρστφχψωΓΔΘΛΞΠΣΦΨΩµϕ"
+_NAMES = tuple(
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega "
+    "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega mu phi".split()
+)
+_SUPERSCRIPTS, _SUBSCRIPTS, _RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿ", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙ", "0123456789+-=()n"
+_CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+# 12元, 12 个, $12$人: what is counted, behind the number.
+_COUNTER = re.compile(rf"(?<=[\d)}}$%])\s*([{_CJK}]{{1,6}})(?=\s*[.,;$\\]*\s*$)")
+_CJK_LEAD = re.compile(
+    r"^\s*(?:最终|正确|所以|因此)?(?:答案|答え|解|結果|结果|정답|답)\s*(?:是|为|為|は|은|는|[:：])\s*[:：]?\s*"
+)
 
 _TEXT = r"\\(?:text(?:rm|bf|it|normal|sf|tt)?|mbox|mathrm|operatorname\*?|hbox)\s*"
+_UPRIGHT = r"\\(?:mathrm|operatorname\*?|rm)\s*"
 _WRAPPER = r"\\(?:mathbf|mathit|mathsf|mathcal|boldsymbol|bm|underline|displaystyle|ensuremath)(?![A-Za-z])\s*"
 _NAMED = "sqrt|pi|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|ln|log|exp|infty|infinity|cup|theta"
 
@@ -28,6 +45,10 @@ _RULES = (
     (re.compile(r"\\\$|\\dollar(?![A-Za-z])|\\textdollar(?![A-Za-z])"), r" \\dollar "),
     (re.compile(r"\\\(|\\\)|(?<!\\)\\\[|(?<!\\)\\\]|\$"), ""),
     (re.compile(r"\\%|%"), r" \\percent "),
+    # Upright names are no words.
+    (re.compile(_UPRIGHT + r"\{\s*(e|i|\\[A-Za-z]+)\s*\}"), r"\1 "),
+    (re.compile(_UPRIGHT + rf"\{{\s*({_NAMED}|lcm|gcd|max|min)\s*\}}"), r"\\\1 "),
+    (re.compile(_UPRIGHT + r"\{\s*(-?\d+)\s*([ei])\s*\}"), r"\1\2 "),
     (re.compile(_TEXT + r"(?=\{)"), r"\\text"),
     (re.compile(_WRAPPER + r"\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it)(?![A-Za-z])"), ""),
@@ -66,15 +87,40 @@ _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
 
 def normalise(text: str) -> str:
     """One spelling of an answer: no layout, no math signs, units and words kept as \\text{...}, \\percent, \\dollar."""
-    for sign, latex in _UNICODE.items():
-        if sign in text:
-            text = text.replace(sign, latex)
+    if not text.isascii():
+        text = _to_ascii(text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     text = text.strip()
     while text.endswith((".", ",", ";", ":", "\\")) and not text.endswith("..."):
         text = text[:-1].rstrip()
     return text
+
+
+def _to_ascii(text: str) -> str:
+    """Unicode's own signs of mathematics, full-width forms and words around an answer as LaTeX says them."""
+    # What has no width says nothing.
+    text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
+    text = _raised(_raised(text, _SUPERSCRIPTS, "^"), _SUBSCRIPTS, "_")
+    text = re.sub("[¼½¾⅐-⅞]", lambda match: rf"\frac{{{_fraction(match[0])[0]}}}{{{_fraction(match[0])[1]}}}", text)
+    text = _COUNTER.sub(r"\\text{ \1}", _CJK_LEAD.sub("", text))
+    for sign, latex in _UNICODE.items():
+        if sign in text:
+            text = text.replace(sign, latex)
+    text = re.sub(f"[{_LETTERS}]", lambda match: rf"\{_NAMES[_LETTERS.index(match[0])]} ", text)
+    return unicodedata.normalize("NFKC", text)
+
+
+def _raised(text: str, signs: str, mark: str) -> str:
+    def plain(run: re.Match[str]) -> str:
+        return f"{mark}{{{''.join(_RAISED[signs.index(sign)] for sign in run[0])}}}"
+
+    return re.sub(f"[{signs}]+", plain, text)
+
+
+def _fraction(sign: str) -> tuple[str, str]:
+    above, _, below = unicodedata.normalize("NFKC", sign).partition("⁄")
+    return above, below
 
 
 def tokens(text: str) -> list[tuple[str, int]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import sympy
 
-from rlvr_limit.grading.math import equality, expression, units, values
+from rlvr_limit.grading.math import equality, expression, matrices, units, values
 from rlvr_limit.grading.math.expression import UnreadableMath
 from rlvr_limit.grading.math.latex import enclosed, normalise, split, tokens
 from rlvr_limit.grading.math.values import AnswerValue, NamedValue, RelationValue, ScalarValue, TextValue, ValueGroup
@@ -20,13 +20,28 @@ _IN_BASE = re.compile(r"(-?)\(?([0-9A-Za-z]+)\)?\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))
 _MIXED = re.compile(r"(-?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)")
 _NAMED_OBJECT = re.compile(r"\\(?:angle|triangle|overline|text)\s*.*|[A-Z]{2,}|\([A-Za-z](?:\s*,\s*[A-Za-z])+\)")
 _HALF_OPEN = re.compile(r"^([A-Za-z])\s*(\([^()\[\]]*\]|\[[^()\[\]]*\))$")
-_MATRIX = re.compile(
-    r"\\begin\s*\{([bpvBV]?matrix|array|smallmatrix)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
-)
 _CONNECTED = re.compile(
     r"\s*,?\s*(?:\\text\s*\{[\s,]*(?:and|or)[\s,]*\}|\\(?:lor|vee|land)(?![A-Za-z])|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*"
 )
 _SPACED = re.compile(r"(-?\d{1,3}(?: \d{3})+(?:\.\d+)?)")
+_IN_A_FIELD = r"\\in\s*(?:\\mathbb\s*\{?\s*[ZNRQC]\s*\}?|\\?[ZNRQC](?![A-Za-z]))(?:\s*[\^_]\s*(?:\{[^{}]*\}|\S))?"
+_KINDS = r"(?:an?y?|some|all|every|each|arbitrary|real|(?:non-?)?negative|positive|integers?|numbers?|constants?)"
+# k \in Z, (k, m \in \mathbb{Z}), where k is an integer: what a name behind an expression stands for.
+_MEMBER = re.compile(
+    rf"(?:[,;\s(]|\\text\s*\{{[^{{}}]*\}})*(?<![A-Za-z\\])[A-Za-z](?:_\w)?(?:\s*,\s*[A-Za-z])*\s*"
+    rf"(?:{_IN_A_FIELD}|\\text\s*\{{\s*(?:is|are|be)?\s*{_KINDS}(?:\s+{_KINDS})*\s*\}}|(?:is|are)?\s+{_KINDS}(?:\s+{_KINDS})*)\s*\)?\s*$"
+)
+_QUALIFIED = re.compile(
+    r"\s*[,;]?\s*\(?\s*(?:\\text\s*\{[\s,(]*(?:for|where|with)\b[^{}]*\}|\\forall(?![A-Za-z])"
+    r"|(?<![A-Za-z\\])(?:for (?:all|any|every|each|some)|where)\b).*$",
+    re.DOTALL,
+)
+_RELATED = re.compile(r"[<>=]|\\(?:le|ge|ne)(?![A-Za-z])")
+_SET_OF = re.compile(r"(.+?)\s*(?:\\(?:mid|vert|colon)(?![A-Za-z])|[:|])\s*(.+)", re.DOTALL)
+_REAL_NAME = re.compile(
+    r"\(?([A-Za-z](?:\s*,\s*[A-Za-z])*)\)?(?:\s*\\in\s*(?:\\mathbb\s*\{?\s*R\s*\}?|\\?R)(?:\s*\^\s*\{?\d\}?)?)?"
+)
+_OR = re.compile(r"\s*,?\s*(?:\\text\s*\{[\s,]*or[\s,]*\}|\\(?:lor|vee)(?![A-Za-z])|(?<![A-Za-z\\])or(?![A-Za-z]))\s*")
 _REALS = (r"\mathbb{R}", r"\text{all real numbers}", "all real numbers", r"\R")
 _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _ALL_TEXT = re.compile(r"(?:\s*\\text\s*\{[^{}]*\}\s*)+")
@@ -39,13 +54,28 @@ def parse(text: str, thousands: bool = True) -> AnswerValue:
     name, equals, text = _LABEL.sub("", normalise(text)).rpartition("=")
     if _ALL_TEXT.fullmatch(text):
         text = normalise(values.TEXT_COMMAND.sub(r"\1", text))
-    text = f"{name}{equals}{text}"
+    text = _unqualified(f"{name}{equals}{text}")
+    if len(parts := _OR.split(text)) > 1 and all(re.search(r"[<>]|\\(?:le|ge)(?![A-Za-z])", part) for part in parts):
+        text = r" \cup ".join(parts)
     text = _CONNECTED.sub(", ", text).strip(", ")
     if not text:
         raise UnreadableMath("nothing is left of the answer")
     if max(depth for _, depth in tokens(text)) > expression.MAX_DEPTH:
         raise UnreadableMath(f"brackets more than {expression.MAX_DEPTH} deep")
     return _parse(text, thousands)
+
+
+def _unqualified(text: str) -> str:
+    """Without `for all real x` and `k \\in Z` behind an answer. UnreadableMath where it is a narrower condition."""
+    if qualified := _QUALIFIED.search(text):
+        if not text[: qualified.start()].strip(" ,"):
+            return text
+        if _RELATED.search(qualified[0]):
+            raise UnreadableMath(f"a condition {qualified[0].strip()!r} behind the answer")
+        text = text[: qualified.start()]
+    member = _MEMBER.search(text)
+    rest = text[: member.start()].strip() if member else ""
+    return rest if rest and not values.NAME.fullmatch(rest) else text
 
 
 def _parse(text: str, thousands: bool) -> AnswerValue:
@@ -72,6 +102,8 @@ def _listed(items: Iterable[str], thousands: bool) -> ValueGroup:
 
 
 def _bracketed(opening: str, inside: str, closing: str, thousands: bool) -> AnswerValue:
+    if opening == r"\{" and closing == r"\}" and (described := _SET_OF.fullmatch(inside)):
+        return _set_of(described[1].strip(), described[2].strip(), thousands)
     items = [item for item in split(inside, _SEPARATORS) if item]
     if opening == r"\{" and (closing == r"\}" or not items):
         return _listed(items, False)
@@ -79,14 +111,25 @@ def _bracketed(opening: str, inside: str, closing: str, thousands: bool) -> Answ
         raise UnreadableMath("empty brackets")
     if len(items) > 1 and opening != "{":
         return ValueGroup(opening + closing, tuple(_parse(item, False) for item in items))
-    matrix = _MATRIX.fullmatch(inside)
-    return _matrix(matrix[2]) if matrix else _parse(inside, thousands)
+    rows = matrices.alone(inside)
+    return _matrix(rows) if rows else _parse(inside, thousands)
+
+
+def _set_of(member: str, condition: str, thousands: bool) -> AnswerValue:
+    """{x | x > 2} as x > 2, {2k | k in Z} as 2k. UnreadableMath for members of another set."""
+    if _REAL_NAME.fullmatch(member) and _RELATED.search(condition):
+        return _parse(_unqualified(_CONNECTED.sub(", ", condition)), thousands)
+    if _MEMBER.fullmatch(condition) and r"\in" not in member:
+        return _parse(member, thousands)
+    raise UnreadableMath(f"a set of {member!r} with {condition!r}")
 
 
 def _item(text: str, thousands: bool) -> list[AnswerValue]:
     """One item without separators outside brackets; two where it holds a plus-minus sign."""
-    if matrix := _MATRIX.fullmatch(text):
-        return [_matrix(matrix[2])]
+    if rows := matrices.alone(text):
+        return [_matrix(rows)]
+    if r"\begin" in text and not _signs(text, _SIGNS) and matrices.MATRIX.search(text):
+        return [_matrix(matrices.worked_out(text))]
     if _signs(text, (r"\pm", r"\mp")):
         upper = text.replace(r"\pm", "+").replace(r"\mp", "-")
         lower = text.replace(r"\pm", "-").replace(r"\mp", "+")
@@ -94,9 +137,8 @@ def _item(text: str, thousands: bool) -> list[AnswerValue]:
     return [_single(text, thousands)]
 
 
-def _matrix(body: str) -> ValueGroup:
-    rows = [row.strip() for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![A-Za-z])", body) if row.strip()]
-    entries = (tuple(_parse(entry.strip(), True) for entry in row.split("&")) for row in rows)
+def _matrix(rows: matrices.Rows) -> ValueGroup:
+    entries = (tuple(_parse(entry, True) for entry in row) for row in rows)
     return ValueGroup("matrix", tuple(ValueGroup("row", row) for row in entries))
 
 

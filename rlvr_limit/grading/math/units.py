@@ -39,6 +39,10 @@ _WORDS = re.compile(
     r"^(.*(?:[\d})]|\\pi(?=\s)))(\s*)([A-Za-z%°][A-Za-z.,'% ]*(?:(?:/| per )\s*[A-Za-z]+)?(?:\^\{?-?\d\}?)?)$",
     re.DOTALL,
 )
+_LETTER = re.compile(
+    r"(.*[\d})])\s*((?:[mshgLlJNWVKCFATH]|[kcmd]m|kg)(?:\s*\^\s*\{?\s*-?\d\s*\}?)?"
+    r"(?:\s*(?:/|\\cdot|\s)\s*(?:[mshgJNWVKCA]|kg|mol|min)(?:\s*\^\s*\{?\s*-?\d\s*\}?)?)?)\s*"
+)
 _ANGLE_OF = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _NO_UNIT = re.compile(r"\b(?:or|and|more|less|fewer|greater|least|most|not|no|than|mod|modulo|if|when|where|for)\b")
 _EXPONENT = re.compile(r"^(.*?)\s*\^\s*\{?\s*(-?\d)\s*\}?$")
@@ -59,6 +63,12 @@ def split_unit(text: str) -> tuple[str, str]:
     if words and _is_number(words[1]) and _is_unit(words[3], words[2]):
         return _multiplied(words[1].strip(), words[3].strip())
     return text, ""
+
+
+def split_letter(text: str) -> tuple[str, str] | None:
+    """(number, unit) of 30 m, 30J or 9.8 m/s^2: a unit of one letter, where no name of that letter can be meant."""
+    match = _LETTER.fullmatch(text)
+    return (match[1].strip(), _canonical(match[2].replace(r"\cdot", " "))) if match and _is_number(match[1]) else None
 
 
 def compatible(a: str, b: str) -> bool:
