@@ -161,6 +161,7 @@ def _arm(
         truncated_M=count_M(stop_S == Stop.LENGTH),
         no_answer_M=count_M(status_S == Status.NO_ANSWER),
         ungraded_M=count_M(np.isin(status_S, (Status.TIMEOUT, Status.ERROR))),
+        unreadable_M=count_M(status_S == Status.ERROR),
         mean_tokens=float(length_S.mean()),
         duplicate_rate=1 - distinct / len(problem_S),
         entropy=entropy.mean,

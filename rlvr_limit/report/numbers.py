@@ -203,6 +203,7 @@ def _arm(arm: ArmResults, findings: Findings) -> dict[str, Any]:
         "truncated": share_of_samples(arm, arm.truncated_M),
         "no_answer": share_of_samples(arm, arm.no_answer_M),
         "ungraded": share_of_samples(arm, arm.ungraded_M),
+        "unreadable": share_of_samples(arm, arm.unreadable_M),
         **{name: getattr(arm, name) for name in ("mean_tokens", "duplicate_rate", "entropy", "entropy_error")},
         "conditions": arm.conditions,
         "weights_sha256": arm.weights_sha256 or None,

@@ -47,11 +47,12 @@ class ArmResults:
     name: str
     label: str
     group: str  # "base", "rl", "distilled", "control" or the caller's own: chooses colour and comparisons
-    n_M: np.ndarray  # samples, integers as the four below
+    n_M: np.ndarray  # samples, integers as the five below
     c_M: np.ndarray  # right ones
     truncated_M: np.ndarray | None = None  # ended at the length limit; None: not counted, here and below
     no_answer_M: np.ndarray | None = None  # held nothing to grade
-    ungraded_M: np.ndarray | None = None  # without a verdict: the grader ran out of time or failed
+    ungraded_M: np.ndarray | None = None  # without a verdict: the grader ran out of time, or could not read it
+    unreadable_M: np.ndarray | None = None  # those of them that it could not read
     mean_tokens: float | None = None  # of an answer
     duplicate_rate: float | None = None  # in [0, 1]
     entropy: float | None = None  # of the distribution that tokens are drawn from, mean over generated tokens, nats
@@ -209,7 +210,7 @@ def _contradictions(results: Results) -> Iterator[str]:
 
 def _wrong_counts(arm: ArmResults, ids: Sequence[str]) -> Iterator[str]:
     """What is wrong with an arm's columns, from behind its name on."""
-    for column in ("n_M", "c_M", "truncated_M", "no_answer_M", "ungraded_M"):
+    for column in ("n_M", "c_M", "truncated_M", "no_answer_M", "ungraded_M", "unreadable_M"):
         values = np.asarray(getattr(arm, column))
         if getattr(arm, column) is None and column not in ("n_M", "c_M"):
             continue

@@ -230,14 +230,16 @@ def rates(results: Results, findings: Findings) -> ResultTable:
 
     def cells(arm: ArmResults) -> Iterable[str]:
         yield f"{int(arm.n_M.sum()):,}"
-        for count_M in (arm.truncated_M, arm.no_answer_M, arm.ungraded_M):
+        for count_M in (arm.truncated_M, arm.no_answer_M, arm.ungraded_M, arm.unreadable_M):
             yield _or_not_recorded(share_of_samples(arm, count_M), percent)
         yield _or_not_recorded(arm.mean_tokens, "{:.1f}".format)
         yield _or_not_recorded(arm.duplicate_rate, percent)
         yield _or_not_recorded(arm.entropy, "{:.3f}".format)
 
-    header = ["samples", "truncated", "no answer", "no verdict", "mean tokens", "duplicates", "entropy, nats per token"]
-    return by_arm("Answers cut short or without a verdict", "", header, results.arms, cells)
+    named = ["samples", "truncated", "no answer", "no verdict", "unreadable"]
+    header = [*named, "mean tokens", "duplicates", "entropy, nats per token"]
+    below = "Unreadable answers are some of those without a verdict."
+    return by_arm("Answers cut short or without a verdict", below, header, results.arms, cells)
 
 
 def second_opinions(results: Results, findings: Findings) -> ResultTable:

@@ -267,8 +267,8 @@ def _cut_or_ungraded(results: Results) -> list[str]:
             )
         if ungraded:
             lines.append(
-                f"{percent(ungraded)} of {arm.label}'s answers have no verdict: the grader ran out of time or failed "
-                "on them. They count as not right; its curve is a lower bound."
+                f"{percent(ungraded)} of {arm.label}'s answers have no verdict: the grader ran out of time or could "
+                "not read them. They count as not right; its curve is a lower bound."
             )
     return lines
 

@@ -40,6 +40,20 @@ def test_m9_equal_on_one_side_of_a_kink_is_not_equal(a, b):
     assert not equal(read(a), read(b)) and not equal(read(b), read(a))
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        (r"\frac{\sqrt{4009}}{2^{2004}}", r"-\frac{\sqrt{4009}}{2^{2004}}", False),
+        (r"\frac{\sqrt{4009}}{2^{2004}}", "0", False),
+        (r"\frac{\sqrt{4009}}{2^{2004}}", r"\sqrt{4009} \cdot 2^{-2004}", True),
+        (r"\sqrt{\frac{2^{2009}-1}{2^{2008}-1}}", r"\sqrt{\frac{2^{2009}+1}{2^{2008}-1}}", False),
+        ("0", r"\sqrt{5+2\sqrt6}-\sqrt2-\sqrt3", True),
+    ],
+)
+def test_numbers_far_below_1_are_compared_to_their_own_digits(a, b, same):
+    assert equal(read(a), read(b)) is same
+
+
 def test_m9_equations_are_compared_at_the_same_points():
     assert proportional(read("|x|-y"), read("2|x|-2y")) and not proportional(read("|x|-y"), read("x-y"))
 

@@ -11,7 +11,7 @@ M, N = 24, 16
 
 def arm(name: str, c_M: np.ndarray, group: str = "rl", n: int = N, **fields) -> ArmResults:
     zeros = np.zeros(len(c_M), dtype=int)
-    counts = {"truncated_M": zeros, "no_answer_M": zeros, "ungraded_M": zeros, **fields}
+    counts = {"truncated_M": zeros, "no_answer_M": zeros, "ungraded_M": zeros, "unreadable_M": zeros, **fields}
     return ArmResults(name, f"{name} arm", group, np.full(len(c_M), n), np.asarray(c_M), **counts)
 
 

@@ -13,7 +13,7 @@ import sympy
 
 from rlvr_limit.grading.math.expression import UndefinedMath, UnreadableMath
 
-DIGITS, PROOF_DIGITS, FEWEST_POINTS = 50, 300, 3
+DIGITS, PROOF_DIGITS, MOST_DIGITS, FEWEST_POINTS = 50, 300, 20_000, 3
 MAX_PLACES, MAX_LINES, MAX_DEGREE, MAX_BRANCHES = 200, 12, 24, 16
 
 Point = dict[sympy.Symbol, sympy.Expr]
@@ -261,7 +261,9 @@ def _equal_numbers(a: sympy.Expr, b: sympy.Expr) -> bool:
         return True
     if a.is_Rational and b.is_Rational:
         return False
-    for digits in (DIGITS, PROOF_DIGITS):
+    # Two numbers may differ as little as the integers in them are large.
+    sizes = [max(abs(n.p), n.q).bit_length() for e in (a, b) for n in e.atoms(sympy.Rational)]
+    for digits in (DIGITS, min(PROOF_DIGITS + max(sizes, default=0), MOST_DIGITS)):
         x, y = _value(a, digits), _value(b, digits)
         if sympy.nan in (x, y):
             raise UndefinedMath("no value at all")
@@ -269,11 +271,16 @@ def _equal_numbers(a: sympy.Expr, b: sympy.Expr) -> bool:
             return x == y
         if not _close(x, y, digits):
             return False
+        if sympy.Abs(x) < 1 and sympy.Abs(y) < 1 and (x == 0) != (y == 0) and False in (a.is_zero, b.is_zero):
+            return False
     return True
 
 
 def _close(x: sympy.Expr, y: sympy.Expr, digits: int) -> bool:
-    return bool(sympy.Abs(x - y) <= sympy.Float(10) ** (10 - digits) * max(1, sympy.Abs(x), sympy.Abs(y)))
+    """To all but ten digits; beside 0, and of what may be the rest of a sum that is 0, to that share of 1."""
+    size = max(sympy.Abs(x), sympy.Abs(y))
+    is_rest = x == 0 or y == 0 or size < sympy.Float(10) ** (-3 * digits)
+    return bool(sympy.Abs(x - y) <= sympy.Float(10) ** (10 - digits) * (max(1, size) if is_rest else size))
 
 
 def _value(expression: sympy.Expr, digits: int) -> sympy.Expr:

@@ -71,7 +71,8 @@ def _read_by_latex2sympy(text: str) -> sympy.Expr:
     if _DIVISOR_OF_NAMES.search(text):  # the grammar reads \gcd(a, b) as 1
         raise UnreadableMath(f"a greatest divisor or least multiple of names in {text!r}")
     text = re.sub(r"\\bmod(?![A-Za-z])", r"\\mod", text)
-    text = re.sub(r"(\\frac(?:\s*\{[^{}]*\})?)\s*(\d)", r"\1{\2}", re.sub(r"\\frac\s*(\d)", r"\\frac{\1}", text))
+    text = re.sub(r"\\frac\s*(\w)", r"\\frac{\1}", text)
+    text = re.sub(r"(\\frac\s*\{[^{}]*\})\s*(\w)", r"\1{\2}", text)
     try:
         value = latex2sympy(text, is_real=True, conversion_config=ConversionConfig(lowercase_symbols=False))
     except Exception as error:  # the grammar raises plain Exception on any syntax that it does not know

@@ -50,7 +50,7 @@ def shorten(problem: Problem, text: str) -> Verdict | str:
         detail = f"an answer of {len(answer.text)} characters, more than {LONGEST_ANSWER}"
         return Verdict(False, Status.ERROR, answer.text[:LONGEST_ANSWER], detail)
     if isinstance(problem.answer, str):
-        given, wanted = _bare(answer.text), _bare(problem.answer)
+        given, wanted = _bare(answer.text), _bare(_unboxed(problem.answer))
         if given == wanted:
             return Verdict(True, Status.GRADED, answer.text)
         a, b = _rational(given), _rational(wanted)
@@ -101,8 +101,13 @@ def _with_letter_unit(reference: AnswerValue, given: AnswerValue) -> AnswerValue
 
 def _parsed_reference(reference: Reference) -> AnswerValue:
     if isinstance(reference, str):
-        return parse(reference)
-    return ValueGroup("list", tuple(map(parse, reference)))
+        return parse(_unboxed(reference))
+    return ValueGroup("list", tuple(parse(_unboxed(entry)) for entry in reference))
+
+
+def _unboxed(reference: str) -> str:
+    """Some files have the box around the reference, or the sentence that it stands in."""
+    return (last_box(reference) if "box" in reference else "") or reference
 
 
 def _choice(reference: Reference, answer: str) -> str:

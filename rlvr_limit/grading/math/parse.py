@@ -54,7 +54,13 @@ def parse(text: str, thousands: bool = True) -> AnswerValue:
     name, equals, text = _LABEL.sub("", normalise(text)).rpartition("=")
     if _ALL_TEXT.fullmatch(text):
         text = normalise(values.TEXT_COMMAND.sub(r"\1", text))
-    text = _unqualified(f"{name}{equals}{text}")
+    text = f"{name}{equals}{text}"
+    qualified = _QUALIFIED.search(text)
+    if qualified and text[: qualified.start()].strip(" ,"):
+        if _RELATED.search(qualified[0]):  # f(x) = 2x for x > 0 is more than f(x) = 2x
+            return TextValue(text)
+        text = text[: qualified.start()]
+    text = _without_member(text)
     if len(parts := _OR.split(text)) > 1 and all(re.search(r"[<>]|\\(?:le|ge)(?![A-Za-z])", part) for part in parts):
         text = r" \cup ".join(parts)
     text = _CONNECTED.sub(", ", text).strip(", ")
@@ -65,14 +71,8 @@ def parse(text: str, thousands: bool = True) -> AnswerValue:
     return _parse(text, thousands)
 
 
-def _unqualified(text: str) -> str:
-    """Without `for all real x` and `k \\in Z` behind an answer. UnreadableMath where it is a narrower condition."""
-    if qualified := _QUALIFIED.search(text):
-        if not text[: qualified.start()].strip(" ,"):
-            return text
-        if _RELATED.search(qualified[0]):
-            raise UnreadableMath(f"a condition {qualified[0].strip()!r} behind the answer")
-        text = text[: qualified.start()]
+def _without_member(text: str) -> str:
+    """Without `k \\in Z` behind an expression."""
     member = _MEMBER.search(text)
     rest = text[: member.start()].strip() if member else ""
     return rest if rest and not values.NAME.fullmatch(rest) else text
@@ -118,7 +118,7 @@ def _bracketed(opening: str, inside: str, closing: str, thousands: bool) -> Answ
 def _set_of(member: str, condition: str, thousands: bool) -> AnswerValue:
     """{x | x > 2} as x > 2, {2k | k in Z} as 2k. UnreadableMath for members of another set."""
     if _REAL_NAME.fullmatch(member) and _RELATED.search(condition):
-        return _parse(_unqualified(_CONNECTED.sub(", ", condition)), thousands)
+        return _parse(_without_member(_CONNECTED.sub(", ", condition)), thousands)
     if _MEMBER.fullmatch(condition) and r"\in" not in member:
         return _parse(member, thousands)
     raise UnreadableMath(f"a set of {member!r} with {condition!r}")
