@@ -170,7 +170,7 @@ def test_on_two_shards_and_cut_heads_preempted_samples_are_the_same_to_the_bit(p
 
 def test_a_plan_holds_about_twice_the_tokens_in_the_same_bytes():
     """Qwen2.5-7B: of a token 2 x 28 x 4 x 128 numbers; a scale of keys is for a window of 16, one of values for 128."""
-    some = case(QWEN_7B, 8, 0)
+    some = case(QWEN_7B, MeshConfig(data=2, tensor=4), 0)
     less = some._replace(engine=replace(some.engine, cache_dtype="int8"))
     assert less.sizes.pages == some.sizes.pages
     numbers = 2 * 28 * 4 * 128
@@ -179,7 +179,6 @@ def test_a_plan_holds_about_twice_the_tokens_in_the_same_bytes():
         tokens = each.sizes.pages * each.sizes.page_size * each.sizes.shards
         assert each.cache_bytes * each.mesh.size == of_token * tokens
     assert 1.8 < some.cache_bytes / less.cache_bytes < 2
-    assert 1.8 < some.sequence_bytes / less.sequence_bytes < 2
 
 
 @pytest.mark.parametrize("name", ["decode_window", "prefill", "read_pages", "write_pages"])

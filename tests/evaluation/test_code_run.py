@@ -162,7 +162,7 @@ def test_grading_again_is_in_place_and_says_what_changed(graded, folder, compila
     root, done = graded
     older = verdicts(root, "code-0")
     assert len(older) == 2 * 14 and all(row["correct"] for row in older.values())
-    assert f"changed by {VERSION}: 1 right to no_answer, 1 right to timeout, 9 right to wrong" in done.stdout
+    assert f"changed to {VERSION}: 1 right to no_answer, 1 right to timeout, 9 right to wrong" in done.stdout
     monkeypatch.chdir(REPOSITORY)
     before = {path: path.stat().st_mtime_ns for path in (root / "records").rglob("*.parquet")}
     assert main(words(folder, "job=grade")) == 0

@@ -226,7 +226,8 @@ def test_weights_kept_in_float32_are_sampled_from_and_exported_in_the_models_dty
 def test_answers_without_a_verdict_are_counted_by_name_and_teach_nothing(
     folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = prepared(folders, tmp_path, "grading.grader=tests.support.graders:seldom", "arms.grpo.rl.kl=0.1")
+    fields = "grading.grader=tests.support.graders:seldom", "arms.grpo.rl.kl=0.1", "training.tokens=2048"
+    study = prepared(folders, tmp_path, *fields)
     caught, decode = [], study.setups["grpo"].tokenizer.decode
 
     def keep(policy: object, config: object, tx: object, objective: object, batches: list, *_: object) -> tuple:
