@@ -1,10 +1,14 @@
-.PHONY: run test check lock
+.PHONY: run test test-optimized check lock
 
 run:
 	python3 -m venv .venv && .venv/bin/pip install -q -r requirements.lock && .venv/bin/python main.py
 
 test:
 	python3 -m venv .venv && .venv/bin/pip install -q -r requirements.lock && .venv/bin/python -m pytest -q
+
+# The same as the runs' own programs are compiled, and what takes minutes: before a release.
+test-optimized:
+	XLA_FLAGS=--xla_backend_optimization_level=3 .venv/bin/python -m pytest -q -m "not gpu and not tpu and not parity"
 
 # What a change must pass before it is tested; pre-commit runs the same.
 check:

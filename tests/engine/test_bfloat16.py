@@ -61,7 +61,8 @@ def test_a_token_s_log_prob_is_as_near_to_float32_as_the_scorer_s(cache_dtype: s
     assert times_as_far(MODEL, replace(ENGINE, cache_dtype=cache_dtype)) < most
 
 
-@pytest.mark.parametrize("axis", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", [2, 3])
 def test_keys_or_values_filed_one_place_off_are_seen(axis: int, monkeypatch: pytest.MonkeyPatch):
     put = copies.put
 

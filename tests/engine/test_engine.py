@@ -122,7 +122,8 @@ def test_other_program_shapes_agree_within_rounding(params: Params, free: Drawn,
     agree_within_rounding(params, free, change)
 
 
-@pytest.mark.parametrize("platform", ["gpu", pytest.param("tpu", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_attention_in_plain_xla_and_the_plans_of_an_accelerator_agree_within_rounding(
     params: Params, free: Drawn, platform: str, monkeypatch: pytest.MonkeyPatch
 ):

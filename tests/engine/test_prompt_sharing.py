@@ -92,9 +92,7 @@ def expected(params):
     return gradient(params, GROUPED, [answers()])
 
 
-@pytest.mark.parametrize(
-    "name", ["behind prompts", "packed", *(pytest.param(n, marks=pytest.mark.slow) for n in list(LAYOUTS)[2:])]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "packed")) for n in LAYOUTS])
 def test_loss_gradient_and_metrics_are_those_of_one_row_an_answer(params, expected, name: str) -> None:
     batch = answers()
     parts = LAYOUTS[name](batch)

@@ -43,6 +43,7 @@ def test_no_program_makes_a_copy_of_the_cache_or_of_a_layer_s_keys():
     assert max(shares.values()) < 0.15 and big_writes == 0
 
 
+@pytest.mark.slow
 def test_without_a_compiler_xla_widens_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(native, "ready", lambda: False)
     # Another shape, which nothing has been traced for.

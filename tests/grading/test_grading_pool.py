@@ -1,5 +1,6 @@
 """The pool of graders: order, timeouts, dead workers, memory, what is graded once, and what is left behind."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -7,13 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.grading.pool.pool import AHEAD, GradingPool, map_verdicts
+from rlvr_limit.grading.pool.workers import GradingWorkers
 from rlvr_limit.types import Status, Verdict
 from tests.support.pool_graders import broken, end_the_server, play, problem
 
@@ -157,6 +161,18 @@ def test_a_worker_that_cannot_start_is_said():
         pool.submit(0, problem(), "5")
         with pytest.raises(RuntimeError, match="grading workers ended"):
             list(pool.finished(wait=True))
+
+
+def test_a_response_that_a_breaking_pool_lost_is_graded_by_the_next_one(monkeypatch):
+    """As when a worker ends while the pool takes a response: no future of it ever comes."""
+    pools = [SimpleNamespace(schedule=lambda *_, **__: Future(), active=False, stop=int, join=int)]
+    start_pool = GradingWorkers._new_pool
+    monkeypatch.setattr(GradingWorkers, "_new_pool", lambda workers: pools.pop() if pools else start_pool(workers))
+    told = threading.Event()
+    with contextlib.closing(GradingWorkers(play, 1, NO_LIMIT, None, 2 << 30, told.set)) as workers:
+        workers.submit("tag", problem(), "5")
+        assert list(workers.finished()) == []
+        assert told.wait(NO_LIMIT) and [tag for tag, _ in workers.finished()] == ["tag"]
 
 
 def session_of(process):

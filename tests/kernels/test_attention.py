@@ -121,7 +121,7 @@ def test_outputs_and_gradients_are_those_of_one_softmax_over_all_keys(name, case
 
 @EVERY
 @pytest.mark.parametrize("head_width", [64, 128])
-@pytest.mark.parametrize("group", [1, 7, 8])
+@pytest.mark.parametrize("group", [7, *(pytest.param(g, marks=pytest.mark.slow) for g in (1, 8))])
 def test_they_are_for_the_heads_of_real_models(name, group, head_width):
     check(make(group, head_width, heads=1, lengths=[5, 0, 2], t=6), join(*IMPLEMENTATIONS[name]))
 
@@ -134,6 +134,7 @@ def test_blocks_of_queries_give_what_all_of_them_give_at_once(case, monkeypatch)
     check(case, join(*BOTH))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes", [{"lengths": [140, 0, 3], "t": 130}, {"segments": (50, 90, 100), "prefixes": (1, 1, 3), "t": 260}], ids=str
 )

@@ -76,7 +76,7 @@ def test_rows_without_any_key_give_nothing(name, own, shared):
     assert np.all(found.max_BKG[idle] == np.float32(decode_attention.MASK_VALUE))
 
 
-@pytest.mark.parametrize("name", ["gpu", "tpu"])
+@pytest.mark.parametrize("name", ["gpu", pytest.param("tpu", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("group", [7, *(pytest.param(g, marks=pytest.mark.slow) for g in (1, 8))])
 def test_attention_holds_for_the_shapes_of_real_models(name, group):
     for head_width in (64, 128):
@@ -196,6 +196,7 @@ def test_token_logprobs_equal_float64_over_ragged_tiles(name, width, vocab, scal
     np.testing.assert_allclose(entropy, -(np.exp(logp) * logp).sum(axis=1), rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_the_self_check_passes_here_and_names_the_kernel_that_deviates():
     for case in selfcheck.cases():
         selfcheck.compare(*case)

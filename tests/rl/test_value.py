@@ -76,7 +76,7 @@ def test_values_are_learnt_the_same_on_any_mesh_and_compile_once(critic: str) ->
         np.testing.assert_allclose(other_values, values, atol=1e-4)
 
 
-@pytest.mark.parametrize("critic", ["probe", "full"])
+@pytest.mark.parametrize("critic", ["probe", pytest.param("full", marks=pytest.mark.slow)])
 def test_values_are_learnt_the_same_from_packed_microbatches(critic: str) -> None:
     (seen, values), (packed, packed_values) = trained_on(MeshConfig(), critic), trained_on(MeshConfig(), critic, True)
     np.testing.assert_allclose(packed, seen, rtol=1e-5)

@@ -18,6 +18,7 @@ import jax
 
 import main
 
+VIRTUAL_DEVICES = "--xla_force_host_platform_device_count"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -29,7 +30,8 @@ def command(runs: Path, *overrides: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Without the tests' virtual devices, as at a user's desk."""
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if not flag.startswith(VIRTUAL_DEVICES)]
+    return {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
 
 
 def run(runs: Path, *overrides: str, largest_file: int | None = None) -> subprocess.CompletedProcess[str]:

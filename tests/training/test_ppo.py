@@ -39,6 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return study
 
 
+@pytest.mark.slow
 def test_the_critic_predicts_by_features_of_its_own_and_its_values_make_advantages_and_returns(
     trained: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ from pebble import ProcessExpired, ProcessPool
 from rlvr_limit.types import Grader, Problem, Status, Verdict
 
 REMEMBERED, CHUNK, LENGTH = 65_536, 1 << 20, struct.Struct("!I")
+LOOK_MILLISECONDS = 1000
 WALL_FACTOR, ATTEMPTS, BREAKS, DETAIL_LENGTH = 5, 2, 3, 200
 """Wall time allowed for a second of CPU time; tries of what may be the machine's fault; new pools in a row."""
 
@@ -95,7 +96,10 @@ class GradingWorkers:
             try:
                 self._settle(*self._done.get(block=False))
             except queue.Empty:
-                return
+                # A task that reaches the pool while it breaks is one that nobody ends: no future of it ever comes.
+                if not self._tasks or self._pool.active:
+                    return
+                self._replace_pool()
 
     def close(self) -> None:
         """Kills the workers; what is not finished is dropped."""
@@ -204,7 +208,7 @@ def _serve(link: socket.socket, listening: int, workers: GradingWorkers) -> None
     for descriptor in (link.fileno(), listening):
         poll.register(descriptor, select.POLLIN)
     while True:
-        ready = dict(poll.poll())
+        ready = dict(poll.poll(LOOK_MILLISECONDS))
         if listening in ready:
             os.read(listening, CHUNK)
         if link.fileno() in ready:
