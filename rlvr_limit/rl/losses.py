@@ -11,6 +11,9 @@ import numpy as np
 
 from rlvr_limit.rl.batch import Objective, PolicyBatch
 
+LARGEST_LOG_RATIO = 20.0
+"""A token that one policy holds e^20 times as likely as another is a fault of either, not something to learn from."""
+
 
 def token_objective(logp_BT: jax.Array, batch: PolicyBatch, objective: Objective) -> jax.Array:
     """-rho min(w A, clip(w, 1 - low, 1 + high) A) + kl (exp(d) - d - 1) of each token, [B, T], to be made small.
@@ -19,23 +22,29 @@ def token_objective(logp_BT: jax.Array, batch: PolicyBatch, objective: Objective
     high differ eq. 10 of Yu et al. 2025 (arXiv 2503.14476), and k3 as in eqs. 3 and 4 of Shao et al. 2024 (arXiv
     2402.03300). rho = min(exp(proximal - behaviour), cap) is truncated importance sampling (Espeholt et al. 2018, arXiv
     1802.01561), since the sampler's rounding is not the trainer's. Without a proximal policy of its own a batch takes
-    the behaviour for it.
+    the behaviour for it. Log ratios count as log_ratio bounds them, so that every gradient is finite.
     """
     assert logp_BT.ndim == 2 and logp_BT.dtype in (jnp.float32, jnp.float64)
     proximal_BT = batch.behaviour_BT if batch.proximal_BT is None else batch.proximal_BT
     assert logp_BT.shape == proximal_BT.shape == batch.advantage_BT.shape
-    ratio = jnp.exp(logp_BT - proximal_BT)
+    ratio = jnp.exp(log_ratio(logp_BT, proximal_BT))
     bounded = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)
     gain = jnp.minimum(ratio * batch.advantage_BT, bounded * batch.advantage_BT)
     if objective.importance_cap:
-        gain *= jnp.minimum(jnp.exp(proximal_BT - batch.behaviour_BT), objective.importance_cap)
+        gain *= jnp.minimum(jnp.exp(log_ratio(proximal_BT, batch.behaviour_BT)), objective.importance_cap)
     return -gain if batch.reference_BT is None else objective.kl * k3(logp_BT, batch.reference_BT) - gain
+
+
+def log_ratio(above: jax.Array, below: jax.Array, least: float = -LARGEST_LOG_RATIO) -> jax.Array:
+    """above - below within [least, 20] and without a gradient beyond, as e^100 is no float32; 0 where both are -inf."""
+    both = jnp.isneginf(above) & jnp.isneginf(below)
+    return jnp.clip(jnp.where(both, 0.0, above - below), least, LARGEST_LOG_RATIO)
 
 
 def k3(logp: jax.Array, reference: jax.Array) -> jax.Array:
     """exp(d) - d - 1, d = reference - logp: estimates KL(policy || reference) of tokens that the policy drew, and is
-    never below 0 (Schulman 2020, "Approximating KL divergence")."""
-    d = reference - logp
+    never below 0 (Schulman 2020, "Approximating KL divergence"). d counts as -1,000 to 20, so k3 is at most e^20."""
+    d = log_ratio(reference, logp, -1000.0)
     return jnp.expm1(d) - d
 
 

@@ -154,6 +154,35 @@ def test_mean_of_k3_over_the_policys_own_tokens_is_the_kl_divergence():
     assert found == pytest.approx(exact, rel=1e-5)
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=list(OBJECTIVES))
+@pytest.mark.parametrize("sign", [1, 0, -1])
+def test_numbers_at_the_edge_leave_every_gradient_finite_and_none_where_the_weight_is_0(objective, sign):
+    """Each of two policies 100 nats from the other, or with no chance of a token at all, on either side."""
+    edge = np.array([0.0, -1.0, -101.0, -np.inf], np.float32)
+    logp, behaviour, proximal, reference = (jnp.asarray(x.ravel()[None]) for x in np.meshgrid(edge, edge, edge, edge))
+    weight = np.where(np.arange(logp.size) % 2, 0.5, 0.0).astype(np.float32)[None]
+    batch = rl.PolicyBatch(
+        AnswerRows(np.zeros(logp.shape, np.int32), np.ones(logp.shape, bool)),
+        behaviour,
+        np.full(logp.shape, sign, np.float32),
+        weight,
+        reference_BT=reference if objective.kl else None,
+        proximal_BT=proximal if objective.importance_cap else None,
+    )
+    total = lambda x: jnp.sum(batch.weight_BT * losses.token_objective(x, batch, objective))  # noqa: E731
+    value, gradient = jax.value_and_grad(total)(jnp.asarray(logp))
+    assert np.isfinite(value) and np.isfinite(gradient).all() and not np.asarray(gradient)[weight == 0].any()
+    if not sign and not objective.kl:
+        assert not np.asarray(gradient).any()
+
+
+def test_k3_is_bounded_and_still_draws_away_from_what_the_reference_never_says():
+    reference, logp = jnp.array([-1.0, -101.0, -jnp.inf, -jnp.inf]), jnp.array([-101.0, -1.0, -1.0, -jnp.inf])
+    found, gradient = jax.vmap(jax.value_and_grad(losses.k3))(logp, reference)
+    np.testing.assert_allclose(found, [math.exp(20) - 21, 99, 999, 0], rtol=1e-6)
+    np.testing.assert_allclose(gradient, [0, 1, 0, 0], atol=1e-6)
+
+
 @pytest.mark.parametrize("value_clip", [0.0, 0.3])
 def test_value_loss_is_its_equation_and_its_gradient_equals_finite_differences(value_clip: float):
     objective = replace(PLAIN, value_clip=value_clip, value_coefficient=0.5)
