@@ -12,7 +12,7 @@ def run(settings: Settings) -> None:
     """Grades again what an older grader judged; older verdicts stay on record. Prints what review/ says in short."""
     study = prepare(settings)
     grade_missing(study, again=True)
-    give_second_opinions(study)
+    give_second_opinions(study, all_of_them=True)
     if study.hosts.is_first:
         print("\n".join(write_review(study)))
     study.hosts.close()

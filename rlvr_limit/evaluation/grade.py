@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 from rlvr_limit import records
-from rlvr_limit.grading.named import is_second_opinion
+from rlvr_limit.grading.named import is_second_opinion, opinions
 from rlvr_limit.grading.pool.pool import map_verdicts
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.settings import Grading
@@ -35,14 +35,20 @@ def grade_missing(study: Study, again: bool = False, stage: str = "grade") -> No
     study.hosts.wait(stage)
 
 
-def give_second_opinions(study: Study) -> None:
-    """Verdicts of the task's second grader, if it has one, on all samples that have none by it. Host 0 does it."""
-    second = study.task.second
-    if study.hosts.is_first and second:
-        task = dataclasses.replace(study.task, grade=second.grade, version=second.version, shorten=second.shorten)
+def give_second_opinions(study: Study, all_of_them: bool = False) -> None:
+    """Verdicts of the task's second grader, if it has one, on all samples that have none by it. Host 0 does it.
+
+    all_of_them: also those of the second's own second, and so on.
+    """
+    if study.hosts.is_first:
         with records.Writer(study.root, "verdicts") as verdicts:
-            for entry in study.evaluated:
-                _grade_arm(study, task, entry.name, True, verdicts)
+            seconds = opinions(study.task.second)
+            for second in seconds if all_of_them else seconds[:1]:
+                task = dataclasses.replace(
+                    study.task, grade=second.grade, version=second.version, shorten=second.shorten
+                )
+                for entry in study.evaluated:
+                    _grade_arm(study, task, entry.name, True, verdicts)
     study.hosts.wait("second opinion")
 
 

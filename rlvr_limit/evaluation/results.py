@@ -10,7 +10,7 @@ import functools
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from rlvr_limit.evaluation import cache_error, entropy_matching
 from rlvr_limit.evaluation.adaptive import samples_wanted, second_stage
 from rlvr_limit.evaluation.review import Judged, judged_again, judged_chains, reference, second_opinion
 from rlvr_limit.evaluation.score_inputs import REFERENCES, SOLVER
-from rlvr_limit.grading.math import string_rules
 from rlvr_limit.models.log_probs import perplexity
 from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.folders import written
@@ -148,7 +147,7 @@ def _arm(
     entropy = entropy_matching.entropy_of(samples)
     chains_right_M, chains_wrong_M = _chains(entry.name, verdicts, judged, place)
     distinct = len(set(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True)))
-    marginal_M, votes_M = _marginal_rates_and_votes(problems, problem_S, verdicts)
+    marginal_M, votes_M = _marginal_rates_and_votes(problems, problem_S, verdicts, study.task.spelling)
     c_M, second = count_M(correct_S), second_stage(study, entry, problems)
     if second and np.any(second.n_M != np.where(c_M == 0, second.n - n_M, 0)):
         second = None  # there is more to draw: the curve ends with the first stage
@@ -218,24 +217,24 @@ def _first(table: pa.Table, n: int, problems: Iterable[str]) -> pa.Table:
 
 
 def _marginal_rates_and_votes(
-    problems: list[Problem], problem_S: np.ndarray, verdicts: pa.Table
+    problems: list[Problem], problem_S: np.ndarray, verdicts: pa.Table, spelling: Callable[[str], str]
 ) -> tuple[np.ndarray | None, tuple[passk.Votes, ...] | None]:
     """Guess rates from the arm's answers to other problems, and its samples by answer.
 
-    Answers are equal where their normal forms are. None twice where references are no texts (tests of programs); guess
+    Answers are equal where their spelling is. None twice where references are no texts (tests of programs); guess
     rates are None too where the task has rates of its own. Right for a problem are its reference and whatever the
     grader has accepted for it, so that other spellings count.
     """
     references = [reference(problem) for problem in problems]
     if None in references:
         return None, None
-    normal_form = functools.cache(string_rules.normal_form)
-    answers = [normal_form(text) for text in verdicts["extracted"].to_pylist()]
+    spelling = functools.cache(spelling)
+    answers = [spelling(text) for text in verdicts["extracted"].to_pylist()]
     correct, places = verdicts["correct"].to_pylist(), problem_S.tolist()
     votes = tuple(passk.count_votes(len(problems), places, answers, correct))
     if all(problem.guess_rate is not None for problem in problems):
         return None, votes
-    accepted = [{normal_form(text)} for text in references]
+    accepted = [{spelling(text)} for text in references]
     for place, answer, is_right in zip(places, answers, correct, strict=True):
         if is_right:
             accepted[place].add(answer)

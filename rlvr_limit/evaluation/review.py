@@ -2,7 +2,7 @@
 
 CSV files in review/ of the run folder:
 
-disagreements.csv   distinct answers on which the grader and the second one, the authors' rules, disagree
+disagreements.csv   distinct answers on which the grader and a second one, the authors' rules or math_verify, disagree
 changes.csv         samples that were judged otherwise by another version of the grader, or on another reference
 rare_wins.csv       every right sample of a problem that an arm solved in 0 to 5 % of its samples, with its chain; a
                     person writes right or wrong into its last column, which is kept when the file is written again
@@ -20,14 +20,14 @@ import numpy as np
 import pyarrow as pa
 
 from rlvr_limit import passk, records, report
-from rlvr_limit.grading.named import is_second_opinion
+from rlvr_limit.grading.named import MATH_VERIFY, is_second_opinion, opinions
 from rlvr_limit.records.storage import Place
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Study, benchmark_of
 from rlvr_limit.study.verdicts import counted, references
 from rlvr_limit.types import Problem, UserError, not_allowed
 
-LONGEST_CHAIN = 1 << 24
+LONGEST_CHAIN, SHOWN = 1 << 24, 5
 SAMPLE = ("problem_id", "index")
 PAST = ", on a reference or under a limit that is past"
 JUDGED, JUDGMENTS = "chain_is", ("right", "wrong", "")
@@ -37,44 +37,62 @@ Judged = dict[tuple[str, str, int], str]
 
 
 def write_review(study: Study) -> list[str]:
-    """Writes the files and returns what they say in short, one line a finding. UserError on a judgment that is none."""
-    root, grader, second = study.root, study.task.version, study.task.second
+    """Writes the files and returns what they say in short, one line a finding, disagreements of graders first.
+
+    UserError on a judgment that is none.
+    """
+    root, grader = study.root, study.task.version
     present = references(study, study.task)
+    seconds = {second.version: references(study, second) for second in opinions(study.task.second)}
     folder = root / "review"
     folder.mkdir(exist_ok=True)
     problems = {problem.id: problem for problem in study.problems}
     judged = judgments(folder / "rare_wins.csv")
     by_version: dict[str, Counter] = defaultdict(Counter)
-    agreed: Counter = Counter()
+    agreed: dict[str, Counter] = {version: Counter() for version in seconds}
     changed, differing, wins = [], [], []
     for entry in study.evaluated:
         rows = records.read(root, "verdicts", where={"arm": entry.name}).to_pylist()
         now, others = _parted(rows, grader, present)
-        beside, others = _parted(others, second.version, references(study, second)) if second else ([], others)
-        for row in (*now, *beside):
-            by_version[row["grader"]][_said(row)] += 1
-        for row in others:
-            is_past = row["grader"] in (grader, second and second.version)
-            by_version[row["grader"] + PAST * is_past][_said(row)] += 1
-        if second:
+        for version, against in seconds.items():
+            beside, others = _parted(others, version, against)
+            by_version[version].update(map(_said, beside))
             counts, answers = disagreements(now, beside, problems)
-            agreed += counts
-            differing += [{"arm": entry.name} | answer for answer in answers]
+            agreed[version] += counts
+            differing += [{"second": version, "arm": entry.name} | answer for answer in answers]
+        by_version[grader].update(map(_said, now))
+        for row in others:
+            is_past = row["grader"] in (grader, *seconds)
+            by_version[row["grader"] + PAST * is_past][_said(row)] += 1
         changed += changes(now, others)
         wins += rare_wins(now, problems, judged)
     _add_chains(root, wins)
-    lines = [f"{name}: {counts.total()} verdicts, {_listed(counts)}" for name, counts in sorted(by_version.items())]
-    if second:
-        lines += [_agreement(grader, second.version, name, agreed) for name in sorted({name for name, *_ in agreed})]
-        lines.append(
-            f"answers on which they differ: {len(differing)} ({_write(folder / 'disagreements.csv', differing)})"
-        )
+    lines = _differences(grader, agreed, differing, folder / "disagreements.csv") if seconds else []
+    given = {name: counts for name, counts in sorted(by_version.items()) if counts}
+    lines += [f"{name}: {counts.total()} verdicts, {_listed(counts)}" for name, counts in given.items()]
     kinds = Counter(f"{row['was']} to {row['is']}" for row in changed)
     lines.append(f"changed to {grader}: {_listed(kinds)} ({_write(folder / 'changes.csv', changed)})")
     rare = len({(row["arm"], row["problem_id"]) for row in wins})
     written = _write(folder / "rare_wins.csv", wins)
     below = f"solved in 0 to {passk.RARE_PERCENT} % of samples"
     lines.append(f"{below}: {rare} problems of all arms, {len(wins)} samples ({written})")
+    return lines
+
+
+def _differences(grader: str, agreed: Mapping[str, Counter], differing: list[Row], path: Place) -> list[str]:
+    """The first disagreements with each second grader, then its agreement by benchmark."""
+    lines = [f"answers on which they differ: {len(differing)} ({_write(path, differing)})"]
+    for version in agreed:
+        for row in [row for row in differing if row["second"] == version][:SHOWN]:
+            by = version if row["right_by"] == "second" else grader
+            lines.append(
+                f"  right by {by} only: {row['extracted']!r} for {row['reference']!r} ({row['problem_id']}, "
+                f"{row['samples']} samples)"
+            )
+    for version, counts in agreed.items():
+        lines += [_agreement(grader, version, name, counts) for name in sorted({name for name, *_ in counts})]
+    if not any(version.startswith(MATH_VERIFY) for version in agreed):
+        lines.append("math_verify: not installed (pip install 'rlvr_limit[math-verify]'), so it was not asked")
     return lines
 
 

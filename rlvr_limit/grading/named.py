@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from rlvr_limit.grading import exact
-from rlvr_limit.grading.math import authors
+from rlvr_limit.grading.math import authors, string_rules
 from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.types import Grader, Problem, UserError, Verdict, not_allowed
+
+MATH_VERIFY = "math_verify"
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,26 @@ class NamedGrader:
     grade: Grader
     version: str
     shorten: Callable[[Problem, str], Verdict | str] | None = None
-    second: NamedGrader | None = None  # whose verdicts stand beside, and never count
+    second: NamedGrader | None = None  # whose verdicts stand beside, and never count; job=grade asks its second too
+    spelling: Callable[[str], str] = string_rules.normal_form  # one text for answers that are one vote
+
+
+def opinions(second: NamedGrader | None) -> list[NamedGrader]:
+    """A second grader, its own second, and so on."""
+    return [second, *opinions(second.second)] if second else []
 
 
 def is_second_opinion(version: str) -> bool:
     """Whether verdicts of this version never count, whichever grader a run has."""
-    return version.partition("-")[0] == authors.VERSION.partition("-")[0]
+    return version.partition("-")[0] in (authors.VERSION.partition("-")[0], MATH_VERIFY)
+
+
+def _by_math_verify() -> NamedGrader | None:
+    """None where the package, an optional one, is not installed."""
+    if importlib.util.find_spec(MATH_VERIFY) is None:
+        return None
+    module = importlib.import_module("rlvr_limit.grading.math_verify_opinion")
+    return NamedGrader(module.grade, module.version())
 
 
 def grader_named(name: str) -> NamedGrader:
@@ -35,8 +52,8 @@ def grader_named(name: str) -> NamedGrader:
     Raises UserError where there is none, or where it is not at the top of a module that other processes can import.
     """
     if name == "math":
-        second = NamedGrader(authors.grade, authors.VERSION, authors.shorten)
-        return NamedGrader(mathematics.grade, mathematics.VERSION, mathematics.shorten, second)
+        second = NamedGrader(authors.grade, authors.VERSION, authors.shorten, _by_math_verify())
+        return NamedGrader(mathematics.grade, mathematics.VERSION, mathematics.shorten, second, string_rules.vote_form)
     if name == "exact":
         return NamedGrader(exact.grade, exact.VERSION)
     module_name, colon, function_name = name.partition(":")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rlvr_limit.passk.bands import (
+    ROUNDING,
     Band,
     bootstrap_blocks,
     bootstrap_weights,
@@ -20,8 +21,6 @@ from rlvr_limit.passk.bands import (
     difference_band,
     tail_area,
 )
-
-ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,8 @@ def crossover(
 ) -> Crossover:
     """k* = min{k : base >= RL and stays so up to K}, searched on every integer k of the full curve (metrics.md item 9).
 
-    The interval takes order statistics of k* over the paired bootstrap, tails cut as for the bands. In words:
+    The interval takes order statistics of k* over the paired bootstrap, tails cut as for the bands, and every k at
+    which the paired band leaves the crossing open. In words:
     "resolved": the paired band is below 0 at some k < k* and above 0 at K. Both halves must be shown; an interval for
     k* alone could be narrow merely because both curves saturate together. The first half looks at several k, yet in
     worlds without a crossing at most .01 of simulations came out resolved (tests/benchmarks/coverage.py);
@@ -85,7 +85,8 @@ def crossover(
     k = first_lasting(band.mean_K)
     k_B = np.sort(_replicate_crossings(difference_MK, weights_BM))
     reach = math.floor(tail_area(level, M) * (replicates - 1))
-    low, high = int(k_B[reach]), int(k_B[-1 - reach])
+    low = min(int(k_B[reach]), first_lasting(band.high_K))
+    high = max(int(k_B[-1 - reach]), first_lasting(band.low_K))
     probability = float((k_B <= K).mean())
     verdict = _verdict(band, k)
     within = tuple(x if x <= K else None for x in (k, low, high))
@@ -129,7 +130,7 @@ def _sentence(
         )
     if verdict == "tie":
         if not (np.abs(band.mean_K) > ROUNDING).any():
-            return f"{base} and {rl} have the same pass@k at every k up to {K}: a tie."
+            return f"{base} and {rl} have the same pass@k at every k up to {K}: a tie; {gap}, {percent} paired band."
         return (
             f"{rl} is ahead at smaller k, and the curves meet from k = {k} on without {base} passing: a tie at k = {K}."
         )

@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlvr_limit.passk.crossover import ROUNDING
+from rlvr_limit.passk.bands import ROUNDING, few_unlike
 from rlvr_limit.passk.curve import checked_counts, pass_curve, pass_curves, refuse_k_beyond_n
 from rlvr_limit.passk.extrapolation import fit_beta_binomial
 from rlvr_limit.passk.reliability import at_least
@@ -26,14 +26,15 @@ MOST_SAMPLES = 1 << 24
 class Power:
     """What it would take to show the sign of base minus RL at k, if the true difference were the measured one.
 
-    difference and error are the mean over problems and its standard error. problems: like these, at the present n;
-    samples: of each of these problems, for both arms; None where no number is enough. modelled: n < 2k, so the noise
-    that more samples would remove is that of a fitted beta-binomial law, not measured.
+    difference and error are the mean over problems and its standard error, None (unknown) where all problems agree.
+    problems: like these, at the present n; samples: of each of these problems, for both arms; None where no number is
+    enough or it is unknown. modelled: n < 2k, so the noise that more samples would remove is that of a fitted
+    beta-binomial law, not measured.
     """
 
     k: int
     difference: float
-    error: float
+    error: float | None
     problems: int | None
     samples: int | None
     modelled: bool
@@ -78,7 +79,7 @@ def power_at_k(
     pair = _pair(base_n_M, base_c_M, rl_n_M, rl_c_M)
     for n_M, _ in pair.counts:
         refuse_k_beyond_n(n_M, k, f"the power at pass@{k}")
-    return _power(pair, k, _needed(level, power), power, names)
+    return _power(pair, k, level, power, names)
 
 
 def power_of_crossover(
@@ -100,9 +101,9 @@ def power_of_crossover(
     base, rl = names
     mean_K = pair.difference_MK.mean(axis=0)
     error_K = pair.difference_MK.std(axis=0, ddof=1) / math.sqrt(pair.M)
-    K, z = mean_K.size, _needed(level, power)
+    K = mean_K.size
     early = 1 + int(np.argmax(np.where(mean_K < -ROUNDING, -mean_K / np.maximum(error_K, ROUNDING), -np.inf)))
-    leads = [_power(pair, k, z, power, names) for k in (early, K)]
+    leads = [_power(pair, k, level, power, names) for k in (early, K)]
     if not (leads[0].difference < -ROUNDING and leads[1].difference > ROUNDING):
         absent = f"{rl} nowhere ahead" if leads[0].difference >= -ROUNDING else f"{base} not ahead at k = {K}"
         sentence = f"What would resolve a crossover cannot be told from this sample: it has {absent}."
@@ -134,7 +135,8 @@ def _needed(level: float, power: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2) + NormalDist().inv_cdf(power)
 
 
-def _power(pair: _Pair, k: int, z: float, power: float, names: tuple[str, str]) -> Power:
+def _power(pair: _Pair, k: int, level: float, power: float, names: tuple[str, str]) -> Power:
+    z = _needed(level, power)
     difference_M = pair.difference_MK[:, k - 1]
     difference, variance = float(difference_M.mean()), float(difference_M.var(ddof=1))
     misses = [_misses(n_M, c_M, k) for n_M, c_M in pair.counts]
@@ -142,14 +144,23 @@ def _power(pair: _Pair, k: int, z: float, power: float, names: tuple[str, str]) 
     now = sum(_mean_noise(miss, k, n_M) for (n_M, _), miss in zip(pair.counts, misses, strict=True))
     between = max(variance - now, 0.0)
     problems = samples = None
+    agree = float(np.ptp(difference_M)) <= ROUNDING
     if abs(difference) > ROUNDING:
-        problems = max(math.ceil(z**2 * variance / difference**2), 2)
-        samples = _fewest(
-            pair.n, lambda n: z**2 * (between + sum(noise(miss, k, n) for miss in misses)) <= pair.M * difference**2
-        )
-    error = math.sqrt(variance / pair.M)
+        problems = max(math.ceil(z**2 * variance / difference**2), _least(difference_M, level))
+        if _least(difference_M, level) <= pair.M:
+            samples = _fewest(
+                pair.n, lambda n: z**2 * (between + sum(noise(miss, k, n) for miss in misses)) <= pair.M * difference**2
+            )
+    error = None if agree else math.sqrt(variance / pair.M)
     sentence = _sentence(pair, k, difference, error, problems, samples, modelled, power, names)
     return Power(k, difference, error, problems, samples, modelled, sentence)
+
+
+def _least(difference_M: np.ndarray, level: float) -> int:
+    """Problems without which the paired band includes 0 although all agree; 2 where enough differ from one another."""
+    if not few_unlike(difference_M[:, None])[0]:
+        return 2
+    return max(math.ceil(math.log((1 - level) / 2) / -math.log1p(abs(float(difference_M.mean())))), 2)
 
 
 def _misses(n_M: np.ndarray, c_M: np.ndarray, k: int) -> np.ndarray:
@@ -196,7 +207,7 @@ def _sentence(
     pair: _Pair,
     k: int,
     difference: float,
-    error: float,
+    error: float | None,
     problems: int | None,
     samples: int | None,
     modelled: bool,
@@ -204,15 +215,20 @@ def _sentence(
     names: tuple[str, str],
 ) -> str:
     base, rl = names
-    said = f"{base} minus {rl} at k = {k} is {100 * difference:+.1f} points, standard error {100 * error:.1f}"
+    spread = f"standard error {'unknown' if error is None else f'{100 * error:.1f}'}"
+    said = f"{base} minus {rl} at k = {k} is {100 * difference:+.1f} points, {spread}"
+    alike = f"all {pair.M} problems agree, which tells nothing of problems that do not"
     if problems is None:
-        return f"{said}: a difference of 0 that no number of problems would resolve."
+        why = "this sample shows no difference to resolve" if error is not None else alike
+        return f"{said}: how many problems would show a sign is unknown, for {why}."
+    if error is None:
+        return f"{said}, for {alike}; {problems:,} problems that agree like these show its sign."
     chance = f"with a chance of {100 * power:g} %"
     if problems <= pair.M:
         return f"{said}: {pair.M} problems like these show its sign {chance}, if it is the true difference."
     more = f"about {problems:,} problems like these (now {pair.M}) would show its sign {chance}"
     if samples is None:
-        other = "more samples of these problems would not, for the problems differ too much among themselves"
+        other = "more samples of these problems would not, for they are too few or differ too much among themselves"
     else:
         by = ", by a fitted beta-binomial law" if modelled else ""
         other = f"or about {samples:,} samples of each of these problems (now {pair.n}{by})"

@@ -296,9 +296,9 @@ def guess_sources(findings: Findings) -> list[str]:
     """What each guess rate of the page is."""
     meaning = {
         RULES: "the chance that a policy that knows nothing else is right.",
-        MARGINAL: "how often a problem's right answer appears among the arm's answers to other problems, matched "
-        "strictly as text. An answer written differently is missed: the true rate, and with it the correction, may be "
-        "higher.",
+        MARGINAL: "how often a problem's right answer appears among the arm's answers to other problems, matched as "
+        "text, and numbers by their value. An answer written differently is missed: the true rate, and with it the "
+        "correction, may be higher.",
         ANSWER_ONLY: "the share of right answers of the arm that was asked to answer without reasoning.",
     }
     sources = dict.fromkeys(guess.source for guess in findings.guesses)

@@ -13,6 +13,7 @@ from rlvr_limit import records, rl
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.distributed.mesh import mesh_of_all_hosts, row_devices
 from rlvr_limit.distributed.preemption import PreemptionNotice
+from rlvr_limit.grading.math.string_rules import normal_form
 from rlvr_limit.grading.named import NamedGrader
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.storage import Place
@@ -37,6 +38,7 @@ class Task:
     demonstrate: Callable[[Sequence[Problem], float, Random], Iterator[Pair]] | None = None  # (problems, share right)
     notes: tuple[str, ...] = ()  # what a reader of the page must know of the problems
     second: NamedGrader | None = None  # a second opinion, which never counts
+    spelling: Callable[[str], str] = normal_form  # one text for answers that are one vote
 
 
 @dataclass(frozen=True)

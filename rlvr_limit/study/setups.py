@@ -95,7 +95,7 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
     if any(q.is_code for q in questions):
         return _code_task(s, questions, notes), setups
     named = grader_named(s.grading.grader)
-    task = Task(named.grade, named.version, inline=False, shorten=named.shorten, notes=notes, second=named.second)
+    task = Task(named.grade, named.version, False, named.shorten, None, notes, named.second, spelling=named.spelling)
     return task, setups
 
 

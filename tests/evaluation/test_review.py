@@ -174,6 +174,27 @@ def test_second_opinions_stand_beside_the_verdicts_and_count_nowhere(run_folder)
     assert second_opinion(given, "base", by_ours) is None
 
 
+def test_every_second_grader_is_asked_and_disagreements_are_told_before_agreement(run_folder):
+    third = NamedGrader(lambda given, text: Verdict(text == "q 2", Status.GRADED, text), "math_verify-1")
+    second = NamedGrader(lambda given, text: Verdict(text[0] == "p", Status.GRADED, text), "authors-9", second=third)
+    given = study(run_folder)
+    given.task = dataclasses.replace(given.task, second=second)
+    grade_missing(given, again=True)
+    give_second_opinions(given)
+    assert {row["grader"] for row in rows_of(run_folder, "verdicts")} == {"old", "new", "authors-9"}
+    give_second_opinions(given, all_of_them=True)
+    said = write_review(given)
+    assert said[0].startswith("answers on which they differ: 24 (")
+    assert said[1] == "  right by authors-9 only: 'p 1' for 'p 0' (p, 1 samples)" and "'p " in said[5]
+    assert said[6] == "  right by math_verify-1 only: 'q 2' for 'q 1' (q, 1 samples)"
+    assert [line.split()[1] for line in said[9:11]] == ["authors-9", "math_verify-1"] and "92.86 %" in said[10]
+    assert not any("not installed" in line for line in said)
+    given.task = dataclasses.replace(given.task, second=dataclasses.replace(second, second=None))
+    assert "math_verify: not installed (pip install 'rlvr_limit[math-verify]'), so it was not asked" in write_review(
+        given
+    )
+
+
 def test_changes_are_those_of_correctness_and_status():
     others = [*(verdict(index=i, grader="old") for i in range(3)), verdict(index=1, grader="authors-9")]
     now = [verdict(index=0, grader="new", extracted="4.0"), verdict(index=1, grader="new", correct=False)]

@@ -1,9 +1,12 @@
 """The authors' rules, by hand: what they take for the answer, what for equal, and where our grader says otherwise."""
 
+import importlib.util
+
 import pytest
 
 from rlvr_limit.grading.math import authors
 from rlvr_limit.grading.math.grade import grade
+from rlvr_limit.grading.named import grader_named, is_second_opinion, opinions
 from rlvr_limit.grading.pool.pool import map_verdicts
 from rlvr_limit.types import Problem, Status
 
@@ -106,3 +109,25 @@ def test_in_the_pool_deep_powers_are_not_right_and_hold_nothing_up():
     asked = [(problem("x+2", "hard"), hard), (problem("42", "easy"), r"\boxed{42}")]
     bad, good = map_verdicts(authors.grade, asked, workers=1, seconds=5.0, shorten=authors.shorten)
     assert good.correct and not bad.correct
+
+
+def test_math_verify_is_asked_behind_the_authors_where_it_is_installed(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert [second.version for second in opinions(grader_named("math").second)] == [authors.VERSION]
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "right", "status"),
+    [
+        (r"\frac12", r"so \boxed{0.5}", True, Status.GRADED),
+        (("1", "-2"), r"\boxed{-2, 1}", True, Status.GRADED),
+        ("7", r"\boxed{8}", False, Status.GRADED),
+        ("7", "I do not know.", False, Status.NO_ANSWER),
+    ],
+)
+def test_math_verify_says_what_the_package_says(reference, text, right, status):
+    pytest.importorskip("math_verify")
+    authors_grader, third = opinions(grader_named("math").second)
+    assert is_second_opinion(third.version) and is_second_opinion(authors_grader.version)
+    verdict = third.grade(Problem("m/0", "", "", (), reference), text)
+    assert (verdict.correct, verdict.status) == (right, status)

@@ -79,6 +79,12 @@ def test_population_band_keeps_a_width_where_every_problem_is_solved():
     assert band.high_K[0] == 1
 
 
+def test_few_problems_that_are_nearly_solved_keep_the_width_of_what_was_not_seen():
+    """Neither the bootstrap nor the score interval has any width for 4 problems at .9999."""
+    band = passk.population_band(0.9999 - 1e-7 * np.arange(8).reshape(4, 2))
+    assert band.low_K == pytest.approx(0.9999 * 0.025**0.25, abs=0.02) and band.high_K == pytest.approx(1, abs=1e-4)
+
+
 def test_many_columns_give_the_same_band_as_each_alone():
     rng = np.random.default_rng(5)
     value_MK = rng.random((M, 2 * bands.COLUMNS_PER_BLOCK + 7))
@@ -88,17 +94,36 @@ def test_many_columns_give_the_same_band_as_each_alone():
         assert (alone.low_K[0], alone.high_K[0]) == pytest.approx((band.low_K[k], band.high_K[k]), abs=1e-12)
 
 
-def test_identical_arms_differ_by_exactly_zero():
-    base_MK, _ = crossing_arms()
-    band = passk.paired_band(base_MK, base_MK.copy())
-    assert not band.mean_K.any() and not band.low_K.any() and not band.high_K.any()
+@pytest.mark.parametrize("M", [2, 4, 8, 30, 500])
+@pytest.mark.parametrize("difference", [-1.0, 0.0, 0.125])
+def test_problems_that_all_agree_keep_the_exact_width_of_what_was_not_seen(M, difference):
+    """A share s of unlike problems is missed by all M with chance (1-s)^M, which is 2.5 % at s = 1 - .025^(1/M)."""
+    first_MK, second_MK = np.full((M, 2), max(difference, 0.0)), np.full((M, 2), max(-difference, 0.0))
+    band = passk.paired_band(first_MK, second_MK)
+    seen = 0.025 ** (1 / M)
+    assert (band.mean_K == difference).all()
+    np.testing.assert_allclose(band.low_K, difference * seen - (1 - seen), atol=0.05 * (1 - seen) + 1e-3)
+    np.testing.assert_allclose(band.high_K, difference * seen + (1 - seen), atol=0.05 * (1 - seen) + 1e-3)
 
 
 def test_both_arms_are_resampled_with_the_same_problems():
     rng = np.random.default_rng(2)
-    rl_MK = rng.random((M, N)) * 0.8
-    band = passk.paired_band(rl_MK + 0.125, rl_MK)
-    np.testing.assert_allclose([band.low_K, band.high_K], 0.125, atol=1e-12)
+    rl_MK, above_M1 = rng.random((M, N)) * 0.8, 0.125 + 1e-9 * np.arange(M)[:, None]
+    band = passk.paired_band(rl_MK + above_M1, rl_MK)
+    np.testing.assert_allclose([band.low_K, band.high_K], 0.125, atol=1e-7)
+
+
+@pytest.mark.parametrize("M", [2, 4, 8, 16, 30, 96])
+@pytest.mark.parametrize(("worse", "better"), [(0, 0), (0.05, 0), (0.02, 0.02), (0.1, 0.02), (0.9, 0), (0.97, 0.01)])
+def test_paired_bands_of_problems_that_mostly_agree_hold_the_truth(M, worse, better):
+    """5,000 simulations of arms that differ by a whole problem, or not at all; a band a pair of counts, as a column."""
+    drawn_R3 = np.random.default_rng(M).multinomial(M, [worse, better, 1 - worse - better], 5000)
+    (worse_C, better_C, _), times_C = np.unique(drawn_R3.T, axis=1, return_counts=True)
+    place_M1, truth = np.arange(M)[:, None], better - worse
+    band = passk.paired_band(1.0 * (place_M1 >= M - better_C), 1.0 * (place_M1 < worse_C))
+    held_C = (band.low_K <= truth + 1e-9) & (truth - 1e-9 <= band.high_K)
+    assert np.average(held_C, weights=times_C) >= 0.94
+    assert (band.low_K < band.high_K).all()
 
 
 def test_bands_hold_the_truth_in_95_percent_of_simulations():
@@ -178,6 +203,15 @@ def test_crossover_interval_equals_brute_force_over_replicates():
     assert [found.low, found.high] == expected
     assert found.probability == pytest.approx(np.mean(np.array(crossings) <= N))
     assert found == passk.crossover(base_MK, rl_MK, seed=9)
+
+
+def test_few_problems_that_agree_leave_the_crossing_as_open_as_their_paired_band():
+    """RL leads and base catches up in 8 problems that are copies of one: the bootstrap alone has k* to the sample."""
+    base_MK, rl_MK = curves([4] * 8), np.tile(np.linspace(0.5, 0.8, N), (8, 1))
+    found, band = passk.crossover(base_MK, rl_MK), passk.paired_band(base_MK, rl_MK)
+    open_K = (band.low_K < 0) & (band.high_K > 0)
+    assert open_K.sum() > 10 and found.low < found.k < (found.high or N + 1)
+    assert found.low == 1 + np.flatnonzero(band.high_K < 0).max(initial=-1) + 1
 
 
 def test_crossings_beyond_the_first_block_of_columns_equal_brute_force():
@@ -269,11 +303,11 @@ def test_coverage_was_simulated_in_every_cell_asked_for():
     assert table["n"] == 256 and table["simulations"] >= 1000
     for kind in ("population", "paired difference"):
         cells = {(r["M"], r["k"], r["distribution"]) for r in table["rows"] if r["kind"] == kind}
-        assert {(M, k) for M, k, _ in cells} == {(M, k) for M in (30, 96, 500) for k in (1, 16, 64, 256)}
-        assert len(cells) == 36
+        assert {(M, k) for M, k, _ in cells} == {(M, k) for M in (8, 30, 96, 500) for k in (1, 16, 64, 256)}
+        assert len(cells) == 48
 
 
-@pytest.mark.parametrize("M", [30, 96, 500])
+@pytest.mark.parametrize("M", [8, 30, 96, 500])
 def test_every_coverage_outside_92_to_98_percent_is_told(M):
     missed = [r for r in coverage_rows()["rows"] if r["M"] == M and not 0.92 <= r["coverage"] <= 0.98]
     caveats = passk.coverage_caveats(M, 1024)
@@ -281,7 +315,7 @@ def test_every_coverage_outside_92_to_98_percent_is_told(M):
     text = " ".join(caveats)
     for row in missed:
         assert row["kind"] in text and f"{100 * row['coverage']:.1f} % for {row['distribution']}" in text
-        assert f"({4 * row['k']} here)" in text
+        assert f"({4 * row['k'] if row['k'] > 1 else 1} here)" in text
 
 
 def test_caveats_use_the_nearest_m_and_leave_out_k_below_one():

@@ -76,10 +76,26 @@ def test_problems_that_differ_cannot_be_outdone_by_samples():
 
 def test_equal_arms_name_no_number_and_clear_ones_say_they_are_enough():
     same = passk.power_at_k([8] * 9, [4] * 9, [8] * 9, [4] * 9, 2, names=("the base", "GRPO"))
-    assert (same.problems, same.samples) == (None, None)
-    assert same.sentence.startswith("the base minus GRPO at k = 2 is +0.0 points") and "no number" in same.sentence
+    assert (same.problems, same.samples, same.error) == (None, None, None)
+    assert same.sentence.startswith("the base minus GRPO at k = 2 is +0.0 points, standard error unknown: how many")
+    assert "all 9 problems agree" in same.sentence
+    level = passk.power_at_k([8] * 10, [4, 2] * 5, [8] * 10, [2, 4] * 5, 1)
+    assert (level.problems, level.samples) == (None, None) and level.error > 0 and "is unknown" in level.sentence
     clear = passk.power_at_k([8] * 9, [8] * 9, [8] * 9, [1] * 8 + [2], 1)
     assert clear.problems <= 9 and clear.samples == 8 and "9 problems like these show its sign" in clear.sentence
+
+
+@pytest.mark.parametrize("right", [0, 4, 6])
+def test_few_problems_that_agree_need_as_many_as_give_a_paired_band_without_0(right):
+    """Uncertainty shown as zero: two problems of a difference of -100 points were said to show its sign."""
+
+    def band(M):
+        first, second = (passk.pass_curves([8] * M, [c] * M)[:, :1] for c in (right, 8))
+        return passk.paired_band(first, second)
+
+    found = passk.power_at_k([8, 8], [right] * 2, [8, 8], [8, 8], 1)
+    assert found.error is None and found.samples is None and "standard error unknown" in found.sentence
+    assert band(found.problems + 1).high_K[0] < 0 < band(found.problems - 1).high_K[0]
 
 
 def test_crossover_needs_the_harder_of_two_leads():
