@@ -41,12 +41,12 @@ DOUBLE = [
     ("import os\ndef double(x):\n    os.kill(os.getppid(), 9)\n    return 2 * x\n", False, "graded", "PermissionError"),
     ("import os\ndef double(x):\n    open('{mark}', 'w').write('x')\n    return 2 * x\n", False, "graded", "Error"),
     ("def double(x):\n    while True: pass\n", False, "timeout", "CPU time"),
-    ("", False, "no_answer", "no closed block"),
+    ("", False, "no_answer", "no program"),
 ]
 ENDS = [
     ("def ends(xs):\n    first, *_ = xs\n    return first, xs[-1]\n", True, "graded", ""),
     ("def ends(xs):\n    return [xs[0], xs[-1]]\n", False, "graded", "base 0: another value"),
-    ("import os\ndef ends(xs): os._exit(0)\n", False, "graded", "exit with code 0"),
+    ("import os\ndef ends(xs): return os._exit(0)\n", False, "graded", "exit with code 0"),
     ("class E:\n    def __eq__(self, o): return True\ndef ends(xs): return E()\n", False, "graded", "another value"),
     ("def ends(xs):\n    open('{secret}').read()\n    return xs[0], xs[-1]\n", False, "graded", "Error"),
     ("def ends(xs:\n", False, "graded", "SyntaxError"),

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 
 from rlvr_limit.grading.code.evalplus import EvalPlusTests
-from rlvr_limit.grading.code.extract import definitions, extract
+from rlvr_limit.grading.code.extract import FENCE, extract
 from rlvr_limit.grading.code.livecodebench import LiveCodeTests
 from rlvr_limit.grading.code.outcome import ProgramOutcome, run_check
+from rlvr_limit.grading.code.sanitise import sanitise
 from rlvr_limit.grading.sandbox.run import SandboxError
 from rlvr_limit.types import Problem, Status, Verdict
 
-VERSION = "code-1"
+VERSION = "code-2"
 LONGEST_PROGRAM = 200_000
+_BEFORE, _AFTER = f"{FENCE}python\n", f"\n{FENCE}"
 
 CodeTests = EvalPlusTests | LiveCodeTests
 
@@ -23,22 +25,23 @@ def grade(problem: Problem, text: str) -> Verdict:
     short = shorten(problem, text)
     if isinstance(short, Verdict):
         return short
-    program = extract(short)
+    program = short.removeprefix(_BEFORE).removesuffix(_AFTER)
     outcome = check(problem.answer, program)
     return Verdict(outcome.correct, outcome.status, program, outcome.detail)
 
 
 def shorten(problem: Problem, text: str) -> Verdict | str:
     """The verdict where there is no program to run, otherwise the program alone, fenced, which `grade` judges alike."""
-    program = extract(text, problem.prompt)
     if isinstance(problem.answer, EvalPlusTests):
-        program = definitions(program, problem.answer.entry)
+        program = sanitise(text, problem.answer.entry, problem.prompt)
+    else:
+        program = extract(text, problem.prompt)
     if not program.strip():
-        return Verdict(False, Status.NO_ANSWER, detail="no closed block of code")
+        return Verdict(False, Status.NO_ANSWER, detail="no program")
     if len(program) > LONGEST_PROGRAM:
         detail = f"a program of {len(program)} characters"
         return Verdict(False, Status.GRADED, program[:LONGEST_PROGRAM], detail)
-    return f"```python\n{program}\n```"
+    return f"{_BEFORE}{program}{_AFTER}"
 
 
 def check(

@@ -23,6 +23,7 @@ from rlvr_limit.grading.sandbox.run import SandboxJob, SandboxLimits
 from rlvr_limit.types import UserError
 
 CPU_SECONDS = 6.0
+MAX_DIGITS = 50_000  # of whole numbers that are read or written; Python's own limit is 4,300
 # What the evaluator puts before every program, and what is imported once for all tests of one.
 STARRED = (
     "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
@@ -31,7 +32,7 @@ STARRED = (
 PRELUDE = (
     "".join(f"from {name} import *\n" for name in STARRED)
     + "".join(f"import {name}\n" for name in STARRED if name not in ("builtins", "typing"))
-    + "sys.setrecursionlimit(50000)\n"
+    + f"sys.setrecursionlimit(50000)\nsys.set_int_max_str_digits({MAX_DIGITS})\n"
 )
 
 
@@ -54,7 +55,7 @@ class LiveCodeTests:
         """A program on all tests, called "test i", counted from 0, the public ones first."""
         pairs = self.pairs()
         if self.entry:
-            inputs = tuple(marshal.dumps([json.loads(line) for line in text.split("\n")]) for text, _ in pairs)
+            inputs = tuple(marshal.dumps([_json(line) for line in text.split("\n")]) for text, _ in pairs)
             entry = f"Solution.{self.entry}" if "class Solution" in program else self.entry
         else:
             inputs, entry = tuple(text.encode() for text, _ in pairs), ""
@@ -65,7 +66,7 @@ class LiveCodeTests:
                 return "" if outputs_match(data.decode(errors="replace"), wanted) else "other output"
             value = decode.loads(data)
             value = list(value) if isinstance(value, tuple) else value
-            return "" if value == json.loads(wanted) else "another value"
+            return "" if value == _json(wanted) else "another value"
 
         job = SandboxJob(program, entry, inputs, (CPU_SECONDS,) * len(inputs), PRELUDE, STARRED)
         limits = SandboxLimits(total_cpu_seconds=CPU_SECONDS * (1 + len(inputs)))
@@ -75,6 +76,17 @@ class LiveCodeTests:
 def pack(tests: Sequence[tuple[str, str]]) -> bytes:
     """Pairs of input and output as LiveCodeTests.packed."""
     return zlib.compress(marshal.dumps(list(tests)))
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, parse_int=_whole_number)
+
+
+def _whole_number(digits: str) -> int:
+    """By way of Decimal, which holds whole numbers exactly and has no limit of the whole process to change."""
+    if len(digits) > MAX_DIGITS + digits.startswith("-"):
+        raise ValueError(f"a number of more than {MAX_DIGITS:,} digits")
+    return int(Decimal(digits))
 
 
 def outputs_match(written: str, wanted: str) -> bool:
@@ -111,7 +123,7 @@ def from_row(row: dict[str, Any], place: str) -> LiveCodeRow:
         pairs = [(case["input"], case["output"]) for case in cases]
         entry = json.loads(row.get("metadata") or "{}").get("func_name") or ""
         for text, wanted in pairs if entry else ():
-            json.loads(wanted), [json.loads(line) for line in text.split("\n")]
+            _json(wanted), [_json(line) for line in text.split("\n")]
         day = date.fromisoformat(row["contest_date"][:10])
     except (ValueError, TypeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError, zlib.error) as error:
         raise UserError(f"{place}: no problem of LiveCodeBench ({type(error).__name__}: {error})") from error

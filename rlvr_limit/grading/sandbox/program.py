@@ -4,9 +4,6 @@ What is here shares its interpreter with the program, which may do to it what it
 results. Nothing here knows what a right result is.
 """
 
-# compile() inherits this: annotations of the programs are not evaluated.
-from __future__ import annotations
-
 import atexit
 import builtins
 import io
@@ -38,8 +35,8 @@ def call_function(prelude: str, program: str, entry: str, inputs: list[bytes], r
     began = _start_clock(max(cpu))
     try:
         module = _module("solution")
-        exec(compile(prelude, "<prelude>", "exec"), module.__dict__)
-        exec(compile(program, "<program>", "exec"), module.__dict__)
+        _run(prelude, "<prelude>", module)
+        _run(program, "<program>", module)
         name, _, method = entry.partition(".")
         function = getattr(module, name)
         function = getattr(function(), method) if method else function
@@ -67,8 +64,8 @@ def run_script(prelude: str, program: str, cpu: float) -> int:
     code = 0
     try:
         module = _module("__main__")
-        exec(compile(prelude, "<prelude>", "exec"), module.__dict__)
-        exec(compile(program, "<program>", "exec"), module.__dict__)
+        _run(prelude, "<prelude>", module)
+        _run(program, "<program>", module)
     except SystemExit:
         pass
     except BaseException as error:
@@ -80,6 +77,11 @@ def run_script(prelude: str, program: str, cpu: float) -> int:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     return code
+
+
+def _run(text: str, name: str, module: object) -> None:
+    # Without the compiler's flags of this file: what is imported from __future__ here is not there.
+    exec(compile(text, name, "exec", dont_inherit=True), module.__dict__)
 
 
 def _module(name: str) -> object:
