@@ -81,6 +81,9 @@ def test_equivalence_is_symmetric():
         (r"x=\boxed{1} and y=\boxed{2}.", "1, 2"),
         (r"\boxed{1} is not it. Rather \boxed{2}.", "2"),
         (r"\boxed{x = \boxed{5}}", "5"),
+        (r"\boxed{\[ \boxed{1, 2} \]}", "1, 2"),
+        (r"\boxed{-(\boxed{5})}", "-((5))"),
+        (r"\boxed{\boxed{5}, 7}", "(5), 7"),
         (r"\boxed{4} and then \boxed{5 + ", "4"),
         ("<think> \\boxed{1} </think> <answer> 12 </answer>", "1"),
         ("<answer>3</answer> ... <answer>\n$\\boxed{4}$ </answer>", "4"),
@@ -210,6 +213,12 @@ def test_references_of_one_benchmark_do_not_pass_for_each_other():
 def test_reference_that_cannot_be_read_still_equals_itself():
     assert grade(problem(r"n!!"), boxed("n!!")) == Verdict(True, Status.GRADED, "n!!")
     assert grade(problem(r"n!!"), boxed("n!")).status is Status.ERROR
+
+
+def test_several_references_as_they_stand_are_right_even_where_they_are_words_and_formulas():
+    parts = ("f(x)=ax+b", "where b is an integer", r"and \mho(a)=0")
+    assert grade(problem(parts), boxed(", ".join(parts))).correct
+    assert not grade(problem(parts), boxed(", ".join(parts[:2]))).correct
 
 
 def test_percent_sign_is_accepted_only_where_the_question_asks_for_a_percentage():

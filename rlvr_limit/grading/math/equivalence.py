@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import sympy
 
 from rlvr_limit.grading.math import equality, units, values
-from rlvr_limit.grading.math.expression import UnreadableMath, read
+from rlvr_limit.grading.math.expression import UndefinedMath, UnreadableMath, read
 from rlvr_limit.grading.math.latex import tokens
 from rlvr_limit.grading.math.values import AnswerValue, NamedValue, RelationValue, ScalarValue, ValueGroup
 
@@ -118,9 +118,19 @@ def merged(group: ValueGroup) -> AnswerValue:
 def _scalars_equivalent(a: ScalarValue, b: ScalarValue) -> bool:
     if not units.compatible(a.unit, b.unit):
         return {a.unit, b.unit} <= {"deg", "rad"} and equality.equal(_radians(a), _radians(b))
-    if equality.equal(read(a.text), read(b.text)):
+    if equality.equal(*_both_read(a.text, b.text)):
         return True
     return {a.unit, b.unit} == {units.DEGREE, ""} and equality.equal(_radians(a), _radians(b))
+
+
+def _both_read(a: str, b: str) -> tuple[sympy.Expr, sympy.Expr]:
+    """Raises UnreadableMath where either cannot be read, and only otherwise UndefinedMath: whichever comes first."""
+    try:
+        first = read(a)
+    except UndefinedMath:
+        read(b)
+        raise
+    return first, read(b)
 
 
 def _radians(value: ScalarValue) -> sympy.Expr:

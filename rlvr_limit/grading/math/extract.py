@@ -36,6 +36,10 @@ _NAME = r"(?:(?:[A-Za-z]|\\[A-Za-z]+)'*(?:_(?:\w|\{\w+\}))?(?:\([a-z]\))?\s*(?:=
 _JOINED = re.compile(_SPACING + _AND + _SPACING + _LISTED + _SPACING + _NAME + _SPACING)
 _MARKED = re.compile(rf"{_BOX_NAMES}(?![A-Za-z])|</?answer>|####|(?<![A-Za-z])(?:{_ANSWER})", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+# \boxed{-(\boxed{5})}, but no \boxed{x = \boxed{5}}.
+_CALCULATED = re.compile(
+    r"(?=[^-+*/^!\d]*[-+*/^!\d])(?:[-+*/^!,.\d()|$\s]|\\(?:cdot|times|left|right|[,;:!\[\]()])(?![A-Za-z])){1,80}"
+)
 LOOKED_AT, LONGEST_JOINT, LONGEST_BARE = 16, 80, 20
 
 
@@ -104,9 +108,11 @@ def _closed_boxes(text: str, place: int) -> list[tuple[int, int, str]]:
         elif match[0] == "}" and opened and (box := opened.pop()):
             start, inside = box
             if content := text[inside : match.start()].strip():
-                # Of nested boxes the innermost holds the answer, of several in one the last.
+                # Of nested boxes the innermost holds the answer, if nothing is done to it; of several in one the last.
                 if boxes and boxes[-1][0] > start:
-                    content = boxes[-1][2]
+                    begin, end, inner = boxes[-1]
+                    around = f"{text[inside:begin]}({inner}){text[end : match.start()]}"
+                    content = around if _CALCULATED.fullmatch(text[inside:begin] + text[end : match.start()]) else inner
                 while boxes and boxes[-1][0] > start:
                     boxes.pop()
                 boxes.append((start, match.end(), content))

@@ -16,7 +16,7 @@ from rlvr_limit.grading.math.parse import parse
 from rlvr_limit.grading.math.values import TEXT_COMMAND, AnswerValue, NamedValue, RelationValue, ScalarValue, ValueGroup
 from rlvr_limit.types import Problem, Status, Verdict
 
-VERSION = "math-3"
+VERSION = "math-4"
 LONGEST_ANSWER = 4000
 
 Reference = str | list[str] | tuple[str, ...]
@@ -49,10 +49,11 @@ def shorten(problem: Problem, text: str) -> Verdict | str:
     if len(answer.text) > LONGEST_ANSWER:
         detail = f"an answer of {len(answer.text)} characters, more than {LONGEST_ANSWER}"
         return Verdict(False, Status.ERROR, answer.text[:LONGEST_ANSWER], detail)
+    reference = problem.answer if isinstance(problem.answer, str) else ", ".join(problem.answer)
+    given, wanted = _bare(answer.text), _bare(_unboxed(reference))
+    if given == wanted:
+        return Verdict(True, Status.GRADED, answer.text)
     if isinstance(problem.answer, str):
-        given, wanted = _bare(answer.text), _bare(_unboxed(problem.answer))
-        if given == wanted:
-            return Verdict(True, Status.GRADED, answer.text)
         a, b = _rational(given), _rational(wanted)
         if a is not None and b is not None:
             return Verdict(a == b, Status.GRADED, answer.text)
@@ -80,7 +81,7 @@ def _compared(problem: Problem, answer: str) -> Verdict:
         return Verdict(False, Status.GRADED, answer, f"no value: {error}")
     except UnreadableMath as error:
         return Verdict(False, Status.ERROR, answer, str(error))
-    except (RecursionError, NotImplementedError) as error:  # sympy gave up
+    except (RecursionError, NotImplementedError, ArithmeticError, ValueError, TypeError) as error:  # sympy gave up
         return Verdict(False, Status.ERROR, answer, f"not evaluated: {type(error).__name__}")
 
 
