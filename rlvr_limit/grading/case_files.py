@@ -17,7 +17,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"{path}: no such file")
     number = 0
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        # Some editors put a byte-order mark before the first line.
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield f"{path}:{number}", _fields(line, f"{path}:{number}")
@@ -28,8 +29,10 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _fields(line: str, place: str) -> dict[str, Any]:
     try:
         fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{place}: no JSON ({' '.join(str(error).split())})") from error
+    except ValueError as error:
+        raise UserError(f"{place}: a whole number that is too long to be read; write it as a text") from error
     if not isinstance(fields, dict):
         raise UserError(f"{place}: a JSON {type(fields).__name__}, not an object with named fields")
     return fields

@@ -13,6 +13,7 @@ from typing import Any
 from rlvr_limit import checkpoint
 from rlvr_limit.grading import countdown as countdown_grading
 from rlvr_limit.grading.code import grade as code_grading
+from rlvr_limit.grading.math.extract import is_bare
 from rlvr_limit.grading.named import grader_named
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
 from rlvr_limit.models.decoder import ModelConfig
@@ -39,7 +40,7 @@ def _check_page(problems: Iterable[Problem]) -> None:
     """Every page has bands over problems, of which there must be two."""
     for name, count in Counter(benchmark_of(problem.id) for problem in problems).items():
         if count < 2:
-            where = f"config.limit: {name}" if name else "config.task.eval_problems"
+            where = f"benchmark {name}" if name else "config.task.eval_problems"
             raise UserError(f"{where}: 1 problem, but a page needs at least 2; job=sample draws from one")
 
 
@@ -75,6 +76,7 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
 def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
     # Each is read once, however many arms learn from it.
     names = dict.fromkeys([*s.benchmarks, *(name for arm in s.arms.values() for name in _learns_from(arm))])
+    _check_names(names)
     loaded = {name: benchmarks.load(name, s.data_dir, s.seed, s.allow_rows) for name in names}
     notes = tuple(dict.fromkeys(note for _, said in loaded.values() for note in said))
     for note in notes:
@@ -94,9 +96,32 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
         setups[name] = dataclasses.replace(setup, sampling=sampling_of(s.sampling, arm), **lessons)
     if any(q.is_code for q in questions):
         return _code_task(s, questions, notes), setups
+    if s.grading.grader == "math":
+        _check_references(q for name in s.benchmarks if name not in benchmarks.BY_NAME for q in known[name])
     named = grader_named(s.grading.grader)
     task = Task(named.grade, named.version, False, named.shorten, None, notes, named.second, spelling=named.spelling)
     return task, setups
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Problems of two files of one name would have the same ids, and the samples of one would count for the other."""
+    first_of: dict[str, str] = {}
+    for name in names:
+        called = benchmarks.called(name)
+        if first_of.setdefault(called, name) != name:
+            raise UserError(
+                f"config.benchmarks: {first_of[called]} and {name} would both call their problems {called}/0, "
+                f"{called}/1 and so on; rename one of the files"
+            )
+
+
+def _check_references(questions: Iterable[Question]) -> None:
+    """An answer of one's own is one that mathematics can compare, and no solution without a mark of where it ends."""
+    for q in questions:
+        for answer in [q.answer] if isinstance(q.answer, str) else q.answer:
+            if not is_bare(answer):
+                marks = r"give the value alone, or end in '#### value' or \boxed{value}"
+                raise UserError(f"problem {q.id}: its answer {answer!r:.60} is a whole solution; {marks}")
 
 
 def _learns_from(arm: Arm) -> tuple[str, ...]:

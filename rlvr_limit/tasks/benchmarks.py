@@ -131,7 +131,7 @@ def load(
     unless allow_rows names the benchmark.
     """
     if name.endswith(files.SUFFIXES):
-        own = Benchmark(files.stem_of(Path(name)), "", (), (), 0, MathRows(("problem",), {"answer": written}))
+        own = Benchmark(called(name), "", (), (), 0, MathRows(("problem",), {"answer": written}))
         found = _read(own, files.read_file(name, "file of problems"), Path(name))
         return found.questions, (f"{Path(name).name}: problems of one's own.", *found.notes)
     if name not in BY_NAME:
@@ -157,6 +157,11 @@ def load(
         questions, said = split_omni_math(questions, found.rows, benchmark, data_dir, seed)
         notes.append(said)
     return questions, tuple(notes)
+
+
+def called(name: str) -> str:
+    """What a benchmark's problems are called by, before the slash of their ids: a file of one's own by its own name."""
+    return files.stem_of(Path(name)) if name.endswith(files.SUFFIXES) else name
 
 
 @dataclass(frozen=True)
@@ -236,7 +241,7 @@ def split_omni_math(
 
 def _split_of_file(path: Path, count: int) -> dict[str, list[int]]:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8-sig"))
         rows = {part: [int(row) for row in stored[part]] for part in ("train", "test")}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{path}: it must be {{"train": [row, ...], "test": [row, ...]}} ({error!r})') from error

@@ -122,7 +122,7 @@ def _whole(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if path.suffix == ".parquet":
             rows = pyarrow.parquet.read_table(path).to_pylist()
         else:
-            rows = json.loads(path.read_text(encoding="utf-8"))
+            rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except (pyarrow.ArrowInvalid, ValueError, RecursionError, OSError) as error:
         what = "Parquet file" if path.suffix == ".parquet" else "JSON in UTF-8"
         raise UserError(f"{path}: no readable {what} ({' '.join(str(error).split())})") from error

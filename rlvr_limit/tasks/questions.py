@@ -9,7 +9,7 @@ from rlvr_limit.grading.code import evalplus as evalplus_grading
 from rlvr_limit.grading.code import livecodebench
 from rlvr_limit.grading.code.evalplus import EvalPlusTests
 from rlvr_limit.grading.code.livecodebench import LiveCodeTests
-from rlvr_limit.grading.math.extract import last_box
+from rlvr_limit.grading.math.extract import extract, is_bare, last_box
 from rlvr_limit.grading.math.latex import normalise, split
 from rlvr_limit.tasks.files import FileRow
 from rlvr_limit.types import UserError
@@ -48,8 +48,8 @@ class MathRows:
     def __call__(self, row: FileRow) -> Question:
         """The question, with the row's own name as its id. Raises UserError for what is missing or empty."""
         text = row.text(row.first(self.question))
-        if row.fields.get("context"):
-            text = f"{row.fields['context'].strip()}\n{text}"
+        if row.fields.get("context") not in (None, ""):
+            text = f"{row.text('context')}\n{text}"
         name = row.fields[row.first((self.identity,))] if self.identity else row.index
         field = row.first(tuple(self.answer))
         return Question(str(name), text, self.answer[field](row, field))
@@ -97,14 +97,24 @@ def listed(row: FileRow, field: str) -> Reference:
 
 
 def written(row: FileRow, field: str) -> Reference:
-    """What people write: a text, a number, or a list of these that are all asked for."""
+    """What people write: a text, a number, or a list of these that are all asked for. Of a solution its final value."""
     value = row.fields[field]
     parts = value if isinstance(value, list) else [value]
     if not parts:
         raise row.refuse(field, value, "at least one answer: it is an empty list")
     texts = [str(part) if isinstance(part, int | float) and not isinstance(part, bool) else part for part in parts]
-    answers = tuple(row.text(field, part) for part in texts)
+    answers = tuple(_final_value(row, field, row.text(field, part)) for part in texts)
     return answers if len(answers) > 1 else answers[0]
+
+
+def _final_value(row: FileRow, field: str, text: str) -> str:
+    """What a solution ends in, behind #### or in a box; a text that has neither as it is."""
+    _, marks, value = text.rpartition("####")
+    if marks and not value.strip():
+        raise row.refuse(field, text, "an answer, or a solution that ends in '#### answer'")
+    if marks:
+        return value.strip().partition("\n")[0]
+    return text if is_bare(text) else extract(text).text or text
 
 
 def evalplus(row: FileRow) -> Question:

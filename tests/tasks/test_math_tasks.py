@@ -180,17 +180,6 @@ def test_rows_of_other_names_that_ask_and_answer_the_same_are_one_problem(tmp_pa
     assert [entry.id for entry in found] == ["aime24/0"]
 
 
-def test_a_file_of_ones_own_may_repeat_a_row_but_not_with_another_answer(tmp_path):
-    rows = numbered(7)
-    path = str(write(tmp_path, "mine.jsonl", [*rows, *rows[:6]]) / "mine.jsonl")
-    found, notes = benchmarks.load(path)
-    assert len(found) == 7
-    assert notes[1] == "mine.jsonl: 6 of 13 rows repeat another one and are left out (at 8, 9, 10, 11, 12, ...)."
-    write(tmp_path, "mine.jsonl", [*rows, rows[4] | {"answer": "7"}])
-    with pytest.raises(UserError, match="mine.jsonl:8: its question is that of .*mine.jsonl:5 too, but they differ"):
-        benchmarks.load(path)
-
-
 def test_a_training_set_leaves_out_what_has_no_reference_or_another_one_and_says_so(tmp_path):
     rows = [{"problem": f"{i}?", "answer": a} for i, a in enumerate(["1", "", None, "4"])]
     rows += [{"problem": "0?", "answer": "1"}, {"problem": "3?", "answer": "5"}]
@@ -203,32 +192,6 @@ def test_a_training_set_leaves_out_what_has_no_reference_or_another_one_and_says
     ]
     with pytest.raises(UserError, match="'answer' or 'solution' is missing"):
         load("math_train", write(tmp_path, "math_train.json", [{"problem": "?"}]))
-
-
-def test_a_file_of_ones_own_is_problems_and_answers(tmp_path):
-    rows = [{"problem": f"{i}?", "answer": a} for i, a in enumerate(["x", 5, 0.5, ["1", 2], ["3"]])]
-    found, notes = benchmarks.load(str(write(tmp_path, "mine.jsonl", rows) / "mine.jsonl"))
-    assert notes == ("mine.jsonl: problems of one's own.",)
-    assert [entry.answer for entry in found] == ["x", "5", "0.5", ("1", "2"), "3"]
-    assert [entry.id for entry in found] == [f"mine/{i}" for i in range(5)]
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"problem": "q"}, "'answer' is missing"),
-        ({"problem": "q", "answer": []}, "empty list"),
-        ({"problem": "q", "answer": ["1", ""]}, "not empty"),
-        ({"problem": "q", "answer": True}, "True"),
-        ({"question": "q", "answer": "1"}, "'problem' is missing"),
-    ],
-)
-def test_a_bad_row_of_ones_own_is_named(tmp_path, row, said):
-    path = write(tmp_path, "mine.jsonl", [{"problem": "a", "answer": "1"}, row]) / "mine.jsonl"
-    with pytest.raises(UserError, match=rf"mine.jsonl:2: .*{said}"):
-        load(str(path), None)
-    with pytest.raises(UserError, match="file of problems: found no .*other.jsonl"):
-        load(str(tmp_path / "other.jsonl"), None)
 
 
 GOOD = '{"problem": "p", "answer": "1"}'

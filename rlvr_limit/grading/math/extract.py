@@ -63,12 +63,15 @@ def extract(response: str, prompt: str = "") -> ExtractedAnswer:
     return ExtractedAnswer("", "no \\boxed{}, <answer>, `Answer:` or ####")
 
 
-def as_response(text: str) -> str:
-    """A bare answer as a response that gives it; a whole response, one with any of the marks or in prose, unchanged."""
-    marked = _MARKED.search(text)
+def is_bare(text: str) -> bool:
+    """Whether a text is an answer alone, and no solution: without any of the marks, line breaks and many words."""
     prose = "\n" in text.strip() and r"\begin" not in text
-    wordy = len(_WORD.findall(text)) > LONGEST_BARE
-    return text if marked or prose or wordy or not text.strip() else f"<answer>{text}</answer>"
+    return not (_MARKED.search(text) or prose or len(_WORD.findall(text)) > LONGEST_BARE)
+
+
+def as_response(text: str) -> str:
+    """A bare answer as a response that gives it; a whole response unchanged."""
+    return f"<answer>{text}</answer>" if text.strip() and is_bare(text) else text
 
 
 def last_box(text: str) -> str:
