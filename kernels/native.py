@@ -22,7 +22,7 @@ import jax
 
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-w")
 COMPILERS = ("c++", "g++", "clang++")
-NAMES = ("rlvr_decode_attention", "rlvr_draw", "rlvr_put", "rlvr_take")
+NAMES = ("rlvr_decode_attention", "rlvr_draw", "rlvr_matmul", "rlvr_put", "rlvr_take")
 
 
 class BuildError(Exception):
@@ -51,7 +51,8 @@ def _found() -> Path | None:
         loaded = ctypes.CDLL(str(path))
     except (BuildError, OSError) as why:
         logging.getLogger(__name__).warning(
-            "attention, drawing and copies run in plain XLA, which is slower: their C++ was not built: %s", why
+            "attention, products, drawing and copies run in plain XLA, which is slower: their C++ was not built: %s",
+            why,
         )
         return None
     for name in NAMES:
@@ -62,6 +63,12 @@ def _found() -> Path | None:
 def ready() -> bool:
     """Whether the kernels can be called; the first question builds them (seconds)."""
     return library() is not None
+
+
+def multiplies_pairs() -> bool:
+    """Whether the matrix product in C++ is one for this processor."""
+    path = library()
+    return path is not None and bool(ctypes.CDLL(str(path)).rlvr_multiplies_pairs())
 
 
 def compiler() -> str:

@@ -23,6 +23,7 @@ import numpy as np
 
 from kernels.attention import AttentionPart, attention
 from kernels.copies import take
+from kernels.matmul import matmul
 from rlvr_limit.distributed.mesh import Part, constrain, on_each_device, shard_count
 from rlvr_limit.types import not_allowed
 
@@ -225,7 +226,7 @@ def project(x: jax.Array, w: jax.Array, bias: jax.Array | None = None) -> jax.Ar
     """
     inputs = x.ndim - 2
     size = math.prod(w.shape[:inputs])
-    y = jnp.matmul(x.reshape(-1, size), w.astype(x.dtype).reshape(size, -1), preferred_element_type=jnp.float32)
+    y = matmul(x.reshape(-1, size), w.astype(x.dtype).reshape(size, -1))
     y = y.reshape(*x.shape[:2], *w.shape[inputs:])
     return (y if bias is None else y + bias).astype(x.dtype)
 
@@ -322,14 +323,12 @@ def unembedding(params: Params) -> jax.Array:
 def logits(params: Params, hidden: jax.Array) -> jax.Array:
     """Logits [..., V] in float32 from normed hidden states [..., D]."""
     with matmul_precision(hidden.dtype):
-        if "unembedding" in params or hidden.dtype == jnp.float32:
-            weights = unembedding(params).astype(hidden.dtype)
-            out = jnp.einsum("...d,dv->...v", hidden, weights, preferred_element_type=jnp.float32)
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        if "unembedding" in params:
+            out = matmul(rows, params["unembedding"].astype(hidden.dtype))
         else:
-            # The embedding as it lies: XLA:CPU would widen a transposed one to float32, past its bfloat16 units.
-            weights = params["embedding"].astype(hidden.dtype)
-            out = jnp.einsum("vd,...d->v...", weights, hidden, preferred_element_type=jnp.float32)
-            out = jnp.moveaxis(out, 0, -1)
+            out = matmul(rows, params["embedding"].astype(hidden.dtype), transposed=True)
+        out = out.reshape(*hidden.shape[:-1], -1)
     return constrain(out, "rows", *[None] * (out.ndim - 2), "vocab")
 
 
