@@ -36,6 +36,15 @@ def test_annotations_are_evaluated():
     assert right("def f(x): return x", "def f(x):\n    y: Missing = x\n    return y")
 
 
+@runs_programs
+@pytest.mark.parametrize("function", ["", "add"])
+def test_imports_from_the_future_come_too_late_behind_what_livecodebench_puts_before_a_program(function):
+    tests = livecodebench.from_row(livecodebench_row(function=function, public=[("1", "2")]), "here").tests
+    program = "def add(a: List[int]): return a + 1" if function else "print(int(input()) + 1)"
+    assert check(tests, program).correct
+    assert "SyntaxError" in check(tests, f"from __future__ import annotations\n{program}").detail
+
+
 BIG = "9" * 5000
 
 

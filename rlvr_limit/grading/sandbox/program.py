@@ -35,8 +35,7 @@ def call_function(prelude: str, program: str, entry: str, inputs: list[bytes], r
     began = _start_clock(max(cpu))
     try:
         module = _module("solution")
-        _run(prelude, "<prelude>", module)
-        _run(program, "<program>", module)
+        _run(prelude, program, module)
         name, _, method = entry.partition(".")
         function = getattr(module, name)
         function = getattr(function(), method) if method else function
@@ -64,8 +63,7 @@ def run_script(prelude: str, program: str, cpu: float) -> int:
     code = 0
     try:
         module = _module("__main__")
-        _run(prelude, "<prelude>", module)
-        _run(program, "<program>", module)
+        _run(prelude, program, module)
     except SystemExit:
         pass
     except BaseException as error:
@@ -79,9 +77,11 @@ def run_script(prelude: str, program: str, cpu: float) -> int:
     return code
 
 
-def _run(text: str, name: str, module: object) -> None:
-    # Without the compiler's flags of this file: what is imported from __future__ here is not there.
-    exec(compile(text, name, "exec", dont_inherit=True), module.__dict__)
+def _run(prelude: str, program: str, module: object) -> None:
+    # As one text, like the evaluators, and without the compiler's flags of this file: a program has the future imports
+    # that it may have there, and no other.
+    text = f"{prelude}\n{program}" if prelude else program
+    exec(compile(text, "<program>", "exec", dont_inherit=True), module.__dict__)
 
 
 def _module(name: str) -> object:

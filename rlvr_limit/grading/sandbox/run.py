@@ -72,7 +72,7 @@ class SandboxJob:
     entry: str  # the function to call, "f", or "Class.f" of a fresh object; "" for a script
     inputs: tuple[bytes, ...]  # marshal's form of the list of arguments, or what a script reads from standard input
     cpu_seconds: tuple[float, ...]  # the limit of each input
-    prelude: str = ""  # runs before the program, in its namespace
+    prelude: str = ""  # stands before the program, as one text with it
     modules: tuple[str, ...] = ()  # imported before the clock starts
 
 
