@@ -92,13 +92,16 @@ def test_the_command_does_without_jax():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("bare", ["5", "x = 5", r"\text{north}", "Softball, Kickball, Picnic", "{{{5", "a\0b"])
+@pytest.mark.parametrize(
+    "bare", ["5", "x = 5", r"\text{north}", "Softball, Kickball, Picnic", "{{{5", "a\0b", "\\[\n5\n\\]"]
+)
 def test_a_bare_answer_is_taken_as_it_stands(bare):
     assert mathematics.extract(as_response(bare)).text == bare
 
 
 @pytest.mark.parametrize(
-    "whole", [r"so \boxed{5}", "a\nAnswer: 5", "<answer>5</answer>", "#### 5", "", "a\nb", "so " * 40]
+    "whole",
+    [r"so \boxed{5}", "a\nAnswer: 5", "<answer>5</answer>", "#### 5", "", "a\nb", "so " * 40, "\\[\n5\n\\]\n\\[6\\]"],
 )
 def test_a_whole_response_is_left_as_it_is(whole):
     assert as_response(whole) == whole

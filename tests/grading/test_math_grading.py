@@ -91,6 +91,8 @@ def test_equivalence_is_symmetric():
         ("**Final Answer:** 12\n", "12"),
         ("Answer: The answer is $7$.", "$7$."),
         ("Answer: 3\nAnswer: 4\nmore text", "4"),
+        ("Answer: 2^n d (2a + nd)", "2^n d (2a + nd)"),
+        ("Answer: 12 (as 3*4 = 12)", "12"),
         ("9 - 4 = 5\n#### 5", "5"),
         ("Answer: \\(\\boxed{6}\\) ok", "6"),
     ],
@@ -219,6 +221,11 @@ def test_several_references_as_they_stand_are_right_even_where_they_are_words_an
     parts = ("f(x)=ax+b", "where b is an integer", r"and \mho(a)=0")
     assert grade(problem(parts), boxed(", ".join(parts))).correct
     assert not grade(problem(parts), boxed(", ".join(parts[:2]))).correct
+
+
+def test_a_reference_may_be_a_sentence_that_says_one_thing():
+    assert grade(problem(r"The smallest value of \(a_{10}\) is \(248\)."), boxed("248")).correct
+    assert not grade(problem("Ann is 5 and Bob is 7"), boxed("7")).correct
 
 
 def test_percent_sign_is_accepted_only_where_the_question_asks_for_a_percentage():

@@ -17,10 +17,9 @@ _LINE = re.compile(rf"^(?:[^\w\n\\$]|因此|所以|故|因而)*(?:{_ANSWER})[*_ 
 _BELOW = re.compile(r"\s*(?:\$\$\s*(.+?)\s*\$\$|\\\[\s*(.+?)\s*\\\]|(\S.*))", re.DOTALL)
 _LEAD = re.compile(r"^(?:so\s+|thus\s+)?(?:the\s+)?(?:final\s+)?answer\s+is:?\s*", re.IGNORECASE)
 _TRAIL = re.compile(r"[.\s]*\bI hope (?:it|this|that) is correct\b.*$", re.IGNORECASE | re.DOTALL)
-# 12 (since 3*4=12), but not 5 (mod 7).
-_REMARK = re.compile(
-    r"\s+(?:\((?!\s*mod\b)(?=[^()]*(?<![\\A-Za-z])[A-Za-z]{2,}).*\)|\[[A-Za-z][A-Za-z ,]+\])[\s.]*$", re.DOTALL
-)
+# 12 (since 3*4=12), but not 5 (mod 7) and not 2n (a + nd).
+_REMARK_WORD = r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|(?:as|at|by|if|in|is|it|of|or|so|to|we)\b)"
+_REMARK = re.compile(rf"\s+(?:\((?!\s*mod\b)(?=[^()]*{_REMARK_WORD}).*\)|\[[A-Za-z][A-Za-z ,]+\])[\s.]*$", re.DOTALL)
 # The largest $n$ is 34.
 _SENTENCE = re.compile(r"^[A-Z][A-Za-z]*\s.*\b(?:is|are|equals|be)\b:?\s+(\S.*)$", re.DOTALL)
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S.*)$", re.MULTILINE)
@@ -35,6 +34,7 @@ _NAME = r"(?:(?:[A-Za-z]|\\[A-Za-z]+)'*(?:_(?:\w|\{\w+\}))?(?:\([a-z]\))?\s*(?:=
 # Two boxes are one answer when nothing but "and", a comma, layout and a name like `y =` stands between them.
 _JOINED = re.compile(_SPACING + _AND + _SPACING + _LISTED + _SPACING + _NAME + _SPACING)
 _MARKED = re.compile(rf"{_BOX_NAMES}(?![A-Za-z])|</?answer>|####|(?<![A-Za-z])(?:{_ANSWER})", re.IGNORECASE)
+_DISPLAYED = re.compile(r"\s*(?:\\\[[^\[\]$]*\\\]|\$\$[^$]*\$\$)[.\s]*")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 # \boxed{-(\boxed{5})}, but no \boxed{x = \boxed{5}}.
 _CALCULATED = re.compile(
@@ -65,7 +65,7 @@ def extract(response: str, prompt: str = "") -> ExtractedAnswer:
 
 def is_bare(text: str) -> bool:
     """Whether a text is an answer alone, and no solution: without any of the marks, line breaks and many words."""
-    prose = "\n" in text.strip() and r"\begin" not in text
+    prose = "\n" in text.strip() and r"\begin" not in text and not _DISPLAYED.fullmatch(text)
     return not (_MARKED.search(text) or prose or len(_WORD.findall(text)) > LONGEST_BARE)
 
 

@@ -29,6 +29,11 @@ _IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z.]) | (?![0-9A-Za-z.])")
 _CHOICE = re.compile(r"\(([A-J])\)|([A-J])")
 # A choice with what it stands for: (C) 12 and C: 12, but neither (B) or (C) nor (C) + 1.
 _EXPLAINED = re.compile(r"(?:\(([A-J])\)|([A-J])[:.)])\s*(?![-+*/^_=!]|or |and |,)(?!.*\([A-J]\)).+", re.DOTALL)
+# The least value of $a$ is 8, but not: Ann is 5 and Bob is 7.
+_VERB = r"\b(?:is|are|equals|be)\b"
+_STATED = re.compile(
+    rf"[A-Z][a-z]*\s(?:(?!{_VERB}|\band\b|\bor\b)[^,])*{_VERB}\s+((?:(?!{_VERB}|\band\b|\bor\b).)+)", re.DOTALL
+)
 _ASKS_PERCENT = re.compile(r"percent|%", re.IGNORECASE)
 
 
@@ -108,7 +113,8 @@ def _parsed_reference(reference: Reference) -> AnswerValue:
 
 def _unboxed(reference: str) -> str:
     """Some files have the box around the reference, or the sentence that it stands in."""
-    return (last_box(reference) if "box" in reference else "") or reference
+    stated = _STATED.fullmatch(reference)
+    return (last_box(reference) if "box" in reference else "") or (stated[1] if stated else reference)
 
 
 def _choice(reference: Reference, answer: str) -> str:
