@@ -39,6 +39,9 @@ SECTIONS = {
 }
 """In the order of the page; templates/sections.html.j2 says what stands in each."""
 
+FOLDED = ("training", "further", "rates", "conditions", "reproduce")
+"""Sections that only open when asked: what the finding does not rest on. A link to one opens it."""
+
 ABSENT = {
     "differences": "there is one arm, so there is nothing to compare it with.",
     "guessing": "the task gives no guess rates, its answers are not texts that could be matched with the answers to "
@@ -158,6 +161,7 @@ def build(
         "k": findings.ks()[-1],
         "number": {name: i for i, name in enumerate(images, 1)},
         "shown": {name: heading for name, heading in SECTIONS.items() if name not in absent},
+        "folded": FOLDED,
         "reasons": [f"Missing: {ABSENT[name]}" for name in absent if name in ABSENT],
         "solved": [arm.solved_M.astype(int).tolist() for arm in results.arms],
     }

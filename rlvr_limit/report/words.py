@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 from rlvr_limit import passk
 from rlvr_limit.report.analysis import (
@@ -20,6 +22,8 @@ from rlvr_limit.report.results import ArmProgress, ArmResults, Interim, Results,
 from rlvr_limit.report.text import NOT_RECORDED, join, percent, points, sentence, shortened, values_at
 
 MANY_TRUNCATED = 0.05
+SHOWN_LINES = 3
+"""So many lines of what is not resolved stand open beside the figure."""
 
 
 def interim(interim: Interim) -> list[str]:
@@ -123,21 +127,47 @@ def _order(results: Results, findings: Findings, arm: ArmResults, k: int) -> str
 
 
 def not_resolved(results: Results, findings: Findings) -> list[str]:
-    """What the numbers cannot tell, one line each."""
-    lines = [
-        *open_signs(results, findings),
-        *(f"What it would take: {power.sentence}" for power in findings.powers.values()),
-        *_many_bands(findings),
-        *findings.coverage,
-        _unsolved(results),
-        _guessing(results, findings),
-        _one_seed(results),
-        *_equal_weights(results),
-        *_unlike_conditions(results),
-        *_unlike_samples(results),
-        *_cut_or_ungraded(results),
+    """What the numbers cannot tell, one line each, in the order of _kinds."""
+    return [line for lines in _kinds(results, findings) for line in lines]
+
+
+def _kinds(results: Results, findings: Findings, progress: Sequence[str] = ()) -> list[list[str]]:
+    """The lines by kind; first what changes how the finding may be read, last what is known of the bands themselves."""
+    return [
+        [*_unlike_conditions(results), *_equal_weights(results)],
+        [*progress, *_unlike_samples(results), *_cut_or_ungraded(results)],
+        open_signs(results, findings),
+        [_guessing(results, findings)],
+        [_one_seed(results)],
+        [_unsolved(results)],
+        [f"What it would take: {power.sentence}" for power in findings.powers.values()],
+        _many_bands(findings),
+        list(findings.coverage),
     ]
-    return lines
+
+
+def first_lines(results: Results, findings: Findings) -> tuple[list[str], list[str]]:
+    """(the lines of not_resolved, and of an interim page, that stand beside the figure; those that fold)."""
+    return first_of_each(_kinds(results, findings, interim(results.interim) if results.interim else ()))
+
+
+def first_of_studies(studies: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """The same of several studies on one page, each with results and findings."""
+    return first_of_each(
+        [
+            [f"{name}: {line}" for line in open_signs(study["results"], study["findings"])]
+            for name, study in studies.items()
+        ]
+    )
+
+
+def first_of_each(kinds: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """(at most SHOWN_LINES lines, the rest), both in order: the first line of each kind comes before any second one."""
+    ranked = [(kind, place) for kind, lines in enumerate(kinds) for place in range(len(lines))]
+    ranked.sort(key=lambda found: found[::-1])
+    parts = (ranked[:SHOWN_LINES], ranked[SHOWN_LINES:])
+    shown, rest = ([kinds[kind][place] for kind, place in sorted(part)] for part in parts)
+    return shown, rest
 
 
 def _many_bands(findings: Findings) -> list[str]:
@@ -257,20 +287,25 @@ def _unlike_samples(results: Results) -> list[str]:
 
 
 def _cut_or_ungraded(results: Results) -> list[str]:
+    cut, ungraded = (
+        {arm.label: share_of_samples(arm, getattr(arm, column)) or 0 for arm in results.arms}
+        for column in ("truncated_M", "ungraded_M")
+    )
     lines = []
-    for arm in results.arms:
-        truncated, ungraded = (share_of_samples(arm, count_M) or 0 for count_M in (arm.truncated_M, arm.ungraded_M))
-        if truncated > MANY_TRUNCATED:
-            lines.append(
-                f"{percent(truncated)} of {arm.label}'s answers were cut at the length limit before they could end; "
-                "its curve is a lower bound."
-            )
-        if ungraded:
-            lines.append(
-                f"{percent(ungraded)} of {arm.label}'s answers have no verdict: the grader ran out of time or could "
-                "not read them. They count as not right; its curve is a lower bound."
-            )
+    if who := _shares(cut, above=MANY_TRUNCATED):
+        lines.append(f"{who} were cut at the length limit before they could end; such a curve is a lower bound.")
+    if who := _shares(ungraded, above=0):
+        lines.append(
+            f"{who} have no verdict: the grader ran out of time or could not read them. They count as not right; "
+            "such a curve is a lower bound."
+        )
     return lines
+
+
+def _shares(by_arm: Mapping[str, float], above: float) -> str:
+    """The arms whose share is above a bound, each with it; "" if there is none."""
+    shares = [f"{percent(share)} of {label}'s answers" for label, share in by_arm.items() if share > above]
+    return join(shares) if shares else ""
 
 
 def cache_errors(results: Results) -> list[str]:

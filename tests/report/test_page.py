@@ -127,7 +127,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def test_page_holds_every_section_in_order(markup):
     ids = [attrs["id"] for tag, attrs in Tags(markup).seen if tag == "section"]
-    assert ids == ["unresolved", "found", *(name for name in SECTIONS if name != "temperatures")]
+    assert ids == ["found", "unresolved", *(name for name in SECTIONS if name != "temperatures")]
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", markup)
     for i, caption in enumerate(captions):
         assert caption.startswith(f"Figure {i + 1}. ") and "band" in caption
@@ -295,7 +295,7 @@ def test_identical_arms_are_not_resolved_and_named_as_one_model():
     found = analyse(shown)
     assert all(found.comparisons[0].leader(k) is None for k in range(1, N + 1))
     lines = not_resolved(shown, found)
-    assert lines[0] == "Base arm minus rl arm: not resolved at any k looked at; the 95 % band includes 0 there."
+    assert "Base arm minus rl arm: not resolved at any k looked at; the 95 % band includes 0 there." in lines
     assert any("same weights" in line for line in lines)
     assert "is not resolved by these problems" in " ".join(summary(shown, found))
     assert found.against_base["rl"].crossover.verdict == "tie"

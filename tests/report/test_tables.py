@@ -142,10 +142,9 @@ def test_further_metrics_are_those_of_exact_arithmetic(full, found):
     assert budget.rows[1][2:4] == ["\u2013", f"{M * passk.pass_at_k(full.arms[1].n_M, full.arms[1].c_M, 2):.1f}"]
 
 
-def test_what_is_not_resolved_comes_first_and_says_what_would_resolve_it(full, found):
+def test_what_is_not_resolved_stands_with_the_finding_and_says_what_would_resolve_it(full, found):
     markup = page(full, found)
-    assert markup.index("</header>") < markup.index('id="unresolved"') < markup.index('id="found"')
-    box = markup[markup.index('id="unresolved"') : markup.index('id="found"')]
+    box = markup[markup.index('id="unresolved"') : markup.index("<nav>")]
     unresolved = [name for name, beside in found.against_base.items() if beside.crossover.verdict == "not resolved"]
     assert unresolved and all(f"What it would take: {power.sentence}" in box for power in found.powers.values())
     base, other = full.arms[0], full.arm(unresolved[0])
@@ -168,7 +167,7 @@ def test_sections_without_data_drop_out_and_are_named_at_the_end():
     markup = page(shown, analyse(shown))
     there = re.findall(r'<section id="(\w+)"', markup)
     gone = {"guessing", "chains", "perplexity", "steps", "temperatures", "training", "rates", "conditions"}
-    assert there == ["unresolved", "found", *(name for name in SECTIONS if name not in gone)]
+    assert there == ["found", "unresolved", *(name for name in SECTIONS if name not in gone)]
     assert re.findall(r'href="#(\w+)"', markup[markup.index("<nav>") : markup.index("</nav>")]) == there[2:]
     assert markup[markup.index("Not on this page") :].count("<li>Missing: ") == 6
 
