@@ -147,11 +147,10 @@ def pass_at(counts: list[int], k: int) -> Fraction:
 
 
 def marginal(arm: str) -> list[Fraction]:
-    """Strict rules know two spellings of a half; the third counts where the grader has accepted it for this arm."""
+    """How often an arm's answers to the other problems are right here, whatever the spelling of a half."""
     answers, rates = drawn(arm), []
     for i, right in enumerate(RIGHT):
-        known = right - {"\\frac{2}{4}"} | ({*answers[i]} & right)
-        rates.append(Fraction(sum(a in known for j in range(4) if j != i for a in answers[j]), 3 * N))
+        rates.append(Fraction(sum(a in right for j in range(4) if j != i for a in answers[j]), 3 * N))
     return rates
 
 
@@ -190,7 +189,7 @@ def test_the_page_shows_every_source_of_guesses_with_raw_and_corrected_values(pl
             corrected = signed_percent((raw - alone) / (1 - alone))
             assert cell == f"{corrected}<br><small>{100 * raw:.1f} / {100 * alone:.1f}</small>"
     assert section.count("<th scope=row>") == 5 + 3
-    assert "Dotted, in each arm" in part(plain, "curves")
+    assert "Dotted, in each arm" in part(plain, "found")
 
 
 def test_problems_answered_rarely_without_reasoning_are_left_out_beside_all(plain):
