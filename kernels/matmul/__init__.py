@@ -11,7 +11,7 @@ from kernels.platforms import by_platform
 
 
 def matmul(x_MK: jax.Array, w: jax.Array, transposed: bool = False) -> jax.Array:
-    """reference.matmul, by what is fast on the platform that the program is compiled for.
+    """reference.matmul: x [M, K] times w [K, N], or transposed [N, K], float32 [M, N]; by what is fast on the platform.
 
     What is differentiated is XLA's: its products are those that jax.checkpoint knows as such.
     """

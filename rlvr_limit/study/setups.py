@@ -99,7 +99,15 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
     if s.grading.grader == "math":
         _check_references(q for name in s.benchmarks if name not in benchmarks.BY_NAME for q in known[name])
     named = grader_named(s.grading.grader)
-    task = Task(named.grade, named.version, False, named.shorten, None, notes, named.second, spelling=named.spelling)
+    task = Task(
+        named.grade,
+        named.version,
+        inline=False,
+        shorten=named.shorten,
+        notes=notes,
+        second=named.second,
+        spelling=named.spelling,
+    )
     return task, setups
 
 

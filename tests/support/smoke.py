@@ -30,7 +30,7 @@ def command(runs: Path, *overrides: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Without the tests' virtual devices, as at a user's desk."""
-    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if not flag.startswith(VIRTUAL_DEVICES)]
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(VIRTUAL_DEVICES)]
     return {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
 
 
