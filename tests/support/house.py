@@ -22,7 +22,7 @@ VAGUE = ("of", "one", "same", "found")
 FLOORS = {
     "types": 0,
     "settings": 1,
-    **dict.fromkeys(("passk", "records", "grading", "tokenizer", "distributed"), 2),
+    **dict.fromkeys(("passk", "records", "grading", "tokenizer", "images", "distributed"), 2),
     **dict.fromkeys(("models", "tasks"), 3),
     **dict.fromkeys(("rl", "engine", "checkpoint"), 4),
     "report": 5,
@@ -33,7 +33,7 @@ FLOORS = {
     "cli": 10,
     "main": 11,
 }
-WITHOUT_JAX = ("types", "settings", "tokenizer", "records", "grading", "report")
+WITHOUT_JAX = ("types", "settings", "tokenizer", "images", "records", "grading", "report")
 REPORT_KNOWS = ("passk", "types", "report")
 BRINGS_JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "kernels")
 
