@@ -23,6 +23,7 @@ from rlvr_limit.evaluation import cache_error, entropy_matching
 from rlvr_limit.evaluation.adaptive import samples_wanted, second_stage
 from rlvr_limit.evaluation.review import Judged, judged_again, judged_chains, reference, second_opinion
 from rlvr_limit.evaluation.score_inputs import REFERENCES, SOLVER
+from rlvr_limit.grading.code.evalplus import EvalPlusTests, passes_base_tests
 from rlvr_limit.models.log_probs import perplexity
 from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.folders import written
@@ -128,7 +129,7 @@ def _arm(
     n, place = study.first(problems[0]), {problem.id: i for i, problem in enumerate(problems)}
     columns = ["problem_id", "index", "stop", "text", "logp_model", "logp"]
     samples = records.read(study.root, "samples", columns, {"arm": entry.name})
-    columns = ["problem_id", "index", "correct", "status", "extracted"]
+    columns = ["problem_id", "index", "correct", "status", "extracted", "detail"]
     verdicts = counted(study, entry.name, columns)
     progress = _progress(study, entry, problems, samples, verdicts)
     # Both tables come sorted by (problem, index); once they hold the same keys, their rows stand side by side.
@@ -148,6 +149,7 @@ def _arm(
     chains_right_M, chains_wrong_M = _chains(entry.name, verdicts, judged, place)
     distinct = len(set(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True)))
     marginal_M, votes_M = _marginal_rates_and_votes(problems, problem_S, verdicts, study.task.spelling)
+    base_S = _right_on_base_tests(problems, verdicts)
     c_M, second = count_M(correct_S), second_stage(study, entry, problems)
     if second and np.any(second.n_M != np.where(c_M == 0, second.n - n_M, 0)):
         second = None  # there is more to draw: the curve ends with the first stage
@@ -173,11 +175,20 @@ def _arm(
         tokens_M=np.bincount(problem_S, weights=length_S, minlength=len(problems)) / n_M,
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
+        base_tests_M=count_M(base_S) if base_S is not None else None,
         second=second,
         second_opinion=second_opinion(study, entry.name, verdicts),
         cache_error=cache_error.recorded_error(study.root, entry.name) if study.engine.cache_dtype else None,
     )
     return progress, arm, examples_of_arm(entry.name, problem_S, samples, verdicts)
+
+
+def _right_on_base_tests(problems: list[Problem], verdicts: pa.Table) -> np.ndarray | None:
+    """[S] which samples pass the base tests of HumanEval+ or MBPP+; None where a problem has none."""
+    if not all(isinstance(p.answer, EvalPlusTests) and p.answer.inputs()[0] for p in problems):
+        return None
+    said = zip(verdicts["correct"].to_pylist(), verdicts["detail"].to_pylist(), strict=True)
+    return np.array([passes_base_tests(right, detail) for right, detail in said])
 
 
 def _progress(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,12 +22,27 @@ BEYOND = (1, 2, 4, 16)
 
 def further_tables(results: Results, findings: Findings) -> list[ResultTable]:
     """Every table that the data allow; all but the last two need nothing but counts, of the first stage."""
-    return [*_of_samples(results, findings), *_of_rates(results), *_majority(results), *_budget(results)]
+    tables = (_on_base_tests(results), _of_samples(results, findings), _of_rates(results), _majority(results))
+    return [*itertools.chain(*tables), *_budget(results)]
 
 
 def _mean_at(curves_MK: np.ndarray, ks: Sequence[int]) -> list[str]:
     mean_K = curves_MK.mean(axis=0)
     return [percent(mean_K[k - 1]) for k in ks]
+
+
+def _on_base_tests(results: Results) -> Iterator[ResultTable]:
+    """What HumanEval and MBPP say of samples of HumanEval+ and MBPP+."""
+    arms = [arm for arm in results.arms if arm.base_tests_M is not None]
+    ks = powers_of_four(fewest_samples(results.arms))
+    if arms:
+        yield by_arm(
+            "On the base tests alone",
+            "pass@k on HumanEval or MBPP: the same samples, judged without the tests that EvalPlus adds.",
+            [f"pass@{k}" for k in ks],
+            arms,
+            lambda arm: _mean_at(passk.pass_curves(arm.n_M, arm.base_tests_M), ks),
+        )
 
 
 def _of_samples(results: Results, findings: Findings) -> Iterator[ResultTable]:

@@ -65,6 +65,7 @@ class ArmResults:
     tokens_M: np.ndarray | None = None  # mean length of an answer
     chains_right_M: np.ndarray | None = None  # right answers whose chain a person judged right
     chains_wrong_M: np.ndarray | None = None  # and wrong
+    base_tests_M: np.ndarray | None = None  # right on base tests, of a benchmark that adds its own to another's
     second: passk.SecondStageCounts | None = None  # lengthens pass@k, and counts for which problems are solved
     second_opinion: SecondOpinion | None = None  # None: there is no second grader, or it has not seen all samples
     cache_error: CacheError | None = None  # where the sampler's cache had 8 bits, and answers have been scored
@@ -210,7 +211,7 @@ def _contradictions(results: Results) -> Iterator[str]:
 
 def _wrong_counts(arm: ArmResults, ids: Sequence[str]) -> Iterator[str]:
     """What is wrong with an arm's columns, from behind its name on."""
-    for column in ("n_M", "c_M", "truncated_M", "no_answer_M", "ungraded_M", "unreadable_M"):
+    for column in ("n_M", "c_M", "truncated_M", "no_answer_M", "ungraded_M", "unreadable_M", "base_tests_M"):
         values = np.asarray(getattr(arm, column))
         if getattr(arm, column) is None and column not in ("n_M", "c_M"):
             continue

@@ -171,6 +171,9 @@ def test_grading_again_is_in_place_and_says_what_changed(graded, folder, compila
     head, *rows = (root / "report" / "problems.csv").read_text().splitlines()
     assert head == "problem,guess_rate,c_base,n_base,c_rl,n_rl"
     assert rows == ["humanevalplus/0,,1,8,7,8", "humanevalplus/1,,2,8,7,8"]
+    lines = (root / "report" / "further.csv").read_text().splitlines()
+    # The base's program that fails "plus 1" is right on them: 1 + 1 + 2 of 16.
+    assert [line.split(",")[-1] for line in lines if "base tests" in line and "pass@1" in line] == ["25.0 %", "87.5 %"]
 
 
 def test_memory_of_a_program_is_the_same_in_a_worker_as_out_of_it():

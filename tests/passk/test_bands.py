@@ -152,6 +152,34 @@ def test_fixed_band_variance_is_unbiased_and_holds_the_truth():
     np.testing.assert_allclose((half_RK**2).mean(axis=0), true_variance_K, rtol=0.03)
 
 
+@pytest.mark.parametrize("M", [2, 8, pytest.param(96, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rates", ["never", "always", "both", "rarely", "nearly always", "one unsure", "few of many"])
+def test_fixed_bands_of_problems_that_agree_have_a_width_that_holds_the_truth(M, rates):
+    rng, n, ks = np.random.default_rng(M), 64, (1, 4, 16)
+    place_M, rare = np.arange(M), 1.0 / (n * M)
+    p_M = {
+        "never": np.zeros(M),
+        "always": np.ones(M),
+        "both": place_M % 2,
+        "rarely": np.full(M, 2 * rare),
+        "nearly always": np.full(M, 1 - 2 * rare),
+        "one unsure": np.where(place_M, place_M % 2, 0.5),
+        "few of many": np.where(place_M < 3, 1 / n, 0.0),
+    }[rates]
+    truth_K = [(1 - (1 - p_M) ** k).mean() for k in ks]
+    bands = [passk.fixed_band(np.full(M, n), rng.binomial(n, p_M), ks) for _ in range(200)]
+    held_RK = np.array([(b.low_K <= np.add(truth_K, 1e-9)) & (np.subtract(truth_K, 1e-9) <= b.high_K) for b in bands])
+    assert (held_RK.mean(axis=0) >= 0.92).all()
+    assert all((band.low_K < band.high_K).all() for band in bands)
+
+
+def test_fixed_band_without_a_right_sample_is_the_rule_of_three():
+    """Clopper and Pearson's interval of 0 of 5 x 64, by hand; of k samples 64 / k groups a problem count."""
+    band = passk.fixed_band([64] * 5, [0] * 5, [1, 16])
+    np.testing.assert_allclose(band.high_K, [1 - 0.025 ** (1 / 320), 1 - 0.025 ** (1 / 20)])
+    assert (band.low_K == 0).all()
+
+
 def test_fixed_band_needs_four_times_k_samples():
     n_M = np.array([64, 40, 64])
     assert passk.fixed_band(n_M, [3, 3, 3], [1, 10]).kind == "fixed problems"
