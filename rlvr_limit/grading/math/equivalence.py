@@ -23,7 +23,7 @@ _CALLED = re.compile(
     r"\s*(?:\(\s*(?:-?\d[\d./]*|[A-Z][^()]*|-?\\frac[^()]*|[a-zA-Z]\(-?\d+\))\s*\)|\[[^\[\]]*\])"
     r"|\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])\s*\(?\s*(?:\\?[A-Za-z]+(?:\s+[A-Z]+)?)\s*\)?"
 )
-_BAR = r"(?:\||\\[lr]?[vV]ert(?![A-Za-z]))"
+_BAR = r"(?:\\?\||\\[lr]?[vV]ert(?![A-Za-z]))"
 _MEASURED = re.compile(rf"{_BAR}\s*(?:[A-Z]\w*|[zwv]|\\vec.*)\s*{_BAR}|\[[A-Z]{{2,}}\]")
 _WORDS = re.compile(r"[A-Za-z]{2,}|[^\x00-\x7f]")
 # 6 or more is no 6, whatever it is.
@@ -214,10 +214,23 @@ def _described(group: ValueGroup, kind: str) -> ValueGroup:
     return group
 
 
+def _in_rows(group: ValueGroup) -> ValueGroup:
+    """[[1, 2], [3, 4]] as a matrix."""
+    rows = group.items
+    if group.kind not in ("[]", "()") or not all(
+        isinstance(row, ValueGroup) and row.kind == group.kind for row in rows
+    ):
+        return group
+    return ValueGroup("matrix", tuple(ValueGroup("row", row.items) for row in rows))
+
+
 def _group_equivalent(a: ValueGroup, b: AnswerValue) -> bool:
     if not isinstance(b, ValueGroup):
+        if a.kind == "matrix" and isinstance(b, ScalarValue) and re.search("[A-Z]", b.text):
+            raise UnreadableMath(f"{b.text!r} beside a matrix")
         return a.kind == "list" and len(a.items) == 1 and equivalent(a.items[0], b)
     a, b = _described(a, b.kind), _described(b, a.kind)
+    a, b = (_in_rows(group) if "matrix" in (a.kind, b.kind) else group for group in (a, b))
     if a.kind != b.kind or len(a.items) != len(b.items):
         return False
     return _pair_off(a.items, b.items) if a.kind in _UNORDERED else all(map(equivalent, a.items, b.items))

@@ -9,14 +9,22 @@ from dataclasses import dataclass
 _BOX_NAMES = r"\\(?:boxed|fbox|framebox)"
 _BOX = re.compile(rf"{_BOX_NAMES}\s*(?=\{{)")
 _BRACES = re.compile(rf"{_BOX_NAMES}\s*\{{|\\.|[{{}}]", re.DOTALL)
-_ANSWER = (
-    r"(?:final\s+)?answer[*_ \t]*[:：]|(?:最终)?答案\s*(?:[:：]|[是为為][:：]?)|答え\s*[:：は]|(?:정답|답)\s*[:：은는]"
+_ASIAN = r"(?:最终)?答案\s*(?:[:：]|[是为為][:：]?)|答え\s*[:：は]|(?:정답|답)\s*[:：은는]"
+_ANSWER = rf"(?:final\s+)?answer[*_ \t]*(?:is[*_ \t]*)?[:：]|{_ASIAN}"
+# Emoji, bullets, emphasis and "so the" may stand before it, and the answer itself on the line or below, or below a
+# heading.
+_SO = r"(?:[^\w\n\\$]|因此|所以|故|因而|(?:so|thus|therefore|hence|and|the|our|my)(?![A-Za-z]))*"
+_LINE = re.compile(
+    rf"^{_SO}(?:(?:{_ANSWER})[*_ \t]*(\S.*)?|(?:final\s+)?answer[*_ \t]*)$", re.IGNORECASE | re.MULTILINE
 )
-# Emoji, bullets and emphasis may stand before it, and the answer itself on the line or below.
-_LINE = re.compile(rf"^(?:[^\w\n\\$]|因此|所以|故|因而)*(?:{_ANSWER})[*_ \t]*(\S.*)?$", re.IGNORECASE | re.MULTILINE)
+# The answer is 12: where no line is marked as the answer's.
+_SAID = re.compile(r"\bthe\s+(?:final\s+)?answer\s+is:?\s*(?!.*box)([-*$\d\\(\[{].*)$", re.IGNORECASE | re.MULTILINE)
 _BELOW = re.compile(r"\s*(?:\$\$\s*(.+?)\s*\$\$|\\\[\s*(.+?)\s*\\\]|(\S.*))", re.DOTALL)
 _LEAD = re.compile(r"^(?:so\s+|thus\s+)?(?:the\s+)?(?:final\s+)?answer\s+is:?\s*", re.IGNORECASE)
-_TRAIL = re.compile(r"[.\s]*\bI hope (?:it|this|that) is correct\b.*$", re.IGNORECASE | re.DOTALL)
+_TRAIL = re.compile(
+    r"[.!\s]*\b(?:I hope (?:it|this|that)|hope (?:it|this|that) helps|(?:please )?(?:let me know|feel free))\b.*$",
+    re.IGNORECASE | re.DOTALL,
+)
 # 12 (since 3*4=12), but not 5 (mod 7) and not 2n (a + nd).
 _REMARK_WORD = r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|(?:as|at|by|if|in|is|it|of|or|so|to|we)\b)"
 _REMARK = re.compile(rf"\s+(?:\((?!\s*mod\b)(?=[^()]*{_REMARK_WORD}).*\)|\[[A-Za-z][A-Za-z ,]+\])[\s.]*$", re.DOTALL)
@@ -27,7 +35,7 @@ _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S.*)$", re.MULTILINE)
 _BARE_BOX = re.compile(
     rf"{_BOX_NAMES}(?![A-Za-z])\s*(?=[-+\d.(\\]|[A-Za-z](?![A-Za-z]))(?!\\[()\[\]]|\\(?:boxed|fbox))([^\s${{}}]*(?:\{{[^{{}}$\n]*\}}[^\s${{}}]*)*)"
 )
-_SPACING = r"(?:[\s$,;.&~]|\\[,;:!> ]|\\q?quad(?![A-Za-z])|\\[\[\]()]|\\\\|\\(?:hspace|vspace)\*?\{[^{}]*\})*"
+_SPACING = r"(?:[\s$,;.&~，；、]|\\[,;:!> ]|\\q?quad(?![A-Za-z])|\\[\[\]()]|\\\\|\\(?:hspace|vspace)\*?\{[^{}]*\})*"
 _AND = r"(?:(?:\\(?:text|mathrm|textrm|mbox)\s*\{\s*[,;]?\s*)?(?:and|or|以及|和|或)(?:\s*\})?)?"
 _LISTED = r"(?:[-*•]|\(?[\da-z]{1,2}[.)]|\\item(?![A-Za-z]))?"
 _NAME = r"(?:(?:[A-Za-z]|\\[A-Za-z]+)'*(?:_(?:\w|\{\w+\}))?(?:\([a-z]\))?\s*(?:=|\\in(?![A-Za-z]))\s*)?"
@@ -137,6 +145,7 @@ def _last_line(text: str) -> str:
     for match in _LINE.finditer(text):
         below = None if match[1] else _BELOW.match(text, match.end())
         found = match[1] or (next(filter(None, below.groups()), "") if below else "") or found
+    found = found or next((said[1] for said in reversed([*_SAID.finditer(text)])), "")
     found = found.partition("\n")[0] if r"\begin" not in found else found
     return last_box(found) or _plain(found)
 

@@ -12,11 +12,11 @@ from rlvr_limit.grading.math import equivalence, units
 from rlvr_limit.grading.math.expression import UndefinedMath, UnreadableMath
 from rlvr_limit.grading.math.extract import extract, last_box
 from rlvr_limit.grading.math.latex import normalise
-from rlvr_limit.grading.math.parse import parse
+from rlvr_limit.grading.math.parse import parse, with_parameter_of
 from rlvr_limit.grading.math.values import TEXT_COMMAND, AnswerValue, NamedValue, RelationValue, ScalarValue, ValueGroup
 from rlvr_limit.types import Problem, Status, Verdict
 
-VERSION = "math-4"
+VERSION = "math-5"
 LONGEST_ANSWER = 4000
 
 Reference = str | list[str] | tuple[str, ...]
@@ -71,7 +71,7 @@ def shorten(problem: Problem, text: str) -> Verdict | str:
 def _compared(problem: Problem, answer: str) -> Verdict:
     try:
         reference = _parsed_reference(problem.answer)
-        given = parse(_choice(problem.answer, answer) or answer)
+        given = parse(_read_as(problem.answer, answer))
         if isinstance(reference, ValueGroup) and isinstance(given, ScalarValue | NamedValue):
             given = parse(answer, thousands=False)
         if not isinstance(reference, ValueGroup) and isinstance(given, ValueGroup):
@@ -117,9 +117,16 @@ def _unboxed(reference: str) -> str:
     return (last_box(reference) if "box" in reference else "") or (stated[1] if stated else reference)
 
 
-def _choice(reference: Reference, answer: str) -> str:
+def _read_as(reference: Reference, answer: str) -> str:
+    """The letter alone where a choice is asked for, and the reference's own letter where the answer has another."""
+    if not isinstance(reference, str):
+        return answer
+    return _choice(reference, answer) or with_parameter_of(_unboxed(reference), answer)
+
+
+def _choice(reference: str, answer: str) -> str:
     """The letter of an answer that names a choice and says what it stands for; empty where no choice is asked for."""
-    if not isinstance(reference, str) or not _CHOICE.fullmatch(_without_text_command(reference)):
+    if not _CHOICE.fullmatch(_without_text_command(reference)):
         return ""
     match = _EXPLAINED.fullmatch(_without_text_command(answer))
     return (match[1] or match[2]) if match else ""

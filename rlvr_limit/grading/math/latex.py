@@ -6,7 +6,9 @@ import unicodedata
 _UNICODE = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ",
     "÷": "/", "∕": "/", "⁄": "/", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≦": r"\le ", "≧": r"\ge ",
-    "≠": r"\ne ", "≈": r"\approx ", "°": r"^\circ ", "∪": r"\cup ", "∈": r"\in ", "±": r"\pm ", "∓": r"\mp ",
+    "⩽": r"\le ", "⩾": r"\ge ",
+    "≠": r"\ne ", "≈": r"\approx ", "°": r"^\circ ", "º": r"^\circ ", "˚": r"^\circ ",
+    "∪": r"\cup ", "∈": r"\in ", "±": r"\pm ", "∓": r"\mp ",
     "√": r"\sqrt ", "∛": r"\sqrt[3] ", "′": "'", "’": "'", "“": "", "”": "", '"': "", "∅": r"\emptyset ",
     "∣": r"\mid ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "⟨": "(", "⟩": ")",
     "∖": r"\setminus ", "∀": r"\forall ", "∧": r"\land ", "∨": r"\lor ", "∠": r"\angle ", "△": r"\triangle ",
@@ -45,7 +47,11 @@ _RULES = (
     (re.compile(r"\\\$|\\dollar(?![A-Za-z])|\\textdollar(?![A-Za-z])"), r" \\dollar "),
     (re.compile(r"\\\(|\\\)|(?<!\\)\\\[|(?<!\\)\\\]|\$"), ""),
     (re.compile(r"\\%|%"), r" \\percent "),
-    # Upright names are no words.
+    # Upright names are no words; some write the tangent as tg.
+    (re.compile(r"(?<![A-Za-z])\\?(arc)?tg(?![A-Za-z])"), r"\\\1tan "),
+    (re.compile(r"(?<![A-Za-z])\\?(arc)?co?tg(?![A-Za-z])"), r"\\\1cot "),
+    (re.compile(r"\\up(alpha|beta|gamma|delta|theta|lambda|mu|pi|rho|sigma|tau|phi|omega)(?![A-Za-z])"), r"\\\1"),
+    (re.compile(_UPRIGHT + r"\{\s*d\s*\}(?=\s*(?:[A-Za-z\\^]|\{))"), "d "),
     (re.compile(_UPRIGHT + r"\{\s*(e|i|\\[A-Za-z]+)\s*\}"), r"\1 "),
     (re.compile(_UPRIGHT + rf"\{{\s*({_NAMED}|lcm|gcd|max|min)\s*\}}"), r"\\\1 "),
     (re.compile(_UPRIGHT + r"\{\s*(-?\d+)\s*([ei])\s*\}"), r"\1\2 "),

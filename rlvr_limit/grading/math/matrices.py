@@ -6,9 +6,8 @@ from itertools import pairwise
 from rlvr_limit.grading.math.expression import UnreadableMath
 from rlvr_limit.grading.math.latex import enclosed, split, tokens
 
-MATRIX = re.compile(
-    r"\\begin\s*\{([bpvBV]?matrix|array|smallmatrix)\}(?:\s*\{[lcr| ]*\})?(.*?)\\end\s*\{\1\}", re.DOTALL
-)
+MATRIX = re.compile(r"\\begin\s*\{([bpB]?matrix|array|smallmatrix)\}(?:\s*\{[lcr| ]*\})?(.*?)\\end\s*\{\1\}", re.DOTALL)
+DETERMINANT = re.compile(r"\\begin\s*\{[vV]matrix\}|\\(?:det|text\s*\{\s*(?:det|tr)\s*\})\W*\\begin")
 MAX_ENTRIES = 64
 
 Rows = tuple[tuple[str, ...], ...]

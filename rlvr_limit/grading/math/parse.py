@@ -25,10 +25,11 @@ _CONNECTED = re.compile(
 )
 _SPACED = re.compile(r"(-?\d{1,3}(?: \d{3})+(?:\.\d+)?)")
 _IN_A_FIELD = r"\\in\s*(?:\\mathbb\s*\{?\s*[ZNRQC]\s*\}?|\\?[ZNRQC](?![A-Za-z]))(?:\s*[\^_]\s*(?:\{[^{}]*\}|\S))?"
+_WORDS = r"\\text\s*\{[^{}]*\}"
 _KINDS = r"(?:an?y?|some|all|every|each|arbitrary|real|(?:non-?)?negative|positive|integers?|numbers?|constants?)"
 # k \in Z, (k, m \in \mathbb{Z}), where k is an integer: what a name behind an expression stands for.
 _MEMBER = re.compile(
-    rf"(?:[,;\s(]|\\text\s*\{{[^{{}}]*\}})*(?<![A-Za-z\\])[A-Za-z](?:_\w)?(?:\s*,\s*[A-Za-z])*\s*"
+    rf"(?:(?:^|(?:[,;\s(]|{_WORDS})+)|(?:[,;(]|{_WORDS})\s*(?:[A-Za-z]\s*,\s*)+)(?P<name>[A-Za-z])(?:_\w)?\s*"
     rf"(?:{_IN_A_FIELD}|\\text\s*\{{\s*(?:is|are|be)?\s*{_KINDS}(?:\s+{_KINDS})*\s*\}}|(?:is|are)?\s+{_KINDS}(?:\s+{_KINDS})*)\s*\)?\s*$"
 )
 _QUALIFIED = re.compile(
@@ -43,6 +44,8 @@ _REAL_NAME = re.compile(
 )
 _OR = re.compile(r"\s*,?\s*(?:\\text\s*\{[\s,]*or[\s,]*\}|\\(?:lor|vee)(?![A-Za-z])|(?<![A-Za-z\\])or(?![A-Za-z]))\s*")
 _REALS = (r"\mathbb{R}", r"\text{all real numbers}", "all real numbers", r"\R")
+# ]0, 1[ and [0, 1[ as (0, 1) and [0, 1).
+_OUTWARD = re.compile(r"(?P<from>[\[\]])([^\[\](),]+,[^\[\](),]+)(?P<to>[\[\]])")
 _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _ALL_TEXT = re.compile(r"(?:\s*\\text\s*\{[^{}]*\}\s*)+")
 _LABEL = re.compile(r"\\text\s*\{([^{}]*(?:\b(?:is|are|be)|:))\s*\}\s*(?=\S)")
@@ -78,12 +81,32 @@ def _without_member(text: str) -> str:
     return rest if rest and not values.NAME.fullmatch(rest) else text
 
 
+def with_parameter_of(reference: str, answer: str) -> str:
+    """n \\pi, n \\in Z with the letter that the reference has for n, where there is but one: 2k\\pi is 2n\\pi."""
+    text = normalise(answer)
+    member, theirs = _MEMBER.search(text), _letters(_without_member(normalise(reference)))
+    if not member or member["name"] in theirs:
+        return answer
+    rest = text[: member.start()]
+    others = "".join(theirs - _letters(rest))
+    if len(others) != 1 or others in "xyz" or member["name"] not in _letters(rest):
+        return answer
+    return "".join(others if token == member["name"] else token for token, _ in tokens(rest))
+
+
+def _letters(text: str) -> set[str]:
+    return {token for token, _ in tokens(re.sub(_WORDS, " ", text)) if token.isalpha()} - {"e", "i"}
+
+
 def _parse(text: str, thousands: bool) -> AnswerValue:
     if thousands and (grouped := _THOUSANDS.fullmatch(text)):
         text = f"{grouped[1]}{grouped[2].replace(',', '')}{grouped[3]}"
     inside = text.removeprefix(r"\quad").strip()
     if len(union := split(inside, (r"\cup",))) > 1:
         return ValueGroup("union", tuple(_parse(part, False) for part in union))
+    outward = _OUTWARD.fullmatch(inside)
+    if outward and (outward["from"], outward["to"]) != ("[", "]"):
+        return _bracketed("[("[outward["from"] == "]"], outward[2], "])"[outward["to"] == "["], thousands)
     if brackets := enclosed(inside):
         return _bracketed(*brackets, thousands)
     without = split(inside, (r"\setminus", r"\backslash"))
@@ -128,6 +151,8 @@ def _item(text: str, thousands: bool) -> list[AnswerValue]:
     """One item without separators outside brackets; two where it holds a plus-minus sign."""
     if rows := matrices.alone(text):
         return [_matrix(rows)]
+    if matrices.DETERMINANT.search(text):
+        raise UnreadableMath(f"a determinant in {text!r}")
     if r"\begin" in text and not _signs(text, _SIGNS) and matrices.MATRIX.search(text):
         return [_matrix(matrices.worked_out(text))]
     if _signs(text, (r"\pm", r"\mp")):

@@ -25,13 +25,13 @@ _SYNONYMS = {
     "j": "j joule joules", "kj": "kj kilojoule kilojoules", "erg": "erg ergs", "ev": "ev", "kev": "kev", "mev": "mev",
     "n": "n newton newtons", "w": "w watt watts", "kw": "kw", "v": "v volt volts", "hz": "hz hertz", "khz": "khz",
     "k": "k kelvin", "arcsec": "arcsec arcsecs arcsecond arcseconds", "a.m.": "a.m. a.m am", "p.m.": "p.m. p.m",
-    "c": "celsius", "f": "fahrenheit",
+    "c": "celsius", "f": "fahrenheit", "ohm": "ω ohm ohms",
 }  # fmt: skip
 _CANONICAL = {spelling: name for name, spellings in _SYNONYMS.items() for spelling in spellings.split()}
 _MULTIPLES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _PIECE = (
     r"(?:\\text\{[^{}]*\}(?:\s*\^\s*(?:\{\s*-?\d\s*\}|\d))?"
-    r"|\\percent|\\dollar|\^\\circ|\\AA(?![A-Za-z])|\\mu(?=\s*\\text))"
+    r"|\\percent|\\dollar|\^\\circ(?:\s*[CF](?![A-Za-z]))?|\\Omega(?![A-Za-z])|\\AA(?![A-Za-z])|\\mu(?=\s*\\text))"
 )
 _TAIL = re.compile(rf"^(.*?[^\s/*])\s*((?:{_PIECE}(?:\s|/|\\cdot|\\times(?=\s*\\text))*)+)$", re.DOTALL)
 _HEAD = re.compile(r"^\s*(\\dollar)\s*(.*)$", re.DOTALL)
@@ -44,7 +44,9 @@ _LETTER = re.compile(
     r"(?:\s*(?:/|\\cdot|\s)\s*(?:[mshgJNWVKCA]|kg|mol|min)(?:\s*\^\s*\{?\s*-?\d\s*\}?)?)?)\s*"
 )
 _ANGLE_OF = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
-_NO_UNIT = re.compile(r"\b(?:or|and|more|less|fewer|greater|least|most|not|no|than|mod|modulo|if|when|where|for)\b")
+_NO_UNIT = re.compile(
+    r"\b(?:or|and|more|less|fewer|greater|least|most|not|no|than|mod|modulo|if|when|where|for|is|are|was|were|wrong|incorrect)\b"
+)
 _EXPONENT = re.compile(r"^(.*?)\s*\^\s*\{?\s*(-?\d)\s*\}?$")
 
 
@@ -100,7 +102,13 @@ def _is_unit(word: str, space: str) -> bool:
 
 def _unit_text(tail: str) -> str:
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", tail).replace(r"^\circ", " ° ").replace(r"\percent", " % ")
-    text = text.replace(r"\dollar", " $ ").replace(r"\AA", " å ").replace(r"\mu", " u").replace(r"\cdot", " ")
+    text = (
+        text.replace(r"\dollar", " $ ")
+        .replace(r"\AA", " å ")
+        .replace(r"\Omega", " ω ")
+        .replace(r"\mu", " u")
+        .replace(r"\cdot", " ")
+    )
     return " ".join(text.replace(r"\times", " ").split())
 
 
