@@ -223,6 +223,13 @@ def test_several_references_as_they_stand_are_right_even_where_they_are_words_an
     assert not grade(problem(parts), boxed(", ".join(parts[:2]))).correct
 
 
+def test_a_sentence_in_a_box_is_its_own_reference_and_says_what_it_says():
+    said = r"The length of the altitude \(AB\) is \(24\)."
+    assert grade(problem(said), rf"\boxed{{{said}}}").correct
+    assert grade(problem("24"), rf"\boxed{{{said}}}").correct
+    assert not grade(problem("25"), rf"\boxed{{{said}}}").correct
+
+
 def test_a_reference_may_be_a_sentence_that_says_one_thing():
     assert grade(problem(r"The smallest value of \(a_{10}\) is \(248\)."), boxed("248")).correct
     assert not grade(problem("Ann is 5 and Bob is 7"), boxed("7")).correct

@@ -56,7 +56,7 @@ def shorten(problem: Problem, text: str) -> Verdict | str:
         return Verdict(False, Status.ERROR, answer.text[:LONGEST_ANSWER], detail)
     reference = problem.answer if isinstance(problem.answer, str) else ", ".join(problem.answer)
     given, wanted = _bare(answer.text), _bare(_unboxed(reference))
-    if given == wanted:
+    if given in (wanted, _bare(reference)):
         return Verdict(True, Status.GRADED, answer.text)
     if isinstance(problem.answer, str):
         a, b = _rational(given), _rational(wanted)
@@ -121,7 +121,7 @@ def _read_as(reference: Reference, answer: str) -> str:
     """The letter alone where a choice is asked for, and the reference's own letter where the answer has another."""
     if not isinstance(reference, str):
         return answer
-    return _choice(reference, answer) or with_parameter_of(_unboxed(reference), answer)
+    return _choice(reference, answer) or with_parameter_of(_unboxed(reference), _unboxed(answer))
 
 
 def _choice(reference: str, answer: str) -> str:
