@@ -60,6 +60,12 @@ class Problem:
     prompt_ids: tuple[int, ...]
     answer: Any
     guess_rate: float | None = None
+    images: tuple[Any, ...] = ()  # of rlvr_limit.images, in the order of their places in the prompt
+
+    @property
+    def identity(self) -> str:
+        """What names a prompt and its random numbers: its text, and what is seen of its images."""
+        return "\n".join([self.prompt, *(image.digest for image in self.images)])
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class EngineStats(NamedTuple):
 
 
 def prompt_key(seed: int, stream: str, prompt: str) -> tuple[int, int]:
-    """The random key of a rendered prompt in a stream: what a sample is decides its numbers, never where it ran."""
+    """The random key of a Problem.identity in a stream: what a sample is decides its numbers, never where it ran."""
     digests = hashlib.sha256(stream.encode()).digest()[:8] + hashlib.sha256(prompt.encode()).digest()[:8]
     key = jax.random.key(seed, impl="threefry2x32")
     for word in np.frombuffer(digests, ">u4"):

@@ -41,7 +41,7 @@ def rollout(
     def requests() -> Iterator[Request]:
         for problem, indices in problems:
             known[problem.id] = problem
-            key = prompt_key(seed, stream, problem.prompt)
+            key = prompt_key(seed, stream, problem.identity)
             yield Request(problem.id, problem.prompt_ids, key, indices, sampling(problem))
 
     for sample in generate(requests(), watch):

@@ -24,6 +24,7 @@ from rlvr_limit.evaluation.adaptive import samples_wanted, second_stage
 from rlvr_limit.evaluation.review import Judged, judged_again, judged_chains, reference, second_opinion
 from rlvr_limit.evaluation.score_inputs import REFERENCES, SOLVER
 from rlvr_limit.grading.code.evalplus import EvalPlusTests, passes_base_tests
+from rlvr_limit.images.preview import preview
 from rlvr_limit.models.log_probs import perplexity
 from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.folders import written
@@ -40,6 +41,9 @@ PAPERS_K = 256
 """The k of Delta_SE in Yue et al. 2025, Fig. 8."""
 
 EVERY_FIELD = "Fields that were changed on the command line: manifest.json in the run folder holds the whole config."
+
+PREVIEW = 60_000
+"""Characters of a problem's images on the page, or fewer where there are more than 400 problems."""
 
 EXAMPLES = 64
 """Stored samples kept for the page per problem and arm, right and other ones in turns."""
@@ -110,6 +114,7 @@ def results_of(
         base=names[0],
         control_of={name: controls[0] for name in distilled if controls},
         examples=tuple(itertools.chain(*examples)),
+        images={p.id: _previews(p, report.IMAGES_BYTES // len(problems)) for p in problems if p.images},
         perplexity=_perplexities(study.root, names, {p.id for p in problems}, s.score.answers),
         training={arm: training_rows(study.root, arm) for arm in trained},
         versions={**session["versions"], "device": session["device"]},
@@ -120,6 +125,10 @@ def results_of(
         answer_only=answer_only[0] if answer_only else "",
         interim=interim,
     )
+
+
+def _previews(problem: Problem, budget: int) -> tuple[str, ...]:
+    return tuple(preview(image, min(budget, PREVIEW) // len(problem.images)) for image in problem.images)
 
 
 def _arm(
@@ -315,6 +324,7 @@ def _conditions(study: Study, entry: EvaluatedArm, n: int) -> dict[str, str]:
         "stop tokens": " ".join(map(str, setup.stop_tokens)),
         "questions": values["question"],
         "problems and references": values["benchmark"],
+        **({"images": values["images"]} if any(p.images for p in setup.problems) else {}),
         "prompts": asked["prompts_sha256"][:12],
         "grader": values["grader"],
         "engine": values["engine"],

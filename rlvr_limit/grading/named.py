@@ -1,4 +1,4 @@
-"""The grader that a config names: "math", "exact", or "module:function" of one's own."""
+"""The grader that a config names: "math", "visual", "exact", or "module:function" of one's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlvr_limit.grading import exact
+from rlvr_limit.grading import exact, mathruler, visual
 from rlvr_limit.grading.math import authors, string_rules
 from rlvr_limit.grading.math import grade as mathematics
 from rlvr_limit.types import Grader, Problem, UserError, Verdict, not_allowed
@@ -35,7 +35,7 @@ def opinions(second: NamedGrader | None) -> list[NamedGrader]:
 
 def is_second_opinion(version: str) -> bool:
     """Whether verdicts of this version never count, whichever grader a run has."""
-    return version.partition("-")[0] in (authors.VERSION.partition("-")[0], MATH_VERIFY)
+    return version.partition("-")[0] in ("authors", "mathruler", MATH_VERIFY)
 
 
 def _by_math_verify() -> NamedGrader | None:
@@ -54,11 +54,14 @@ def grader_named(name: str) -> NamedGrader:
     if name == "math":
         second = NamedGrader(authors.grade, authors.VERSION, authors.shorten, _by_math_verify())
         return NamedGrader(mathematics.grade, mathematics.VERSION, mathematics.shorten, second, string_rules.vote_form)
+    if name == "visual":
+        second = NamedGrader(mathruler.grade, mathruler.VERSION, mathruler.shorten)
+        return NamedGrader(visual.grade, visual.VERSION, visual.shorten, second, string_rules.vote_form)
     if name == "exact":
         return NamedGrader(exact.grade, exact.VERSION)
     module_name, colon, function_name = name.partition(":")
     if not (colon and module_name and function_name.isidentifier()):
-        raise not_allowed("grader", name, "math, exact or module:function")
+        raise not_allowed("grader", name, "math, visual, exact or module:function")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -146,6 +146,7 @@ class Results:
     base: str  # names an arm, as do control_of and answer_only
     control_of: dict[str, str] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
+    images: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by problem, as small data: URLs
     perplexity: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)  # (model, text by): PPL by answer
     training: dict[str, Sequence[dict[str, Any]]] = field(default_factory=dict)  # rows by run, each with a "step"
     versions: dict[str, str] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 """Problem by problem: the table, and samples side by side that the page loads one problem at a time.
 
 The samples of a problem lie in a file of their own beside the page, samples/<place>.js: a call with deflated JSON,
-which a <script> element loads from a disk as well as from a server. All files together stay below SAMPLES_BYTES.
+which a <script> element loads from a disk as well as from a server. All files together stay below SAMPLES_BYTES, and
+the images of all questions below IMAGES_BYTES.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from rlvr_limit.report.results import Example, Results
 
 SAMPLES_BYTES = 24_000_000
+IMAGES_BYTES = 24_000_000
 TEXT_CHARACTERS = 8_000
 SHORT = 80
 VERDICTS = {"no_answer": "no answer", "timeout": "no verdict: timeout", "error": "no verdict: error"}
@@ -54,11 +56,12 @@ def write_samples(results: Results, folder: Path, budget: int = SAMPLES_BYTES) -
         most, characters = max(map(len, examples.values()), default=0), TEXT_CHARACTERS
         while True:
             content = _content(results, i, examples, most, characters)
-            packed = zlib.compress(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), 6)
-            script = f'rlvrSamples({i},"{base64.b64encode(packed).decode()}");\n'
+            script = _script(i, content)
             if len(script) <= budget // len(results.problems) or (most <= 1 and characters < 200):
                 break
             most, characters = (most // 2, characters) if most > 1 else (most, characters // 2)
+        if name in results.images:
+            script = _script(i, content | {"images": results.images[name]})
         (folder / "samples" / f"{i}.js").write_text(script, encoding="ascii")
         written += len(script)
         chosen = [examples[arm.name][:most] for arm in results.arms]
@@ -85,7 +88,12 @@ def _content(
                 "samples": [_sample(example, characters) for example in some],
             }
         )
-    return {"question": results.problems[place][1], "arms": arms}
+    return {"question": results.problems[place][1], "images": (), "arms": arms}
+
+
+def _script(place: int, content: dict[str, Any]) -> str:
+    packed = zlib.compress(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), 6)
+    return f'rlvrSamples({place},"{base64.b64encode(packed).decode()}");\n'
 
 
 def _sample(example: Example, characters: int) -> list[Any]:

@@ -15,7 +15,9 @@ GROUPS = OneOf("base", "rl", "distilled", "control", "other")
 
 TOKEN_SAMPLING = tuple(TokenSampling.__dataclass_fields__)
 
-COMPARED = OneOf("question", "benchmark", "template", "eos", "lengths", *TOKEN_SAMPLING, "grader", "engine", "dtype")
+COMPARED = OneOf(
+    "question", "benchmark", "images", "template", "eos", "lengths", *TOKEN_SAMPLING, "grader", "engine", "dtype"
+)
 """Conditions that must agree between arms that are compared."""
 
 JOBS = {
@@ -138,7 +140,15 @@ class Grading:
 
     workers: Annotated[int, AtLeast(0)] = 0  # 0: auto, by the machine's cores
     seconds: Annotated[float, Interval("(0, inf)")] = 10.0  # of CPU time, after which a verdict is TIMEOUT
-    grader: str = "math"  # math, exact, or module:function of one's own; Countdown and code have their own
+    grader: str = "math"  # math, visual, exact, or module:function of one's own; Countdown and code have theirs
+
+
+@dataclass(frozen=True)
+class ImagesConfig:
+    """Pixels that images of problems are resized to."""
+
+    min_pixels: Annotated[int, AtLeast(0)] = 0  # 0: those of the model folder's preprocessor_config.json, as below
+    max_pixels: Annotated[int, AtLeast(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -163,6 +173,7 @@ class Settings:
     dtype: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
     arms: dict[str, Arm] = field(default_factory=dict)
     sampling: Sampling = Sampling()
+    images: ImagesConfig = ImagesConfig()
     grading: Grading = Grading()
     score: Score = Score()
     report: ReportSettings = ReportSettings()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rlvr_limit.images.image import VERSION
 from rlvr_limit.settings import TOKEN_SAMPLING, EngineConfig, schema
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.matched_temperature import read_matching
 from rlvr_limit.study.prepared import Study, answer_limit
-from rlvr_limit.types import UserError
+from rlvr_limit.types import Problem, UserError
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def conditions_of(study: Study, entry: EvaluatedArm) -> Conditions:
     values = {
         "question": schema.digest([[p.id, p.question] for p in problems]),
         "benchmark": setup.benchmark,
+        "images": _images_in_words(problems),
         "template": setup.variant,
         "eos": " ".join(map(str, sorted(setup.stop_tokens))),
         "lengths": f"{s.max_tokens}, at least {shortest} within the context" if capped else f"{shortest}",
@@ -90,6 +92,13 @@ def equal_arms(arms: Iterable[Conditions]) -> tuple[str, ...]:
                 "conditions, so their samples are the same too."
             )
     return tuple(said)
+
+
+def _images_in_words(problems: Sequence[Problem]) -> str:
+    """Which files, and what the model sees of them."""
+    images = [image for problem in problems for image in problem.images]
+    limits = " and ".join(sorted({f"{i.limits.least:,} to {i.limits.most:,} pixels" for i in images}))
+    return f"{len(images)} ({schema.digest([i.digest for i in images])}), {limits}, {VERSION}" if images else "none"
 
 
 def _engine_in_words(engine: EngineConfig) -> str:

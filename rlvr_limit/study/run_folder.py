@@ -100,15 +100,16 @@ def open_folder(study: Study, decisive: dict[str, Any], shapes: dict[str, Any]) 
 
 
 def prompt_sha256(problem: Problem) -> str:
-    """Identity of a rendered prompt."""
-    return hashlib.sha256(problem.prompt.encode()).hexdigest()
+    """Identity of a rendered prompt and its images."""
+    return hashlib.sha256(problem.identity.encode()).hexdigest()
 
 
 def _asked(s: Settings, setup: Setup) -> dict[str, Any]:
-    lessons = [[p.prompt_ids, str(p.answer)] for p in setup.training] + [list(pair) for pair in setup.shown]
+    lessons = [[p.prompt_ids, str(p.answer), *(image.digest for image in p.images)] for p in setup.training]
+    lessons += [list(pair) for pair in setup.shown]
     return {
         "prompts": setup.variant,
-        "prompts_sha256": hashlib.sha256("\n".join(p.prompt for p in setup.problems).encode()).hexdigest(),
+        "prompts_sha256": hashlib.sha256("\n".join(p.identity for p in setup.problems).encode()).hexdigest(),
         "stop_tokens": list(setup.stop_tokens),
         "model": schema.to_jsonable(setup.model),
         "shortest_limit": min(answer_limit(s.sampling, setup.model, p) for p in setup.problems),

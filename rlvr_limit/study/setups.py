@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rlvr_limit import checkpoint
@@ -16,11 +17,12 @@ from rlvr_limit.grading.code import grade as code_grading
 from rlvr_limit.grading.math.extract import is_bare
 from rlvr_limit.grading.named import grader_named
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
+from rlvr_limit.images import PixelLimits, limits_of
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.settings import Arm, Settings, schema
 from rlvr_limit.study.arms import origin, sampling_of
 from rlvr_limit.study.prepared import Setup, Task, answer_limit, benchmark_of
-from rlvr_limit.tasks import benchmarks, countdown, demonstrations, prompts
+from rlvr_limit.tasks import benchmarks, countdown, demonstrations, pictures, prompts
 from rlvr_limit.tasks.questions import Question
 from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
 from rlvr_limit.types import Problem, UserError
@@ -96,7 +98,7 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
         setups[name] = dataclasses.replace(setup, sampling=sampling_of(s.sampling, arm), **lessons)
     if any(q.is_code for q in questions):
         return _code_task(s, questions, notes), setups
-    if s.grading.grader == "math":
+    if s.grading.grader in ("math", "visual"):
         _check_references(q for name in s.benchmarks if name not in benchmarks.BY_NAME for q in known[name])
     named = grader_named(s.grading.grader)
     task = Task(
@@ -159,15 +161,19 @@ class _Asker:
 
     arm: Arm  # the first of them
     words: TextTokenizer
+    limits: PixelLimits
     known: dict[tuple[str, str], Problem] = field(default_factory=dict)
 
     def __call__(self, q: Question) -> Problem:
         """The problem with its prompt."""
         if (q.id, q.question) not in self.known:
             template = self.arm.prompt_of.get(benchmark_of(q.id), self.arm.prompt)
-            prompt = prompts.render(template, q.question, self.words, q.starter_code)
-            problem = Problem(q.id, q.question, prompt, self.words.encode(prompt), q.answer)
-            self.known[q.id, q.question] = problem
+            images = tuple(dataclasses.replace(image, limits=self.limits) for image in q.images)
+            prompt = prompts.render(template, q.question, self.words, q.starter_code, len(images))
+            ids = self.words.encode(prompt)
+            if images:
+                ids = pictures.with_pads(ids, self.words.token_id(pictures.PAD), images, f"problem {q.id}")
+            self.known[q.id, q.question] = Problem(q.id, q.question, prompt, ids, q.answer, images=images)
         return self.known[q.id, q.question]
 
 
@@ -181,9 +187,9 @@ def _asked_so(
     checkpoint.check_vocabulary(model, words.vocab_size, f"config.arms.{name}")
     named = checkpoint.stop_tokens(folder) or (words.eos_id,)
     stops = tuple(dict.fromkeys((*named, *(words.token_id(text) for text in arm.stop))))
-    asker = _Asker(arm, dataclasses.replace(words, stop_ids=stops))
+    asker = _Asker(arm, dataclasses.replace(words, stop_ids=stops), _limits(s, folder))
     problems = tuple(map(asker, questions))
-    variant = f"{arm.prompt}-{schema.digest([[p.id, p.prompt, p.prompt_ids] for p in problems])}"
+    variant = f"{arm.prompt}-{schema.digest([[p.id, p.identity, p.prompt_ids] for p in problems])}"
     vocabulary = schema.digest(words.backend.to_str())
     return Setup(model, asker.words, vocabulary, benchmark, variant, problems, stops, s.sampling, folder), asker
 
@@ -202,8 +208,12 @@ def _lessons(s: Settings, arm: Arm, asker: _Asker, known: Mapping[str, Sequence[
     if arm.sft:
         teacher, given = s.arms[arm.sft.teacher], origin(s.arms, arm.sft.teacher)
         folder = checkpoint.resolve(given.weights, given.revision, with_weights=False)
-        learnt["lessons"] = tuple(map(_Asker(teacher, load_tokenizer(folder)), questions))
+        learnt["lessons"] = tuple(map(_Asker(teacher, load_tokenizer(folder), _limits(s, folder)), questions))
     return learnt
+
+
+def _limits(s: Settings, folder: Path) -> PixelLimits:
+    return limits_of(folder, s.images.min_pixels, s.images.max_pixels)
 
 
 def _check_prompts(s: Settings, name: str, setup: Setup) -> None:
@@ -211,7 +221,7 @@ def _check_prompts(s: Settings, name: str, setup: Setup) -> None:
     by_prompt: dict[str, Problem] = {}
     capped = 0
     for problem in setup.problems:
-        twin = by_prompt.setdefault(problem.prompt, problem)
+        twin = by_prompt.setdefault(problem.identity, problem)
         if twin is not problem:
             raise UserError(f"problems {twin.id} and {problem.id} have the same prompt; give one of them only")
         room = answer_limit(s.sampling, setup.model, problem)

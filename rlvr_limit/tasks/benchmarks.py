@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlvr_limit.images import Image
 from rlvr_limit.tasks import files
 from rlvr_limit.tasks.files import FileRow
+from rlvr_limit.tasks.pictures import PictureRows
 from rlvr_limit.tasks.questions import (
     LiveCodeRows,
     MathRows,
@@ -41,6 +43,7 @@ class Benchmark:
     distinct: int = 0  # problems, where that is not one a row
     home: str = ""  # of a benchmark without hub
     other_rows: tuple[int, ...] = ()  # of other files of it that are in use
+    note: str = ""  # what every page must say of it
 
     @property
     def problems(self) -> int:
@@ -64,6 +67,8 @@ LIVECODEBENCH = (
 )  # fmt: skip
 HUB_TEST = ("data/test-*.parquet",)
 PLAIN = MathRows(("problem",), {"answer": FileRow.text})
+HUB_IMAGE = ("decoded_image", "image")  # the Parquet files have both, a file of annotations the name alone
+GEOMETRY = PictureRows(("problem",), {"answer": FileRow.text})
 WITH_HASHES = MathRows(("question",), {"answer": after_hashes})
 BENCHMARKS = (
     Benchmark(
@@ -113,6 +118,29 @@ BENCHMARKS = (
     Benchmark(
         "mbppplus", "evalplus/mbppplus", HUB_TEST, ("mbppplus*", "mbppplus*/*"), 378, evalplus, several=True,
     ),
+    Benchmark(
+        "mathvista", "AI4Math/MathVista", ("data/testmini-*.parquet",), ("mathvista*", "mathvista/*testmini*"), 460,
+        PictureRows(
+            ("question",), {"answer": FileRow.text}, "pid", HUB_IMAGE, tagged=False, choices="choices"
+        ),
+        note="mathvista: without multiple choice. Of pid 479 the published reference is 2.54; its chart says 2.55.",
+    ),
+    Benchmark(
+        "mathvision", "MathLLMs/MathVision", ("data/testmini-*.parquet",), ("mathvision*", "mathvision/*testmini*"),
+        114,
+        PictureRows(
+            ("question",), {"answer": FileRow.text}, "id", HUB_IMAGE, tagged=False, choices="options"
+        ),
+        note="mathvision: without multiple choice. The reference of id 59 is a letter, C, though it lists no choices.",
+    ),
+    Benchmark(
+        "geometry3k", "hiyouga/geometry3k", HUB_TEST, ("geometry3k_test", "geometry3k/*test*", "geometry3k"), 601,
+        GEOMETRY,
+    ),
+    Benchmark(
+        "geometry3k_train", "hiyouga/geometry3k", ("data/train-*.parquet",), ("geometry3k_train", "geometry3k/*train*"),
+        2101, GEOMETRY, training=True,
+    ),
     Benchmark("livecodebench_v5", *LIVECODEBENCH, 279, LiveCodeRows("2024-08-01", "2025-01-31"), several=True),
     Benchmark("livecodebench_v5_all", *LIVECODEBENCH, 880, LiveCodeRows("2023-05-01", "2025-01-31"), several=True),
 )  # fmt: skip
@@ -125,13 +153,14 @@ def load(
     """(the questions of a benchmark in the order of its files, what a reader must know of them).
 
     Reads a local folder, or the hub's files where data_dir is empty or None. A name that ends like a file is a file of
-    one's own problems, {"problem": text, "answer": text, number or list} a line. A row that repeats another, with the
+    one's own problems, {"problem": text, "answer": text, number or list} a line, with "image" or "images" where it
+    has some: names of files beside it, or their bytes. A row that repeats another, with the
     same answer, is left out and said. Raises UserError on an unknown benchmark, a missing file, a line that is no JSON,
     a missing or empty field, a question that is there with two answers, or another number of rows than was published,
     unless allow_rows names the benchmark.
     """
     if name.endswith(files.SUFFIXES):
-        own = Benchmark(called(name), "", (), (), 0, MathRows(("problem",), {"answer": written}))
+        own = Benchmark(called(name), "", (), (), 0, PictureRows(("problem",), {"answer": written}, needed=False))
         found = _read(own, files.read_file(name, "file of problems"), Path(name))
         return found.questions, (f"{Path(name).name}: problems of one's own.", *found.notes)
     if name not in BY_NAME:
@@ -144,7 +173,7 @@ def load(
     else:
         raise UserError(f"{name}: it is {benchmark.home}; give the file's folder: --config.data_dir=FOLDER")
     found = _read(benchmark, files.read(paths), paths[0])
-    questions, notes = found.questions, list(found.notes)
+    questions, notes = found.questions, [*filter(None, [benchmark.note]), *found.notes]
     if found.rows not in (benchmark.rows, *benchmark.other_rows):
         said = f"has {found.rows:,} rows, but {benchmark.rows:,} were published"
         if name not in allow_rows:
@@ -175,7 +204,7 @@ class _Rows:
 
 def _read(benchmark: Benchmark, rows: Iterable[FileRow], path: Path) -> _Rows:
     count = 0
-    by_key: dict[str, tuple[Question, str]] = {}
+    by_key: dict[tuple[str, tuple[Image, ...]], tuple[Question, str]] = {}
     places: dict[str, str] = {}
     left_out: dict[str, list[str]] = {}
     for row in rows:
@@ -189,14 +218,14 @@ def _read(benchmark: Benchmark, rows: Iterable[FileRow], path: Path) -> _Rows:
         count += 1
         entry = dataclasses.replace(entry, id=f"{benchmark.name}/{entry.id}")
         # Two tasks of code may be told in the same words.
-        key, what = (entry.id, "row name") if entry.is_code else (entry.question, "question")
-        first, place = by_key.setdefault(key, (entry, row.place))
+        said, what = (entry.id, "row name") if entry.is_code else (entry.question, "question")
+        first, place = by_key.setdefault((said, entry.images), (entry, row.place))
         if first is not entry and (first.question, first.answer) == (entry.question, entry.answer):
             left_out.setdefault("repeat another one", []).append(row.place)
         elif first is not entry and benchmark.training:
             left_out.setdefault("repeat a question with another answer", []).append(row.place)
         elif first is not entry:
-            raise UserError(f"{row.place}: its {what} is that of {place} too, but they differ: {key!r:.60}")
+            raise UserError(f"{row.place}: its {what} is that of {place} too, but they differ: {said!r:.60}")
         elif entry.id in places:
             raise UserError(f"{row.place}: its row name is that of {places[entry.id]} too: {entry.id!r:.60}")
         else:

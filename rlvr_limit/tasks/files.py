@@ -27,6 +27,7 @@ class FileRow:
     index: int
     place: str
     fields: dict[str, Any]
+    folder: Path = Path()  # of its file, from which names of other files count
 
     def first(self, names: tuple[str, ...]) -> str:
         """The first of these fields that is there. Raises UserError where none is."""
@@ -111,9 +112,9 @@ def read_file(path: str | Path, where: str) -> list[FileRow]:
 
 def read(paths: list[Path]) -> Iterator[FileRow]:
     """All rows of the files in order. Raises UserError naming file and line of what cannot be read."""
-    rows = (row for path in paths for row in (read_json_lines(path) if ".jsonl" in path.suffixes else _whole(path)))
-    for index, (place, fields) in enumerate(rows):
-        yield FileRow(index, place, fields)
+    rows = ((path, *row) for path in paths for row in (read_json_lines if ".jsonl" in path.suffixes else _whole)(path))
+    for index, (path, place, fields) in enumerate(rows):
+        yield FileRow(index, place, fields, path.parent)
 
 
 def _whole(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -126,6 +127,8 @@ def _whole(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except (pyarrow.ArrowInvalid, ValueError, RecursionError, OSError) as error:
         what = "Parquet file" if path.suffix == ".parquet" else "JSON in UTF-8"
         raise UserError(f"{path}: no readable {what} ({' '.join(str(error).split())})") from error
+    if isinstance(rows, dict) and rows and all(isinstance(row, dict) for row in rows.values()):
+        rows = list(rows.values())  # by name, as MathVista's
     if not isinstance(rows, list):
         raise UserError(f"{path}: a JSON {type(rows).__name__}, not a list of rows")
     for i, row in enumerate(rows):

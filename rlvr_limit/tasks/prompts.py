@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
+from rlvr_limit.tasks.pictures import with_images
 from rlvr_limit.tokenizer import TextTokenizer
 from rlvr_limit.types import UserError
 
@@ -63,6 +64,10 @@ FUNCTION = (
 ANSWER_ONLY = PromptTemplate(
     "answer_only",
     _chatml(ASSISTANT, f"{QUESTION}\nDo not reason. Reply with nothing but the final answer within \\boxed{{}}."),
+)
+EASYR1 = (
+    "You FIRST think about the reasoning process as an internal monologue and then provide the final answer. The "
+    "reasoning process MUST BE enclosed within <think> </think> tags. The final answer MUST BE put in \\boxed{}."
 )
 TEMPLATES = (
     # Qwen2.5-7B / 14B / 32B and their SimpleRL-Zoo models (App. E, Fig. 21; `qwen-boxed` of the published code, which
@@ -150,6 +155,9 @@ TEMPLATES = (
         chat=True,
     ),
     ANSWER_ONLY,
+    # Qwen2.5-VL-7B-Instruct and its EasyR1 descendant on MathVista and MathVision (App. E, Fig. 26): two sentences of
+    # Qwen2.5's text template, then EasyR1's instruction. Images stand in front of the question, on a line of their own.
+    PromptTemplate("visual", _chatml(f"You are Qwen, created by Alibaba Cloud. {ASSISTANT} {EASYR1}", QUESTION)),
 )
 
 
@@ -163,7 +171,7 @@ def template(name: str) -> PromptTemplate:
     return known[name]
 
 
-def render(name: str, question: str, tokenizer: TextTokenizer, starter_code: str = "") -> str:
+def render(name: str, question: str, tokenizer: TextTokenizer, starter_code: str = "", images: int = 0) -> str:
     """The whole prompt as text, from which tokenizer.encode makes the prompt's ids.
 
     It begins with tokenizer.lead (LLaMA-3's <|begin_of_text|>), or with what the model's chat template puts there.
@@ -179,5 +187,6 @@ def render(name: str, question: str, tokenizer: TextTokenizer, starter_code: str
             f"{', '.join(other.name for other in TEMPLATES if not other.chat)}"
         )
     before, _, after = (chosen.with_starter if starter_code else chosen.text).partition(QUESTION)
-    text = before + (question.strip() if chosen.strips else question) + after.replace(STARTER, starter_code)
+    question = with_images(question.strip() if chosen.strips else question, images)
+    text = before + question + after.replace(STARTER, starter_code)
     return tokenizer.chat([{"role": "user", "content": text}]) if chosen.chat else tokenizer.lead + text

@@ -11,6 +11,7 @@ from rlvr_limit.grading.code.evalplus import EvalPlusTests
 from rlvr_limit.grading.code.livecodebench import LiveCodeTests
 from rlvr_limit.grading.math.extract import extract, is_bare, last_box
 from rlvr_limit.grading.math.latex import normalise, split
+from rlvr_limit.images import Image
 from rlvr_limit.tasks.files import FileRow
 from rlvr_limit.types import UserError
 
@@ -26,6 +27,7 @@ class Question:
     question: str
     answer: Reference | EvalPlusTests | LiveCodeTests
     starter_code: str = ""
+    images: tuple[Image, ...] = ()
 
     @property
     def is_code(self) -> bool:

@@ -121,7 +121,7 @@ def _requests(source: RolloutSource, groups: dict[str, PartialGroup], limits: di
             yield Request(
                 f"{name}+{at}",
                 (*group.problem.prompt_ids, *tokens),
-                prompt_key(source.answers.seed, stream + (f"+{at}" if at else ""), group.problem.prompt),
+                prompt_key(source.answers.seed, stream + (f"+{at}" if at else ""), group.problem.identity),
                 indices,
                 replace(source.sampling(group.problem), max_tokens=min(source.recipe.segment, limits[name] - at)),
             )

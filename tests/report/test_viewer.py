@@ -94,6 +94,18 @@ def test_without_samples_there_is_a_table_and_no_viewer(tmp_path):
     assert list((tmp_path / "samples").iterdir()) == []
 
 
+def test_images_of_a_question_lie_in_its_file_and_take_nothing_from_its_samples(tmp_path):
+    text = "".join(chr(97 + i * i % 23) for i in range(4000))
+    examples = [example(0, "base", i, text) for i in range(4)]
+    bare = write_samples(study(examples), tmp_path, budget=M * 9_000)
+    seen = ("data:image/jpeg;base64," + "A" * 20_000, "data:image/jpeg;base64,B")
+    kept = write_samples(study(examples, images={"p0": seen}), tmp_path, budget=M * 9_000)
+    _, content = unpacked(tmp_path / "samples" / "0.js")
+    assert tuple(content["images"]) == seen and len(content["arms"][0]["samples"]) == kept.most
+    assert (kept.samples, kept.cut) == (bare.samples, bare.cut)
+    assert unpacked(tmp_path / "samples" / "1.js")[1]["images"] == []
+
+
 def test_every_input_has_a_label_and_every_column_a_button(tmp_path):
     markup = page(study([example(0, "base", 0)]), tmp_path)
     assert len(re.findall("<(?:input|select) ", markup)) == 5

@@ -16,6 +16,14 @@ def tokenizer(tmp_path_factory):
 
 
 EXPECTED = {
+    "visual": r"""<|im_start|>system
+You are Qwen, created by Alibaba Cloud. You are a helpful assistant. You FIRST think about the reasoning process as an \
+internal monologue and then provide the final answer. The reasoning process MUST BE enclosed within <think> </think> \
+tags. The final answer MUST BE put in \boxed{{}}.<|im_end|>
+<|im_start|>user
+{}<|im_end|>
+<|im_start|>assistant
+""".replace("\\\n", ""),
     "qwen_boxed": r"""<|im_start|>system
 You are a helpful assistant.<|im_end|>
 <|im_start|>user

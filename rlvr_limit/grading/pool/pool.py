@@ -132,10 +132,10 @@ class GradingPool:
 
     def _send(self, number: int) -> None:
         _, problem, response = self._unfinished[number]
-        # A problem is sent once, then its id. A grader judges text: the prompt's token ids would be sent for nothing.
+        # A problem is sent once, then its id. A grader judges text: token ids and images would be sent for nothing.
         first = problem.id not in self._sent_problems
         self._sent_problems.add(problem.id)
-        sent = dataclasses.replace(problem, prompt_ids=()) if first else problem.id
+        sent = dataclasses.replace(problem, prompt_ids=(), images=()) if first else problem.id
         self._unsent += pack_message((number, sent, response))
 
     def _write(self) -> None:

@@ -99,19 +99,33 @@
     return node;
   }
 
+  function pictures(sources) {
+    if (!sources.length) return [];
+    const part = make("details");
+    part.append(make("summary", sources.length > 1 ? "Images of the question" : "Image of the question"));
+    for (const [i, source] of sources.entries()) {
+      const image = make("img");
+      [image.src, image.alt] = [source, "image " + (i + 1) + " of the question"];
+      part.append(image);
+    }
+    return [part];
+  }
+
   async function draw() {
     if (shown === null) return;
     const place = shown, said = viewer.querySelector(".said"), columns = viewer.querySelector(".columns");
     said.textContent = "Loading\u2026";
-    let text, parts;
+    let text, parts, seen = [];
     try {
       const content = await load(place);
       [text, parts] = [content.question, sides.map((side) => column(side, content))];
+      seen = pictures(content.images);
     } catch (error) {
       [text, parts] = [error.message, []];
     }
     if (shown !== place) return;
     said.textContent = text;
+    viewer.querySelector(".pictures").replaceChildren(...seen);
     columns.replaceChildren(...parts);
   }
 
