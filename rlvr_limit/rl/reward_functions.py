@@ -1,4 +1,8 @@
-"""What a trained policy is rewarded for: the verdict, or a function of one's own, checked at every call."""
+"""What a trained policy is rewarded for: the verdict, a null control, or a function of one's own, checked when called.
+
+Null controls reward what says nothing of being right: what a policy gains from them too is no effect of verified
+rewards (Shao et al. 2025, "Spurious Rewards", arXiv 2506.10947).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 
-from rlvr_limit.types import Problem, UserError, not_allowed
+from rlvr_limit.types import Problem, Sample, Status, UserError, Verdict, not_allowed
 
 Reward = Callable[[Problem, Sequence[str]], Sequence[float]]
 """Rewards of some answers to one problem, one a text."""
@@ -16,13 +20,29 @@ Reward = Callable[[Problem, Sequence[str]], Sequence[float]]
 VERDICT = "verdict"
 
 
+def coin(stream: str, problem: Problem, sample: Sample) -> float:
+    """0 or 1 with equal chance, by what the answer is: the stream it was drawn in, its problem, index and tokens."""
+    name = f"{stream}/{problem.id}/{sample.index}/{','.join(map(str, sample.tokens))}"
+    return float(hashlib.sha256(name.encode()).digest()[0] & 1)
+
+
+RULES: dict[str, Callable[[str, Problem, Sample, Verdict], float]] = {
+    VERDICT: lambda stream, problem, sample, verdict: float(verdict.correct),
+    "inverted": lambda stream, problem, sample, verdict: float(not verdict.correct),
+    "format": lambda stream, problem, sample, verdict: float(verdict.status != Status.NO_ANSWER),
+    "random": lambda stream, problem, sample, verdict: coin(stream, problem, sample),
+    "likelihood": lambda stream, problem, sample, verdict: sum(sample.logp_model) / max(len(sample.logp_model), 1),
+}
+"""Rewards with names, of a judged answer; likelihood is the policy's own mean log-probability, nats a token."""
+
+
 def reward_named(name: str, where: str) -> Reward | None:
-    """The function that "module:function" names; None for "verdict". UserError, naming the field `where`, if none."""
-    if name == VERDICT:
+    """The function that "module:function" names; None for a name of RULES. UserError, naming `where`, if none."""
+    if name in RULES:
         return None
     module_name, colon, function_name = name.partition(":")
     if not (colon and module_name and function_name.isidentifier()):
-        raise not_allowed(where, name, "verdict or module:function")
+        raise not_allowed(where, name, f"{', '.join(RULES)} or module:function")
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)
     except ImportError as error:

@@ -85,7 +85,9 @@ class Reinforced:
     value_optimizer: OptimizerConfig | None = None
     value_coefficient: Annotated[float, AtLeast(0)] = 0.5
     value_clip: Annotated[float, AtLeast(0)] = 0.5
-    reward: str = "verdict"  # 1 for a right answer; or "module:function": (problem, texts) -> a number a text
+    # verdict: 1 for a right answer; a null control: random, inverted, format (1 for one that can be read) or likelihood
+    # (the policy's own, nats a token); or "module:function": (problem, texts) -> a number a text
+    reward: str = "verdict"
     limits: Limits = Limits()
     data: tuple[str, ...] = ()  # gsm8k_train, math_train, omni_train, or files of problems; Countdown has its own
     segment: Annotated[int, AtLeast(0)] = 0  # tokens of an answer drawn in one step, off-policy; 0: whole answers

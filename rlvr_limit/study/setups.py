@@ -173,7 +173,7 @@ class _Asker:
             ids = self.words.encode(prompt)
             if images:
                 ids = pictures.with_pads(ids, self.words.token_id(pictures.PAD), images, f"problem {q.id}")
-            self.known[q.id, q.question] = Problem(q.id, q.question, prompt, ids, q.answer, images=images)
+            self.known[q.id, q.question] = Problem(q.id, q.question, prompt, ids, q.answer, q.guess_rate, images)
         return self.known[q.id, q.question]
 
 

@@ -44,6 +44,13 @@ class FileRow:
             raise self.refuse(field, value, "a text that is not empty")
         return value.strip()
 
+    def share(self, field: str) -> float | None:
+        """A number from 0 to 1; None where the field is missing or empty."""
+        value = self.fields.get(field)
+        if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
+            raise self.refuse(field, value, "a number in [0, 1]")
+        return value
+
     def refuse(self, field: str, value: Any, allowed: str) -> UserError:
         """The error of a field whose value is not what is allowed, to be raised."""
         return UserError(f"{self.place}: field {field!r}: {value!r:.60} is not {allowed}")

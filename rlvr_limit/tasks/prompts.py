@@ -59,6 +59,15 @@ FUNCTION = (
     "You will use the following starter code to write the solution to the problem and enclose your code within "
     "delimiters."
 )
+# Not the paper's: examples of our own, for a model that is no player of Countdown.
+COUNTDOWN_WORDS = PromptTemplate(
+    "countdown_words",
+    "Use every number once, with +, - and *, to make the target.\n"
+    "Numbers: 3, 5, 8. Target: 64. Answer: (3+5)*8=64\n"
+    "Numbers: 4, 7, 9. Target: 20. Answer: 4+7+9=20\n"
+    "Numbers: 2, 6, 10. Target: 58. Answer: 6*10-2=58\n"
+    f"{QUESTION} Answer:",
+)
 # Guess control: an arm of the base's weights asked so gives each problem's rate without a chain of thought (the filter
 # of v5's Fig. 13; the paper does not print its wording, this one is ours).
 ANSWER_ONLY = PromptTemplate(
@@ -154,6 +163,7 @@ TEMPLATES = (
         with_starter=_livecodebench(FUNCTION, STARTER),
         chat=True,
     ),
+    COUNTDOWN_WORDS,
     ANSWER_ONLY,
     # Qwen2.5-VL-7B-Instruct and its EasyR1 descendant on MathVista and MathVision (App. E, Fig. 26): two sentences of
     # Qwen2.5's text template, then EasyR1's instruction. Images stand in front of the question, on a line of their own.

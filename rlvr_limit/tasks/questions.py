@@ -28,6 +28,7 @@ class Question:
     answer: Reference | EvalPlusTests | LiveCodeTests
     starter_code: str = ""
     images: tuple[Image, ...] = ()
+    guess_rate: float | None = None  # as of types.Problem
 
     @property
     def is_code(self) -> bool:
@@ -54,7 +55,7 @@ class MathRows:
             text = f"{row.text('context')}\n{text}"
         name = row.fields[row.first((self.identity,))] if self.identity else row.index
         field = row.first(tuple(self.answer))
-        return Question(str(name), text, self.answer[field](row, field))
+        return Question(str(name), text, self.answer[field](row, field), guess_rate=row.share("guess_rate"))
 
     def lacks_reference(self, row: FileRow) -> bool:
         """Whether the answer's field is there and empty; one that is not there is an error like any other."""

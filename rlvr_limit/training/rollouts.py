@@ -17,7 +17,7 @@ import numpy as np
 from rlvr_limit import rl
 from rlvr_limit.engine.rollout import Graded
 from rlvr_limit.records.storage import Place
-from rlvr_limit.rl.reward_functions import Reward, call_reward
+from rlvr_limit.rl.reward_functions import RULES, Reward, call_reward
 from rlvr_limit.settings import Reinforced
 from rlvr_limit.training.exchange import AnswerSource
 from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError, not_allowed
@@ -38,7 +38,7 @@ class RolloutSource:
     sampling: Callable[[Problem], SamplingParams]  # from the policy itself: temperature 1, nothing cut off
     max_tokens: int
     folder: Place  # train/<arm> of the run
-    reward: Reward | None = None  # None: the verdict's
+    reward: Reward | None = None  # None: the rule of rl/reward_functions.py that the recipe names
 
     @property
     def where(self) -> str:
@@ -169,7 +169,11 @@ def _rewards(source: RolloutSource, groups: list[tuple[Problem, list[Graded]]]) 
     group on one host."""
     reward, hosts = source.reward, source.answers.hosts
     if reward is None:
-        return [[float(g.verdict.correct and g.verdict.status not in UNJUDGED) for g in group] for _, group in groups]
+        rule, stream = RULES[source.recipe.reward], f"{source.answers.seed}/{source.arm}"
+        return [
+            [0.0 if g.verdict.status in UNJUDGED else rule(stream, problem, g.sample, g.verdict) for g in group]
+            for problem, group in groups
+        ]
     asked = groups[hosts.index :: hosts.count]
     own = [call_reward(reward, f"{source.where}.reward", problem, [g.text for g in group]) for problem, group in asked]
     said = [json.loads(text) for text in hosts.exchange(json.dumps(own))]
