@@ -1,6 +1,6 @@
 """Makes the problems of configs/real/countdown_words.py: python -m configs.lib.countdown_words
 
-Three numbers from 2 to 12 and a target from 10 to 60 that a random legal policy reaches, in one play of ten at most.
+Three numbers from 2 to 10 and a target from 10 to 40 that they reach.
 """
 
 import json
@@ -13,10 +13,9 @@ FOLDER = Path(__file__).parent.parent / "real"
 TASK = CountdownConfig(
     numbers=3,
     low=2,
-    high=12,
-    targets=tuple(range(10, 61)),
-    guess_max=0.1,
-    train_guess_max=0.1,
+    high=10,
+    targets=tuple(range(10, 41)),
+    guess_max=1.0,
     eval_problems=64,
     train_problems=512,
 )

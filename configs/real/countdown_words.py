@@ -10,22 +10,25 @@ for two cores. How often a player is right who knows the rules and nothing else 
 
 from ml_collections import ConfigDict
 
-from configs.lib import base, shapes
+from configs.lib import base
 
 TEST, TRAIN = (f"configs/real/countdown_words_{part}.jsonl" for part in ("test", "train"))
-STOPS = ("Ċ", "ĊĊ", "<|im_end|>", "<|endoftext|>")
+STOPS = ("Ċ", "ĊĊ", "<|im_end|>")
 """An answer is one line: the vocabulary's tokens of one and two line ends, and the model's own ends."""
 
 
 def get_config() -> ConfigDict:
-    """Base, GRPO after 8 and 32 steps, and 32 steps of the same on coin tosses; adapters of rank 16 are trained."""
-    shape = {**shapes.QWEN25_05B, "context": 32_768}
-    config = base.released("countdown_words", "Qwen2.5-Coder-0.5B-Instruct on Countdown in words", shape, {TEST: 64})
+    """Base, GRPO after 8 and 32 steps, and 32 steps of the same on coin tosses."""
+    shape = {"layers": 30, "width": 576, "heads": 9, "kv_heads": 3, "head_width": 64, "ffn_width": 1536}
+    shape |= {"vocab_size": 49_152, "qkv_bias": False, "tied_embedding": True, "context": 8192}
+    config = base.released("countdown_words", "SmolLM2-135M-Instruct on Countdown in words", shape, {TEST: 64})
     config.grading.grader = "rlvr_limit.grading.expressions:grade"
     config.sampling.update({"temperature": 1.0, "top_p": 1.0, "max_tokens": 20})
-    config.score.answers = 4
-    weights = "Qwen/Qwen2.5-Coder-0.5B-Instruct"
-    config.arms.base = base.arm("Coder-0.5B", "base", weights, "countdown_words", stop=STOPS)
+    config.engine.steps_per_call = 5  # most answers end after ten tokens
+    config.score.answers = 2
+    config.training.param_dtype = "float32"
+    weights = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    config.arms.base = base.arm("SmolLM2-135M", "base", weights, "countdown_words", stop=STOPS)
     recipe = {
         "start": "base",
         "steps": 32,
@@ -34,9 +37,8 @@ def get_config() -> ConfigDict:
         "answers": 16,
         "minibatches": 1,
         "data": (TRAIN,),
-        "lora_rank": 16,
         "limits": base.limits(config.sampling.max_tokens),
-        "optimizer": base.adam(1e-4, 2),
+        "optimizer": base.adam(3e-5, 2),
     }
     control = {**recipe, "save_at": (32,), "reward": "random"}
     config.arms.grpo = base.trained("GRPO", "countdown_words", recipe, stop=STOPS)

@@ -189,9 +189,9 @@ class RecipeUpdates:
 
     def _packed(self) -> tuple[AnswerRows, jax.ShapeDtypeStruct]:
         """_rows of a microbatch, in which a row holds several sequences."""
-        return self._rows(
-            *rl.microbatch_shape(self.row_places, self.training.tokens, row_devices(self.mesh)), packed=True
-        )
+        lengths = self.engine.max_prompt_len, self.answer_len
+        shape = recipes.microbatch(self.recipe, self.training.tokens, row_devices(self.mesh), *lengths)
+        return self._rows(*shape, packed=True)
 
     def _rows(self, batch: int, length: int = 0, packed: bool = False) -> tuple[AnswerRows, jax.ShapeDtypeStruct]:
         """Rows of prompts with answers, and an array of one number a token that lies as they do."""

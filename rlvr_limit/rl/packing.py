@@ -17,6 +17,9 @@ import numpy as np
 from rlvr_limit.models.log_probs import PrefixBatch, padded_length
 from rlvr_limit.types import UserError, not_allowed
 
+SHORT_ROW = 1024
+"""Places up to which attention over a row takes little beside the products, so that what rows share is worth more."""
+
 
 class SequenceBounds(NamedTuple):
     """Where the sequences of a batch, one a row, end. Those without an answer have 0 tokens, and any prompt."""
@@ -40,16 +43,18 @@ def sequence_bounds(batch: Any) -> SequenceBounds:
     return SequenceBounds(np.array(prompt_B), start_B, end_B)
 
 
-def microbatch_shape(longest: int, tokens: int, devices: int) -> tuple[int, int]:
+def microbatch_shape(longest: int, tokens: int, devices: int, group: int = 0) -> tuple[int, int]:
     """(R, P) of microbatches with at most `tokens` places on each of `devices` devices that share the rows.
 
-    A row holds the longest sequence. Raises UserError where not even one such row fits.
+    A row holds the longest sequence, and where it stays short a whole group: a prompt and all answers to it. Raises
+    UserError where not even one sequence fits.
     """
     if tokens < longest:
         raise not_allowed(
             "config.training.tokens", tokens, f"at least {longest}, what a prompt and its answer may take"
         )
-    return tokens // longest * devices, longest
+    places = max(longest, min(group, tokens, SHORT_ROW))
+    return tokens // places * devices, places
 
 
 def first_fit(heads: Sequence[int], tails: Sequence[int], prompts: Sequence[int], places: int) -> list[list[int]]:

@@ -17,7 +17,8 @@ from rlvr_limit.types import Problem, Sample, Status, UserError, Verdict, not_al
 Reward = Callable[[Problem, Sequence[str]], Sequence[float]]
 """Rewards of some answers to one problem, one a text."""
 
-VERDICT = "verdict"
+RULES = ("verdict", "random", "inverted", "format", "likelihood")
+"""Rewards with names; all but the first are null controls."""
 
 
 def coin(stream: str, problem: Problem, sample: Sample) -> float:
@@ -26,14 +27,18 @@ def coin(stream: str, problem: Problem, sample: Sample) -> float:
     return float(hashlib.sha256(name.encode()).digest()[0] & 1)
 
 
-RULES: dict[str, Callable[[str, Problem, Sample, Verdict], float]] = {
-    VERDICT: lambda stream, problem, sample, verdict: float(verdict.correct),
-    "inverted": lambda stream, problem, sample, verdict: float(not verdict.correct),
-    "format": lambda stream, problem, sample, verdict: float(verdict.status != Status.NO_ANSWER),
-    "random": lambda stream, problem, sample, verdict: coin(stream, problem, sample),
-    "likelihood": lambda stream, problem, sample, verdict: sum(sample.logp_model) / max(len(sample.logp_model), 1),
-}
-"""Rewards with names, of a judged answer; likelihood is the policy's own mean log-probability, nats a token."""
+def named_reward(name: str, stream: str, problem: Problem, sample: Sample, verdict: Verdict) -> float:
+    """What a judged answer earns by one of RULES; likelihood is the policy's own mean log-probability, nats a token."""
+    match name:
+        case "random":
+            return coin(stream, problem, sample)
+        case "inverted":
+            return float(not verdict.correct)
+        case "format":
+            return float(verdict.status != Status.NO_ANSWER)
+        case "likelihood":
+            return sum(sample.logp_model) / max(len(sample.logp_model), 1)
+    return float(verdict.correct)
 
 
 def reward_named(name: str, where: str) -> Reward | None:

@@ -9,7 +9,7 @@ from random import Random
 
 from jax.sharding import Mesh
 
-from rlvr_limit import records, rl
+from rlvr_limit import records
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.distributed.mesh import mesh_of_all_hosts, row_devices
 from rlvr_limit.distributed.preemption import PreemptionNotice
@@ -18,6 +18,7 @@ from rlvr_limit.grading.named import NamedGrader
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.storage import Place
 from rlvr_limit.settings import TOKEN_SAMPLING, EngineConfig, Reinforced, Sampling, Settings, Supervised
+from rlvr_limit.study import recipes
 from rlvr_limit.study.arms import EvaluatedArm, expand
 from rlvr_limit.study.recipes import answer_len
 from rlvr_limit.tokenizer import TextTokenizer
@@ -129,7 +130,8 @@ class Study:
     def microbatch(self, recipe: Supervised | Reinforced) -> tuple[int, int]:
         """(rows, places) of a microbatch of training.tokens. UserError where they hold no whole prompt and answer."""
         s = self.settings
-        return rl.microbatch_shape(self.row_places(recipe), s.training.tokens, row_devices(self.training_mesh))
+        lengths = self.engine.max_prompt_len, answer_len(recipe, s.sampling)
+        return recipes.microbatch(recipe, s.training.tokens, row_devices(self.training_mesh), *lengths)
 
     def weights_sha256(self, entry: EvaluatedArm) -> str:
         """What an arm is; "" where its weights have not been loaded yet."""

@@ -44,6 +44,14 @@ def answer_len(recipe: Supervised | Reinforced, sampling: Sampling) -> int:
     return getattr(recipe, "max_tokens", 0) or sampling.max_tokens
 
 
+def microbatch(
+    recipe: Supervised | Reinforced, tokens: int, devices: int, prompt_len: int, answer_len: int
+) -> tuple[int, int]:
+    """(rows, places) of a microbatch of so many tokens. UserError where they hold no whole prompt and answer."""
+    group = prompt_len + recipe.answers * answer_len if isinstance(recipe, Reinforced) else 0
+    return rl.microbatch_shape(prompt_len + answer_len, tokens, devices, group)
+
+
 def check_recipe(where: str, recipe: Supervised | Reinforced, max_tokens: int) -> None:
     """Raises UserError, one line, where a recipe's fields do not go together; `where` is its dotted path."""
     if recipe.lora_rank and not recipe.start:

@@ -11,13 +11,14 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from rlvr_limit import rl
 from rlvr_limit.engine.rollout import Graded
 from rlvr_limit.records.storage import Place
-from rlvr_limit.rl.reward_functions import RULES, Reward, call_reward
+from rlvr_limit.rl.reward_functions import Reward, call_reward, named_reward
 from rlvr_limit.settings import Reinforced
 from rlvr_limit.training.exchange import AnswerSource
 from rlvr_limit.types import Problem, Sample, SamplingParams, Status, Stop, UserError, not_allowed
@@ -169,9 +170,9 @@ def _rewards(source: RolloutSource, groups: list[tuple[Problem, list[Graded]]]) 
     group on one host."""
     reward, hosts = source.reward, source.answers.hosts
     if reward is None:
-        rule, stream = RULES[source.recipe.reward], f"{source.answers.seed}/{source.arm}"
+        earns = partial(named_reward, source.recipe.reward, f"{source.answers.seed}/{source.arm}")
         return [
-            [0.0 if g.verdict.status in UNJUDGED else rule(stream, problem, g.sample, g.verdict) for g in group]
+            [0.0 if g.verdict.status in UNJUDGED else earns(problem, g.sample, g.verdict) for g in group]
             for problem, group in groups
         ]
     asked = groups[hosts.index :: hosts.count]

@@ -80,6 +80,10 @@ def test_packed_rows_hold_every_taught_sequence_once_with_its_numbers_beside_it(
 def test_what_does_not_fit_is_named_and_the_shape_follows_from_the_budget():
     assert microbatch_shape(longest=512, tokens=4096, devices=1) == (8, 512)
     assert microbatch_shape(longest=1500, tokens=4096, devices=4) == (8, 1500)
+    # A group of short answers stands in one row, behind its prompt; long ones do not.
+    assert microbatch_shape(longest=148, tokens=4096, devices=1, group=448) == (9, 448)
+    assert microbatch_shape(longest=148, tokens=1000, devices=2, group=5000) == (2, 1000)
+    assert microbatch_shape(longest=1500, tokens=4096, devices=1, group=20_000) == (2, 1500)
     with pytest.raises(UserError, match="config.training.tokens: 511 is not at least 512, what a prompt"):
         microbatch_shape(512, 511, 1)
     with pytest.raises(UserError, match="sequence 1 has 9 tokens, a row holds 8"):

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from rlvr_limit.distributed.hosts import Hosts
+from rlvr_limit.engine.rollout import Graded
+from rlvr_limit.rl.reward_functions import coin
 from rlvr_limit.settings import Reinforced, Supervised
 from rlvr_limit.training.exchange import drawn_by_all, from_bytes, to_bytes
 from rlvr_limit.training.loop import check_rows
 from rlvr_limit.training.rollouts import _rewards
-from rlvr_limit.types import Problem, UserError
+from rlvr_limit.types import Problem, Sample, Status, Stop, UserError, Verdict
 from tests.support.store_hosts import on_each, several
 from tests.support.training_host import drawn
 
@@ -57,6 +59,30 @@ def test_a_reward_that_never_says_the_same_twice_is_the_same_on_all_hosts() -> N
     first, second = on_each(several(2), earned)
     assert first == second and sorted(asked) == [problem.id for problem in PROBLEMS]
     assert len({value for values in first for value in values}) == 3 * len(PROBLEMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "earned"),
+    [("verdict", [1, 0, 0, 0]), ("inverted", [0, 1, 1, 0]), ("format", [1, 1, 0, 0]), ("likelihood", [-2, -2, -2, 0])],
+)
+def test_null_rewards_are_what_their_names_say_and_nothing_is_earned_without_a_verdict(name: str, earned: list) -> None:
+    verdicts = [Verdict(True, Status.GRADED), Verdict(False, Status.GRADED), Verdict(False, Status.NO_ANSWER)]
+    group = [
+        Graded(Sample("p", i, (7, 8), (-9.0, -9.0), (-1.0, -3.0), Stop.EOS), "", verdict)
+        for i, verdict in enumerate([*verdicts, Verdict(False, Status.TIMEOUT)])
+    ]
+    source = SimpleNamespace(
+        answers=SimpleNamespace(hosts=Hosts(), seed=0), reward=None, recipe=reinforced(reward=name), arm="rl"
+    )
+    assert _rewards(source, [(PROBLEMS[0], group)]) == [earned]
+
+
+def test_coin_tosses_are_fair_depend_on_the_answer_alone_and_differ_between_streams() -> None:
+    samples = [Sample("p", i, (i, 7), (0.0, 0.0), (0.0, 0.0), Stop.EOS) for i in range(4000)]
+    tossed, other = ([coin(stream, PROBLEMS[0], sample) for sample in samples] for stream in ("0/a", "0/b"))
+    assert tossed == [coin("0/a", PROBLEMS[0], sample) for sample in samples]
+    # Four standard deviations of a fair coin.
+    assert all(abs(np.mean(values) - 0.5) < 4 * 0.5 / 4000**0.5 for values in (tossed, np.equal(tossed, other)))
 
 
 def reinforced(**changes) -> Reinforced:
