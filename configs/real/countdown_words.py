@@ -18,7 +18,7 @@ STOPS = ("Ċ", "ĊĊ", "<|im_end|>")
 
 
 def get_config() -> ConfigDict:
-    """Base, GRPO after 8 and 32 steps, and 32 steps of the same on coin tosses."""
+    """Base, GRPO after 8 and 24 steps, and 24 steps of the same on coin tosses."""
     shape = {"layers": 30, "width": 576, "heads": 9, "kv_heads": 3, "head_width": 64, "ffn_width": 1536}
     shape |= {"vocab_size": 49_152, "qkv_bias": False, "tied_embedding": True, "context": 8192}
     config = base.released("countdown_words", "SmolLM2-135M-Instruct on Countdown in words", shape, {TEST: 64})
@@ -31,8 +31,8 @@ def get_config() -> ConfigDict:
     config.arms.base = base.arm("SmolLM2-135M", "base", weights, "countdown_words", stop=STOPS)
     recipe = {
         "start": "base",
-        "steps": 32,
-        "save_at": (8, 32),
+        "steps": 24,
+        "save_at": (8, 24),
         "prompts": 8,
         "answers": 16,
         "minibatches": 1,
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
         "limits": base.limits(config.sampling.max_tokens),
         "optimizer": base.adam(3e-5, 2),
     }
-    control = {**recipe, "save_at": (32,), "reward": "random"}
+    control = {**recipe, "save_at": (24,), "reward": "random"}
     config.arms.grpo = base.trained("GRPO", "countdown_words", recipe, stop=STOPS)
     config.arms.control = base.trained("GRPO on coin tosses", "countdown_words", control, stop=STOPS)
     config.arms.control["group"] = "control"

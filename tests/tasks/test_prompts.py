@@ -130,6 +130,11 @@ inputs, runs the algorithm and writes output to STDOUT.
 ```<|im_end|>
 <|im_start|>assistant
 """,
+    "countdown_words": """Use every number once, with +, - and *, to make the target.
+Numbers: 3, 5, 8. Target: 64. Answer: (3+5)*8=64
+Numbers: 4, 7, 9. Target: 20. Answer: 4+7+9=20
+Numbers: 2, 6, 10. Target: 58. Answer: 6*10-2=58
+{} Answer:""",
     "answer_only": (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{}\n"
         "Do not reason. Reply with nothing but the final answer within \\boxed{{}}.<|im_end|>\n<|im_start|>assistant\n"
