@@ -4,9 +4,16 @@ The metrics that need more than counts say so: votes.py takes answers, budget.py
 """
 
 from rlvr_limit.passk.adaptive import SecondStageCounts, two_stage_curves
-from rlvr_limit.passk.bands import Band, coverage_caveats, fixed_band, paired_band, population_band
+from rlvr_limit.passk.bands import (
+    Band,
+    GainShare,
+    coverage_caveats,
+    fixed_band,
+    gain_share,
+    paired_band,
+    population_band,
+)
 from rlvr_limit.passk.budget import BudgetCurve, auc_log_k, budget_curve
-from rlvr_limit.passk.controls import GainShare, gain_share
 from rlvr_limit.passk.crossover import Crossover, crossover
 from rlvr_limit.passk.curve import (
     avg_at_n,
