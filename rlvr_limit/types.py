@@ -31,11 +31,12 @@ def not_allowed(where: str, value: object, allowed: str) -> UserError:
 
 
 class Stop(enum.StrEnum):
-    """Why a sample ended. LENGTH means truncated, which is not the same as wrong."""
+    """Why a sample ended. LENGTH means truncated, which is not the same as wrong; UNKNOWN only others' samples are."""
 
     EOS = "eos"
     STOP_STRING = "stop_string"
     LENGTH = "length"
+    UNKNOWN = "unknown"
 
 
 class Status(enum.StrEnum):

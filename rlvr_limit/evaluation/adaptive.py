@@ -22,7 +22,11 @@ def samples_wanted(study: Study, entry: EvaluatedArm) -> Callable[[Problem], int
     """How many samples of an arm each problem is to have, as far as its verdicts tell by now.
 
     n for all without sampling.adaptive; with it n only for problems whose first stage is graded and has no right one.
+    Of others' samples as many as there are.
     """
+    if study.imported:
+        counts = study.imported.arms[entry.name].counts
+        return lambda problem: counts[problem.id]
     first = study.settings.sampling.adaptive
     if not first:
         return study.n

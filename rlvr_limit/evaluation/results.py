@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from rlvr_limit import passk, records, report
 from rlvr_limit.evaluation import cache_error, entropy_matching
 from rlvr_limit.evaluation.adaptive import samples_wanted, second_stage
-from rlvr_limit.evaluation.review import Judged, judged_again, judged_chains, reference, second_opinion
+from rlvr_limit.evaluation.review import Judged, judged_again, judged_chains, own_opinion, reference, second_opinion
 from rlvr_limit.evaluation.score_inputs import REFERENCES, SOLVER
 from rlvr_limit.grading.code.evalplus import EvalPlusTests, passes_base_tests
 from rlvr_limit.images.preview import preview
@@ -29,6 +29,7 @@ from rlvr_limit.models.log_probs import perplexity
 from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.folders import written
 from rlvr_limit.records.training_log import training_rows
+from rlvr_limit.settings import COMPARED
 from rlvr_limit.study import comparability
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.matched_temperature import read_matching
@@ -100,7 +101,8 @@ def results_of(
     names = [entry.name for entry in entries]
     arms, examples = zip(*(shown[entry][1:] for entry in entries), strict=True)
     answer_only = [e.name for e in entries if s.arms[e.arm].prompt == ANSWER_ONLY.name]
-    session = _last_session(study.root)
+    session, command = _last_session(study.root), f"python main.py --config=configs/{s.name}.py"
+    every_field = () if study.imported else (EVERY_FIELD,)
     controls = [e.name for e in entries if e.group == "control"]
     distilled = [e.name for e in entries if e.group == "distilled"]
     trained = dict.fromkeys(study.source(entry).arm for entry in entries)
@@ -108,7 +110,7 @@ def results_of(
         title=title,
         purpose=s.purpose,
         caveat=s.caveat,
-        command=f"python main.py --config=configs/{s.name}.py --config.seed={s.seed}",
+        command=study.imported.command if study.imported else f"{command} --config.seed={s.seed}",
         problems=tuple((p.id, p.question, p.guess_rate) for p in problems),
         arms=arms,
         base=names[0],
@@ -119,8 +121,8 @@ def results_of(
         training={arm: training_rows(study.root, arm) for arm in trained},
         versions={**session["versions"], "device": session["device"]},
         timings=_timings(study.root),
-        seed=s.seed,
-        notes=(*notes, *judged_again(study, entries, {p.id for p in problems}), *study.task.notes, EVERY_FIELD),
+        seed=None if study.imported else s.seed,
+        notes=(*notes, *judged_again(study, entries, {p.id for p in problems}), *study.task.notes, *every_field),
         delta_se_k=min(s.report.k or PAPERS_K, study.n(problems[0])),
         answer_only=answer_only[0] if answer_only else "",
         interim=interim,
@@ -154,7 +156,7 @@ def _arm(
         return np.bincount(problem_S[mask_S], minlength=len(problems))
 
     n_M = count_M(np.ones(len(problem_S), bool))
-    entropy = entropy_matching.entropy_of(samples)
+    entropy = None if study.imported else entropy_matching.entropy_of(samples)
     chains_right_M, chains_wrong_M = _chains(entry.name, verdicts, judged, place)
     distinct = len(set(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True)))
     marginal_M, votes_M = _marginal_rates_and_votes(problems, problem_S, verdicts, study.task.spelling)
@@ -168,25 +170,26 @@ def _arm(
         group=entry.group,
         n_M=n_M,
         c_M=c_M,
-        truncated_M=count_M(stop_S == Stop.LENGTH),
+        truncated_M=None if (stop_S == Stop.UNKNOWN).any() else count_M(stop_S == Stop.LENGTH),
         no_answer_M=count_M(status_S == Status.NO_ANSWER),
         ungraded_M=count_M(np.isin(status_S, (Status.TIMEOUT, Status.ERROR))),
         unreadable_M=count_M(status_S == Status.ERROR),
-        mean_tokens=float(length_S.mean()),
+        mean_tokens=None if study.imported else float(length_S.mean()),
         duplicate_rate=1 - distinct / len(problem_S),
-        entropy=entropy.mean,
-        entropy_error=entropy.error,
-        conditions=_conditions(study, entry, n),
+        entropy=entropy and entropy.mean,
+        entropy_error=entropy and entropy.error,
+        conditions=_imported_conditions(study, entry, n_M) if study.imported else _conditions(study, entry, n),
         weights_sha256=study.weights_sha256(entry),
         marginal_M=marginal_M,
         answers_M=frequent_answers(problem_S, verdicts, len(problems)),
         votes_M=votes_M,
-        tokens_M=np.bincount(problem_S, weights=length_S, minlength=len(problems)) / n_M,
+        tokens_M=None if study.imported else np.bincount(problem_S, weights=length_S, minlength=len(problems)) / n_M,
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
         base_tests_M=count_M(base_S) if base_S is not None else None,
         second=second,
         second_opinion=second_opinion(study, entry.name, verdicts),
+        own_opinion=own_opinion(study, entry.name, verdicts),
         cache_error=cache_error.recorded_error(study.root, entry.name) if study.engine.cache_dtype else None,
     )
     return progress, arm, examples_of_arm(entry.name, problem_S, samples, verdicts)
@@ -288,7 +291,7 @@ def examples_of_arm(arm: str, problem_S: np.ndarray, samples: pa.Table, verdicts
     columns = [samples[name].take(pa.array(kept)) for name in ("problem_id", "index", "text", "stop", "logp")]
     columns += [verdicts[name].take(pa.array(kept)) for name in ("correct", "extracted", "status")]
     return [
-        report.Example(name, arm, index, text, right, stop, extracted, float(np.sum(logp)), status)
+        report.Example(name, arm, index, text, right, stop, extracted, float(np.sum(logp)) if logp else None, status)
         for name, index, text, stop, logp, right, extracted, status in zip(
             *(column.to_pylist() for column in columns), strict=True
         )
@@ -339,6 +342,17 @@ def _conditions(study: Study, entry: EvaluatedArm, n: int) -> dict[str, str]:
         local = Path(arm.weights).expanduser().exists()
         said["weights"] = arm.weights if local else f"{arm.weights} {arm.revision}".strip()
     return said
+
+
+def _imported_conditions(study: Study, entry: EvaluatedArm, n_M: np.ndarray) -> dict[str, str]:
+    arm, values = study.imported.arms[entry.name], comparability.conditions_of(study, entry).values
+    least, most = int(n_M.min()), int(n_M.max())
+    said = {
+        "samples": f"drawn by others: {arm.files}",
+        "samples per problem": str(most) if least == most else f"{least} to {most}",
+        "model": arm.recorded.get("model", comparability.UNKNOWN),
+    }
+    return said | {name: values[name] for name in COMPARED}
 
 
 def _comparison_notes(study: Study, entries: list[EvaluatedArm]) -> tuple[str, ...]:

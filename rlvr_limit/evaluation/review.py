@@ -44,6 +44,8 @@ def write_review(study: Study) -> list[str]:
     root, grader = study.root, study.task.version
     present = references(study, study.task)
     seconds = {second.version: references(study, second) for second in opinions(study.task.second)}
+    if study.imported:
+        seconds |= {arm.own: dict.fromkeys(present, "") for arm in study.imported.arms.values() if arm.own}
     folder = root / "review"
     folder.mkdir(exist_ok=True)
     problems = {problem.id: problem for problem in study.problems}
@@ -144,13 +146,42 @@ def second_opinion(study: Study, arm: str, verdicts: pa.Table) -> report.SecondO
         return None
     said = _by_sample(counted(study, arm, [*SAMPLE, "correct"], second))
     ours = _by_sample(verdicts)
-    if not ours.keys() <= said.keys():
+    return _opinion(second.version, ours, said) if ours.keys() <= said.keys() else None
+
+
+def own_opinion(study: Study, arm: str, verdicts: pa.Table) -> report.SecondOpinion | None:
+    """What those who drew an arm's samples say of those that they judged; None where they judged none."""
+    own = study.imported.arms[arm].own if study.imported else ""
+    if not own:
         return None
+    said = _by_sample(records.read(study.root, "verdicts", [*SAMPLE, "correct"], {"arm": arm, "grader": own}))
+    ours = {key: right for key, right in _by_sample(verdicts).items() if key in said}
+    return _opinion(own, ours, said) if ours else None
+
+
+def own_agreement(study: Study) -> list[str]:
+    """A line for each arm: how far the verdicts that came with its samples agree with ours."""
+    lines = []
+    for arm in study.imported.arms if study.imported else ():
+        said = own_opinion(study, arm, counted(study, arm, [*SAMPLE, "correct"]))
+        lines.append(
+            f"{arm}: {said.grader} agrees with {study.task.version} on {100 * said.agreement:.2f} % of "
+            f"{said.both + said.only_first + said.only_second + said.neither:,} samples; right by both {said.both:,}, "
+            f"by ours only {said.only_first:,}, by theirs only {said.only_second:,}"
+            if said
+            else f"{arm}: its files have no verdicts of their own"
+        )
+    return lines
+
+
+def _opinion(
+    grader: str, ours: Mapping[tuple[str, int], bool], said: Mapping[tuple[str, int], bool]
+) -> report.SecondOpinion:
     counts = Counter((right, said[key]) for key, right in ours.items())
     _, problem_S = np.unique([name for name, _ in ours], return_inverse=True)
     theirs_M = np.bincount(problem_S, weights=[said[key] for key in ours]) / np.bincount(problem_S)
     return report.SecondOpinion(
-        grader=second.version,
+        grader=grader,
         both=counts[True, True],
         only_first=counts[True, False],
         only_second=counts[False, True],

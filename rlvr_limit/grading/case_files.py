@@ -21,12 +21,13 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield f"{path}:{number}", _fields(line, f"{path}:{number}")
+                    yield f"{path}:{number}", parse_object(line, f"{path}:{number}")
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path}:{number + 1}: cannot be read ({error})") from error
 
 
-def _fields(line: str, place: str) -> dict[str, Any]:
+def parse_object(line: str, place: str) -> dict[str, Any]:
+    """The object that a line is. UserError, with its place, where it is none."""
     try:
         fields = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:

@@ -7,14 +7,19 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from rlvr_limit.grading import exact, mathruler, visual
 from rlvr_limit.grading.math import authors, string_rules
 from rlvr_limit.grading.math import grade as mathematics
+from rlvr_limit.grading.math.extract import as_response
 from rlvr_limit.types import Grader, Problem, UserError, Verdict, not_allowed
 
 MATH_VERIFY = "math_verify"
+
+OWN = "own"
+"""What the verdicts are called by, before a dash and their format, that came with others' samples."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,23 @@ def opinions(second: NamedGrader | None) -> list[NamedGrader]:
 
 def is_second_opinion(version: str) -> bool:
     """Whether verdicts of this version never count, whichever grader a run has."""
-    return version.partition("-")[0] in ("authors", "mathruler", MATH_VERIFY)
+    return version.partition("-")[0] in ("authors", "mathruler", MATH_VERIFY, OWN)
+
+
+def for_bare_answers(named: NamedGrader) -> NamedGrader:
+    """The same for files of others, in which a response may be the answer alone; a grader of one's own as it is."""
+    if named.grade not in (mathematics.grade, exact.grade):
+        return named
+    return replace(
+        named,
+        grade=partial(_of_bare, named.grade),
+        shorten=named.shorten and partial(_of_bare, named.shorten),
+        version=f"{named.version}-bare",
+    )
+
+
+def _of_bare(judge: Callable[[Problem, str], Verdict | str], problem: Problem, text: str) -> Verdict | str:
+    return judge(problem, as_response(text))
 
 
 def _by_math_verify() -> NamedGrader | None:

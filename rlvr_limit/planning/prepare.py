@@ -24,17 +24,18 @@ from rlvr_limit.planning.targets import find_target
 from rlvr_limit.planning.updates import TrainedArm
 from rlvr_limit.planning.workload import BenchmarkSize, Workload
 from rlvr_limit.records.storage import Place, is_url, place
-from rlvr_limit.settings import EngineConfig, MeshConfig, Reinforced, Settings, schema
+from rlvr_limit.settings import EngineConfig, ImportedSettings, MeshConfig, Reinforced, Settings, schema
 from rlvr_limit.study import comparability, recipes, run_folder
 from rlvr_limit.study.arms import expand, views_asked_as_lenders
 from rlvr_limit.study.checks import check
+from rlvr_limit.study.imported import open_imported
 from rlvr_limit.study.prepared import Setup, Study, answer_limit, benchmark_of
 from rlvr_limit.study.setups import task_and_setups
 from rlvr_limit.tasks import countdown, references
 from rlvr_limit.tasks.benchmarks import BENCHMARKS
 from rlvr_limit.types import UserError, not_allowed
 
-WITHOUT_DEVICES = ("report", "grade")
+WITHOUT_DEVICES = ("report", "grade", "export")
 """Jobs that compute nothing on a device: nothing has to fit, and the shapes told are those of the records."""
 
 PROBLEMS = {benchmark.name: benchmark.problems for benchmark in BENCHMARKS}
@@ -51,8 +52,11 @@ PROMPT_MULTIPLE = 64
 """max_prompt_len is rounded up to a multiple of this where a config leaves it to the prompts."""
 
 
-def prepare(s: Settings) -> Study:
+def prepare(s: Settings | ImportedSettings) -> Study:
     """Checks settings, makes or opens their run folder and lays out the problems. Raises UserError, one line."""
+    if isinstance(s, ImportedSettings):
+        jax.config.update("jax_platforms", "cpu")
+        return open_imported(s)
     check(s)
     if s.job in WITHOUT_DEVICES:
         # A page is drawn at any moment, also while a run holds the accelerators.

@@ -210,6 +210,8 @@ def _arm(arm: ArmResults, findings: Findings) -> dict[str, Any]:
     }
     if arm.second_opinion:
         entry["second_opinion"] = dataclasses.asdict(arm.second_opinion)
+    if arm.own_opinion:
+        entry["own_opinion"] = dataclasses.asdict(arm.own_opinion)
     if arm.cache_error:
         entry["drift"] = dataclasses.asdict(arm.cache_error)
     guess = findings.guess(arm.name)

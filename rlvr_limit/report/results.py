@@ -68,6 +68,7 @@ class ArmResults:
     base_tests_M: np.ndarray | None = None  # right on base tests, of a benchmark that adds its own to another's
     second: passk.SecondStageCounts | None = None  # lengthens pass@k, and counts for which problems are solved
     second_opinion: SecondOpinion | None = None  # None: there is no second grader, or it has not seen all samples
+    own_opinion: SecondOpinion | None = None  # of those who drew the samples, where that was others and they judged
     cache_error: CacheError | None = None  # where the sampler's cache had 8 bits, and answers have been scored
 
     @property

@@ -17,7 +17,7 @@ from rlvr_limit.report.analysis import (
     condition_fields,
     share_of_samples,
 )
-from rlvr_limit.report.results import ArmProgress, ArmResults, Interim, Results
+from rlvr_limit.report.results import ArmProgress, ArmResults, Interim, Results, SecondOpinion
 from rlvr_limit.report.text import (
     DASH,
     NOT_RECORDED,
@@ -244,23 +244,39 @@ def rates(results: Results, findings: Findings) -> ResultTable:
 
 def second_opinions(results: Results, findings: Findings) -> ResultTable:
     """How far a second grader agrees, and pass@1 as it sees it."""
-    arms = [arm for arm in results.arms if arm.second_opinion]
+    return _opinions(
+        results,
+        findings,
+        "By the grader of the paper's authors",
+        "A second opinion that counts nowhere else: the rules of the published code. It takes the last number for the "
+        "answer where nothing is boxed, and numbers within 0.01 %, x/100 and 100x for equal.",
+        lambda arm: arm.second_opinion,
+    )
 
+
+def own_opinions(results: Results, findings: Findings) -> ResultTable:
+    """The same of the verdicts that came with the samples."""
+    return _opinions(
+        results,
+        findings,
+        "By those who drew the samples",
+        "The verdicts that came with the files, on as many samples as have one; they count nowhere else.",
+        lambda arm: arm.own_opinion,
+    )
+
+
+def _opinions(
+    results: Results, findings: Findings, title: str, below: str, opinion: Callable[[ArmResults], SecondOpinion | None]
+) -> ResultTable:
     def cells(arm: ArmResults) -> Iterable[str]:
-        said = arm.second_opinion
+        said = opinion(arm)
         yield percent(said.agreement)
         yield from (f"{count:,}" for count in (said.both, said.only_first, said.only_second))
         yield percent(float(findings.curves[arm.name].mean_K[0]))
         yield percent(said.pass_1)
 
-    return by_arm(
-        "By the grader of the paper's authors",
-        "A second opinion that counts nowhere else: the rules of the published code. It takes the last number for the "
-        "answer where nothing is boxed, and numbers within 0.01 %, x/100 and 100x for equal.",
-        ["agreement", "right by both", "only by ours", "only by theirs", "pass@1", "pass@1 by theirs"],
-        arms,
-        cells,
-    )
+    header = ["agreement", "right by both", "only by ours", "only by theirs", "pass@1", "pass@1 by theirs"]
+    return by_arm(title, below, header, [arm for arm in results.arms if opinion(arm)], cells)
 
 
 def conditions(results: Results, findings: Findings) -> ResultTable:

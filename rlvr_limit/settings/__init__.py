@@ -13,6 +13,7 @@ from rlvr_limit.settings.study import (
     CountsSettings,
     CountsSource,
     Grading,
+    ImportedSettings,
     ModelShape,
     ReportSettings,
     Sampling,

@@ -20,13 +20,13 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from rlvr_limit.settings.schema import describe, from_config, hints_of, is_group, members, nearest, unknown_field
-from rlvr_limit.settings.study import CountsSettings, Settings
+from rlvr_limit.settings.study import CountsSettings, ImportedSettings, Settings
 from rlvr_limit.types import UserError, not_allowed
 
 _OVERRIDE = re.compile(r"--?(no)?(config\.[^=]+)(?:=(.*))?", re.DOTALL)
 
 
-def parse_command_line(argv: Sequence[str], default: Path) -> Settings | CountsSettings:
+def parse_command_line(argv: Sequence[str], default: Path) -> Settings | CountsSettings | ImportedSettings:
     """The settings of the file that --config names (else `default`) under the overrides; argv[0] is skipped.
 
     Raises UserError, one line, for an unknown flag or field, a value of the wrong type or out of its range, or a
@@ -72,6 +72,8 @@ def describe_configs(folder: Path) -> str:
 
 
 def _settings_class(config: Mapping[str, Any]) -> type:
+    if "imported" in config:
+        return ImportedSettings
     return CountsSettings if config.get("job") == "counts" else Settings
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlvr_limit.settings.schema import describe, hints_of, members, range_of
-from rlvr_limit.settings.study import CountsSettings, Settings
+from rlvr_limit.settings.study import CountsSettings, ImportedSettings, Settings
 from rlvr_limit.types import TokenSampling
 
 PAGE = Path(__file__).parents[2] / "docs" / "configs.md"
@@ -27,7 +27,9 @@ checked before any work. `NAME` stands for a name of your own.
 def page() -> str:
     """The whole page."""
     seen: dict[type, str] = {}
-    tables = [*_tables(Settings, "config", seen), "## Of job=counts\n", *_tables(CountsSettings, "config", seen)]
+    tables = list(_tables(Settings, "config", seen))
+    for title, cls in (("job=counts", CountsSettings), ("configs/imported.py", ImportedSettings)):
+        tables += [f"## Of {title}\n", *_tables(cls, "config", seen)]
     return "\n".join([HEAD, *tables])
 
 

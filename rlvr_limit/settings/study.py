@@ -27,6 +27,8 @@ JOBS = {
     "score": "log-likelihoods of stored samples under each arm",
     "train": "train the arms that are recipes, not weights",
     "report": "draw the page, figures and tables from the records",
+    "imported": "the page from files of samples that others drew, graded here; see config.imported",
+    "export": "write the samples on record as logs of lm-eval and inspect_ai, and their counts as CSV",
     "counts": "draw the page from a file of counts (problem,arm,n,correct): no samples, no models",
     "plan": "what the config takes on config.target, without weights or accelerator",
 }
@@ -209,4 +211,25 @@ class CountsSettings:
     purpose: str = ""
     caveat: str = ""
     counts: CountsSource = CountsSource()
+    report: ReportSettings = ReportSettings()
+
+
+@dataclass(frozen=True)
+class ImportedSettings:
+    """A config of samples that others drew: a file, a pattern of files or a folder makes an arm."""
+
+    imported: tuple[str, ...] = ()  # 'base=FILE', 'rl=FILE' and so on; the base is the arm of that name, or the first
+    job: Annotated[str, OneOf("imported", "grade", "report", "export")] = "imported"
+    workdir: str = ""  # the run folder; "": by the files, in runs/imported
+    runs: str = "runs"
+    title: str = ""  # "": the arms' names
+    purpose: str = ""
+    caveat: str = ""
+    benchmarks: tuple[str, ...] = ()  # whose references are taken where the files have none; whose tests for programs
+    data_dir: str = ""  # folder of the benchmarks' files; "": the hub's
+    allow_rows: tuple[str, ...] = ()  # benchmarks whose files may have more or fewer rows than were published
+    allow_unknown: tuple[Annotated[str, COMPARED], ...] = ()  # conditions that the files need not record
+    allow_differ: tuple[Annotated[str, COMPARED], ...] = ()  # recorded conditions in which arms may differ
+    skip_lines: bool = False  # leave out rows that cannot be read, and say which; else they are refused
+    grading: Grading = Grading()
     report: ReportSettings = ReportSettings()

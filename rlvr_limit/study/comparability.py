@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rlvr_limit.images.image import VERSION
-from rlvr_limit.settings import TOKEN_SAMPLING, EngineConfig, schema
+from rlvr_limit.settings import COMPARED, TOKEN_SAMPLING, EngineConfig, schema
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.matched_temperature import read_matching
 from rlvr_limit.study.prepared import Study, answer_limit
 from rlvr_limit.types import Problem, UserError
+
+UNKNOWN = "unknown"
+"""The value of a condition that nobody recorded."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Conditions:
 def differences(study: Study, entries: Sequence[EvaluatedArm]) -> tuple[str, ...]:
     """What differs between these arms, the first of which is their base, by allowance. UserError for what may not."""
     base, *others = (conditions_of(study, entry) for entry in entries)
-    return check(base, others, study.settings.allow_differ)
+    allow_unknown = study.imported.allow_unknown if study.imported else ()
+    return check(base, others, study.settings.allow_differ, allow_unknown)
 
 
 def same_arms(study: Study, entries: Sequence[EvaluatedArm]) -> tuple[str, ...]:
@@ -37,17 +41,23 @@ def conditions_of(study: Study, entry: EvaluatedArm) -> Conditions:
     """The conditions of one arm; its weights, and a temperature that is matched, where they are known already."""
     setup = study.setups[entry.arm]
     s, problems = setup.sampling, setup.problems
-    shortest = min(answer_limit(s, setup.model, problem) for problem in problems)
-    capped = shortest < s.max_tokens
-    values = {
+    alike = {
         "question": schema.digest([[p.id, p.question] for p in problems]),
         "benchmark": setup.benchmark,
         "images": _images_in_words(problems),
+        "grader": study.task.version,
+    }
+    if study.imported:
+        recorded = study.imported.arms[entry.name].recorded
+        return Conditions(entry.name, "", {name: recorded.get(name, UNKNOWN) for name in COMPARED} | alike)
+    shortest = min(answer_limit(s, setup.model, problem) for problem in problems)
+    capped = shortest < s.max_tokens
+    values = {
+        **alike,
         "template": setup.variant,
         "eos": " ".join(map(str, sorted(setup.stop_tokens))),
         "lengths": f"{s.max_tokens}, at least {shortest} within the context" if capped else f"{shortest}",
         **{name: str(getattr(s, name)) for name in TOKEN_SAMPLING},
-        "grader": study.task.version,
         "engine": _engine_in_words(study.engine),
         "dtype": setup.model.dtype,
     }
@@ -59,23 +69,37 @@ def conditions_of(study: Study, entry: EvaluatedArm) -> Conditions:
     return Conditions(entry.name, study.weights_sha256(entry), values)
 
 
-def check(base: Conditions, others: Iterable[Conditions], allow_differ: Sequence[str]) -> tuple[str, ...]:
-    """What differs between the base and each other arm by allowance, one sentence a field, for the page to print.
+def check(
+    base: Conditions, others: Iterable[Conditions], allow_differ: Sequence[str], allow_unknown: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """What differs between the arms, or is unknown, by allowance: a sentence a field, for the page to print.
 
-    Raises UserError, one line naming arm, field and both values, where a field differs that allow_differ does not name.
+    Raises UserError, one line naming arm, field and both values, where a field differs that allow_differ does not name,
+    and where one is UNKNOWN that allow_unknown does not name.
     """
-    others = tuple(others)
-    said = []
-    for field, expected in base.values.items():
-        unlike = [other for other in others if other.values[field] != expected]
+    arms = (base, *others)
+    said, unknown = [], []
+    for field in base.values:
+        silent = [arm.arm for arm in arms if arm.values[field] == UNKNOWN]
+        if silent and field not in allow_unknown:
+            raise UserError(
+                f"arm {silent[0]}: its files do not record its {field}; it is compared without that only under "
+                f"config.allow_unknown=('{field}',)"
+            )
+        unknown += [f"{field} ({', '.join(silent)})" if len(silent) < len(arms) else field] if silent else []
+        first, *rest = [arm for arm in arms if arm.arm not in silent] or arms[:1]
+        expected = first.values[field]
+        unlike = [other for other in rest if other.values[field] != expected]
         if unlike and field not in allow_differ:
             raise UserError(
-                f"arm {unlike[0].arm}: {field} is {unlike[0].values[field]}, that of {base.arm} is {expected}; arms "
+                f"arm {unlike[0].arm}: {field} is {unlike[0].values[field]}, that of {first.arm} is {expected}; arms "
                 f"that differ in it are compared only under config.allow_differ=('{field}',)"
             )
         if unlike:
             values = "; ".join(f"{other.arm}: {other.values[field]}" for other in unlike)
-            said.append(f"Allowed to differ: {field}. {base.arm}: {expected}; {values}.")
+            said.append(f"Allowed to differ: {field}. {first.arm}: {expected}; {values}.")
+    if unknown:
+        said.insert(0, f"Unknown, as the files do not record it, and so not compared: {', '.join(unknown)}.")
     return tuple(said)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -46,8 +46,8 @@ class Task:
 class Setup:
     """How an arm is asked, and what it learns from."""
 
-    model: ModelConfig
-    tokenizer: TextTokenizer
+    model: ModelConfig | None  # None, as the tokenizer, where the samples are others'
+    tokenizer: TextTokenizer | None
     vocabulary: str  # digest of the tokenizer
     benchmark: str  # digest of the problems with their references
     variant: str  # digest of the prompts, behind the template's name
@@ -58,6 +58,26 @@ class Setup:
     training: tuple[Problem, ...] = ()  # problems that a recipe learns from, and nobody is compared on
     lessons: tuple[Problem, ...] = ()  # the same as its teacher is asked
     shown: tuple[Pair, ...] = ()  # demonstrations
+
+
+@dataclass(frozen=True)
+class ImportedArm:
+    """What is known of an arm whose samples others drew."""
+
+    files: str  # their names and format
+    recorded: Mapping[str, str]  # conditions that the files record, by names of settings.COMPARED, and the model
+    counts: Mapping[str, int]  # samples of each problem
+    own: str = ""  # the grader's name under which their own verdicts stand, "" for none
+
+
+@dataclass(frozen=True)
+class ImportedSamples:
+    """What a study of others' samples has besides; it has neither models nor tokenizers, and no prompts."""
+
+    arms: Mapping[str, ImportedArm]
+    allow_unknown: tuple[str, ...]
+    command: str  # which imports and draws it
+    notes: tuple[str, ...]  # what a reader of the page must know of the files
 
 
 @dataclass(frozen=True)
@@ -72,6 +92,7 @@ class Study:
     setups: dict[str, Setup] = field(repr=False)
     hosts: Hosts = field(default_factory=Hosts)
     notice: PreemptionNotice = field(default_factory=PreemptionNotice)
+    imported: ImportedSamples | None = None
 
     @property
     def evaluated(self) -> list[EvaluatedArm]:

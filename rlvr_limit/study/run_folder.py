@@ -12,7 +12,7 @@ from rlvr_limit import records
 from rlvr_limit.distributed.mesh import machine
 from rlvr_limit.records.storage import Place
 from rlvr_limit.rl.reward_functions import reward_named, source_digest
-from rlvr_limit.settings import TOKEN_SAMPLING, Settings, schema
+from rlvr_limit.settings import TOKEN_SAMPLING, ImportedSettings, Settings, schema
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Setup, Study, Task, answer_limit, benchmark_of
 from rlvr_limit.types import Problem
@@ -82,14 +82,23 @@ def last_shapes(root: Place) -> dict[str, Any] | None:
 
 def open_folder(study: Study, decisive: dict[str, Any], shapes: dict[str, Any]) -> None:
     """Makes the run folder, or goes on with it. UserError where it was made under other conditions."""
-    info = {
-        "config": schema.to_jsonable(study.settings),
+    records.open_run(study.root, decisive, session(study.settings, shapes))
+    keep_prompts(study)
+
+
+def session(settings: Settings | ImportedSettings, shapes: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest keeps of one session in a run folder."""
+    return {
+        "config": schema.to_jsonable(settings),
         "versions": _versions(),
         "device": machine(),
         "machine": f"{platform.machine()}, {platform.system()}",
         "shapes": shapes,
     }
-    records.open_run(study.root, decisive, info)
+
+
+def keep_prompts(study: Study) -> None:
+    """Puts on record the problems that are not there yet, with their prompts and references."""
     there = records.read(study.root, "prompts", columns=["variant", "problem_id", "answer"]).to_pylist()
     # A problem whose reference was corrected has a row with each.
     have = {(row["variant"], row["problem_id"], row["answer"]) for row in there}

@@ -15,7 +15,7 @@ from rlvr_limit import checkpoint
 from rlvr_limit.grading import countdown as countdown_grading
 from rlvr_limit.grading.code import grade as code_grading
 from rlvr_limit.grading.math.extract import is_bare
-from rlvr_limit.grading.named import grader_named
+from rlvr_limit.grading.named import NamedGrader, grader_named
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
 from rlvr_limit.images import PixelLimits, limits_of
 from rlvr_limit.models.decoder import ModelConfig
@@ -34,11 +34,11 @@ def task_and_setups(s: Settings) -> tuple[Task, dict[str, Setup]]:
     for name, setup in setups.items():
         _check_prompts(s, name, setup)
     if s.job in ("compare", "report"):
-        _check_page(next(iter(setups.values())).problems)
+        check_page(next(iter(setups.values())).problems)
     return task, setups
 
 
-def _check_page(problems: Iterable[Problem]) -> None:
+def check_page(problems: Iterable[Problem]) -> None:
     """Every page has bands over problems, of which there must be two."""
     for name, count in Counter(benchmark_of(problem.id) for problem in problems).items():
         if count < 2:
@@ -56,7 +56,7 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
         ModelConfig(**shape, dtype=s.dtype),
         words,
         vocabulary,
-        _benchmark_digest(problems),
+        benchmark_digest(problems),
         "countdown",
         tuple(problems),
         (words.eos_id,),
@@ -85,7 +85,7 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
         logging.warning(note)
     known = {name: found for name, (found, _) in loaded.items()}
     questions = [q for name in s.benchmarks for q in known[name][: s.limit or None]]
-    benchmark = _benchmark_digest(questions)
+    benchmark = benchmark_digest(questions)
     setups: dict[str, Setup] = {}
     ways: dict[tuple, tuple[Setup, _Asker]] = {}
     for name, arm in s.arms.items():
@@ -97,20 +97,10 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
         lessons = _lessons(s, arm, asker, known)
         setups[name] = dataclasses.replace(setup, sampling=sampling_of(s.sampling, arm), **lessons)
     if any(q.is_code for q in questions):
-        return _code_task(s, questions, notes), setups
+        return code_task(s.benchmarks, questions, notes), setups
     if s.grading.grader in ("math", "visual"):
         _check_references(q for name in s.benchmarks if name not in benchmarks.BY_NAME for q in known[name])
-    named = grader_named(s.grading.grader)
-    task = Task(
-        named.grade,
-        named.version,
-        inline=False,
-        shorten=named.shorten,
-        notes=notes,
-        second=named.second,
-        spelling=named.spelling,
-    )
-    return task, setups
+    return text_task(grader_named(s.grading.grader), notes), setups
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -141,9 +131,23 @@ def _learns_from(arm: Arm) -> tuple[str, ...]:
     return arm.recipe.data
 
 
-def _code_task(s: Settings, questions: list[Question], notes: tuple[str, ...]) -> Task:
+def text_task(named: NamedGrader, notes: tuple[str, ...]) -> Task:
+    """The task of a grader that compares answers with references."""
+    return Task(
+        named.grade,
+        named.version,
+        inline=False,
+        shorten=named.shorten,
+        notes=notes,
+        second=named.second,
+        spelling=named.spelling,
+    )
+
+
+def code_task(names: Sequence[str], questions: Sequence[Question], notes: tuple[str, ...]) -> Task:
+    """The task of running programs. UserError where not all questions ask for one, or none can be run safely here."""
     if not all(q.is_code for q in questions):
-        raise UserError(f"config.benchmarks: {', '.join(s.benchmarks)} mix code and mathematics; give one of them")
+        raise UserError(f"config.benchmarks: {', '.join(names)} mix code and mathematics; give one of them")
     try:
         warn_of_missing_protection()
     except SandboxError as error:
@@ -151,7 +155,8 @@ def _code_task(s: Settings, questions: list[Question], notes: tuple[str, ...]) -
     return Task(code_grading.grade, code_grading.VERSION, inline=False, shorten=code_grading.shorten, notes=notes)
 
 
-def _benchmark_digest(questions: Iterable[Problem | Question]) -> str:
+def benchmark_digest(questions: Iterable[Problem | Question]) -> str:
+    """Which problems with which references."""
     return schema.digest([[q.id, str(q.answer)] for q in questions])
 
 

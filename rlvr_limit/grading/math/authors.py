@@ -6,6 +6,7 @@ numbers are by github.com/LeapLabTHU/limit-of-RLVR at fd2cf37. Algebra is read b
 of sympy and latex2sympy: what these alone can read is not equal here.
 """
 
+import functools
 import math
 import re
 
@@ -125,6 +126,7 @@ def _verdict(problem: Problem, answer: str) -> Verdict:
     return Verdict(equal_answers(given, wanted), Status.GRADED if given else Status.NO_ANSWER, answer)
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def normal_form(text: str, bare: bool = True) -> str:
     """One spelling of an answer; bare: without units."""
     text = _replaced(text.strip(), _LAYOUT).strip()

@@ -182,7 +182,15 @@ def map_verdicts(
         early: dict[Hashable, Verdict] = {}
         taken = given = 0
         for problem, response in items:
-            pool.submit(taken, problem, response)
+            # This process has nothing else to do: what needs no algebra never takes the way to the workers.
+            try:
+                short = shorten(problem, response) if shorten else response
+            except Exception:  # the workers' side makes a verdict of it
+                short = response
+            if isinstance(short, Verdict):
+                early[taken] = short
+            else:
+                pool.submit(taken, problem, short)
             taken += 1
             early.update(pool.finished())
             while given in early or taken - given >= AHEAD * workers:
