@@ -30,13 +30,17 @@ def not_allowed(where: str, value: object, allowed: str) -> UserError:
     return UserError(f"{where}: {value!r} is not {allowed}")
 
 
+UNKNOWN = "unknown"
+"""What nobody recorded of samples that others drew."""
+
+
 class Stop(enum.StrEnum):
     """Why a sample ended. LENGTH means truncated, which is not the same as wrong; UNKNOWN only others' samples are."""
 
     EOS = "eos"
     STOP_STRING = "stop_string"
     LENGTH = "length"
-    UNKNOWN = "unknown"
+    UNKNOWN = UNKNOWN
 
 
 class Status(enum.StrEnum):

@@ -71,18 +71,21 @@ def _grade_arm(study: Study, task: Task, arm: str, again: bool, verdicts: record
     given = counted(study, arm, KEY, task)
     have = set(zip(*(given[name].to_pylist() for name in KEY), strict=True))
     drawn = records.existing(study.root, "samples", arm=arm)
-    if all((name, index) in have for name, indices in drawn.items() for index in indices):
+    # Others' samples may be of problems that another arm lacks.
+    problems = {problem.id: problem for problem in study.problems}
+    if all((name, index) in have for name in drawn.keys() & problems.keys() for index in drawn[name]):
         return
     if not again:
         _refuse_older(study, arm)
-    stored = records.read(study.root, "samples", [*KEY, "text"], {"arm": arm}).to_pylist()
-    todo = [(name, index, text) for name, index, text in map(dict.values, stored) if (name, index) not in have]
+    stored = records.read(study.root, "samples", [*KEY, "text"], {"arm": arm, "problem_id": list(problems)})
+    todo = [
+        key for key in zip(*(stored[name].to_pylist() for name in (*KEY, "text")), strict=True) if key[:2] not in have
+    ]
     against = references(study, task)
-    problems = {problem.id: problem for problem in study.problems}
     given = _verdicts(task, study.settings.grading, ((problems[name], text) for name, _, text in todo))
-    done, solved, waiting = len(stored) - len(todo), set(), []
+    done, solved, waiting = stored.num_rows - len(todo), set(), []
     stage = f"grade {arm}" if task is study.task else f"grade {arm} by {task.version}"
-    with Progress(study.root, stage, len(stored), "samples", done) as progress:
+    with Progress(study.root, stage, stored.num_rows, "samples", done) as progress:
         for (name, index, _), verdict in zip(todo, given, strict=True):
             waiting.append(verdict_row(arm, name, index, task.version, against[name], verdict))
             done += 1

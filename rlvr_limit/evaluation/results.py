@@ -36,7 +36,7 @@ from rlvr_limit.study.matched_temperature import read_matching
 from rlvr_limit.study.prepared import Study, benchmark_of
 from rlvr_limit.study.verdicts import counted
 from rlvr_limit.tasks.prompts import ANSWER_ONLY
-from rlvr_limit.types import Problem, Status, Stop
+from rlvr_limit.types import UNKNOWN, Problem, Status, Stop
 
 PAPERS_K = 256
 """The k of Delta_SE in Yue et al. 2025, Fig. 8."""
@@ -348,9 +348,8 @@ def _imported_conditions(study: Study, entry: EvaluatedArm, n_M: np.ndarray) -> 
     arm, values = study.imported.arms[entry.name], comparability.conditions_of(study, entry).values
     least, most = int(n_M.min()), int(n_M.max())
     said = {
-        "samples": f"drawn by others: {arm.files}",
         "samples per problem": str(most) if least == most else f"{least} to {most}",
-        "model": arm.recorded.get("model", comparability.UNKNOWN),
+        "model": arm.recorded.get("model", UNKNOWN),
     }
     return said | {name: values[name] for name in COMPARED}
 

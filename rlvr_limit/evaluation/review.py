@@ -169,7 +169,7 @@ def own_agreement(study: Study) -> list[str]:
             f"{said.both + said.only_first + said.only_second + said.neither:,} samples; right by both {said.both:,}, "
             f"by ours only {said.only_first:,}, by theirs only {said.only_second:,}"
             if said
-            else f"{arm}: its files have no verdicts of their own"
+            else f"{arm}: its files have no verdicts on single samples"
         )
     return lines
 

@@ -20,6 +20,7 @@ from rlvr_limit.report.analysis import (
 )
 from rlvr_limit.report.results import ArmProgress, ArmResults, Interim, Results, is_of_run
 from rlvr_limit.report.text import NOT_RECORDED, join, percent, points, sentence, shortened, values_at
+from rlvr_limit.types import UNKNOWN
 
 MANY_TRUNCATED = 0.05
 SHOWN_LINES = 3
@@ -134,7 +135,7 @@ def not_resolved(results: Results, findings: Findings) -> list[str]:
 def _kinds(results: Results, findings: Findings, progress: Sequence[str] = ()) -> list[list[str]]:
     """The lines by kind; first what changes how the finding may be read, last what is known of the bands themselves."""
     return [
-        [*_unlike_conditions(results), *_equal_weights(results)],
+        [*_unknown_conditions(results), *_unlike_conditions(results), *_equal_weights(results)],
         [*progress, *_unlike_samples(results), *_cut_or_ungraded(results)],
         open_signs(results, findings),
         [_guessing(results, findings)],
@@ -248,8 +249,24 @@ def _equal_weights(results: Results) -> list[str]:
     ]
 
 
+def _unknown_conditions(results: Results) -> list[str]:
+    silent = {
+        field: [arm.label for arm in results.arms if arm.conditions.get(field) == UNKNOWN]
+        for field in condition_fields(results)
+    }
+    everywhere = len(results.arms)
+    unknown = [field + f" for {join(arms)}" * (len(arms) < everywhere) for field, arms in silent.items() if arms]
+    if not unknown:
+        return []
+    return [f"Unknown: {join(unknown)}. The files of the samples do not record it, so nobody can tell what it does."]
+
+
 def _unlike_conditions(results: Results) -> list[str]:
-    unlike = [_values(results, field) for field, differs in condition_fields(results).items() if differs]
+    unlike = [
+        _values(results, field)
+        for field, differs in condition_fields(results).items()
+        if differs and len({arm.conditions.get(field) for arm in results.arms} - {UNKNOWN}) > 1
+    ]
     if not unlike:
         return []
     return [

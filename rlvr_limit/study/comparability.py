@@ -10,10 +10,7 @@ from rlvr_limit.settings import COMPARED, TOKEN_SAMPLING, EngineConfig, schema
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.matched_temperature import read_matching
 from rlvr_limit.study.prepared import Study, answer_limit
-from rlvr_limit.types import Problem, UserError
-
-UNKNOWN = "unknown"
-"""The value of a condition that nobody recorded."""
+from rlvr_limit.types import UNKNOWN, Problem, UserError
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,13 @@ def open_imported(s: ImportedSettings) -> Study:
 def command_of(s: ImportedSettings) -> str:
     """What to type for the same page."""
     fields = {name: getattr(s, name) for name in ("imported", "workdir", "benchmarks", "data_dir", "allow_differ")}
-    said = [f"--config.{name}={shlex.quote(str(value))}" for name, value in fields.items() if value]
+    said = [f"--config.{name}={_quoted(str(value))}" for name, value in fields.items() if value]
     return " ".join(["python main.py --config=configs/imported.py", *said, *["--config.skip_lines"] * s.skip_lines])
+
+
+def _quoted(text: str) -> str:
+    """A tuple of names is typed between double quotes."""
+    return f'"{text}"' if "'" in text and not set(text) & set('"$`\\!') else shlex.quote(text)
 
 
 def _question(row: Mapping[str, Any], known: Mapping[str, Question], root: Path) -> Question:

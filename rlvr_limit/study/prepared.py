@@ -64,7 +64,6 @@ class Setup:
 class ImportedArm:
     """What is known of an arm whose samples others drew."""
 
-    files: str  # their names and format
     recorded: Mapping[str, str]  # conditions that the files record, by names of settings.COMPARED, and the model
     counts: Mapping[str, int]  # samples of each problem
     own: str = ""  # the grader's name under which their own verdicts stand, "" for none

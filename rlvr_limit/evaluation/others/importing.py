@@ -174,7 +174,6 @@ def _kept(read: list[_ReadArm], problems: MetProblems, s: ImportedSettings) -> d
             recorded["template"] = digest.hexdigest()[:12]
         counts = {name: arm.counts[name] for name in common}
         arms[arm.files.name] = {
-            "files": f"{called} as {of_format}",
             "recorded": recorded,
             "counts": counts,
             "own": own[0] if len(own) == 1 else "",

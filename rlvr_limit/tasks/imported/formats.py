@@ -169,9 +169,12 @@ def _answer(entry: Any) -> tuple[str, str]:
         said = message if isinstance(message, Mapping) else entry
         if _first(said, ("content", "text", "reasoning_content")) is not None or "content" in said:
             return _whole(_content(said)), STOPS.get(str(_first(entry, ENDINGS)), "")
-        if isinstance(inner := _first(said, RESPONSES), str):
-            return _whole(inner), STOPS.get(str(_first(entry, ENDINGS)), "")
-    if isinstance(entry, list | tuple) and entry and isinstance(entry[0], int | float):
+        if isinstance(text := _first(said, RESPONSES), str):
+            return _whole(text), STOPS.get(str(_first(entry, ENDINGS)), "")
+    inner = entry
+    while isinstance(inner, list | tuple) and inner:
+        inner = inner[0]
+    if inner is not entry and isinstance(inner, int | float):
         raise UserError("log-likelihoods of given answers, not responses; there is nothing to grade in them")
     raise UserError(f"a response that is no text: {entry!r:.60}")
 
