@@ -24,7 +24,7 @@ def test_job_named_by_the_config_runs_with_the_overrides(monkeypatch):
     ran = []
     for job in JOBS:
         monkeypatch.setitem(sys.modules, f"rlvr_limit.commands.{job}", types.SimpleNamespace(run=ran.append))
-        config = ROOT / "configs" / ("counts.py" if job == "counts" else "countdown_smoke.py")
+        config = ROOT / "configs" / {"counts": "counts.py", "imported": "imported.py"}.get(job, "countdown_smoke.py")
         assert main.main(["main.py", f"--config={config}", f"--config.job={job}", "--config.report.k=3"]) == 0
     assert [settings.job for settings in ran] == list(JOBS) and {settings.report.k for settings in ran} == {3}
 

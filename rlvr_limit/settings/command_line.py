@@ -72,7 +72,7 @@ def describe_configs(folder: Path) -> str:
 
 
 def _settings_class(config: Mapping[str, Any]) -> type:
-    if "imported" in config:
+    if "imported" in config or config.get("job") == "imported":
         return ImportedSettings
     return CountsSettings if config.get("job") == "counts" else Settings
 

@@ -27,9 +27,9 @@ JOBS = {
     "score": "log-likelihoods of stored samples under each arm",
     "train": "train the arms that are recipes, not weights",
     "report": "draw the page, figures and tables from the records",
+    "counts": "draw the page from a file of counts (problem,arm,n,correct): no samples, no models",
     "imported": "the page from files of samples that others drew, graded here; see config.imported",
     "export": "write the samples on record as logs of lm-eval and inspect_ai, and their counts as CSV",
-    "counts": "draw the page from a file of counts (problem,arm,n,correct): no samples, no models",
     "plan": "what the config takes on config.target, without weights or accelerator",
 }
 

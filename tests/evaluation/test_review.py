@@ -47,6 +47,7 @@ def grade(given, text):
 
 def study(root, version="new", answer="p 0"):
     return SimpleNamespace(
+        imported=None,
         root=root,
         problems=(problem("p", answer), problem("q", "q 1")),
         evaluated=[EvaluatedArm("base", "Base", "base", "base")],

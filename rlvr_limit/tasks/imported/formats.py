@@ -333,8 +333,8 @@ def _only(golds: Any) -> Any:
     return golds[0] if isinstance(golds, list) and golds else golds
 
 
-def _has(*names: str) -> Callable[[Fields], bool]:
-    return lambda fields: any(fields.get(name) is not None for name in names)
+def _has(fields: Fields, *names: str) -> bool:
+    return _first(fields, names) is not None
 
 
 def _is_reply(fields: Fields) -> bool:
@@ -348,19 +348,48 @@ def _is_reply(fields: Fields) -> bool:
     )
 
 
+def _is_inspect(fields: Fields) -> bool:
+    return "log" in fields and "sample" in fields
+
+
+def _is_lm_eval(fields: Fields) -> bool:
+    return _has(fields, "doc", "doc_id") and _has(fields, "resps", "filtered_resps")
+
+
+def _is_lighteval(fields: Fields) -> bool:
+    return _has(fields, "__model_response__", "model_response", "full_prompt")
+
+
+def _is_nemo_skills(fields: Fields) -> bool:
+    return _has(fields, "generation") and _has(fields, "expected_answer", "predicted_answer")
+
+
+def _is_qwen_math(fields: Fields) -> bool:
+    return isinstance(fields.get("code"), list) and _has(fields, "pred", "gt")
+
+
+def _is_vllm(fields: Fields) -> bool:
+    outputs = fields.get("outputs")
+    return isinstance(outputs, list) and all(isinstance(entry, Mapping) for entry in outputs)
+
+
+def _is_plain(fields: Fields) -> bool:
+    return _has(fields, *RESPONSES)
+
+
+def _is_program(fields: Fields) -> bool:
+    return _has(fields, "task_id") and _has(fields, "solution")
+
+
 FORMATS: dict[str, tuple[Callable[[Fields], bool], Callable[[Fields], ImportedRow]]] = {
-    "inspect_ai": (lambda fields: "log" in fields and "sample" in fields, _inspect),
+    "inspect_ai": (_is_inspect, _inspect),
     "openai": (_is_reply, _choices),
-    "lm-eval": (lambda fields: ("doc" in fields or "doc_id" in fields) and _has("resps", "filtered_resps")(fields),
-                _lm_eval),
-    "lighteval": (_has("__model_response__", "model_response", "full_prompt"), _lighteval),
-    "nemo-skills": (
-        lambda fields: _has("generation")(fields) and _has("expected_answer", "predicted_answer")(fields), _by_fields,
-    ),
-    "qwen-math": (lambda fields: isinstance(fields.get("code"), list) and _has("pred", "gt")(fields), _by_fields),
-    "vllm": (lambda fields: isinstance(fields.get("outputs"), list) and all(
-        isinstance(entry, Mapping) for entry in fields["outputs"]), _by_fields),
-    "plain": (_has(*RESPONSES), _by_fields),
-    "evalplus": (lambda fields: _has("task_id")(fields) and _has("solution")(fields), _program),
-}  # fmt: skip
+    "lm-eval": (_is_lm_eval, _lm_eval),
+    "lighteval": (_is_lighteval, _lighteval),
+    "nemo-skills": (_is_nemo_skills, _by_fields),
+    "qwen-math": (_is_qwen_math, _by_fields),
+    "vllm": (_is_vllm, _by_fields),
+    "plain": (_is_plain, _by_fields),
+    "evalplus": (_is_program, _program),
+}
 """By name: whether a row's fields are of the format, and what reads them."""
