@@ -42,11 +42,11 @@ def conditions_of(study: Study, entry: EvaluatedArm) -> Conditions:
         "question": schema.digest([[p.id, p.question] for p in problems]),
         "benchmark": setup.benchmark,
         "images": _images_in_words(problems),
-        "grader": study.task.version,
     }
+    grader = {"grader": study.task.version}
     if study.imported:
         recorded = study.imported.arms[entry.name].recorded
-        return Conditions(entry.name, "", {name: recorded.get(name, UNKNOWN) for name in COMPARED} | alike)
+        return Conditions(entry.name, "", {name: recorded.get(name, UNKNOWN) for name in COMPARED} | alike | grader)
     shortest = min(answer_limit(s, setup.model, problem) for problem in problems)
     capped = shortest < s.max_tokens
     values = {
@@ -55,6 +55,7 @@ def conditions_of(study: Study, entry: EvaluatedArm) -> Conditions:
         "eos": " ".join(map(str, sorted(setup.stop_tokens))),
         "lengths": f"{s.max_tokens}, at least {shortest} within the context" if capped else f"{shortest}",
         **{name: str(getattr(s, name)) for name in TOKEN_SAMPLING},
+        **grader,
         "engine": _engine_in_words(study.engine),
         "dtype": setup.model.dtype,
     }

@@ -8,6 +8,7 @@ import pytest
 
 import main
 from rlvr_limit import records
+from rlvr_limit.grading.math.grade import VERSION
 from tests.support import others
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +70,7 @@ def test_several_files_are_one_arm_and_their_own_verdicts_stand_beside_ours(tmp_
     own = arm.own_opinion
     assert (own.grader, own.both, own.only_first, own.only_second, own.neither) == ("own-nemo-skills", 10, 0, 1, 13)
     assert own.agreement == 23 / 24 and own.pass_1 == pytest.approx(11 / 24)
-    assert "own-nemo-skills agrees with math-4-bare on 95.83 % of 24 samples" in capsys.readouterr().out
+    assert f"own-nemo-skills agrees with {VERSION}-bare on 95.83 % of 24 samples" in capsys.readouterr().out
     assert arm.conditions["temperature"] == "unknown" and arm.mean_tokens is None and arm.truncated_M is None
 
 
@@ -195,7 +196,7 @@ def test_what_is_exported_comes_back_as_the_same_counts(tmp_path, capsys, shown)
         first, second = texts
         assert first == second
     agreed = capsys.readouterr().out
-    assert "own-inspect_ai agrees with math-4-bare on 100.00 % of 24 samples; right by both 10" in agreed
+    assert f"own-inspect_ai agrees with {VERSION}-bare on 100.00 % of 24 samples; right by both 10" in agreed
 
 
 @pytest.mark.slow
