@@ -1,13 +1,7 @@
-"""config.json <-> ModelConfig, for the families that the decoder covers.
-
-Every field of a config.json is used, known to be inert under a condition that is checked (INERT), or rejected by name:
-a field that is silently dropped may be the one that makes the logits others than the published model's.
-"""
+"""config.json <-> ModelConfig, for the families that the decoder covers. Every field counts: see fields.py."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +9,8 @@ from rlvr_limit.models.decoder import ModelConfig, RopeScaling
 from rlvr_limit.tokenizer.gguf_header import is_gguf
 from rlvr_limit.types import UserError, not_allowed
 
-from . import gguf
-
-Condition = Callable[[Any, dict[str, Any]], bool]
-"""(value of a field, all fields of the file) -> bool."""
+from . import gguf, visual
+from .fields import field_value, read_json, require_inert, unknown_field
 
 
 class ModelFamily(NamedTuple):
@@ -27,48 +19,16 @@ class ModelFamily(NamedTuple):
     model_type: str
     qkv_bias: bool
     qk_norm: bool
+    sees: bool = False
 
 
 FAMILIES = {
     "Qwen2ForCausalLM": ModelFamily("qwen2", qkv_bias=True, qk_norm=False),
     "Qwen3ForCausalLM": ModelFamily("qwen3", qkv_bias=False, qk_norm=True),
     "LlamaForCausalLM": ModelFamily("llama", qkv_bias=False, qk_norm=False),
+    "Qwen2_5_VLForConditionalGeneration": ModelFamily("qwen2_5_vl", qkv_bias=True, qk_norm=False, sees=True),
 }
 DTYPES = ("float32", "bfloat16")
-TOKEN_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
-
-def _is_window_off(value: Any, fields: dict[str, Any]) -> bool:
-    return value is None or fields.get("use_sliding_window") is False
-
-
-def _is_all_full(value: Any, fields: dict[str, Any]) -> bool:
-    return value is None or (isinstance(value, list) and all(kind == "full_attention" for kind in value))
-
-
-ALWAYS: tuple[Condition, str] = (lambda value, fields: True, "")
-FALSE: tuple[Condition, str] = (lambda value, fields: not value, "false or 0")
-NULL: tuple[Condition, str] = (lambda value, fields: value is None, "null")
-ONE: tuple[Condition, str] = (lambda value, fields: value in (None, 1), "1")
-INERT: dict[str, tuple[Condition, str]] = {
-    **dict.fromkeys(TOKEN_FIELDS, ALWAYS),
-    # Where the file came from; each tensor names its own dtype.
-    **dict.fromkeys(("_name_or_path", "transformers_version", "unsloth_version", "torch_dtype", "dtype"), ALWAYS),
-    # How others run or initialise a model, not what it computes.
-    **dict.fromkeys(("use_cache", "initializer_range", "_attn_implementation", "_attn_implementation_autoset"), ALWAYS),
-    # In released files, but read by no implementation of these families.
-    **dict.fromkeys(("mask_value", "tokenizer", "unsloth_fixed"), ALWAYS),
-    # use_sliding_window must be off, so that max_window_layers speaks of nothing.
-    **dict.fromkeys(("attention_dropout", "mlp_bias", "use_mrope", "use_sliding_window"), FALSE),
-    **dict.fromkeys(("output_attentions", "output_hidden_states"), FALSE),
-    "quantization_config": NULL,
-    "max_window_layers": ALWAYS,
-    "sliding_window": (_is_window_off, "null, or use_sliding_window false"),
-    "hidden_act": (lambda value, fields: value == "silu", '"silu"'),
-    "layer_types": (_is_all_full, 'a list of "full_attention" only'),
-    **dict.fromkeys(("pretraining_tp", "partial_rotary_factor"), ONE),
-}
-"""Field -> (the condition under which it changes no logit, what it must be)."""
 
 
 def read_model_config(folder: Path, dtype: str) -> ModelConfig:
@@ -81,10 +41,13 @@ def read_model_config(folder: Path, dtype: str) -> ModelConfig:
     if dtype not in DTYPES:
         raise not_allowed("dtype", dtype, f"one of {', '.join(DTYPES)}")
     family = _family(path, fields)
+    vision = None
+    if family.sees:
+        fields, vision = visual.split_fields(path, fields)
     rest = dict(fields)
 
     def take(name: str, kind: type, default: Any = None) -> Any:
-        return _value(path, name, rest.pop(name, None), kind, default)
+        return field_value(path, name, rest.pop(name, None), kind, default)
 
     for name in ("architectures", "model_type", "attention_bias"):
         rest.pop(name, None)
@@ -108,20 +71,24 @@ def read_model_config(folder: Path, dtype: str) -> ModelConfig:
         qk_norm=family.qk_norm,
         rope_scaling=rope_scaling,
         context=_context(path, rest),
+        vision=vision,
     )
     if head_width < 2 or head_width % 2:
         raise UserError(f"{path}: head_dim: {heads} heads of a width of {width} need a head_dim, and an even one")
     if heads % kv_heads:
         raise not_allowed(f"{path}: num_key_value_heads", kv_heads, f"a divisor of {heads} heads")
+    if vision is not None:
+        visual.check_sections(path, vision, head_width)
     for name, value in rest.items():
-        _require_inert(path, name, value, fields)
+        require_inert(path, name, value, fields)
     return model
 
 
 def model_config_json(config: ModelConfig, token_ids: dict[str, Any]) -> dict[str, Any]:
     """The fields of the config.json of a model, with its token_ids (TOKEN_FIELDS). UserError where no family has it."""
     c = config
-    named = [name for name, f in FAMILIES.items() if (f.qkv_bias, f.qk_norm) == (c.qkv_bias, c.qk_norm)]
+    traits = c.qkv_bias, c.qk_norm, c.vision is not None
+    named = [name for name, f in FAMILIES.items() if (f.qkv_bias, f.qk_norm, f.sees) == traits]
     if not named:
         raise UserError(
             "export: no supported architecture has both biases on q, k, v and norms of q, k (qkv_bias, qk_norm)"
@@ -154,6 +121,8 @@ def model_config_json(config: ModelConfig, token_ids: dict[str, Any]) -> dict[st
             "high_freq_factor": c.rope_scaling.high_freq_factor,
             "original_max_position_embeddings": c.rope_scaling.original_positions,
         }
+    if c.vision is not None:
+        fields |= visual.vision_fields(c.vision, c.width)
     return fields
 
 
@@ -166,7 +135,7 @@ def stop_tokens(folder: Path) -> tuple[int, ...]:
         return gguf.end_tokens(folder)
     for name in ("generation_config.json", "config.json"):
         path = folder / name
-        given = read_json(path).get("eos_token_id") if path.is_file() else None
+        given = visual.text_fields(read_json(path)).get("eos_token_id") if path.is_file() else None
         if given not in (None, []):
             ids = tuple(given) if isinstance(given, list) else (given,)
             if not all(type(i) is int and i >= 0 for i in ids):
@@ -185,19 +154,6 @@ def check_vocabulary(model: ModelConfig, tokenizer_size: int, where: str) -> Non
             f"{where}: the tokenizer's ids go up to {tokenizer_size - 1}, but the model embeds only ids below "
             f"{model.vocab_size} (vocab_size); take weights and tokenizer of the same model"
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; UserError naming the file that is not there or holds something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file; a folder in Hugging Face format has it") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must be a JSON object, not {type(content).__name__}")
-    return content
 
 
 def _family(path: Path, fields: dict[str, Any]) -> ModelFamily:
@@ -230,13 +186,13 @@ def _rope(path: Path, rest: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     kinds = [x for x in (inner.pop("rope_type", None), inner.pop("type", None)) if x is not None] or ["default"]
     if len(set(thetas)) > 1:
         raise UserError(f"{path}: rope_theta: has two values, {thetas[0]!r} and {thetas[1]!r}")
-    theta = _value(path, "rope_theta", thetas[0] if thetas else None, float, 10_000.0)
-    _require_inert(path, "partial_rotary_factor", inner.pop("partial_rotary_factor", None), {}, f"{name}.")
+    theta = field_value(path, "rope_theta", thetas[0] if thetas else None, float, 10_000.0)
+    require_inert(path, "partial_rotary_factor", inner.pop("partial_rotary_factor", None), {}, f"{name}.")
     scaling = None
     if set(kinds) == {"llama3"}:
 
         def take(field: str, kind: type) -> Any:
-            return _value(path, f"{name}.{field}", inner.pop(field, None), kind, None)
+            return field_value(path, f"{name}.{field}", inner.pop(field, None), kind, None)
 
         scaling = RopeScaling(
             take("factor", float),
@@ -250,7 +206,7 @@ def _rope(path: Path, rest: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     elif set(kinds) != {"default"}:
         raise not_allowed(f"{path}: {name}.rope_type", kinds[0], "default or llama3")
     for field, value in inner.items():
-        raise _unknown(f"{path}: {name}.{field}", value)
+        raise unknown_field(f"{path}: {name}.{field}", value)
     return theta, scaling
 
 
@@ -260,43 +216,15 @@ def _context(path: Path, rest: dict[str, Any]) -> int:
     Dual chunk attention (An et al. 2024) leaves every distance as it is up to chunk_size, and rescales nothing up to
     the positions of pre-training, so up to the smaller of the two it is plain attention, and there the context ends.
     """
-    context = _value(path, "max_position_embeddings", rest.pop("max_position_embeddings", None), int, 0)
+    context = field_value(path, "max_position_embeddings", rest.pop("max_position_embeddings", None), int, 0)
     chunks = rest.pop("dual_chunk_attention_config", None)
     if not chunks:
         return context
     known = {"chunk_size", "local_size", "original_max_position_embeddings"}
     if not isinstance(chunks, dict) or set(chunks) != known:
         raise not_allowed(f"{path}: dual_chunk_attention_config", chunks, f"an object of {', '.join(sorted(known))}")
-    limits = [_value(path, f"dual_chunk_attention_config.{name}", chunks[name], int, None) for name in sorted(known)]
+    limits = [
+        field_value(path, f"dual_chunk_attention_config.{name}", chunks[name], int, None) for name in sorted(known)
+    ]
     plain = min(limits[0], limits[2])
     return min(context, plain) if context else plain
-
-
-def _require_inert(path: Path, name: str, value: Any, fields: dict[str, Any], prefix: str = "") -> None:
-    where = f"{path}: {prefix}{name}"
-    if name not in INERT:
-        raise _unknown(where, value)
-    is_inert, wanted = INERT[name]
-    if not is_inert(value, fields):
-        raise not_allowed(where, value, f"supported: it must be {wanted}")
-
-
-def _unknown(where: str, value: Any) -> UserError:
-    return UserError(f"{where}: {value!r} is a field that this decoder does not know; remove it if it changes nothing")
-
-
-def _value(path: Path, name: str, value: Any, kind: type, default: Any) -> Any:
-    """A value of a kind; ints and floats must be above 0. `default` (None: there is none) stands in for null."""
-    if value is None and default is not None:
-        return default
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is float and number and value > 0:
-        return float(value)
-    if kind is int and type(value) is int and value > 0:
-        return value
-    wanted = {bool: "true or false", float: "a number above 0", int: "a whole number above 0"}[kind]
-    if value is None:
-        raise UserError(f"{path}: {name}: is missing; it must be {wanted}")
-    raise not_allowed(f"{path}: {name}", value, wanted)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,9 @@ from rlvr_limit.models.decoder import ModelConfig, ParameterSpec, Params, parame
 from rlvr_limit.tokenizer.gguf_header import is_gguf
 from rlvr_limit.types import UserError
 
-from . import gguf
-from .architecture import TOKEN_FIELDS, model_config_json, read_json
+from . import gguf, visual
+from .architecture import model_config_json
+from .fields import TOKEN_FIELDS, read_json
 from .hub import TOKENIZER_FILES
 from .tensors import StoredTensor, equal_tensors, find_tensors, read_part, write_tensors
 
@@ -45,6 +47,25 @@ TENSORS = {
 """Our parameter -> its name in a file, and for each axis there, which of our axes it runs over: theirs are
 [outputs, inputs] with heads and head width merged, ours [inputs..., outputs...]."""
 
+VISION_TENSORS = {
+    "patch": ("visual.patch_embed.proj.weight", ((4,), (0,), (1,), (2,), (3,))),
+    "attention_norm": ("visual.blocks.{layer}.norm1.weight", ((0,),)),
+    **{name: ("visual.blocks.{layer}.attn.qkv.weight", ((1, 2), (0,))) for name in "qkv"},
+    **{f"{name}_bias": ("visual.blocks.{layer}.attn.qkv.bias", ((0, 1),)) for name in "qkv"},
+    "o": ("visual.blocks.{layer}.attn.proj.weight", ((2,), (0, 1))),
+    "o_bias": ("visual.blocks.{layer}.attn.proj.bias", ((0,),)),
+    "ffn_norm": ("visual.blocks.{layer}.norm2.weight", ((0,),)),
+    **{name: (f"visual.blocks.{{layer}}.mlp.{name}_proj.weight", ((1,), (0,))) for name in ("gate", "up", "down")},
+    **{f"{name}_bias": (f"visual.blocks.{{layer}}.mlp.{name}_proj.bias", ((0,),)) for name in ("gate", "up", "down")},
+    "merger_norm": ("visual.merger.ln_q.weight", ((0,),)),
+    "merger_in": ("visual.merger.mlp.0.weight", ((1,), (0,))),
+    "merger_in_bias": ("visual.merger.mlp.0.bias", ((0,),)),
+    "merger_out": ("visual.merger.mlp.2.weight", ((1,), (0,))),
+    "merger_out_bias": ("visual.merger.mlp.2.bias", ((0,),)),
+}
+"""The same of the vision tower's, where q, k and v are thirds of one tensor."""
+THIRDS = {"q": 0, "q_bias": 0, "k": 1, "k_bias": 1, "v": 2, "v_bias": 2}
+
 INERT_BUFFER = re.compile(r"(model\.layers\.\d+\.self_attn|model)\.rotary_emb\.inv_freq")
 """Written by old versions of transformers and read by none: rope_theta says the same."""
 
@@ -55,10 +76,17 @@ class FileLayout(NamedTuple):
     spec: ParameterSpec
     name: str
     groups: tuple[tuple[int, ...], ...]
+    part: int = 0  # which of the equal parts of the tensor, along its first axis
+    parts: int = 1
+
+    @property
+    def own_shape(self) -> tuple[int, ...]:
+        return tuple(math.prod(self.spec.shape[axis] for axis in group) for group in self.groups)
 
     @property
     def file_shape(self) -> tuple[int, ...]:
-        return tuple(math.prod(self.spec.shape[axis] for axis in group) for group in self.groups)
+        first, *rest = self.own_shape
+        return (self.parts * first, *rest)
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -71,7 +99,7 @@ def load_hf(folder: Path, config: ModelConfig, mesh: Mesh) -> Params:
     Beside what already lies on devices, the host holds no more than one parameter. Raises UserError naming the file
     that is missing or cut off, or the tensor that is missing, unexpected or of a wrong shape.
     """
-    stored = find_tensors(folder)
+    stored = _hub_named(folder, find_tensors(folder)) if config.vision else find_tensors(folder)
     layouts, tree = file_layouts(config)
     _check(folder, stored, layouts, config)
     shardings = jax.tree.leaves(parameter_shardings(parameter_specs(config), mesh))
@@ -96,20 +124,25 @@ def export_hf(folder: Path, params: Params, config: ModelConfig, tokenizer_folde
         source = tokenizer_folder / "config.json"
         fields = read_json(source) if source.is_file() else {}
         fields = gguf.config_fields(tokenizer_folder) if is_packed else fields
-        token_ids = {name: fields[name] for name in TOKEN_FIELDS if name in fields}
+        fields = visual.text_fields(fields)
+        names = (*TOKEN_FIELDS, *visual.TOKENS) if config.vision else TOKEN_FIELDS
+        token_ids = {name: fields[name] for name in names if name in fields}
     text = json.dumps(model_config_json(config, token_ids), indent=2)
     layouts, tree = file_layouts(config)
-    parameters = {layout.name: (layout, x) for layout, x in zip(layouts, tree.flatten_up_to(params), strict=True)}
+    parameters: dict[str, list[tuple[FileLayout, Any]]] = defaultdict(list)
+    for layout, x in zip(layouts, tree.flatten_up_to(params), strict=True):
+        parameters[layout.name].append((layout, x))
 
     def values(name: str) -> np.ndarray:
-        layout, x = parameters[name]
-        return np.ascontiguousarray(fetch_uncached(x).transpose(layout.axes).reshape(layout.file_shape))
+        parts = sorted(parameters[name], key=lambda of: of[0].part)
+        whole = [fetch_uncached(x).transpose(layout.axes).reshape(layout.own_shape) for layout, x in parts]
+        return np.ascontiguousarray(whole[0] if len(whole) == 1 else np.concatenate(whole))
 
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     (unfinished / "config.json").write_text(text + "\n", encoding="utf-8")
-    write_tensors(unfinished, {name: x.nbytes for name, (_, x) in parameters.items()}, values)
+    write_tensors(unfinished, {name: sum(x.nbytes for _, x in parts) for name, parts in parameters.items()}, values)
     for file in TOKENIZER_FILES:
         if tokenizer_folder is not None and (tokenizer_folder / file).is_file():
             shutil.copyfile(tokenizer_folder / file, unfinished / file)
@@ -125,9 +158,21 @@ def file_layouts(config: ModelConfig) -> tuple[list[FileLayout], Any]:
     )
     layouts = []
     for path, spec in specs:
-        name, groups = TENSORS[path[-1].key]
-        layouts.append(FileLayout(spec, name.format(layer=path[1].idx) if len(path) > 1 else name, groups))
+        key, sees = path[-1].key, path[0].key == "vision"
+        name, groups = (VISION_TENSORS if sees else TENSORS)[key]
+        layer = next((step.idx for step in path if hasattr(step, "idx")), None)
+        third = (THIRDS[key], 3) if sees and key in THIRDS else ()
+        layouts.append(FileLayout(spec, name.format(layer=layer), groups, *third))
     return layouts, tree
+
+
+def _hub_named(folder: Path, stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Tensors of a model that sees, by the names of the hub's files."""
+    named = {visual.hub_name(name): x for name, x in stored.items()}
+    if len(named) < len(stored):
+        twice = [name for name in stored if named[visual.hub_name(name)].name != name]
+        raise UserError(f"{folder}: tensors there under two names: {_some(twice)}")
+    return named
 
 
 def _check(folder: Path, stored: dict[str, StoredTensor], layouts: list[FileLayout], config: ModelConfig) -> None:
@@ -164,7 +209,9 @@ def _load(stored: StoredTensor, layout: FileLayout, sharding: NamedSharding, dty
     def part(index: tuple[slice, ...]) -> np.ndarray:
         bounds = tuple(i.indices(n)[:2] for i, n in zip(index, shape, strict=True))
         if bounds not in parts:
-            ranges = tuple(_merged(bounds, shape, group) for group in layout.groups)
+            first, *rest = (_merged(bounds, shape, group) for group in layout.groups)
+            start = layout.part * layout.own_shape[0]
+            ranges = (slice(first.start + start, first.stop + start), *rest)
             array = read_part(stored, ranges, dtype, transposed=layout.axes != tuple(range(len(shape))))
             parts[bounds] = array.reshape([stop - start for start, stop in bounds])
         return parts[bounds]

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from rlvr_limit.tokenizer.gguf_header import is_gguf
 from rlvr_limit.types import UserError, not_allowed
 
-from .architecture import read_json
+from .fields import read_json
 from .gguf import PackedTensor, packed_tensors
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -96,15 +96,17 @@ def _opened(tensor: StoredTensor) -> Iterator[Any]:
 
 
 def read_part(tensor: StoredTensor, ranges: tuple[slice, ...], dtype: np.dtype, transposed: bool) -> np.ndarray:
-    """The ranges of a tensor's axes, cast; transposed: laid out as [columns, rows]."""
-    out = np.empty([r.stop - r.start for r in ranges], dtype, order="F" if transposed else "C")
+    """The ranges of a tensor's axes, cast; transposed: laid out with its first axis last."""
+    first, *rest = (r.stop - r.start for r in ranges)
+    out = np.empty((*rest, first) if transposed else (first, *rest), dtype)
     # As plain integers: numpy moves a bfloat16 several times slower than the two bytes it is.
     bits = out.view(f"u{dtype.itemsize}")
+    bits = np.moveaxis(bits, -1, 0) if transposed else bits
     with _opened(tensor) as stored:
         for rows in _blocks(tensor.shape, ranges[0]):
             block = stored[(rows, *ranges[1:])].astype(dtype, copy=False)
             bits[rows.start - ranges[0].start :][: len(block)] = block.view(bits.dtype)
-    return out.T if transposed else out
+    return out
 
 
 def equal_tensors(a: StoredTensor, b: StoredTensor) -> bool:

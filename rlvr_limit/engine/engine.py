@@ -17,7 +17,8 @@ from rlvr_limit.distributed.mesh import mesh_of, placed
 from rlvr_limit.engine import programs
 from rlvr_limit.engine.cache import Pool
 from rlvr_limit.engine.compiling import Ahead
-from rlvr_limit.engine.inputs import attention_plan, in_row_order, window_inputs
+from rlvr_limit.engine.images import ImageEncoder, request_layout
+from rlvr_limit.engine.inputs import attention_plan, in_row_order, prompt_inputs, window_inputs
 from rlvr_limit.engine.requests import EngineStats, Request, check
 from rlvr_limit.engine.scheduler import NULL_PAGE, Scheduler, Sequence, SequenceGroup
 from rlvr_limit.engine.shapes import EngineShapes, by_default, shapes_of
@@ -66,19 +67,23 @@ class Engine:
         self.policy = SpeculationPolicy(config.steps_per_call)
         self.spec = self.program_spec(self.shapes.buckets[-1])
         self.ahead, self.warmed = Ahead(), set[int]()
+        self.images = ImageEncoder(self.spec, self.ahead)
         self.load(params)
 
     def load(self, params: Params) -> None:
         """Swaps the weights; shapes and dtypes must be those of the first ones, so nothing is compiled again."""
         self.params = params
+        self.images.clear()
 
-    def expect(self, prompt_lengths: Iterable[int], samples: int) -> None:
-        """Begins to compile what so many samples of such prompts need first."""
+    def expect(self, prompt_lengths: Iterable[int], samples: int, images: Iterable[Any] = ()) -> None:
+        """Begins to compile what so many samples of such prompts need first, and all of these images."""
         shapes = self.shapes
         most = min(shapes.max_num_seqs, shapes.buckets[-1] // shapes.shards)
         self.begin_window(shapes.rows_for(min(most, -(-samples // shapes.shards))))
+        images = list(images)
+        self.images.begin(self.params, images)
         for length in {shapes.padded(tokens - 1) for tokens in prompt_lengths if tokens > 1}:
-            self.begin_prefill(length)
+            self.begin_prefill(length, bool(images))
 
     def generate(
         self, requests: Iterable[Request], watch: Callable[[EngineStats], None] | None = None
@@ -122,14 +127,14 @@ class Engine:
             self.ahead.begin(("verify", rows), partial(lower, programs.verify_window))
         self.ahead.begin(("decode", rows), partial(lower, programs.decode_window))
 
-    def begin_prefill(self, length: int) -> None:
-        """The same for prompts that are padded to so many tokens."""
+    def begin_prefill(self, length: int, sees: bool) -> None:
+        """The same for prompts that are padded to so many tokens, with images or without."""
         params = self.params
 
         def lower() -> Lowered:
-            return programs.prefill.lower(params, self.spec, self._abstract_pool(), *self.prompts([], length))
+            return programs.prefill.lower(params, self.spec, self._abstract_pool(), *self.prompts([], length, sees))
 
-        self.ahead.begin(("prefill", length), lower)
+        self.ahead.begin(("prefill", length, sees), lower)
 
     def _abstract_pool(self) -> Pool:
         def lies(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -151,16 +156,11 @@ class Engine:
             return tree
         return placed(tree, jax.tree.map(lambda x: self.spec.sharding(x.shape, "rows"), tree))
 
-    def prompts(self, groups: list[SequenceGroup], length: int) -> tuple[np.ndarray, Any]:
-        """Tokens of up to prefill_rows prompts of at most `length` tokens, and their pages on each shard."""
+    def prompts(self, groups: list[SequenceGroup], length: int, sees: bool) -> tuple[np.ndarray, Any, Any]:
+        """What prefill is sent of up to prefill_rows prompts of at most `length` tokens."""
         r = self.config.prefill_rows
-        tokens = np.zeros((r, length), np.int32)
-        pages = np.full((self.shapes.shards, r, length // self.shapes.page_size), NULL_PAGE, np.int32)
-        for i, group in enumerate(groups):
-            ids = group.request.prompt_ids
-            tokens[i, : len(ids)] = ids
-            pages[:, i, : len(group.prompt_pages[0])] = group.prompt_pages
-        return tokens, self.on_mesh(pages)
+        tokens, pages = prompt_inputs(groups, r, length, self.shapes)
+        return tokens, self.on_mesh(pages), self.images.seen(self.params, groups, r, length) if sees else None
 
     def check(self, request: Request) -> None:
         """Raises UserError where a request cannot be drawn."""
@@ -188,7 +188,8 @@ class EngineRun:
             proposer = NgramProposer(request.prompt_ids) if self.shapes.verify_buckets else None
             # The last prompt token is fed by the first decode step, so that prefill needs no logits.
             prefix_tokens, max_tokens = len(request.prompt_ids) - 1, request.sampling.max_tokens
-            yield SequenceGroup(number, prefix_tokens, max_tokens, request.indices, request, proposer)
+            layout = request_layout(request, self.engine.spec)
+            yield SequenceGroup(number, prefix_tokens, max_tokens, request.indices, request, proposer, layout)
 
     def schedule(self) -> bool:
         """Asks the scheduler who runs next; saves, prefills and writes back pages as it says; compiles what is needed.
@@ -217,7 +218,8 @@ class EngineRun:
         engine, shapes = self.engine, self.shapes
         for group in prefills:
             if group.prefix_tokens:
-                engine.begin_prefill(shapes.padded(group.prefix_tokens))
+                engine.begin_prefill(shapes.padded(group.prefix_tokens), group.layout is not None)
+                engine.images.begin(engine.params, group.request.images)
         needed = {shapes.rows_for(n) for n in self._chunks()}
         # Where rows are empty, fewer of them will do before long.
         smaller = [rows for rows in shapes.buckets if rows < min(needed, default=0)]
@@ -257,6 +259,7 @@ class EngineRun:
             preempted=self._preempted,
             proposed=self._proposed,
             accepted=self._accepted,
+            encoded=self.engine.images.encoded,
         )
 
     def _chunks(self) -> list[int]:
@@ -350,14 +353,14 @@ class EngineRun:
     def _prefill(self, groups: list[SequenceGroup]) -> None:
         r = self.engine.config.prefill_rows
         # What a prompt is padded to depends on nothing but the prompt.
-        by_length: dict[int, list[SequenceGroup]] = defaultdict(list)
+        alike: dict[tuple[int, bool], list[SequenceGroup]] = defaultdict(list)
         for group in groups:
             if group.prefix_tokens:
-                by_length[self.shapes.padded(group.prefix_tokens)].append(group)
-        for length, members in by_length.items():
-            self.engine.ahead.wait(("prefill", length))
+                alike[self.shapes.padded(group.prefix_tokens), group.layout is not None].append(group)
+        for (length, sees), members in alike.items():
+            self.engine.ahead.wait(("prefill", length, sees))
             for start in range(0, len(members), r):
-                inputs = self.engine.prompts(members[start : start + r], length)
+                inputs = self.engine.prompts(members[start : start + r], length, sees)
                 self._pool = programs.prefill(self.engine.params, self.engine.spec, self._pool, *inputs)
         self._prefills += len(groups)
 

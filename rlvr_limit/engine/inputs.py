@@ -46,7 +46,8 @@ def _known(seq: Sequence, page_size: int) -> tuple:
     return (
         True,
         len(seq.pending),
-        seq.group.prefix_tokens + cached,
+        # Behind images positions lag behind the number of tokens.
+        seq.group.prefix_tokens + cached + (seq.group.layout.delta if seq.group.layout else 0),
         cached,  # the first of a sample's own tokens is its prompt's last one
         request.limit(seq.index),
         seq.pages[at] if at < len(seq.pages) else NULL_PAGE,
@@ -59,6 +60,19 @@ def _known(seq: Sequence, page_size: int) -> tuple:
         s.top_k,
         s.min_p,
     )
+
+
+def prompt_inputs(
+    groups: list[SequenceGroup], rows: int, length: int, shape: CacheShape
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of up to `rows` prompts of at most `length` tokens, and their pages on each shard."""
+    tokens = np.zeros((rows, length), np.int32)
+    pages = np.full((shape.shards, rows, length // shape.page_size), NULL_PAGE, np.int32)
+    for i, group in enumerate(groups):
+        ids = group.request.prompt_ids
+        tokens[i, : len(ids)] = ids
+        pages[:, i, : len(group.prompt_pages[0])] = group.prompt_pages
+    return tokens, pages
 
 
 def attention_plan(

@@ -25,8 +25,9 @@ from kernels.platforms import BATCH_INVARIANT
 from rlvr_limit.distributed.mesh import Part, constrain, on_each_device, replicated, sharding
 from rlvr_limit.engine.cache import Pool, as_cached, empty_pool
 from rlvr_limit.engine.scheduler import NULL_PAGE
-from rlvr_limit.models import decoder
-from rlvr_limit.models.decoder import ModelConfig, Params
+from rlvr_limit.models import decoder, vision
+from rlvr_limit.models.decoder import ImageTokens, ModelConfig, Params
+from rlvr_limit.models.image_layout import ImageBatch
 
 CACHE_AXES = ("rows", "kv_heads", None, None)
 """Logical axes of pages, and of everything else with a row and a key head: shards of rows have pages of their own."""
@@ -53,7 +54,7 @@ class WindowInputs(NamedTuple):
     live_B: Any
     token_BW: Any  # tokens to be fed: those known, at least one, then perhaps guesses of the next ones, then -1
     known_B: Any  # how many are known
-    length_B: Any  # tokens before the one that is fed first
+    position_B: Any  # of the one that is fed first
     generated_B: Any  # those of them that were drawn
     limit_B: Any  # tokens that may be drawn in all
     page_B: Any  # where the window is cached
@@ -92,13 +93,35 @@ def new_pool(spec: ProgramSpec, pages: int, page_size: int) -> Pool:
     return _on_mesh(spec, empty_pool(spec.model, pages, page_size, spec.cache_dtype, spec.window))
 
 
+class SeenPrompts(NamedTuple):
+    """What prefill is sent beside the tokens of prompts with images."""
+
+    images: ImageTokens
+    position_RT3: Any
+
+
+@partial(jax.jit, static_argnums=1, compiler_options=BATCH_INVARIANT)
+def encode_images(params: Params, spec: ProgramSpec, images: ImageBatch) -> jax.Array:
+    """vision.encode, readable by every process."""
+    model = spec.model
+    return _replicated(spec, vision.encode(params["vision"], model.vision, model.dtype, images))
+
+
 @partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=BATCH_INVARIANT)
-def prefill(params: Params, spec: ProgramSpec, pool: Pool, tokens_RT: jax.Array, pages_SRJ: jax.Array) -> Pool:
+def prefill(
+    params: Params,
+    spec: ProgramSpec,
+    pool: Pool,
+    tokens_RT: jax.Array,
+    pages_SRJ: jax.Array,
+    seen: SeenPrompts | None = None,
+) -> Pool:
     """Writes the keys and values of R prompts into pages: one list of pages a prompt and shard.
 
     The padding after a prompt's end is written too: where the list says, or after the prompt in its last page.
     """
-    _, fresh = decoder.forward_causal(params, spec.model, tokens_RT, batch_axis=None)
+    images, positions = seen or (None, None)
+    _, fresh = decoder.forward_causal(params, spec.model, tokens_RT, None, positions, images=images)
     shards, r, j = pages_SRJ.shape
     pages_N = pages_SRJ.reshape(shards * r * j)
 
@@ -126,7 +149,7 @@ def decode_window(
     recent = _on_mesh(spec, [(none_BKWH, none_BKWH)] * spec.model.layers)
     cuts = truncations_used(rows.rules)
     # All steps' at once: inside, XLA:CPU would make them again for each head of each layer.
-    rope = decoder.rope_angles(spec.model, rows.length_B[:, None] + jnp.arange(window))
+    rope = decoder.rope_angles(spec.model, rows.position_B[:, None] + jnp.arange(window))
     rope_W = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], rope)
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple]:
@@ -176,7 +199,7 @@ def verify_window(
         out = _attention(spec, q_BKMH, *pool[i], plan, RecentKV(*fresh, jnp.repeat(places + 1, by_place[3])))
         return jnp.moveaxis(out.reshape(by_place), 2, 1).reshape(q.shape), fresh
 
-    rope = decoder.rope_angles(spec.model, rows.length_B[:, None] + places)
+    rope = decoder.rope_angles(spec.model, rows.position_B[:, None] + places)
     hidden, fresh = decoder.forward(params, spec.model, jnp.maximum(rows.token_BW, 0), rope, attend)
     logits = constrain(decoder.logits(params, hidden.reshape(b * window, -1)), "draws", None)
     u_BW = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window).T

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,6 +28,8 @@ class Request:
     # Sees a sample's tokens after each call; says how many of them to keep, or None to go on.
     stop: Callable[[tuple[int, ...]], int | None] | None = None
     limits: Mapping[int, int] = field(default_factory=dict)  # max_tokens of single samples, where it is less
+    images: tuple[Any, ...] = ()  # of rlvr_limit.images, in the order of their tokens in the prompt
+    drawn: int = 0  # last tokens of prompt_ids that are an answer's: none of them is an image's
 
     def limit(self, index: int) -> int:
         """Most tokens of a sample."""
@@ -47,6 +49,7 @@ class EngineStats(NamedTuple):
     preempted: int  # samples
     proposed: int  # guesses that were verified
     accepted: int  # those of them that were right
+    encoded: int = 0  # images
 
 
 def prompt_key(seed: int, stream: str, prompt: str) -> tuple[int, int]:

@@ -42,7 +42,7 @@ def rollout(
         for problem, indices in problems:
             known[problem.id] = problem
             key = prompt_key(seed, stream, problem.identity)
-            yield Request(problem.id, problem.prompt_ids, key, indices, sampling(problem))
+            yield Request(problem.id, problem.prompt_ids, key, indices, sampling(problem), images=problem.images)
 
     for sample in generate(requests(), watch):
         text = decode(sample.tokens)

@@ -43,6 +43,7 @@ class SequenceGroup:
     indices: Iterable[int]
     request: Any = None  # the engine's; the scheduler does not look at it
     proposer: Any = None  # likewise
+    layout: Any = None  # likewise
     prompt_pages: list[list[int]] = field(default_factory=list)  # of each shard; [] where the prompt is not cached
     unfinished: int = 0  # samples that have begun and not finished
     finished: int = 0

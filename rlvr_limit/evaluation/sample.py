@@ -144,7 +144,9 @@ def _sample_lacking(study: Study, lease: str, first_token: _FirstToken) -> None:
                 weights = abstract_parameters(parameter_specs(model), model.dtype, study.mesh)
                 engine, shape = Engine(weights, model, study.engine, _longest(study, model)), model
                 lacking = _missing(study, entry, turn.indices)
-                engine.expect([len(problem.prompt_ids) for problem, _ in lacking], sum(len(i) for _, i in lacking))
+                images = [image for problem, _ in lacking for image in problem.images]
+                lengths = [len(problem.prompt_ids) for problem, _ in lacking]
+                engine.expect(lengths, sum(len(i) for _, i in lacking), images)
                 engine.load(first_token.load(study, entry))
             loaded = entry
             _sample_arm(study, turn, engine, lease, samples, verdicts, outlook, first_token)

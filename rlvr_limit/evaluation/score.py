@@ -115,7 +115,7 @@ def score(
         key = {"arm": whose, "problem_id": text.problem_id, "index": text.index, "model": model.name}
         return key | scored._asdict()
 
-    pairs = [(text.prompt, text.tokens) for text in todo]
+    pairs = [(text.prompt, text.tokens, text.images) for text in todo]
     rows: list[dict] = []
     for i, scored in log_probs.iter_scores(params, setup.model, pairs, study.settings.score.tokens):
         rows.append(row(todo[i], scored))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rlvr_limit import records
 from rlvr_limit.study.arms import EvaluatedArm
@@ -26,6 +26,7 @@ class ScoreInput(NamedTuple):
     index: int
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
+    images: tuple[Any, ...] = ()  # of the prompt
 
 
 def given_texts(study: Study) -> tuple[str, ...]:
@@ -45,24 +46,25 @@ def texts_for(study: Study, whose: str, model: EvaluatedArm, n: int) -> list[Sco
     most = {problem.id: min(n, study.first(problem)) for problem in study.problems}
     if whose == SOLVER:
         return _solutions(study, asked, most)
-    own = {problem.id: problem.prompt_ids for problem in asked.problems}
+    own = {problem.id: problem for problem in asked.problems}
     if whose == REFERENCES:
         texts = references.load(study.settings.score.references, asked.problems)
         return [
-            ScoreInput(name, i, own[name], asked.tokenizer.encode(text))
+            ScoreInput(name, i, own[name].prompt_ids, asked.tokenizer.encode(text), own[name].images)
             for name, mine in texts.items()
             for i, text in enumerate(mine[:n])
         ]
     drawn = study.setups[study.named(whose).arm]
     is_same = drawn.vocabulary == asked.vocabulary
-    prompts = {problem.id: problem.prompt_ids for problem in drawn.problems} if is_same else own
+    prompts = {problem.id: problem for problem in drawn.problems} if is_same else own
     stored = records.read(study.root, "samples", ["problem_id", "index", "tokens", "stop"], {"arm": whose})
     return [
         ScoreInput(
             row["problem_id"],
             row["index"],
-            prompts[row["problem_id"]],
+            prompts[row["problem_id"]].prompt_ids,
             tuple(row["tokens"]) if is_same else encoded_again(row["tokens"], row["stop"] == Stop.EOS, drawn, asked),
+            prompts[row["problem_id"]].images,
         )
         for row in stored.to_pylist()
         # A folder may hold more samples than this config asks for.
@@ -82,5 +84,6 @@ def _solutions(study: Study, asked: Setup, most: Mapping[str, int]) -> list[Scor
     for problem in asked.problems:
         rng = random.Random(f"{study.settings.seed}/solver/{problem.id}")
         right = study.task.demonstrate([problem], 1.0, rng)
-        inputs += [ScoreInput(problem.id, i, problem.prompt_ids, next(right)[1]) for i in range(most[problem.id])]
+        mine = ((problem.prompt_ids, next(right)[1], problem.images) for _ in range(most[problem.id]))
+        inputs += [ScoreInput(problem.id, i, *answer) for i, answer in enumerate(mine)]
     return inputs

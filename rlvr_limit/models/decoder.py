@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,21 +20,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.attention import AttentionPart, attention
+from kernels.attention import AttentionPart
 from kernels.copies import take
 from kernels.matmul import matmul
-from rlvr_limit.distributed.mesh import Part, constrain, on_each_device, shard_count
-from rlvr_limit.types import not_allowed
+from rlvr_limit.distributed.mesh import constrain
+from rlvr_limit.models.image_layout import VisionConfig
+from rlvr_limit.models.layers import (
+    ParameterSpec,
+    Params,
+    apply_rope,
+    attend_on_mesh,
+    init_from_specs,
+    matmul_precision,
+    project,
+    rematerialised,
+    rms_norm,
+)
+from rlvr_limit.models.vision import vision_specs
 
-Params = Any
 Attend = Callable[[int, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 """(layer, q_BTNH, k_BTKH, v_BTKH) -> (output_BTNH, what the caller wants back from that layer)."""
 
 Rope = tuple[jax.Array, jax.Array]
 """(cos, sin) of the positions' angles, float32 [B, T, 1, H / 2]."""
 
-REMAT = ("none", "products", "layers")
-"""What is kept of a layer for the backward pass: everything, its products with weights, or its input alone."""
+
+class ImageTokens(NamedTuple):
+    """What stands in place of embeddings: rows of vision.encode."""
+
+    rows_MD: jax.Array
+    row_BT: jax.Array  # the row at each place, counted from 1; 0: the token's own embedding
 
 
 @dataclass(frozen=True)
@@ -67,14 +81,7 @@ class ModelConfig:
     qk_norm: bool = False
     rope_scaling: RopeScaling | None = None
     context: int = 0  # positions that the weights were made for; 0: no bound
-
-
-class ParameterSpec(NamedTuple):
-    """Shape, logical axes (see mesh.RULES) and the standard deviation of the initial values (None: ones, 0: zeros)."""
-
-    shape: tuple[int, ...]
-    axes: tuple[str | None, ...]
-    std: float | None
+    vision: VisionConfig | None = None  # the tower, where it sees
 
 
 def parameter_specs(config: ModelConfig) -> Params:
@@ -111,6 +118,8 @@ def parameter_specs(config: ModelConfig) -> Params:
     }
     if not c.tied_embedding:
         specs["unembedding"] = ParameterSpec((d, c.vocab_size), ("embed", "vocab"), d**-0.5)
+    if c.vision is not None:
+        specs["vision"] = vision_specs(c.vision, d)
     return specs
 
 
@@ -119,35 +128,10 @@ def init_params(config: ModelConfig, key: jax.Array) -> Params:
     return init_from_specs(parameter_specs(config), key, config.dtype)
 
 
-def init_from_specs(specs: Params, key: jax.Array, dtype: str) -> Params:
-    """An array for each spec; each leaf's key is folded from its place in the tree, so adding one moves no other."""
-
-    def leaf(path: Any, spec: ParameterSpec) -> jax.Array:
-        if spec.std is None:
-            return jnp.ones(spec.shape, dtype)
-        if spec.std == 0:
-            return jnp.zeros(spec.shape, dtype)
-        name = jax.tree_util.keystr(path)
-        salt = sum(ord(ch) * 31**i for i, ch in enumerate(name)) % 2**32
-        # Drawn flat and a little too long: the first numbers are the same, and few lengths are compiled.
-        size = math.prod(spec.shape)
-        flat = jax.random.normal(jax.random.fold_in(key, salt), (4 ** math.ceil(math.log(size, 4)),))
-        return (spec.std * flat[:size].reshape(spec.shape)).astype(dtype)
-
-    return jax.tree_util.tree_map_with_path(leaf, specs, is_leaf=lambda x: isinstance(x, ParameterSpec))
-
-
 def parameter_count(config: ModelConfig) -> int:
     """Number of parameters of a model."""
     leaves = jax.tree.leaves(parameter_specs(config), is_leaf=lambda x: isinstance(x, ParameterSpec))
     return sum(math.prod(spec.shape) for spec in leaves)
-
-
-def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-    """x / rms(x) * scale over the last axis, in float32 (Zhang and Sennrich 2019, eq. 4)."""
-    x32 = x.astype(jnp.float32)
-    normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
-    return (normed * scale).astype(x.dtype)
 
 
 def rope_frequencies(config: ModelConfig) -> np.ndarray:
@@ -168,24 +152,18 @@ def rope_frequencies(config: ModelConfig) -> np.ndarray:
     return ((1 - kept) * frequency / scaling.factor + kept * frequency).astype(np.float32)
 
 
-def rope_angles(config: ModelConfig, positions_BT: jax.Array, batch_axis: str | None = "rows") -> Rope:
-    """cos and sin of the angles of every position; batch_axis as in forward."""
-    angle = constrain(positions_BT, batch_axis, None)[:, :, None, None].astype(jnp.float32) * rope_frequencies(config)
-    return jnp.cos(angle), jnp.sin(angle)
+def rope_angles(config: ModelConfig, positions: jax.Array, batch_axis: str | None = "rows") -> Rope:
+    """cos and sin of the angles of every position [B, T]; batch_axis as in forward.
 
-
-def apply_rope(x_BTNH: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotary position embedding on halves of the head width, in float32 (Su et al. 2021, eq. 34)."""
-    a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTNH.dtype)
-
-
-def matmul_precision(dtype: Any) -> AbstractContextManager:
-    """The context in which products of weights of this dtype are traced.
-
-    Left alone, GPUs round float32 factors to TF32 and TPUs to bfloat16, which is 1e-3 and not 1e-7 of a logit.
+    Where images are seen, positions may be [B, T, 3]: each frequency turns by one of them (vision.rope_sections).
     """
-    return jax.default_matmul_precision("highest") if jnp.dtype(dtype) == jnp.float32 else nullcontext()
+    positions = constrain(positions, batch_axis, *[None] * (positions.ndim - 1))
+    if positions.ndim == 3:
+        positions = positions[:, :, None, np.repeat(np.arange(3), config.vision.rope_sections)]
+    else:
+        positions = positions[:, :, None, None]
+    angle = positions.astype(jnp.float32) * rope_frequencies(config)
+    return jnp.cos(angle), jnp.sin(angle)
 
 
 def causal_attention(
@@ -205,30 +183,7 @@ def causal_attention(
     """
     own = AttentionPart(k_BTKH, v_BTKH, None, segment_BT, prefix_segment_BT)
     parts = (own,) if prefix is None else (prefix, own)
-    mesh, heads, kv_heads = jax.typeof(q_BTNH).sharding.mesh, q_BTNH.shape[2], k_BTKH.shape[2]
-    if mesh.empty or shard_count(mesh, heads, "heads") != shard_count(mesh, kv_heads, "kv_heads"):
-        return attention(q_BTNH, parts)
-    leaves, tree = jax.tree.flatten(parts)
-    of_rows = (batch_axis,)
-    axes = (batch_axis, None, "heads"), *((batch_axis, None, "kv_heads") if x.ndim == 4 else of_rows for x in leaves)
-
-    def attend(q_BTNH: jax.Array, *leaves: jax.Array) -> jax.Array:
-        return attention(q_BTNH, jax.tree.unflatten(tree, leaves))
-
-    return on_each_device(attend, mesh, axes, Part(q_BTNH.shape, axes[0]))(q_BTNH, *leaves)
-
-
-def project(x: jax.Array, w: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """x [B, T, *in] times w [*in, *out] plus bias [*out], summed in float32 and rounded once: [B, T, *out].
-
-    w is rounded to the dtype of x. One matrix product over all tokens: left in three dimensions, XLA:CPU computes the
-    weight's gradient about twice as slowly.
-    """
-    inputs = x.ndim - 2
-    size = math.prod(w.shape[:inputs])
-    y = matmul(x.reshape(-1, size), w.astype(x.dtype).reshape(size, -1))
-    y = y.reshape(*x.shape[:2], *w.shape[inputs:])
-    return (y if bias is None else y + bias).astype(x.dtype)
+    return attend_on_mesh(q_BTNH, parts, batch_axis)
 
 
 def forward(
@@ -240,6 +195,7 @@ def forward(
     batch_axis: str | None = "rows",
     remat: str = "none",
     grad_sums: list[Params] | None = None,
+    images: ImageTokens | None = None,
 ) -> tuple[jax.Array, list[Any]]:
     """(normed hidden states [B, T, D], what attend returned for each layer) of all layers; attention is the caller's.
 
@@ -272,10 +228,14 @@ def forward(
         # all devices on each of them.
         embedded = take(constrain(params["embedding"], "vocab", None), tokens_BT)
         x = constrain(embedded, batch_axis, None, None).astype(c.dtype)
+        if images is not None:
+            row_BT = constrain(images.row_BT, batch_axis, None)
+            seen = take(constrain(images.rows_MD, None, None), jnp.maximum(row_BT - 1, 0))
+            x = jnp.where(row_BT[..., None] > 0, constrain(seen, batch_axis, None, None).astype(c.dtype), x)
         for i, p in enumerate(params["layers"]):
             if grad_sums is not None:
                 x, p = _add_to_gradient(x, p, grad_sums[i])
-            x, extra = _rematerialised(partial(layer, i), remat)(p, x)
+            x, extra = rematerialised(partial(layer, i), remat)(p, x)
             extras.append(extra)
     return rms_norm(x, params["final_norm"], c.norm_eps), extras
 
@@ -302,17 +262,6 @@ def _add_to_gradient(x: jax.Array, p: Params, sums: Params) -> tuple[jax.Array, 
     identity = jax.custom_vjp(lambda x, p, sums: (x, p))
     identity.defvjp(lambda x, p, sums: ((x, p), sums), backward)
     return identity(x, p, sums)
-
-
-def _rematerialised(layer: Callable, remat: str) -> Callable:
-    match remat:
-        case "none":
-            return layer
-        case "products":
-            return jax.checkpoint(layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
-        case "layers":
-            return jax.checkpoint(layer)
-    raise not_allowed("remat", remat, f"one of {', '.join(REMAT)}")
 
 
 def unembedding(params: Params) -> jax.Array:
@@ -342,10 +291,12 @@ def forward_causal(
     prefix_segment_BT: jax.Array | None = None,
     remat: str = "none",
     grad_sums: list[Params] | None = None,
+    images: ImageTokens | None = None,
 ) -> tuple[jax.Array, list]:
     """forward with causal_attention over whole rows: hidden [B, T, D] and each layer's (k, v).
 
-    Without segments padding must be on the right, where no earlier token can see it.
+    positions_BT may be [B, T, 3], as in rope_angles. Without segments padding must be on the right, where no earlier
+    token can see it.
     """
     if positions_BT is None:
         positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
@@ -354,4 +305,4 @@ def forward_causal(
         return causal_attention(q, k, v, segment_BT, prefix_segment_BT, batch_axis=batch_axis), (k, v)
 
     rope = rope_angles(config, positions_BT, batch_axis)
-    return forward(params, config, tokens_BT, rope, attend, batch_axis, remat, grad_sums)
+    return forward(params, config, tokens_BT, rope, attend, batch_axis, remat, grad_sums, images)

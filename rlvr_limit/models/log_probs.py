@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ import numpy as np
 from kernels.attention import AttentionPart
 from kernels.token_logprob import token_logprob
 from rlvr_limit.distributed.mesh import constrain, fetch, mesh_of, row_devices, shard_count
-from rlvr_limit.models import decoder
-from rlvr_limit.models.decoder import ModelConfig, Params
+from rlvr_limit.models import decoder, vision
+from rlvr_limit.models.decoder import ImageTokens, ModelConfig, Params
+from rlvr_limit.models.image_layout import SeenRows, VisionConfig, padded_length, seen_rows, with_images
 from rlvr_limit.types import UserError
 
 MAX_LIVE_LOGITS = 2**27
@@ -24,8 +25,8 @@ MAX_LIVE_LOGITS = 2**27
 MIN_LENGTHS = (32, 32)
 """The least padded length of prompts and of answers."""
 
-Pair = tuple[Sequence[int], Sequence[int]]
-"""Token ids of a prompt and of an answer to it."""
+Pair = tuple[Sequence[int], Sequence[int]] | tuple[Sequence[int], Sequence[int], Sequence[Any]]
+"""Token ids of a prompt and of an answer to it; then, where the prompt has any, its images."""
 
 
 class AnswerRows(NamedTuple):
@@ -39,6 +40,7 @@ class AnswerRows(NamedTuple):
     segment_BT: jax.Array | None = None  # the pieces of a row, counted from 1; 0: padding
     position_BT: jax.Array | None = None  # of a token in its pair, from 0
     prefix_segment_BT: jax.Array | None = None  # the segment of the piece's head, or the piece's own
+    seen: SeenRows | None = None  # whose positions then count
 
 
 class PrefixBatch(NamedTuple):
@@ -50,19 +52,36 @@ class PrefixBatch(NamedTuple):
     tokens_BT: jax.Array  # the prompt's last token, then the answer without its last one
     targets_BT: jax.Array  # the answer
     answer_BT: jax.Array  # True at the targets to be scored
+    seen: SeenRows | None = None  # of the prompts
 
 
 def answer_rows(pairs: Sequence[Pair], length: int) -> AnswerRows:
-    """One pair a row, [B, length]. Raises UserError where a pair does not fit."""
+    """One pair a row, [B, length], without images. Raises UserError where a pair does not fit."""
     tokens = np.zeros((len(pairs), length), np.int32)
     answer = np.zeros((len(pairs), length), bool)
-    for i, (prompt, reply) in enumerate(pairs):
+    for i, (prompt, reply, *_) in enumerate(pairs):
         end = len(prompt) + len(reply)
         if not prompt or end > length:
             raise UserError(f"log_probs: pair {i} has {len(prompt)} + {len(reply)} tokens, a row holds {length}")
         tokens[i, :end] = (*prompt, *reply)
         answer[i, len(prompt) : end] = True
     return AnswerRows(tokens, answer)
+
+
+def seen_answer_rows(pairs: Sequence[Pair], length: int, config: VisionConfig | None) -> tuple[AnswerRows, list[Any]]:
+    """(answer_rows with what they see but for the images, which with_images adds to a part of the rows; the images)."""
+    rows = answer_rows(pairs, length)
+    seen, shown = seen_rows([(pair[0], _images(pair)) for pair in pairs], config, length)
+    return rows._replace(seen=seen), shown
+
+
+def _images(pair: Pair) -> Sequence[Any]:
+    return pair[2] if len(pair) > 2 else ()
+
+
+def _prompt(pair: Pair) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """What tells one prompt from another."""
+    return tuple(pair[0]), tuple(image.digest for image in _images(pair))
 
 
 def answer_log_probs(
@@ -120,9 +139,15 @@ def hidden_states(
     grad_sums: list[Params] | None = None,
 ) -> jax.Array:
     """The normed hidden state [B, T, D] at each place of the rows; remat, grad_sums: see decoder.forward."""
+    images, position = None, None
+    if rows.seen is not None:
+        encoded = vision.encode(params["vision"], config.vision, config.dtype, rows.seen.images, remat=remat)
+        row_BT = rows.seen.image_BT * encoded.shape[1] + rows.seen.token_BT
+        images = ImageTokens(encoded.reshape(-1, config.width), jnp.where(rows.seen.token_BT > 0, row_BT, 0))
+        position = rows.seen.position_BT3
     if isinstance(rows, AnswerRows):
-        layout = rows.position_BT, rows.segment_BT, rows.prefix_segment_BT
-        return decoder.forward_causal(params, config, rows.tokens_BT, "rows", *layout, remat, grad_sums)[0]
+        layout = rows.position_BT if position is None else position, rows.segment_BT, rows.prefix_segment_BT
+        return decoder.forward_causal(params, config, rows.tokens_BT, "rows", *layout, remat, grad_sums, images)[0]
     b, prefix_length = len(rows.prefix_index_B), rows.prefix_PS.shape[1]
     shards = shard_count(params["final_norm"], b)
 
@@ -133,13 +158,17 @@ def hidden_states(
         return looked_up.reshape(b, *x.shape[1:])
 
     length_B = of_rows(rows.length_P)
-    cache = decoder.forward_causal(params, config, rows.prefix_PS, remat=remat)[1] if prefix_length else []
+    position_B = length_B if rows.seen is None else length_B + of_rows(rows.seen.delta_B)
+    cache = []
+    if prefix_length:
+        more = {"positions_BT": position, "remat": remat, "images": images}
+        cache = decoder.forward_causal(params, config, rows.prefix_PS, **more)[1]
 
     def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
         prefix = AttentionPart(*map(of_rows, cache[i]), length_B) if prefix_length else None
         return decoder.causal_attention(q, k, v, prefix=prefix), None
 
-    rope = decoder.rope_angles(config, length_B[:, None] + jnp.arange(rows.tokens_BT.shape[1]))
+    rope = decoder.rope_angles(config, position_B[:, None] + jnp.arange(rows.tokens_BT.shape[1]))
     return decoder.forward(params, config, rows.tokens_BT, rope, attend, remat=remat, grad_sums=grad_sums)[0]
 
 
@@ -239,7 +268,7 @@ def iter_scores(
     see prefix_batches. Raises UserError for a pair without a prompt.
     """
     shards = row_devices(mesh_of(params))
-    for pair_of_row, rows in prefix_batches(pairs, tokens, shards, min_lengths):
+    for pair_of_row, rows in prefix_batches(pairs, tokens, shards, min_lengths, config.vision):
         packed = packed_positions(config, rows.answer_BT, shards)
         logp_BT, entropy_BT = map(fetch, score_prefix_batch(params, config, rows, packed))
         for row, i in pair_of_row.items():
@@ -248,7 +277,11 @@ def iter_scores(
 
 
 def prefix_batches(
-    pairs: Sequence[Pair], tokens: int, shards: int, min_lengths: tuple[int, int] = MIN_LENGTHS
+    pairs: Sequence[Pair],
+    tokens: int,
+    shards: int,
+    min_lengths: tuple[int, int] = MIN_LENGTHS,
+    vision: VisionConfig | None = None,
 ) -> Iterator[tuple[dict[int, int], PrefixBatch]]:
     """(row -> place among the pairs, the rows) of each batch, cut into so many shards.
 
@@ -257,37 +290,29 @@ def prefix_batches(
     rows, so that few programs are compiled.
     """
     by_lengths: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i, (prompt, reply) in enumerate(pairs):
+    for i, (prompt, reply, *_) in enumerate(pairs):
         if not prompt:
             raise UserError(f"log_probs: pair {i} has no prompt: it needs one token or more")
         if reply:
             lengths = padded_length(len(reply), min_lengths[1]), padded_length(len(prompt) - 1, min_lengths[0])
             by_lengths[lengths].append(i)
     for (t, s), members in sorted(by_lengths.items()):
-        members.sort(key=lambda i: (tuple(pairs[i][0]), i))
+        members.sort(key=lambda i: (_prompt(pairs[i]), i))
         most_rows, most_prompts = max(1, tokens // t), max(1, tokens // s) if s else len(members)
         batches = -(-len(members) // (most_rows * shards))
         most_rows = -(-len(members) // (batches * shards))
         parts = _split(pairs, members, most_rows, most_prompts)
         for start in range(0, len(parts), shards):
             of_shards = parts[start : start + shards]
-            yield _prefix_batch(pairs, of_shards + [[]] * (shards - len(of_shards)), most_rows, s, t)
-
-
-def padded_length(length: int, shortest: int) -> int:
-    """0, or the first of shortest, 1.5 shortest, 2 shortest, 3 shortest, 4 shortest, ... that is not less."""
-    size = shortest
-    while size < length:
-        size = size * 3 // 2 if size * 3 // 2 >= length else size * 2
-    return size if length else 0
+            yield _prefix_batch(pairs, of_shards + [[]] * (shards - len(of_shards)), most_rows, s, t, vision)
 
 
 def _split(pairs: Sequence[Pair], members: Sequence[int], most_rows: int, most_prompts: int) -> list[list[int]]:
     """Members in runs of at most so many rows and different prompts; equal prompts stand side by side."""
     parts: list[list[int]] = []
-    prompts: set[tuple[int, ...]] = set()
+    prompts: set[Hashable] = set()
     for i in members:
-        prompt = tuple(pairs[i][0])
+        prompt = _prompt(pairs[i])
         if not parts or len(parts[-1]) == most_rows or (prompt not in prompts and len(prompts) == most_prompts):
             parts.append([])
             prompts = set()
@@ -297,10 +322,10 @@ def _split(pairs: Sequence[Pair], members: Sequence[int], most_rows: int, most_p
 
 
 def _prefix_batch(
-    pairs: Sequence[Pair], parts: list[list[int]], rows: int, s: int, t: int
+    pairs: Sequence[Pair], parts: list[list[int]], rows: int, s: int, t: int, vision: VisionConfig | None
 ) -> tuple[dict[int, int], PrefixBatch]:
     """One result of prefix_batches; parts are the members of each shard."""
-    prompts = [list(dict.fromkeys(tuple(pairs[i][0]) for i in part)) for part in parts]
+    prompts = [{_prompt(pairs[i]): pairs[i] for i in part} for part in parts]
     each = 1 << (max(map(len, prompts)) - 1).bit_length()
     p, b = len(parts) * each, len(parts) * rows
     shapes = {"prefix_PS": (p, s), "length_P": p, "prefix_index_B": b, "tokens_BT": (b, t), "targets_BT": (b, t)}
@@ -308,18 +333,20 @@ def _prefix_batch(
     batch = PrefixBatch(**zeros, answer_BT=np.zeros((b, t), bool))
     pair_of_row = {}
     for shard, (part, asked) in enumerate(zip(parts, prompts, strict=True)):
-        for at, prompt in enumerate(asked, start=shard * each):
+        for at, (prompt, *_) in enumerate(asked.values(), start=shard * each):
             batch.length_P[at] = len(prompt) - 1
             batch.prefix_PS[at, : len(prompt) - 1] = prompt[:-1]
         at_prompt = {prompt: at for at, prompt in enumerate(asked)}
         for row, i in enumerate(part, start=shard * rows):
-            prompt, reply = pairs[i]
+            prompt, reply, *_ = pairs[i]
             pair_of_row[row] = i
-            batch.prefix_index_B[row] = at_prompt[tuple(prompt)]
+            batch.prefix_index_B[row] = at_prompt[_prompt(pairs[i])]
             batch.tokens_BT[row, : len(reply)] = (prompt[-1], *reply[:-1])
             batch.targets_BT[row, : len(reply)] = reply
             batch.answer_BT[row, : len(reply)] = True
-    return pair_of_row, batch
+    shown = [x for asked in prompts for x in [*asked.values(), *[((), ())] * (each - len(asked))]]
+    seen, images = seen_rows([(pair[0], _images(pair)) for pair in shown], vision, s)
+    return pair_of_row, batch._replace(seen=with_images([seen], images, vision)[0] if images else None)
 
 
 def perplexity(logp: Sequence[float]) -> float:

@@ -26,15 +26,20 @@ SLOWEST_B2 = 0.99
 """The largest b2 of bfloat16 moments: they have 8 bits, and v (1 - b2) must be more than half of the last one of v."""
 
 
-def optimizer(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:
+def optimizer(config: OptimizerConfig, updates: int, trains_vision: bool = True) -> optax.GradientTransformation:
     """The Optax chain of a run of `updates` updates. Raises UserError for a field out of its range."""
     check_ranges(config, "optimizer.")
     return optax.chain(
         _clipped(config.clip_norm),
         _preconditioner(config),
-        optax.add_decayed_weights(config.weight_decay),
+        optax.add_decayed_weights(config.weight_decay, None if trains_vision else _but_vision),
         optax.scale_by_learning_rate(_schedule(config, updates)),
     )
+
+
+def _but_vision(params: Any) -> Any:
+    """Which parameters decay where the tower is left alone; its gradient is 0 (Compute.trains_vision)."""
+    return {name: jax.tree.map(lambda _, decays=name != "vision": decays, part) for name, part in params.items()}
 
 
 def _clipped(most: float) -> optax.GradientTransformation:

@@ -37,7 +37,10 @@ def sequence_bounds(batch: Any) -> SequenceBounds:
     start_B = np.where(some_B, np.argmax(answer_BT, axis=1), 1)
     end_B = np.where(some_B, answer_BT.shape[1] - np.argmax(answer_BT[:, ::-1], axis=1), 0)
     numbers: dict[bytes, int] = {}
-    prompts = (row[:start].tobytes() for row, start in zip(np.asarray(batch.rows.tokens_BT), start_B, strict=True))
+    ids_BT = np.asarray(batch.rows.tokens_BT)[..., None]
+    if seen := batch.rows.seen:
+        ids_BT = np.concatenate([ids_BT, np.stack([seen.image_BT, seen.token_BT], axis=-1)], axis=-1)
+    prompts = (row[:start].tobytes() for row, start in zip(ids_BT, start_B, strict=True))
     ended = zip(prompts, end_B, strict=True)
     prompt_B = [numbers.setdefault(prompt, len(numbers)) if end else 0 for prompt, end in ended]
     return SequenceBounds(np.array(prompt_B), start_B, end_B)
@@ -125,13 +128,20 @@ def microbatches(batch: Any, rows: int, places: int) -> list[Any]:
     place, position = start + inside, first + inside
 
     def lay(values: np.ndarray, dtype: Any) -> np.ndarray:
-        out_MRP = np.zeros((count * rows, places), dtype)
+        out_MRP = np.zeros((count * rows, places, *values.shape[1:]), dtype)
         out_MRP[to_row, place] = values
-        return out_MRP.reshape(count, rows, places)
+        return out_MRP.reshape(count, rows, *out_MRP.shape[1:])
 
-    laid = jax.tree.map(lambda x_BT: lay(np.asarray(x_BT)[source, position], x_BT.dtype), batch)
+    def laid_alike(tree: Any) -> Any:
+        return jax.tree.map(lambda x_BT: lay(np.asarray(x_BT)[source, position], x_BT.dtype), tree)
+
+    seen = batch.rows.seen
+    laid = laid_alike(batch.replace(rows=batch.rows._replace(seen=None)))
     marked = dict(segment_BT=segment, position_BT=position, prefix_segment_BT=prefix)
     marked = laid.rows._replace(**{name: lay(x, np.int32) for name, x in marked.items()})
+    if seen:
+        # What stands behind a prompt's tokens has positions of its own here, and none is to be computed.
+        marked = marked._replace(seen=laid_alike(seen._replace(delta_B=None)))
     laid = laid.replace(rows=marked)
     return [jax.tree.map(lambda x_MRP, m=m: x_MRP[m], laid) for m in range(count)]
 
@@ -159,13 +169,23 @@ def prefix_batch(batch: Any, max_prompt_len: int, max_answer_len: int, shards: i
     parts = [np.unique(part, return_index=True, return_inverse=True) for part in np.split(prompt_B, shards)]
     each = len(order) // shards
     most = min(padded_length(max(len(asked) for asked, _, _ in parts), 1), each)
-    prefix_PS = np.zeros((shards * most, max_prompt_len - 1), np.int32)
     length_P = np.zeros(shards * most, np.int32)
+    source_P = np.zeros(shards * most, np.int64)
     for shard, (_, first, _) in enumerate(parts):
         for at, row in enumerate(shard * each + first, start=shard * most):
-            length_P[at] = start_B[row] - 1
-            prefix_PS[at, : length_P[at]] = batch.rows.tokens_BT[order[row], : length_P[at]]
+            length_P[at], source_P[at] = start_B[row] - 1, order[row]
+    inside_PS = np.arange(max_prompt_len - 1) < length_P[:, None]
+
+    def of_prompts(x_BT: np.ndarray) -> np.ndarray:
+        taken = np.asarray(x_BT)[source_P, : max_prompt_len - 1]
+        return np.where(inside_PS.reshape(*inside_PS.shape, *[1] * (taken.ndim - 2)), taken, 0)
+
+    seen = batch.rows.seen
+    if seen:
+        delta_P = np.where(length_P > 0, seen.delta_B[source_P], 0)
+        seen = jax.tree.map(of_prompts, seen._replace(delta_B=None))._replace(delta_B=delta_P)
     prefix_index_B = np.concatenate([of for _, _, of in parts]).astype(np.int32)
     tokens_BT, answer_BT = batch.rows.tokens_BT, batch.rows.answer_BT
-    rows = PrefixBatch(prefix_PS, length_P, prefix_index_B, lay(tokens_BT, 1), lay(tokens_BT), lay(answer_BT))
+    answers = lay(tokens_BT, 1), lay(tokens_BT), lay(answer_BT)
+    rows = PrefixBatch(of_prompts(tokens_BT), length_P, prefix_index_B, *answers, seen)
     return jax.tree.map(lay, batch.replace(rows=None)).replace(rows=rows)

@@ -38,8 +38,9 @@ WIDE = 4
 class Compute:
     """What a gradient keeps in memory; static under jit. It changes nothing but rounding."""
 
-    remat: str = "none"  # one of decoder.REMAT
+    remat: str = "none"  # one of layers.REMAT
     max_live_logits: int = 2**25  # of a device at a time; 128 MB in float32
+    trains_vision: bool = True  # else the vision tower's gradient is 0, and is not computed
     logit_positions: int | None = None  # `packed` of log_probs.answer_log_probs; None: prompts and padding too
 
     def at_answers(self, config: ModelConfig, batches: Sequence[Batch], shards: int) -> Compute:
@@ -241,6 +242,8 @@ def _gradient(
     layer_sums: list[Params] | None = None,
 ) -> GradientSums:
     def loss_of(trained: Params) -> tuple[jax.Array, Metrics]:
+        if not compute.trains_vision and "vision" in trained:
+            trained = trained | {"vision": jax.lax.stop_gradient(trained["vision"])}
         if _is_critic(params):
             head = trained[value.HEAD]
             value_BT = value.values(trained, head, config, batch.rows, compute.remat, layer_sums)

@@ -10,11 +10,12 @@ from rlvr_limit.types import AtLeast, Interval, OneOf
 
 @dataclass(frozen=True)
 class Training:
-    """How a training step is computed; without influence on it but for rounding."""
+    """How a training step is computed; all but the last two are without influence on it but for rounding."""
 
     tokens: Annotated[int, AtLeast(-1)] = 0  # of a device's microbatch, packed in rows; 0: auto, -1: a whole minibatch
     remat: Annotated[str, OneOf("", "none", "products", "layers")] = ""  # activations that are computed again; "": auto
     param_dtype: Annotated[str, OneOf("", "float32", "bfloat16")] = ""  # of weights in training; "": the model's
+    vision: bool = True  # the vision tower is trained too, where there is one
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rlvr_limit import records
 from rlvr_limit.distributed.mesh import machine
+from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.storage import Place
 from rlvr_limit.rl.reward_functions import reward_named, source_digest
 from rlvr_limit.settings import TOKEN_SAMPLING, ImportedSettings, Settings, schema
@@ -38,6 +39,8 @@ def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, A
     counted = {name: schema.to_jsonable(getattr(s, name)) for name in NAMED_BY}
     counted["engine"] = {name: getattr(s.engine, name) for name in ENGINE_COUNTS}
     counted["training"] = {name: getattr(s.training, name) for name in TRAINING_COUNTS}
+    if not s.training.vision:
+        counted["training"]["vision"] = False
     counted["sampling"] = {name: getattr(s.sampling, name) for name in SAMPLING_COUNTS}
     if s.hosts.hosts_per_replica > 1:
         counted["hosts_per_replica"] = s.hosts.hosts_per_replica
@@ -61,8 +64,14 @@ def sample_identity(study: Study, entry: EvaluatedArm, temperature: float) -> st
     Two that agree in it differ by rounding at most; two of engine.reference by nothing.
     """
     engine = [study.engine.cache_dtype, study.engine.reference]
-    model = schema.to_jsonable(study.setups[entry.arm].model)
+    model = _shape(study.setups[entry.arm].model)
     return schema.digest([study.settings.seed, stream(study, entry, temperature), model, engine])
+
+
+def _shape(model: ModelConfig) -> dict[str, Any]:
+    """A model's fields; a vision tower is among them only where there is one, as digests from before there were any."""
+    shape = schema.to_jsonable(model)
+    return shape if model.vision else {name: x for name, x in shape.items() if name != "vision"}
 
 
 def code_and_versions() -> dict[str, str]:
@@ -120,7 +129,7 @@ def _asked(s: Settings, setup: Setup) -> dict[str, Any]:
         "prompts": setup.variant,
         "prompts_sha256": hashlib.sha256("\n".join(p.identity for p in setup.problems).encode()).hexdigest(),
         "stop_tokens": list(setup.stop_tokens),
-        "model": schema.to_jsonable(setup.model),
+        "model": _shape(setup.model),
         "shortest_limit": min(answer_limit(s.sampling, setup.model, p) for p in setup.problems),
         **({"learns_from": schema.digest(lessons)} if setup.folder and lessons else {}),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import optax
@@ -15,10 +16,13 @@ from rlvr_limit.distributed.mesh import (
     mesh_of,
     parameter_shardings,
     placed,
+    replicated,
+    row_devices,
     rows_sharding,
     shard_count,
 )
 from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
+from rlvr_limit.models.image_layout import with_images
 from rlvr_limit.rl.lora import adapter_specs, attached
 
 Batch = rl.PolicyBatch | rl.SupervisedBatch
@@ -64,17 +68,29 @@ class Learner:
             return plain
         return copy_to_this_host(plain, parameter_shardings(parameter_specs(self.model), self.here))
 
-    def laid_out(self, batch: Batch) -> list[Batch]:
-        """The batch of one optimizer step, one sequence a row, as the batches that it is computed in; on the host."""
+    def laid_out(self, batch: Batch, shown: Sequence[Any] = ()) -> list[Batch]:
+        """The batch of one optimizer step, one sequence a row, as the batches that it is computed in; on the host.
+
+        shown are the images that its rows see.
+        """
+        batches = [batch]
         if self.microbatch:
-            return rl.microbatches(batch, *self.microbatch)
-        if isinstance(batch, rl.PolicyBatch):
-            return [rl.prefix_batch(batch, *self.max_lengths, shard_count(self.mesh, len(batch.weight_BT)))]
-        return [batch]
+            batches = rl.microbatches(batch, *self.microbatch)
+        elif isinstance(batch, rl.PolicyBatch):
+            batches = [rl.prefix_batch(batch, *self.max_lengths, shard_count(self.mesh, len(batch.weight_BT)))]
+        if not shown:
+            return batches
+        seen = with_images([x.rows.seen for x in batches], shown, self.model.vision)
+        return [x.replace(rows=x.rows._replace(seen=mine)) for x, mine in zip(batches, seen, strict=True)]
 
     def sent(self, batches: Sequence[Batch]) -> list[Batch]:
         """Batches from the host, their rows spread over the mesh."""
-        return [placed(batch, rows_sharding(self.mesh)) for batch in batches]
+        rows, count = rows_sharding(self.mesh), row_devices(self.mesh)
+        # Only images may be of a number that does not divide.
+        return [
+            placed(batch, jax.tree.map(lambda x: rows if len(x) % count == 0 else replicated(self.mesh), batch))
+            for batch in batches
+        ]
 
     def fitted(self, batches: Sequence[rl.PolicyBatch]) -> Learner:
         """The same, with logits at about as many places as these batches on the host have answer tokens."""

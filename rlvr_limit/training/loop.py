@@ -187,8 +187,8 @@ def _learner(
         model=model,
         mesh=study.training_mesh,
         here=study.mesh,
-        tx=rl.optimizer(recipe.optimizer, updates),
-        compute=rl.Compute(training.remat or "none"),
+        tx=rl.optimizer(recipe.optimizer, updates, training.vision),
+        compute=rl.Compute(training.remat or "none", trains_vision=training.vision),
         max_lengths=(study.engine.max_prompt_len, recipes.answer_len(recipe, s.sampling)),
         microbatch=study.microbatch(recipe) if training.tokens > 0 else None,
         lora=recipes.adapters(recipe),
@@ -225,7 +225,7 @@ def begin_reinforced(
     learner, state = _learner(study, arm, recipe, updates, start)
     value_tx = None
     if recipe.value_optimizer:
-        value_tx = rl.optimizer(recipe.value_optimizer, updates)
+        value_tx = rl.optimizer(recipe.value_optimizer, updates, s.training.vision)
         state = rl.ActorCritic(state, _value_state(recipe, setup.model, start, value_tx, s.training.param_dtype))
     draw = segments.draw if recipe.segment else rollouts.draw
     step = ReinforcedStep(source, draw, recipes.objective(recipe), learner, value_tx, start if recipe.kl else None)
@@ -270,7 +270,7 @@ def _supervised_step(study: Study, arm: str, recipe: Supervised, shown: Sequence
     task, setup, places = study.task, study.setups[arm], study.row_places(recipe)
     if not setup.training and not shown:
         raise UserError(f"arm {arm}: there is neither a training problem nor a demonstration to learn from")
-    for prompt, answer in shown:
+    for prompt, answer, *_ in shown:
         if len(prompt) + len(answer) > places:
             allowed = f"at most {places}, engine.max_prompt_len + sampling.max_tokens"
             raise not_allowed(f"arm {arm}: the length of a demonstration", len(prompt) + len(answer), allowed)
@@ -281,8 +281,9 @@ def _supervised_step(study: Study, arm: str, recipe: Supervised, shown: Sequence
             pairs = rng.choices(shown, k=recipe.batch)
         else:
             pairs = list(itertools.islice(task.demonstrate(setup.training, recipe.right, rng), recipe.batch))
-        batch = rl.supervised_batch(log_probs.answer_rows(pairs, places))
-        state, metrics = learner.step(state, None, learner.sent(learner.laid_out(batch)))
+        rows, images = log_probs.seen_answer_rows(pairs, places, learner.model.vision)
+        batches = learner.laid_out(rl.supervised_batch(rows), images)
+        state, metrics = learner.step(state, None, learner.sent(batches))
         return state, {name: float(value) for name, value in metrics.items()}
 
     return step

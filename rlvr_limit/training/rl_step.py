@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from rlvr_limit import rl
 from rlvr_limit.distributed.mesh import fetch, mesh_of, row_devices
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import Params
+from rlvr_limit.models.image_layout import with_images
 from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.training.learner import Learner
 from rlvr_limit.training.logging import SAMPLES_EVERY, write_samples
@@ -50,10 +52,10 @@ class ReinforcedStep:
         engine.load(None)
         if number % SAMPLES_EVERY == 1 and hosts.is_first:
             self._write_samples(number, rollout)
-        batch, kept_B, row = self._batch(rollout, learner.policy(policy), value)
+        batch, shown, kept_B, row = self._batch(rollout, learner.policy(policy), value)
         seen: list[dict[str, jax.Array]] = []
         for part in np.split(np.random.default_rng(number).permutation(len(kept_B)), self.source.recipe.minibatches):
-            batches = learner.laid_out(self._minibatch(batch, kept_B, part))
+            batches = learner.laid_out(self._minibatch(batch, kept_B, part), shown)
             fitted = learner.fitted(batches)
             batches = learner.sent(batches)
             value_loss = {}
@@ -91,12 +93,15 @@ class ReinforcedStep:
 
     def _batch(
         self, rollout: Rollout, params: Params, value: rl.ValueState | rl.TrainState | None
-    ) -> tuple[rl.PolicyBatch, np.ndarray, dict[str, float]]:
-        """(the answers as arrays on the host, without weights; which rows count [B]; metrics of the reference)."""
+    ) -> tuple[rl.PolicyBatch, list[Any], np.ndarray, dict[str, float]]:
+        """(the answers as arrays on the host, without weights; the images that they see; which rows count [B]; metrics
+        of the reference)."""
         recipe, algorithm, learner = self.source.recipe, self.source.algorithm, self.learner
         samples = [sample for group in rollout.groups for sample in group.samples]
-        pairs = [(group.problem.prompt_ids, sample.tokens) for group in rollout.groups for sample in group.samples]
-        rows = log_probs.answer_rows(pairs, sum(learner.max_lengths))
+        problems = [group.problem for group in rollout.groups for _ in group.samples]
+        asked = zip(problems, samples, strict=True)
+        pairs = [(problem.prompt_ids, sample.tokens, problem.images) for problem, sample in asked]
+        rows, shown = log_probs.seen_answer_rows(pairs, sum(learner.max_lengths), learner.model.vision)
         at_once = learner.microbatch[0] if learner.microbatch else len(pairs) // recipe.minibatches
 
         def at_tokens(per_answer: Iterable[tuple[float, ...]]) -> np.ndarray:
@@ -111,7 +116,7 @@ class ReinforcedStep:
 
         behaviour_BT = at_tokens(sample.logp_model for sample in samples)
         reference_BT = None if self.reference is None else scored(self.reference)
-        value_BT = None if value is None else self._values(params, value, rows, at_once)
+        value_BT = None if value is None else self._values(params, value, rows, shown, at_once)
         in_reward = reference_BT is not None and algorithm.kl_in == "reward"
         rewards = rl.Rewards(
             reward_PG=np.stack([group.reward_G for group in rollout.groups]),
@@ -136,9 +141,9 @@ class ReinforcedStep:
             proximal_BT=scored(params) if recipe.importance_cap else None,
         )
         if reference_BT is None:
-            return batch, kept_B, {}
+            return batch, shown, kept_B, {}
         kl = float(np.mean(rl.k3(behaviour_BT, reference_BT)[rows.answer_BT]))
-        return batch, kept_B, {"kl_reference": kl}
+        return batch, shown, kept_B, {"kl_reference": kl}
 
     def _minibatch(self, batch: rl.PolicyBatch, kept_B: np.ndarray, part: np.ndarray) -> rl.PolicyBatch:
         """The rows of one optimizer step, with what each of their tokens counts in its loss."""
@@ -147,7 +152,7 @@ class ReinforcedStep:
         return batch.replace(weight_BT=rl.token_weights(batch.rows.answer_BT, kept_B[part], aggregation, max_tokens))
 
     def _values(
-        self, params: Params, value: rl.ValueState | rl.TrainState, rows: AnswerRows, at_once: int
+        self, params: Params, value: rl.ValueState | rl.TrainState, rows: AnswerRows, shown: list[Any], at_once: int
     ) -> np.ndarray:
         """Predicted values, `at_once` rows at a time; the last are padded, so that one program does."""
         if isinstance(value, rl.ValueState):
@@ -155,7 +160,10 @@ class ReinforcedStep:
         else:
             params, head = value.params, value.params[rl.HEAD]
         count = len(rows.tokens_BT)
-        padded = jax.tree.map(lambda x: np.pad(x, ((0, -count % at_once), (0, 0))), rows)
+        padded = jax.tree.map(lambda x: np.pad(x, ((0, -count % at_once), *[(0, 0)] * (x.ndim - 1))), rows)
         parts = [jax.tree.map(lambda x, i=i: x[i : i + at_once], padded) for i in range(0, count, at_once)]
+        if shown:
+            seen = with_images([part.seen for part in parts], shown, self.learner.model.vision)
+            parts = [part._replace(seen=mine) for part, mine in zip(parts, seen, strict=True)]
         values = [fetch(rl.answer_values(params, head, self.learner.model, part)) for part in parts]
         return np.concatenate(values)[:count]

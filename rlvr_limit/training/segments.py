@@ -124,6 +124,8 @@ def _requests(source: RolloutSource, groups: dict[str, PartialGroup], limits: di
                 prompt_key(source.answers.seed, stream + (f"+{at}" if at else ""), group.problem.identity),
                 indices,
                 replace(source.sampling(group.problem), max_tokens=min(source.recipe.segment, limits[name] - at)),
+                images=group.problem.images,
+                drawn=at,
             )
 
 

@@ -69,7 +69,8 @@ def _decisive(s: Settings, setups: Mapping[str, Setup], engine: EngineConfig, ho
         reward = reward_named(recipe.reward, f"config.arms.{arm}.rl.reward")
         facts["reward"] = source_digest(reward) if reward else ""
     common = {name: schema.to_jsonable(getattr(s, name)) for name in ("seed", "dtype", "mesh", "task", "model")}
-    more = {"training": schema.to_jsonable(s.training), "engine": schema.to_jsonable(engine)}
+    training = {k: v for k, v in schema.to_jsonable(s.training).items() if k != "vision" or not v}
+    more = {"training": training, "engine": schema.to_jsonable(engine)}
     return facts | common | more | {"max_tokens": answer_len(recipe, s.sampling)}
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_limit.checkpoint import check_vocabulary, read_model_config, stop_tokens
-from rlvr_limit.checkpoint.architecture import INERT, model_config_json
+from rlvr_limit.checkpoint.architecture import model_config_json
+from rlvr_limit.checkpoint.fields import INERT
 from rlvr_limit.models.decoder import ModelConfig, RopeScaling
 from rlvr_limit.types import UserError
 from tests.support.checkpoint_folders import LLAMA, QWEN2, QWEN3
@@ -58,7 +59,7 @@ def test_fields_that_released_files_leave_out_have_the_family_s_values(tmp_path:
     assert (found.tied_embedding, found.context, found.rope_scaling) == (False, 0, None)
 
 
-@pytest.mark.parametrize("architectures", [["Qwen2_5_VLForConditionalGeneration"], [], None, "LlamaForCausalLM", NO])
+@pytest.mark.parametrize("architectures", [["Qwen2VLForConditionalGeneration"], [], None, "LlamaForCausalLM", NO])
 def test_other_architectures_are_refused_with_those_that_are_supported(tmp_path: Path, architectures: Any) -> None:
     line = refusal(tmp_path, QWEN2 | {"architectures": architectures})
     assert "Qwen2ForCausalLM, Qwen3ForCausalLM, LlamaForCausalLM" in line
