@@ -89,7 +89,7 @@ class ImageEncoder:
             by_size.setdefault(self._padded(image), []).append(image)
         for patches, members in by_size.items():
             self.ahead.wait(("encode", patches))
-            count = _images_a_call(patches)
+            count = images_a_call(patches)
             for start in range(0, len(members), count):
                 part = members[start : start + count]
                 rows_IMD = np.asarray(encode_images(params, self.spec, self._batch(part, patches)))
@@ -103,7 +103,7 @@ class ImageEncoder:
 
     def _batch(self, images: Sequence[Any], patches: int) -> ImageBatch:
         shown = [(image.patches_PC, image.grid) for image in images]
-        return image_batch(shown, self.spec.model.vision, patches, _images_a_call(patches))
+        return image_batch(shown, self.spec.model.vision, patches, images_a_call(patches))
 
     def _lowering(self, params: Params, patches: int) -> Callable:
         return lambda: encode_images.lower(params, self.spec, self._batch([], patches))
@@ -112,5 +112,6 @@ class ImageEncoder:
         return padded_length(image.grid[1] * image.grid[2], MIN_PATCHES)
 
 
-def _images_a_call(patches: int) -> int:
+def images_a_call(patches: int) -> int:
+    """Images that are encoded at a time, where each is padded to so many patches."""
     return max(1, CALL_PATCHES // patches)

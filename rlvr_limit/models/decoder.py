@@ -37,6 +37,7 @@ from rlvr_limit.models.layers import (
     rms_norm,
 )
 from rlvr_limit.models.vision import vision_specs
+from rlvr_limit.settings.study import ModelShape
 
 Attend = Callable[[int, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 """(layer, q_BTNH, k_BTKH, v_BTKH) -> (output_BTNH, what the caller wants back from that layer)."""
@@ -82,6 +83,13 @@ class ModelConfig:
     rope_scaling: RopeScaling | None = None
     context: int = 0  # positions that the weights were made for; 0: no bound
     vision: VisionConfig | None = None  # the tower, where it sees
+
+
+def shaped_as(shape: ModelShape, vocab_size: int, dtype: str) -> ModelConfig:
+    """The decoder of a config's shape, with another vocabulary perhaps."""
+    fields = vars(shape) | {"vocab_size": vocab_size}
+    vision = fields.pop("vision")
+    return ModelConfig(**fields, dtype=dtype, vision=vision and VisionConfig(**vars(vision)))
 
 
 def parameter_specs(config: ModelConfig) -> Params:

@@ -191,7 +191,7 @@ def seen_rows(
     """(what rows see that begin with these tokens and images of rlvr_limit.images and go on with text, or are cut off;
     the images, equal ones once); None where no prompt has any."""
     shown = {image.digest: image for _, mine in prompts for image in mine}
-    if config is None or not shown:
+    if config is None or not (shown or any(config.image_token in ids for ids, _ in prompts)):
         return None, []
     numbers = {digest: i for i, digest in enumerate(shown)}
     rows = len(prompts)
@@ -208,7 +208,7 @@ def with_images(seen: Sequence[SeenRows], shown: Sequence[Any], config: VisionCo
     """Each of them with the images that it sees, which are padded to one size and to one number for all."""
     used = [np.unique(x.image_BT[x.token_BT > 0], return_inverse=True) for x in seen]
     patches = padded_length(max(x.grid[1] * x.grid[2] for x in shown), MIN_PATCHES)
-    count = padded_length(max(len(numbers) for numbers, _ in used), 1)
+    count = padded_length(max(1, *(len(numbers) for numbers, _ in used)), 1)
     found = []
     for rows, (numbers, place) in zip(seen, used, strict=True):
         image_BT = np.zeros_like(rows.image_BT)

@@ -333,10 +333,10 @@ def _fit_sampler(
     engine = dataclasses.replace(wanted.engine, prefill_rows=wanted.engine.prefill_rows or 16, reference=False)
     longest = shapes_of(dataclasses.replace(engine, max_num_seqs=groups), mesh, workload.max_tokens).prefill_lengths[-1]
     while not wanted.engine.prefill_rows and engine.prefill_rows > 1:
-        if footprint.prefill(engine.prefill_rows * longest) <= PREFILL_SHARE * machine.memory:
+        if footprint.prefill(engine.prefill_rows, longest) <= PREFILL_SHARE * machine.memory:
             break
         engine = dataclasses.replace(engine, prefill_rows=engine.prefill_rows // 2)
-    prefill = footprint.prefill(engine.prefill_rows * longest)
+    prefill = footprint.prefill(engine.prefill_rows, longest)
     case = FitCase(wanted.model, engine, workload, mesh, machine.memory)
     weights, page = case.weight_bytes, case.with_num_seqs(case.step).page_bytes
     fixed = weights + beside

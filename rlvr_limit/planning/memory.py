@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
+from kernels.attention.reference import QUERY_BLOCK
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.models.log_probs import MAX_LIVE_LOGITS
 
@@ -53,9 +54,19 @@ class Footprint:
         logits = self._factors.logits * rows * self.model.vocab_size * F32
         return logits + self._factors.recent * rows * steps * self._token_kv
 
-    def prefill(self, tokens: int) -> float:
-        """A batch of prompts of so many tokens, padding included."""
-        return tokens * (self._factors.hidden * self._hidden + self._factors.prompt * self._token_kv)
+    def prefill(self, prompts: int, length: int) -> float:
+        """A batch of prompts padded to so many tokens; before it, perhaps, an image that fills one of them."""
+        seen = self.model.width * (self._itemsize + F32) if self.model.vision else 0
+        layers = self._factors.hidden * self._hidden + self._factors.prompt * self._token_kv
+        return max(prompts * length * (layers + seen), self.tower(length) if self.model.vision else 0)
+
+    def tower(self, tokens: int) -> float:
+        """An image of so many tokens through the vision tower; it attends with some queries at a time."""
+        v = self.model.vision
+        patches = tokens * v.merge**2
+        scores = 3 * QUERY_BLOCK * v.heads / self.tensor
+        hidden = v.patch_size + 8 * v.width + 2 * self._factors.hidden * v.ffn_width / self.tensor
+        return patches * F32 * (scores + hidden)
 
     def scorer(self, tokens: int) -> float:
         """Log-probs of so many tokens of a device, logits computed some at a time."""

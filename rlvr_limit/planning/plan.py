@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from rlvr_limit.distributed.mesh import REPLICA_AXIS, TRAINING_AXIS, over_hosts
 from rlvr_limit.engine.shapes import EngineShapes
 from rlvr_limit.models.decoder import ModelConfig, parameter_count
+from rlvr_limit.models.image_layout import MIN_PATCHES, padded_length
 from rlvr_limit.planning import compiling, fitting, programs, roofline
 from rlvr_limit.planning.fitting import FitCase, FittedShapes, Wanted
 from rlvr_limit.planning.programs import CompiledProgram, RecipePrograms
@@ -137,6 +138,9 @@ def make_plan(wanted: Wanted, target: Target) -> StudyPlan:
     made = [*programs.moved_pages(model, sizes, mesh)] if engine.cache_tokens else []
     made += [programs.verify_window(model, sizes, mesh, rows) for rows in sizes.verify_buckets]
     made += [programs.prefill(model, engine, sizes, mesh, length) for length in sizes.prefill_lengths]
+    if wanted.workload.images:
+        most = padded_length(wanted.workload.images.most, MIN_PATCHES)
+        made.append(programs.encode_images(model, sizes, mesh, most))
     rows = max(1, wanted.workload.score_tokens // wanted.workload.max_tokens)
     made.append(programs.scorer(model, mesh, rows, engine.max_prompt_len, wanted.workload.max_tokens))
     trained = []
@@ -179,7 +183,7 @@ def fit_over_hosts(wanted: Wanted, target: Target) -> tuple[FittedShapes, int]:
 def token_cost(config: ModelConfig, sizes: EngineShapes) -> roofline.TokenCost:
     """What a token costs with such a cache; of an untied embedding it reads one row and multiplies nothing."""
     looked_up = 0 if config.tied_embedding else config.vocab_size * config.width
-    multiplied = parameter_count(config) - looked_up
+    multiplied = parameter_count(dataclasses.replace(config, vision=None)) - looked_up
     return roofline.TokenCost(
         multiplied,
         multiplied * jnp.dtype(config.dtype).itemsize,
@@ -203,7 +207,23 @@ def _head(plan: StudyPlan) -> list[str]:
     return [
         f"target {t.name}: {hosts} x {t.chip}; programs {how}",
         f"model: {plan.parameters:,} parameters, {plan.parameter_bytes:,} bytes in {plan.model.dtype}{_replicas(plan)}",
+        *_tower(plan),
         *fitting.describe(plan.shapes, t),
+    ]
+
+
+def _tower(plan: StudyPlan) -> list[str]:
+    """The vision tower's share of the weights, and its time; every arm encodes every image once."""
+    w, sizes, vision = plan.workload, plan.workload.images, plan.model.vision
+    if sizes is None:
+        return []
+    own = plan.parameters - parameter_count(dataclasses.replace(plan.model, vision=None))
+    flops = roofline.tower_flops(vision, plan.model.width, sizes.mean)
+    images = w.arms * sizes.per_problem * sum(b.problems for b in w.benchmarks)
+    seconds = images * flops / (plan.target.flops * plan.mesh.tensor * plan.replicas)
+    return [
+        f"vision tower: {own:,} of them, {_gb(own * jnp.dtype(plan.model.dtype).itemsize)}; {images:,.0f} images "
+        f"of {sizes.mean:,.0f} patches on average, once an arm: {flops / 1e12:,.1f} TFLOP, {seconds / 3600:,.3f} hours"
     ]
 
 

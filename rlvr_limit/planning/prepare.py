@@ -17,12 +17,12 @@ from rlvr_limit.distributed.compiled import RUNS, keep_compiled
 from rlvr_limit.distributed.hosts import Hosts
 from rlvr_limit.distributed.mesh import make_mesh
 from rlvr_limit.engine.shapes import by_default
-from rlvr_limit.models.decoder import ModelConfig, parameter_count
+from rlvr_limit.models.decoder import ModelConfig, parameter_count, shaped_as
 from rlvr_limit.planning import fitting
 from rlvr_limit.planning.fitting import FittedShapes, Wanted
 from rlvr_limit.planning.targets import find_target
 from rlvr_limit.planning.updates import TrainedArm
-from rlvr_limit.planning.workload import BenchmarkSize, Workload
+from rlvr_limit.planning.workload import BenchmarkSize, ImageSizes, Workload
 from rlvr_limit.records.storage import Place, is_url, place
 from rlvr_limit.settings import EngineConfig, ImportedSettings, MeshConfig, Reinforced, Settings, schema
 from rlvr_limit.study import comparability, recipes, run_folder
@@ -47,6 +47,12 @@ MAX_PROMPT_LEN = 1344
 PROMPT_TOKENS = 128
 ANSWER_TOKENS = 1024
 """Assumed means of a prompt and of an answer."""
+
+IMAGE_PATCHES = 2_968
+"""Assumed mean of an image: those of MathVista's 460 questions under the pixel limits of the hub's file."""
+
+MAX_IMAGE_TOKENS = 16_384
+"""Of the largest image under these limits."""
 
 PROMPT_MULTIPLE = 64
 """max_prompt_len is rounded up to a multiple of this where a config leaves it to the prompts."""
@@ -140,7 +146,10 @@ def wanted_by(s: Settings, setups: Mapping[str, Setup]) -> Wanted:
         longest = max(len(p.prompt_ids) for p in asked)
         engine = dataclasses.replace(engine, max_prompt_len=-(-longest // PROMPT_MULTIPLE) * PROMPT_MULTIPLE)
     benchmarks = tuple(BenchmarkSize(name, count, _n(s, name)) for name, count in sizes.items())
-    return _wanted(s, model, engine, benchmarks, max(limits), round(mean(prompts)))
+    problems = next(iter(setups.values())).problems
+    patches = [image.grid[1] * image.grid[2] for problem in problems for image in problem.images]
+    images = ImageSizes(len(patches) / len(problems), mean(patches), max(patches)) if patches else None
+    return _wanted(s, model, engine, benchmarks, max(limits), round(mean(prompts)), images)
 
 
 def assumed(s: Settings) -> Wanted:
@@ -148,12 +157,19 @@ def assumed(s: Settings) -> Wanted:
     model, longest = model_of(s), s.sampling.max_tokens
     if model.context and not s.sampling.allow_beyond_context:
         longest = min(longest, model.context - PROMPT_TOKENS)
-    engine = dataclasses.replace(s.engine, max_prompt_len=s.engine.max_prompt_len or MAX_PROMPT_LEN)
+    longest_prompt = MAX_PROMPT_LEN + (MAX_IMAGE_TOKENS if model.vision else 0)
+    engine = dataclasses.replace(s.engine, max_prompt_len=s.engine.max_prompt_len or longest_prompt)
     if s.task:
         benchmarks = (BenchmarkSize("countdown", s.task.eval_problems, s.sampling.n),)
     else:
         benchmarks = tuple(_benchmark(s, name) for name in s.benchmarks)
-    return _wanted(s, model, engine, benchmarks, longest, min(PROMPT_TOKENS, engine.max_prompt_len))
+    prompt, images = PROMPT_TOKENS, None
+    if model.vision:
+        patches = model.vision.merge**2
+        most = patches * min(engine.max_prompt_len, MAX_IMAGE_TOKENS)
+        images = ImageSizes(1, min(IMAGE_PATCHES, most), most)
+        prompt += int(images.mean) // patches
+    return _wanted(s, model, engine, benchmarks, longest, min(prompt, engine.max_prompt_len), images)
 
 
 def fitted(s: Settings, shapes: FittedShapes) -> Settings:
@@ -172,12 +188,10 @@ def model_of(s: Settings) -> ModelConfig:
     """The decoder of the config's shape; of a task with a vocabulary of its own, with that."""
     if s.model is None:
         raise UserError("config.model: a plan reads no weights, so the shape of the decoder must be given here")
-    shape = schema.to_jsonable(s.model)
-    if s.task:
-        shape["vocab_size"] = countdown.tokenizer(s.task).vocab_size
-    if not shape["vocab_size"]:
+    vocab_size = countdown.tokenizer(s.task).vocab_size if s.task else s.model.vocab_size
+    if not vocab_size:
         raise not_allowed("config.model.vocab_size", 0, "the size of a vocabulary")
-    return ModelConfig(**shape, dtype=s.dtype)
+    return shaped_as(s.model, vocab_size, s.dtype)
 
 
 def _wanted(
@@ -187,6 +201,7 @@ def _wanted(
     benchmarks: tuple[BenchmarkSize, ...],
     longest: int,
     prompt_tokens: int,
+    images: ImageSizes | None = None,
 ) -> Wanted:
     trained = tuple(
         TrainedArm(name, arm.recipe, recipes.answer_len(arm.recipe, s.sampling))
@@ -202,6 +217,7 @@ def _wanted(
         max_tokens=longest,
         mean_tokens=min(ANSWER_TOKENS, longest),
         prompt_tokens=prompt_tokens,
+        images=images,
         scored=s.score.answers,
         score_tokens=s.score.tokens,
         rollout=max(rollouts, default=0),

@@ -24,9 +24,11 @@ from rlvr_limit.distributed.mesh import (
 from rlvr_limit.engine import inputs, programs
 from rlvr_limit.engine.cache import Pool
 from rlvr_limit.engine.engine import MOVED_PAGES
+from rlvr_limit.engine.images import images_a_call
 from rlvr_limit.engine.shapes import EngineShapes
 from rlvr_limit.models import log_probs
-from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
+from rlvr_limit.models.decoder import ImageTokens, ModelConfig, Params, parameter_specs
+from rlvr_limit.models.image_layout import ImageBatch, image_batch
 from rlvr_limit.settings import EngineConfig, MeshConfig
 
 I32, F32 = jnp.int32, jnp.float32
@@ -151,9 +153,20 @@ def prefill(
     spec = _spec(config, sizes, mesh, sizes.buckets[-1])
     tokens = jax.ShapeDtypeStruct((engine.prefill_rows, length), I32)
     pages = jax.ShapeDtypeStruct((sizes.shards, engine.prefill_rows, length // sizes.page_size), I32)
-    args = abstract_params(config, mesh), spec, pool(config, sizes, mesh), tokens, _sent(spec, pages)
+    args = [abstract_params(config, mesh), spec, pool(config, sizes, mesh), tokens, _sent(spec, pages)]
     name = f"prefill of {engine.prefill_rows} x {length:,} tokens"
+    if config.vision:
+        rows = jax.ShapeDtypeStruct((tokens.size, config.width), config.dtype)
+        args.append(programs.SeenPrompts(ImageTokens(rows, tokens), jax.ShapeDtypeStruct((*tokens.shape, 3), I32)))
     return DeviceProgram(name, lambda: programs.prefill.trace(*args))
+
+
+def encode_images(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, patches: int) -> DeviceProgram:
+    """The engine's pass over images that are padded to so many patches."""
+    spec, count = _spec(config, sizes, mesh, sizes.buckets[-1]), images_a_call(patches)
+    images = jax.eval_shape(lambda: tuple(map(jnp.asarray, image_batch([], config.vision, patches, count))))
+    args = abstract_params(config, mesh), spec, ImageBatch(*images)
+    return DeviceProgram(f"encode_images of {count} x {patches:,} patches", lambda: programs.encode_images.trace(*args))
 
 
 def decode_window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> DeviceProgram:

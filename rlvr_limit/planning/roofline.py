@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rlvr_limit.models.image_layout import VisionConfig
+
 
 @dataclass(frozen=True)
 class TokenCost:
@@ -38,6 +40,16 @@ class LiveBatch:
     prompts: float
     shared: float  # tokens of its prompt that each attends to
     own: float  # tokens of its own that each attends to
+
+
+def tower_flops(vision: VisionConfig, out_width: int, patches: float) -> float:
+    """FLOP of an image: products with the tower's parameters, attention in windows and to the whole image."""
+    v, full = vision, len(vision.full_layers)
+    merged = v.width * v.merge**2
+    products = v.patch_size * v.width + v.layers * (4 * v.width**2 + 3 * v.width * v.ffn_width)
+    products += merged * (merged + out_width) / v.merge**2
+    seen = full * patches + (v.layers - full) * (v.window // v.patch) ** 2
+    return patches * (2 * products + 4 * v.width * seen)
 
 
 def step_seconds(cost: TokenCost, machine: MachineRates, batch: LiveBatch) -> float:

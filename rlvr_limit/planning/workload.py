@@ -15,6 +15,15 @@ class BenchmarkSize:
 
 
 @dataclass(frozen=True)
+class ImageSizes:
+    """Images of problems, in patches."""
+
+    per_problem: float
+    mean: float
+    most: int
+
+
+@dataclass(frozen=True)
 class Workload:
     """The work to do."""
 
@@ -25,6 +34,7 @@ class Workload:
     prompt_tokens: int  # mean, assumed
     scored: int = 16  # answers of each problem and arm
     score_tokens: int = 4_096  # of padded answers, scored at a time on each device
+    images: ImageSizes | None = None
     rollout: int = 0  # answers of a training step, where an arm is trained by reinforcement
 
     @property

@@ -51,6 +51,22 @@ class CountdownConfig:
 
 
 @dataclass(frozen=True)
+class TowerShape:
+    """A vision tower before the decoder, as Qwen2.5-VL has it."""
+
+    width: Annotated[int, AtLeast(1)]
+    layers: Annotated[int, AtLeast(1)]
+    heads: Annotated[int, AtLeast(1)]
+    ffn_width: Annotated[int, AtLeast(1)]
+    full_layers: tuple[Annotated[int, AtLeast(0)], ...]  # that attend to the whole image; the others to windows
+    image_token: Annotated[int, AtLeast(0)] = 151_655
+    rope_sections: tuple[Annotated[int, AtLeast(0)], ...] = (16, 24, 24)  # frequencies by frame, row and column
+    window: Annotated[int, AtLeast(1)] = 112  # pixels of a side
+    patch: Annotated[int, AtLeast(1)] = 14  # likewise
+    merge: Annotated[int, AtLeast(1)] = 2  # patches of a side that become one token
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """The decoder that recipes train (its vocabulary is the task's), and what a plan assumes where no weights are."""
 
@@ -64,6 +80,7 @@ class ModelShape:
     qkv_bias: bool = True
     tied_embedding: bool = False
     context: Annotated[int, AtLeast(0)] = 0  # tokens of prompt and answer; 0: no limit
+    vision: TowerShape | None = None
 
 
 @dataclass(frozen=True)

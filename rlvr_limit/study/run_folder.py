@@ -37,6 +37,8 @@ STREAMS = "weights"
 def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, Any]:
     """All that decides what a sample is; its digest names the run folder."""
     counted = {name: schema.to_jsonable(getattr(s, name)) for name in NAMED_BY}
+    if s.model and not s.model.vision:
+        del counted["model"]["vision"]
     counted["engine"] = {name: getattr(s.engine, name) for name in ENGINE_COUNTS}
     counted["training"] = {name: getattr(s.training, name) for name in TRAINING_COUNTS}
     if not s.training.vision:

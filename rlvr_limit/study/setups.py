@@ -18,7 +18,7 @@ from rlvr_limit.grading.math.extract import is_bare
 from rlvr_limit.grading.named import NamedGrader, grader_named
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
 from rlvr_limit.images import PixelLimits, limits_of
-from rlvr_limit.models.decoder import ModelConfig
+from rlvr_limit.models.decoder import shaped_as
 from rlvr_limit.settings import Arm, Settings, schema
 from rlvr_limit.study.arms import origin, sampling_of
 from rlvr_limit.study.prepared import Setup, Task, answer_limit, benchmark_of
@@ -50,10 +50,9 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
     game = countdown.Game(s.task)
     problems, training = countdown.problems(game, s.seed)
     words = countdown.tokenizer(s.task)
-    shape = schema.to_jsonable(s.model) | {"vocab_size": words.vocab_size}
     vocabulary = schema.digest(words.backend.to_str())
     setup = Setup(
-        ModelConfig(**shape, dtype=s.dtype),
+        shaped_as(s.model, words.vocab_size, s.dtype),
         words,
         vocabulary,
         benchmark_digest(problems),

@@ -35,7 +35,7 @@ from rlvr_limit.rl.reward_functions import reward_named
 from rlvr_limit.settings import Limits, Reinforced, Supervised
 from rlvr_limit.study import recipes
 from rlvr_limit.study.arms import EvaluatedArm
-from rlvr_limit.study.prepared import Pair, Setup, Study
+from rlvr_limit.study.prepared import Setup, Study
 from rlvr_limit.study.weights import is_given, load_weights
 from rlvr_limit.training import rejection_sampling, rollouts, segments, weight_cache
 from rlvr_limit.training.exchange import AnswerSource
@@ -266,7 +266,9 @@ def _draw_demonstrations(study: Study, arm: str, recipe: Supervised, path: Place
     hosts.exchange("taught")
 
 
-def _supervised_step(study: Study, arm: str, recipe: Supervised, shown: Sequence[Pair], learner: Learner) -> Step:
+def _supervised_step(
+    study: Study, arm: str, recipe: Supervised, shown: Sequence[log_probs.Pair], learner: Learner
+) -> Step:
     task, setup, places = study.task, study.setups[arm], study.row_places(recipe)
     if not setup.training and not shown:
         raise UserError(f"arm {arm}: there is neither a training problem nor a demonstration to learn from")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
+from rlvr_limit.models.log_probs import Pair
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.files import publish
 from rlvr_limit.settings import Supervised
-from rlvr_limit.study.prepared import Pair, Setup
+from rlvr_limit.study.prepared import Setup
 from rlvr_limit.training.exchange import AnswerSource
 from rlvr_limit.types import Problem, SamplingParams, UserError
 
@@ -57,7 +58,9 @@ def draw(
 
 def read(path: Place, setup: Setup) -> tuple[Pair, ...]:
     """What draw has kept, as tokens of the student that is set up so: its prompts, an end token behind each answer."""
-    prompts = {problem.id: problem.prompt_ids for problem in setup.training}
+    prompts = {problem.id: problem for problem in setup.training}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     end = setup.stop_tokens[0]
-    return tuple((prompts[row["problem_id"]], (*setup.tokenizer.encode(row["response"]), end)) for row in rows)
+    asked = (prompts[row["problem_id"]] for row in rows)
+    answers = ((*setup.tokenizer.encode(row["response"]), end) for row in rows)
+    return tuple((p.prompt_ids, answer, p.images) for p, answer in zip(asked, answers, strict=True))

@@ -69,6 +69,8 @@ def _decisive(s: Settings, setups: Mapping[str, Setup], engine: EngineConfig, ho
         reward = reward_named(recipe.reward, f"config.arms.{arm}.rl.reward")
         facts["reward"] = source_digest(reward) if reward else ""
     common = {name: schema.to_jsonable(getattr(s, name)) for name in ("seed", "dtype", "mesh", "task", "model")}
+    if s.model and not s.model.vision:
+        del common["model"]["vision"]
     training = {k: v for k, v in schema.to_jsonable(s.training).items() if k != "vision" or not v}
     more = {"training": training, "engine": schema.to_jsonable(engine)}
     return facts | common | more | {"max_tokens": answer_len(recipe, s.sampling)}
