@@ -51,8 +51,8 @@ ANSWER_TOKENS = 1024
 IMAGE_PATCHES = 2_968
 """Assumed mean of an image: those of MathVista's 460 questions under the pixel limits of the hub's file."""
 
-MAX_IMAGE_TOKENS = 16_384
-"""Of the largest image under these limits."""
+MAX_PIXELS = 12_845_056
+"""Of an image, by that file."""
 
 PROMPT_MULTIPLE = 64
 """max_prompt_len is rounded up to a multiple of this where a config leaves it to the prompts."""
@@ -157,18 +157,20 @@ def assumed(s: Settings) -> Wanted:
     model, longest = model_of(s), s.sampling.max_tokens
     if model.context and not s.sampling.allow_beyond_context:
         longest = min(longest, model.context - PROMPT_TOKENS)
-    longest_prompt = MAX_PROMPT_LEN + (MAX_IMAGE_TOKENS if model.vision else 0)
+    vision, longest_prompt, image = model.vision, MAX_PROMPT_LEN, 0
+    if vision:
+        image = (s.images.max_pixels or MAX_PIXELS) // (vision.patch * vision.merge) ** 2
+        longest_prompt += image
     engine = dataclasses.replace(s.engine, max_prompt_len=s.engine.max_prompt_len or longest_prompt)
     if s.task:
         benchmarks = (BenchmarkSize("countdown", s.task.eval_problems, s.sampling.n),)
     else:
         benchmarks = tuple(_benchmark(s, name) for name in s.benchmarks)
     prompt, images = PROMPT_TOKENS, None
-    if model.vision:
-        patches = model.vision.merge**2
-        most = patches * min(engine.max_prompt_len, MAX_IMAGE_TOKENS)
+    if vision:
+        most = min(image, engine.max_prompt_len) * vision.merge**2
         images = ImageSizes(1, min(IMAGE_PATCHES, most), most)
-        prompt += int(images.mean) // patches
+        prompt += int(images.mean) // vision.merge**2
     return _wanted(s, model, engine, benchmarks, longest, min(prompt, engine.max_prompt_len), images)
 
 
