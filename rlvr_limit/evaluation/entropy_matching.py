@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 from rlvr_limit import records
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.rollout import rollout
-from rlvr_limit.passk.entropy import Entropy, token_entropy
+from rlvr_limit.passk.entropy import Entropy, Sharpened, sharpened, token_entropy
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
+from rlvr_limit.settings import Sampling
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.matched_temperature import EntropyMatching, MatchingRound, read_matching, write_matching
 from rlvr_limit.study.prepared import Study
@@ -32,6 +33,9 @@ STEP = 1.5
 
 SHARE = 0.2
 """Standard error that a round aims at, as a share of what the entropies may differ by."""
+
+SHARPER = (2.0, 4.0)
+"""Powers that answers are sharpened to on the page; 4 is that of the paper that asked (arXiv 2510.14901)."""
 
 SMALL = 1e-4
 """Smaller entropies are taken for this one, because of the logarithm."""
@@ -136,6 +140,20 @@ def entropy_of(samples: pa.Table) -> Entropy:
     ends_S = np.cumsum(length_S)
     sums = np.concatenate([[0.0], np.cumsum(-pc.list_flatten(samples["logp"]).to_numpy().astype(np.float64))])
     return token_entropy(samples["problem_id"].to_pylist(), sums[ends_S] - sums[ends_S - length_S], length_S)
+
+
+def sharpened_rates(
+    sampling: Sampling, problem_S: np.ndarray, correct_S: np.ndarray, samples: pa.Table
+) -> tuple[Sharpened, ...]:
+    """What sharpening would give; () where top-p and its like kept some answers from being drawn, or nobody said how
+    likely they are."""
+    if not pc.list_value_length(samples["logp"]).to_numpy().all():
+        return ()
+    if sampling.temperature == 0 or sampling.top_p < 1 or sampling.top_k or sampling.min_p:
+        return ()
+    whole = (np.array([math.fsum(values) for values in samples[name].to_pylist()]) for name in ("logp_model", "logp"))
+    model_S, drawn_S = whole
+    return tuple(sharpened(problem_S, correct_S, model_S, drawn_S, alpha) for alpha in SHARPER)
 
 
 def _sampled_entropy(

@@ -190,6 +190,7 @@ def _arm(
         second=second,
         second_opinion=second_opinion(study, entry.name, verdicts),
         own_opinion=own_opinion(study, entry.name, verdicts),
+        sharpened=entropy_matching.sharpened_rates(study.setups[entry.arm].sampling, problem_S, correct_S, samples),
         cache_error=cache_error.recorded_error(study.root, entry.name) if study.engine.cache_dtype else None,
     )
     return progress, arm, examples_of_arm(entry.name, problem_S, samples, verdicts)

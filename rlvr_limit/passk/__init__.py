@@ -27,6 +27,7 @@ from rlvr_limit.passk.curve import (
     pass_hat_curves,
     posterior_curves,
 )
+from rlvr_limit.passk.entropy import Sharpened, answer_entropy
 from rlvr_limit.passk.extrapolation import BetaBinomial, fit_beta_binomial
 from rlvr_limit.passk.guessing import (
     RARE_PERCENT,
@@ -38,5 +39,5 @@ from rlvr_limit.passk.guessing import (
 )
 from rlvr_limit.passk.power import Power, power_at_k, power_of_crossover
 from rlvr_limit.passk.reliability import at_least, cover_at_tau, g_pass_at_k, mg_pass_at_k, posterior_cover
-from rlvr_limit.passk.support import Support, expected_support, support, unsolved_bound
+from rlvr_limit.passk.support import BINS, Support, expected_support, halves, support, transitions, unsolved_bound
 from rlvr_limit.passk.votes import Votes, count_votes, maj_at_k

@@ -85,3 +85,29 @@ def unsolved_bound(n: int, level: float = 0.95) -> float:
     if not 0 < level < 1:
         raise UserError(f"level is {level}: should be between 0 and 1, such as 0.95")
     return 1.0 - (1.0 - level) ** (1.0 / n)
+
+
+BINS = ("0", "0 to 5 %", "5 to 20 %", "20 to 50 %", "50 to 100 %")
+"""Bins of success rates in transitions; each but the first is open below and closed above."""
+
+
+def halves(n_M: ArrayLike, c_M: ArrayLike, seed: int = 0) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """(n, c) of two halves of each problem's samples, drawn at random: samples of a problem are exchangeable."""
+    n_M, c_M = np.asarray(n_M), np.asarray(c_M)
+    half_M = n_M // 2
+    first_M = np.random.default_rng(seed).hypergeometric(c_M, n_M - c_M, half_M)
+    rest_M = np.random.default_rng(seed + 1).hypergeometric(c_M - first_M, n_M - half_M - c_M + first_M, half_M)
+    return (half_M, first_M), (half_M, rest_M)
+
+
+def transitions(first: tuple[ArrayLike, ArrayLike], second: tuple[ArrayLike, ArrayLike]) -> np.ndarray:
+    """[5, 5] problems by the bin of the first (n, c) and of the second (metrics.md item 25)."""
+    table = np.zeros((len(BINS), len(BINS)), int)
+    np.add.at(table, (_bins(*first), _bins(*second)), 1)
+    return table
+
+
+def _bins(n_M: ArrayLike, c_M: ArrayLike) -> np.ndarray:
+    """Which of BINS each rate is in, in integers."""
+    n_M, c_M = np.asarray(n_M), np.asarray(c_M)
+    return (c_M > 0).astype(int) + (20 * c_M > n_M) + (5 * c_M > n_M) + (2 * c_M > n_M)

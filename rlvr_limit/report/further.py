@@ -10,7 +10,7 @@ import numpy as np
 from rlvr_limit import passk
 from rlvr_limit.report.analysis import Findings, fewest_samples, powers_of_four
 from rlvr_limit.report.results import ArmResults, Results
-from rlvr_limit.report.text import DASH, ResultTable, by_arm, join, percent, percent_and_band, points
+from rlvr_limit.report.text import DASH, ResultTable, by_arm, join, percent, percent_and_band
 
 RELIABLE = (0.25, 0.5, 0.75, 1.0)
 """Shares of k samples for G-Pass@k."""
@@ -25,7 +25,6 @@ def further_tables(results: Results, findings: Findings) -> list[ResultTable]:
     tables = (
         _on_base_tests(results),
         _of_samples(results, findings),
-        _controls(results),
         _of_rates(results),
         _majority(results),
     )
@@ -94,31 +93,6 @@ def _of_samples(results: Results, findings: Findings) -> Iterator[ResultTable]:
         [*(f"{right} of {k}" for right in enough), f"mG-Pass@{k}"],
         results.arms,
         reliable,
-    )
-
-
-def _controls(results: Results) -> Iterator[ResultTable]:
-    """What arms gain that were not rewarded for being right, beside each arm that was."""
-    base = results.arm(results.base)
-    controls = [arm for arm in results.arms if arm.group == "control"]
-    trained = [arm for arm in results.arms if arm.group == "rl"]
-    if not controls or not trained:
-        return
-
-    def shares(arm: ArmResults) -> Iterator[str]:
-        yield points(float(np.mean(arm.c_M / arm.n_M - base.c_M / base.n_M)))
-        for other in trained:
-            rates = (each.c_M / each.n_M for each in (base, other, arm))
-            share = passk.gain_share(*rates)
-            yield f"{100 * share.share:.0f} %\n{100 * share.low:.0f} to {100 * share.high:.0f}" if share else "unknown"
-
-    yield by_arm(
-        "How much of the gain controls reach",
-        f"pass@1 less that of {base.label}, in points, and as a share of what each trained arm gains, with its 95 % "
-        "interval over problems; unknown where that gain itself is not resolved.",
-        ["gain", *(f"of {arm.label}'s gain" for arm in trained)],
-        controls,
-        shares,
     )
 
 

@@ -14,6 +14,7 @@ from rlvr_limit import passk
 from rlvr_limit.report import analysis, figures, numbers, tables, text, viewer, words
 from rlvr_limit.report.analysis import Findings, analyse, share_of_samples
 from rlvr_limit.report.further import further_tables
+from rlvr_limit.report.learned import learned_tables
 from rlvr_limit.report.results import Interim, Results, check
 from rlvr_limit.types import UserError
 
@@ -111,7 +112,7 @@ def _put(page: Path, text: str) -> None:
 def _write(results: Results, folder: Path) -> tuple[Findings, Images]:
     check(results)
     findings = analyse(results)
-    further = further_tables(results, findings)
+    further = [*learned_tables(results, findings), *further_tables(results, findings)]
     said = {
         "summary": [*words.summary(results, findings), *words.other_arms(results, findings)],
         "not_resolved": words.not_resolved(results, findings),

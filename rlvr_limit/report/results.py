@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_limit import passk
+from rlvr_limit.passk.entropy import Sharpened
 from rlvr_limit.types import CacheError, UserError
 
 Answers = tuple[tuple[tuple[str, int, int], ...], tuple[int, int]]
@@ -69,6 +70,7 @@ class ArmResults:
     second: passk.SecondStageCounts | None = None  # lengthens pass@k, and counts for which problems are solved
     second_opinion: SecondOpinion | None = None  # None: there is no second grader, or it has not seen all samples
     own_opinion: SecondOpinion | None = None  # of those who drew the samples, where that was others and they judged
+    sharpened: tuple[Sharpened, ...] = ()  # where nothing was cut off the distribution that answers are drawn from
     cache_error: CacheError | None = None  # where the sampler's cache had 8 bits, and answers have been scored
 
     @property

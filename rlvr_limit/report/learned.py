@@ -1,0 +1,132 @@
+"""What training changed, and what comes without it: format, controls, sharpening, problem by problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rlvr_limit import passk
+from rlvr_limit.report.analysis import Findings, fewest_samples
+from rlvr_limit.report.results import ArmResults, Results
+from rlvr_limit.report.text import DASH, ResultTable, by_arm, percent, points
+
+LEAST_EFFECTIVE = 10
+"""Samples that an estimate must be worth to be told."""
+
+
+def learned_tables(results: Results, findings: Findings) -> list[ResultTable]:
+    """Every table that the data allow."""
+    tables = _format(results), _answers(results), _controls(results, findings), _sharper(results), _changes(results)
+    return [table for some in tables for table in some]
+
+
+def _format(results: Results) -> Iterator[ResultTable]:
+    arms = [arm for arm in results.arms if arm.no_answer_M is not None]
+
+    def cells(arm: ArmResults) -> Iterator[str]:
+        read_M = arm.n_M - arm.no_answer_M
+        yield percent(read_M.sum() / arm.n_M.sum())
+        yield percent(np.mean(arm.c_M / arm.n_M))
+        some_M = read_M > 0
+        yield percent(np.mean(arm.c_M[some_M] / read_M[some_M])) if some_M.any() else DASH
+
+    if any(arm.no_answer_M.any() for arm in arms):
+        yield by_arm(
+            "Format and solving",
+            "Share of samples that hold an answer at all, pass@1, and pass@1 among those samples, mean over problems "
+            "with one: who learns the format alone gains in the first two and not in the third.",
+            ["readable", "pass@1", "pass@1 where readable"],
+            arms,
+            cells,
+        )
+
+
+def _answers(results: Results) -> Iterator[ResultTable]:
+    arms = [arm for arm in results.arms if arm.votes_M is not None and arm.entropy is not None]
+    if arms:
+        yield by_arm(
+            "Entropy of tokens and of answers",
+            "Nats. A token's: mean over all that were drawn. An answer's: over classes of equal answers of a problem, "
+            "with Miller's correction, mean over problems. The two can move apart.",
+            ["a token", "an answer"],
+            arms,
+            lambda arm: (f"{arm.entropy:.3f}", f"{passk.answer_entropy(arm.votes_M).mean():.3f}"),
+        )
+
+
+def _controls(results: Results, findings: Findings) -> Iterator[ResultTable]:
+    """What arms gain that were not rewarded for being right, beside each arm that was."""
+    controls = [arm for arm in results.arms if arm.group == "control"]
+    trained = [arm for arm in results.arms if arm.group == "rl"]
+    if not controls or not trained:
+        return
+    base = results.arm(results.base)
+    ks = sorted({1, min(arm.pass_MK.shape[1] for arm in (base, *controls, *trained))})
+
+    def cells(arm: ArmResults) -> Iterator[str]:
+        for k in ks:
+            base_M, control_M = base.pass_MK[:, k - 1], arm.pass_MK[:, k - 1]
+            yield points(float(np.mean(control_M - base_M)))
+            for other in trained:
+                share = passk.gain_share(base_M, other.pass_MK[:, k - 1], control_M)
+                yield _share_and_interval(share) if share else "undefined"
+
+    header = [name for k in ks for name in (f"gain, k = {k}", *(f"of {arm.label}\u2019s" for arm in trained))]
+    yield by_arm(
+        "How much of the gain controls reach",
+        f"pass@k less that of {base.label}, in points, and as a share of what each trained arm gains, with its 95 % "
+        "interval over problems; undefined where that gain itself is not told from 0.",
+        header,
+        controls,
+        cells,
+    )
+
+
+def _share_and_interval(share: passk.GainShare) -> str:
+    value, low, high = (f"{100 * x:.0f}".replace("-", "\u2212") for x in (share.share, share.low, share.high))
+    return f"{value} %\n{low} to {high}"
+
+
+def _sharper(results: Results) -> Iterator[ResultTable]:
+    """What could be had without training, by sampling likelier answers."""
+    arms = [arm for arm in results.arms if arm.sharpened]
+    if not arms:
+        return
+
+    def cells(arm: ArmResults) -> Iterator[str]:
+        for each in arm.sharpened:
+            worth = float(np.median(each.effective_M))
+            said = percent(each.rate_M.mean()) if worth >= LEAST_EFFECTIVE else "not resolved"
+            yield f"{said}\n{worth:.1f} of {fewest_samples((arm,))}"
+
+    yield by_arm(
+        "Sharpened without training",
+        "pass@1 if whole answers y were drawn from p(y)^\u03b1, which makes likely answers likelier and needs no "
+        "reward: the recorded samples weighed anew. Below it, how many samples the estimate is worth, median over "
+        f"problems; below {LEAST_EFFECTIVE} it is not told.",
+        [f"\u03b1 = {each.alpha:g}" for each in arms[0].sharpened],
+        arms,
+        cells,
+    )
+
+
+def _changes(results: Results) -> Iterator[ResultTable]:
+    base = results.arm(results.base)
+    once, again = passk.halves(base.n_M, base.c_M)
+    same = passk.transitions(once, again)
+    for arm in results.arms:
+        if arm.group != "rl" or not np.array_equal(arm.n_M, base.n_M) or base.n_M.min() < 40:
+            continue
+        moved = passk.transitions(once, passk.halves(arm.n_M, arm.c_M)[1])
+        rows = [
+            [name, *(f"{there}\n({alike})" for there, alike in zip(moved[i], same[i], strict=True))]
+            for i, name in enumerate(passk.BINS)
+        ]
+        yield ResultTable(
+            f"From {base.label} to {arm.label}, problem by problem",
+            f"Problems by the success rate of {base.label} (rows) and of {arm.label} (columns), each from one half of "
+            f"its samples. In brackets: {base.label} against its own other half, which is what chance alone moves.",
+            [base.label, *passk.BINS],
+            rows,
+        )

@@ -1,0 +1,66 @@
+"""Tables of what training changed say what the counts do, and are left out where nothing is known."""
+
+import numpy as np
+import pytest
+
+from rlvr_limit import passk
+from rlvr_limit.passk import Sharpened
+from rlvr_limit.report import ArmResults, Results
+from rlvr_limit.report.analysis import analyse
+from rlvr_limit.report.learned import learned_tables
+
+M, N = 8, 40
+COUNTS = {
+    "base": [0, 1, 2, 4, 8, 12, 16, 20],
+    "rl": [10, 12, 14, 16, 20, 26, 30, 34],
+    "toss": [0, 2, 2, 5, 8, 12, 17, 20],
+}
+
+
+def arm(name: str, group: str, **fields) -> ArmResults:
+    return ArmResults(name, name.upper(), group, np.full(M, N), np.array(COUNTS[name]), **fields)
+
+
+def shown(*arms: ArmResults) -> dict[str, list[list[str]]]:
+    results = Results("t", "", "", "", tuple((f"p{i}", "", None) for i in range(M)), arms, "base")
+    return {table.title: table.rows for table in learned_tables(results, analyse(results))}
+
+
+def test_what_nobody_recorded_has_no_table() -> None:
+    assert set(shown(arm("base", "base"), arm("toss", "other"))) == set()
+
+
+def test_a_learner_of_format_is_told_from_a_learner_of_the_task() -> None:
+    none_M = np.array([20, 20, 20, 20, 20, 20, 20, 20])
+    rows = shown(arm("base", "base", no_answer_M=none_M), arm("rl", "rl", no_answer_M=np.zeros(M, int)))
+    mean = np.mean(COUNTS["base"]) / N
+    assert rows["Format and solving"][0] == ["BASE", "50.0 %", f"{100 * mean:.1f} %", f"{200 * mean:.1f} %"]
+    assert rows["Format and solving"][1][2] == rows["Format and solving"][1][3]
+
+
+def test_a_control_stands_beside_the_gain_that_it_reaches_of_each_trained_arm() -> None:
+    base, rl, toss = (np.array(COUNTS[name]) / N for name in ("base", "rl", "toss"))
+    ((name, gain, share, *at_most),) = shown(arm("base", "base"), arm("rl", "rl"), arm("toss", "control"))[
+        "How much of the gain controls reach"
+    ]
+    exact = passk.gain_share(base, rl, toss)
+    assert (name, gain) == ("TOSS", f"+{100 * (toss - base).mean():.1f}")
+    assert share.startswith(f"{100 * exact.share:.0f} %") and f"to {100 * exact.high:.0f}" in share
+    # Of eight problems all arms but for one problem solve everything within 40 samples: no gain to share.
+    assert at_most == ["0.0", "undefined"]
+
+
+@pytest.mark.parametrize(("worth", "said"), [(20.0, "25.0 %"), (9.0, "not resolved")])
+def test_an_estimate_that_is_worth_few_samples_is_not_told(worth: float, said: str) -> None:
+    sharper = Sharpened(2.0, np.full(M, 0.25), np.full(M, worth))
+    rows = shown(arm("base", "base", sharpened=(sharper,)), arm("rl", "rl"))["Sharpened without training"]
+    assert rows == [["BASE", f"{said}\n{worth:.1f} of 40"]]
+
+
+def test_problems_move_between_bins_beside_what_chance_moves() -> None:
+    rows = shown(arm("base", "base"), arm("rl", "rl"))["From BASE to RL, problem by problem"]
+    cells = [[tuple(cell.split("\n")) for cell in row[1:]] for row in rows]
+    assert sum(int(there) for row in cells for there, _ in row) == M
+    assert sum(int(alike.strip("()")) for row in cells for _, alike in row) == M
+    # All that the base solves never or rarely is solved more often than one time in twenty afterwards.
+    assert all(int(there) == 0 for row in cells for there, _ in row[:2])
