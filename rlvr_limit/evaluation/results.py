@@ -21,9 +21,16 @@ import pyarrow.compute as pc
 from rlvr_limit import passk, records, report
 from rlvr_limit.evaluation import cache_error, entropy_matching
 from rlvr_limit.evaluation.adaptive import samples_wanted, second_stage
-from rlvr_limit.evaluation.review import Judged, judged_again, judged_chains, own_opinion, reference, second_opinion
+from rlvr_limit.evaluation.review import (
+    Judged,
+    judged_again,
+    judged_chains,
+    own_opinion,
+    reference,
+    right_on_base_tests,
+    second_opinion,
+)
 from rlvr_limit.evaluation.score_inputs import REFERENCES, SOLVER
-from rlvr_limit.grading.code.evalplus import EvalPlusTests, passes_base_tests
 from rlvr_limit.images.preview import preview
 from rlvr_limit.models.log_probs import perplexity
 from rlvr_limit.records.storage import Place
@@ -160,7 +167,7 @@ def _arm(
     chains_right_M, chains_wrong_M = _chains(entry.name, verdicts, judged, place)
     distinct = len(set(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True)))
     marginal_M, votes_M = _marginal_rates_and_votes(problems, problem_S, verdicts, study.task.spelling)
-    base_S = _right_on_base_tests(problems, verdicts)
+    base_S = right_on_base_tests(problems, verdicts)
     c_M, second = count_M(correct_S), second_stage(study, entry, problems)
     if second and np.any(second.n_M != np.where(c_M == 0, second.n - n_M, 0)):
         second = None  # there is more to draw: the curve ends with the first stage
@@ -194,14 +201,6 @@ def _arm(
         cache_error=cache_error.recorded_error(study.root, entry.name) if study.engine.cache_dtype else None,
     )
     return progress, arm, examples_of_arm(entry.name, problem_S, samples, verdicts)
-
-
-def _right_on_base_tests(problems: list[Problem], verdicts: pa.Table) -> np.ndarray | None:
-    """[S] which samples pass the base tests of HumanEval+ or MBPP+; None where a problem has none."""
-    if not all(isinstance(p.answer, EvalPlusTests) and p.answer.inputs()[0] for p in problems):
-        return None
-    said = zip(verdicts["correct"].to_pylist(), verdicts["detail"].to_pylist(), strict=True)
-    return np.array([passes_base_tests(right, detail) for right, detail in said])
 
 
 def _progress(

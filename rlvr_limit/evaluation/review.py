@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from rlvr_limit import passk, records, report
+from rlvr_limit.grading.code.evalplus import EvalPlusTests, passes_base_tests
 from rlvr_limit.grading.named import MATH_VERIFY, is_second_opinion, opinions
 from rlvr_limit.records.storage import Place
 from rlvr_limit.study.arms import EvaluatedArm
@@ -326,3 +327,11 @@ def _write(path: Place, rows: list[Row]) -> str:
     writer.writerows(rows)
     path.write_text(text.getvalue(), encoding="utf-8", newline="")
     return str(path)
+
+
+def right_on_base_tests(problems: list[Problem], verdicts: pa.Table) -> np.ndarray | None:
+    """[S] which samples pass the base tests of HumanEval+ or MBPP+; None where a problem has none."""
+    if not all(isinstance(p.answer, EvalPlusTests) and p.answer.inputs()[0] for p in problems):
+        return None
+    said = zip(verdicts["correct"].to_pylist(), verdicts["detail"].to_pylist(), strict=True)
+    return np.array([passes_base_tests(right, detail) for right, detail in said])
