@@ -31,7 +31,7 @@ from rlvr_limit.evaluation.review import (
     second_opinion,
 )
 from rlvr_limit.evaluation.score_inputs import REFERENCES, SOLVER
-from rlvr_limit.images.preview import preview
+from rlvr_limit.images.preview import previews
 from rlvr_limit.models.log_probs import perplexity
 from rlvr_limit.records.storage import Place
 from rlvr_limit.records.storage.folders import written
@@ -49,9 +49,6 @@ PAPERS_K = 256
 """The k of Delta_SE in Yue et al. 2025, Fig. 8."""
 
 EVERY_FIELD = "Fields that were changed on the command line: manifest.json in the run folder holds the whole config."
-
-PREVIEW = 60_000
-"""Characters of a problem's images on the page, or fewer where there are more than 400 problems."""
 
 EXAMPLES = 64
 """Stored samples kept for the page per problem and arm, right and other ones in turns."""
@@ -123,7 +120,7 @@ def results_of(
         base=names[0],
         control_of={name: controls[0] for name in distilled if controls},
         examples=tuple(itertools.chain(*examples)),
-        images={p.id: _previews(p, report.IMAGES_BYTES // len(problems)) for p in problems if p.images},
+        images={p.id: previews(p.images, report.IMAGES_BYTES // len(problems)) for p in problems if p.images},
         perplexity=_perplexities(study.root, names, {p.id for p in problems}, s.score.answers),
         training={arm: training_rows(study.root, arm) for arm in trained},
         versions={**session["versions"], "device": session["device"]},
@@ -131,13 +128,11 @@ def results_of(
         seed=None if study.imported else s.seed,
         notes=(*notes, *judged_again(study, entries, {p.id for p in problems}), *study.task.notes, *every_field),
         delta_se_k=min(s.report.k or PAPERS_K, study.n(problems[0])),
+        study=s.name,
+        benchmark=benchmark,
         answer_only=answer_only[0] if answer_only else "",
         interim=interim,
     )
-
-
-def _previews(problem: Problem, budget: int) -> tuple[str, ...]:
-    return tuple(preview(image, min(budget, PREVIEW) // len(problem.images)) for image in problem.images)
 
 
 def _arm(

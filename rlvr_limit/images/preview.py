@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+from collections.abc import Sequence
 
 from PIL import Image as pillow
 
@@ -13,6 +14,14 @@ from rlvr_limit.images.image import Image
 
 LARGEST, SMALLEST = 512, 16
 QUALITY = 80
+
+MOST = 60_000
+"""Characters of a problem's images together, where there is room for them."""
+
+
+def previews(images: Sequence[Image], room: int) -> tuple[str, ...]:
+    """The images of a problem, each as a data: URL, in at most `room` characters together."""
+    return tuple(preview(image, min(room, MOST) // len(images)) for image in images)
 
 
 @functools.lru_cache(maxsize=1024)

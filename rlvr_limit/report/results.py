@@ -157,6 +157,8 @@ class Results:
     seed: int | None = None
     delta_se_k: int = 256  # k of Delta_SE, as in Yue et al. 2025; n bounds it
     notes: tuple[str, ...] = ()
+    study: str = ""  # the config's name, and the benchmark's: what the paper's numbers are found by
+    benchmark: str = ""
     answer_only: str = ""  # the arm that was asked for the answer without reasoning: a control for guessing
     interim: Interim | None = None  # None: nothing is lacking
 

@@ -1,5 +1,7 @@
 """Tables of what training changed say what the counts do, and are left out where nothing is known."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,9 @@ from rlvr_limit import passk
 from rlvr_limit.passk import Sharpened
 from rlvr_limit.report import ArmResults, Results
 from rlvr_limit.report.analysis import analyse
-from rlvr_limit.report.learned import learned_tables
+from rlvr_limit.report.learned import learned_tables, papers_numbers
+from rlvr_limit.settings.command_line import parse_command_line
+from rlvr_limit.study.arms import expand
 
 M, N = 8, 40
 COUNTS = {
@@ -64,3 +68,24 @@ def test_problems_move_between_bins_beside_what_chance_moves() -> None:
     assert sum(int(alike.strip("()")) for row in cells for _, alike in row) == M
     # All that the base solves never or rarely is solved more often than one time in twenty afterwards.
     assert all(int(there) == 0 for row in cells for there, _ in row[:2])
+
+
+def test_the_papers_numbers_stand_beside_ours_and_never_in_their_place() -> None:
+    arms = [arm(name, group) for name, group in (("base", "base"), ("rl", "rl"))]
+    problems = tuple((f"p{i}", "", None) for i in range(M))
+    results = Results("t", "", "", "", problems, tuple(arms), "base", study="qwen7b_math", benchmark="aime24")
+    table = next(t for t in learned_tables(results, analyse(results)) if t.title == "Beside the paper")
+    measured = {(row[0], row[1]): row[4].split("\n")[0] for row in table.rows}
+    assert measured["BASE", "pass@1"] == f"{100 * np.mean(COUNTS['base']) / N:.1f} %"
+    # n is 40 here.
+    assert measured["BASE", "pass@1024"] == measured["RL", "pass@1024"] == "not measured"
+    assert [row[2] for row in table.rows] == ["7.4 %", "15.4 %", "76.7 %", "63.3 %"]
+
+
+def test_the_papers_numbers_name_configs_with_these_arms_and_benchmarks() -> None:
+    for row in papers_numbers():
+        (path,) = Path("configs").rglob(f"{row['config']}.py")
+        settings = parse_command_line(["main.py", f"--config={path}"], Path("configs/countdown.py"))
+        assert row["benchmark"] in settings.benchmarks
+        assert row["arm"] in {entry.name for entry in expand(settings.arms)}
+        assert 0 < float(row["percent"]) <= 100 and row["where"]
