@@ -153,11 +153,12 @@ def prefill(
     spec = _spec(config, sizes, mesh, sizes.buckets[-1])
     tokens = jax.ShapeDtypeStruct((engine.prefill_rows, length), I32)
     pages = jax.ShapeDtypeStruct((sizes.shards, engine.prefill_rows, length // sizes.page_size), I32)
-    args = [abstract_params(config, mesh), spec, pool(config, sizes, mesh), tokens, _sent(spec, pages)]
-    name = f"prefill of {engine.prefill_rows} x {length:,} tokens"
+    seen = None
     if config.vision:
         rows = jax.ShapeDtypeStruct((tokens.size, config.width), config.dtype)
-        args.append(programs.SeenPrompts(ImageTokens(rows, tokens), jax.ShapeDtypeStruct((*tokens.shape, 3), I32)))
+        seen = programs.SeenPrompts(ImageTokens(rows, tokens), jax.ShapeDtypeStruct((*tokens.shape, 3), I32))
+    args = abstract_params(config, mesh), spec, pool(config, sizes, mesh), tokens, _sent(spec, pages), seen
+    name = f"prefill of {engine.prefill_rows} x {length:,} tokens"
     return DeviceProgram(name, lambda: programs.prefill.trace(*args))
 
 

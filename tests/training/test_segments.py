@@ -52,7 +52,7 @@ def grade(problem: Problem, text: str) -> Verdict:
 def source(root: Path) -> RolloutSource:
     return RolloutSource(
         arm="a",
-        recipe=SimpleNamespace(prompts=PROMPTS, answers=ANSWERS, segment=SEGMENT),
+        recipe=SimpleNamespace(prompts=PROMPTS, answers=ANSWERS, segment=SEGMENT, reward="verdict"),
         algorithm=rl.ALGORITHMS["grpo"],
         problems=TRAINING,
         answers=AnswerSource(FakeEngine(), lambda ids: "x" * sum(ids), 0, Hosts(), grade),
