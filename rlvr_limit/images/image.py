@@ -6,6 +6,7 @@ Shapes: H, W pixels of the resized image; N = (H/14)(W/14) patches; C = 3 * 2 * 
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,19 +28,23 @@ class Image:
     sha256: str  # of data
     height: int  # upright, before it is resized
     width: int
-    limits: PixelLimits = PixelLimits()
+    limits: PixelLimits | None = PixelLimits()  # None: taken as large as it is
+    patch: int = PATCH  # pixels of a side
 
     @property
     def digest(self) -> str:
         """What the tower sees: SHA-256 of the file's, the pixel limits and the version of the processing."""
-        seen = f"{self.sha256} {self.limits.least} {self.limits.most} {VERSION}"
+        size = f"{self.limits.least} {self.limits.most}" if self.limits else f"as it is {self.patch}"
+        seen = f"{self.sha256} {size} {VERSION}"
         return hashlib.sha256(seen.encode()).hexdigest()
 
     @property
     def grid(self) -> tuple[int, int, int]:
         """(1, H/14, W/14): frames, rows and columns of patches. UserError for a strip."""
-        h, w = resized(self.height, self.width, self.limits, self.name)
-        return 1, h // PATCH, w // PATCH
+        h, w = self.height, self.width
+        if self.limits:
+            h, w = resized(h, w, self.limits, self.name)
+        return 1, h // self.patch, w // self.patch
 
     @property
     def tokens(self) -> int:
@@ -51,15 +56,27 @@ class Image:
     def patches_PC(self) -> np.ndarray:
         """[N, C] float32, bit for bit as by the Pillow backend of Qwen2VLImageProcessor; decoded at every access."""
         _, rows, columns = self.grid
-        image = pillow.fromarray(decode(self.data, self.name))
-        pixels_HWC = np.array(image.resize((columns * PATCH, rows * PATCH), pillow.Resampling.BICUBIC))
-        return patches(pixels_HWC, PATCH)
+        pixels_HWC = decode(self.data, self.name)
+        if self.limits:
+            size = columns * PATCH, rows * PATCH
+            pixels_HWC = np.array(pillow.fromarray(pixels_HWC).resize(size, pillow.Resampling.BICUBIC))
+        return patches(pixels_HWC, self.patch)
 
 
 def read_image(data: bytes, name: str) -> Image:
     """The image in a file's bytes, decoded once to see that it can be. UserError, one line, beginning with name."""
     height, width, _ = decode(data, name).shape
     return Image(name, data, hashlib.sha256(data).hexdigest(), height, width)
+
+
+def drawn_image(pixels_HWC: np.ndarray, patch: int, name: str) -> Image:
+    """Pixels that were made here, [H, W, 3] uint8 with sides that are multiples of 2 * patch, taken as they are."""
+    file = io.BytesIO()
+    pillow.fromarray(pixels_HWC).save(file, "PNG")
+    height, width, _ = pixels_HWC.shape
+    # Of the pixels: another version of zlib packs them otherwise.
+    digest = hashlib.sha256(repr(pixels_HWC.shape).encode() + pixels_HWC.tobytes()).hexdigest()
+    return Image(name, file.getvalue(), digest, height, width, None, patch)
 
 
 def patches(pixels_HWC: np.ndarray, patch: int) -> np.ndarray:

@@ -48,6 +48,7 @@ class CountdownConfig:
     eval_problems: Annotated[int, AtLeast(1)] = 96
     train_problems: Annotated[int, AtLeast(0)] = 2048
     one_in: Annotated[int, AtLeast(1)] = 4  # problems of which one is for evaluation
+    seen: bool = False  # the numbers are in an image
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class Arm:
     prompt: str = ""  # a template of tasks/prompts.py; "" with weights_of: that arm's
     prompt_of: dict[str, str] = field(default_factory=dict)  # another template for a benchmark
     stop: tuple[str, ...] = ()  # tokens that end an answer besides those that the model names
+    swap_images: bool = False  # a control: asked with another problem's images
     sampling: ArmSampling = ArmSampling()
     pretrain: Supervised | None = None
     sft: Supervised | None = None

@@ -119,7 +119,8 @@ def equal_arms(arms: Iterable[Conditions]) -> tuple[str, ...]:
 def _images_in_words(problems: Sequence[Problem]) -> str:
     """Which files, and what the model sees of them."""
     images = [image for problem in problems for image in problem.images]
-    limits = " and ".join(sorted({f"{i.limits.least:,} to {i.limits.most:,} pixels" for i in images}))
+    sizes = {f"{i.limits.least:,} to {i.limits.most:,} pixels" if i.limits else "as drawn" for i in images}
+    limits = " and ".join(sorted(sizes))
     return f"{len(images)} ({schema.digest([i.digest for i in images])}), {limits}, {VERSION}" if images else "none"
 
 

@@ -37,8 +37,8 @@ STREAMS = "weights"
 def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, Any]:
     """All that decides what a sample is; its digest names the run folder."""
     counted = {name: schema.to_jsonable(getattr(s, name)) for name in NAMED_BY}
-    if s.model and not s.model.vision:
-        del counted["model"]["vision"]
+    for group in (counted["task"], counted["model"], *counted["arms"].values()):
+        leave_out_unused_sight(group)
     counted["engine"] = {name: getattr(s.engine, name) for name in ENGINE_COUNTS}
     counted["training"] = {name: getattr(s.training, name) for name in TRAINING_COUNTS}
     if not s.training.vision:
@@ -48,6 +48,13 @@ def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, A
         counted["hosts_per_replica"] = s.hosts.hosts_per_replica
     asked = {name: _asked(s, setup) for name, setup in setups.items()}
     return counted | {"asked": asked, "notes": list(task.notes), "streams": STREAMS} | _rewards(s)
+
+
+def leave_out_unused_sight(group: dict[str, Any] | None) -> None:
+    """Takes away fields of images where they are not used: what text alone was named by before there were any stays."""
+    for name in ("seen", "swap_images", "vision"):
+        if group and name in group and not group[name]:
+            del group[name]
 
 
 def stream(study: Study, entry: EvaluatedArm, temperature: float) -> str:

@@ -47,12 +47,17 @@ def check_page(problems: Iterable[Problem]) -> None:
 
 
 def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
+    if s.task.seen != bool(s.model.vision):
+        raise UserError("config.task.seen: numbers that are seen need config.model.vision, and it needs them")
     game = countdown.Game(s.task)
     problems, training = countdown.problems(game, s.seed)
     words = countdown.tokenizer(s.task)
-    vocabulary = schema.digest(words.backend.to_str())
+    shape, vocabulary = s.model, schema.digest(words.backend.to_str())
+    if s.task.seen:
+        vision = dataclasses.replace(shape.vision, image_token=words.token_id(pictures.PAD))
+        shape = dataclasses.replace(shape, vision=vision)
     setup = Setup(
-        shaped_as(s.model, words.vocab_size, s.dtype),
+        shaped_as(shape, words.vocab_size, s.dtype),
         words,
         vocabulary,
         benchmark_digest(problems),
@@ -69,8 +74,12 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
         inline=True,
         demonstrate=partial(countdown.demonstrations, game),
     )
+    swapped = setup
+    if any(arm.swap_images for arm in s.arms.values()):
+        swapped = dataclasses.replace(setup, variant="countdown-swapped", problems=tuple(pictures.swapped(problems)))
     return task, {
-        name: dataclasses.replace(setup, sampling=sampling_of(s.sampling, arm)) for name, arm in s.arms.items()
+        name: dataclasses.replace(swapped if arm.swap_images else setup, sampling=sampling_of(s.sampling, arm))
+        for name, arm in s.arms.items()
     }
 
 
@@ -84,14 +93,15 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
         logging.warning(note)
     known = {name: found for name, (found, _) in loaded.items()}
     questions = [q for name in s.benchmarks for q in known[name][: s.limit or None]]
+    swapped = pictures.swapped(questions) if any(arm.swap_images for arm in s.arms.values()) else []
     benchmark = benchmark_digest(questions)
     setups: dict[str, Setup] = {}
     ways: dict[tuple, tuple[Setup, _Asker]] = {}
     for name, arm in s.arms.items():
         given = origin(s.arms, name)
-        way = given.weights, given.revision, arm.prompt, tuple(arm.prompt_of.items()), arm.stop
+        way = given.weights, given.revision, arm.prompt, tuple(arm.prompt_of.items()), arm.stop, arm.swap_images
         if way not in ways:
-            ways[way] = _asked_so(s, name, arm, given, questions, benchmark)
+            ways[way] = _asked_so(s, name, arm, given, swapped if arm.swap_images else questions, benchmark)
         setup, asker = ways[way]
         lessons = _lessons(s, arm, asker, known)
         setups[name] = dataclasses.replace(setup, sampling=sampling_of(s.sampling, arm), **lessons)
@@ -193,6 +203,8 @@ def _asked_so(
     stops = tuple(dict.fromkeys((*named, *(words.token_id(text) for text in arm.stop))))
     asker = _Asker(arm, dataclasses.replace(words, stop_ids=stops), _limits(s, folder))
     problems = tuple(map(asker, questions))
+    if model.vision is None and (shown := next((p.id for p in problems if p.images), "")):
+        raise UserError(f"config.arms.{name}: {folder} has no vision tower, and problem {shown} has an image")
     variant = f"{arm.prompt}-{schema.digest([[p.id, p.identity, p.prompt_ids] for p in problems])}"
     vocabulary = schema.digest(words.backend.to_str())
     return Setup(model, asker.words, vocabulary, benchmark, variant, problems, stops, s.sampling, folder), asker

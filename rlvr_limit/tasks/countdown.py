@@ -14,11 +14,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rlvr_limit.grading.countdown import OPERATORS, CountdownAnswer
+from rlvr_limit.images import Image
 from rlvr_limit.settings import CountdownConfig
+from rlvr_limit.tasks.drawn_numbers import draw
+from rlvr_limit.tasks.pictures import PAD, VISION, with_pads
 from rlvr_limit.tokenizer import TextTokenizer, word_tokenizer
 from rlvr_limit.types import Problem, UserError
 
 State = tuple[int, ...]
+
+SEEN = VISION.replace(PAD, f" {PAD} ")
+"""An image in words."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,9 @@ class Game:
 
 
 def tokenizer(config: CountdownConfig) -> TextTokenizer:
-    """One token per number and sign."""
-    return word_tokenizer((*OPERATORS, "=", ",", "->", ":", *map(str, range(config.max_value + 1))), "countdown")
+    """One token per number and sign, and where numbers are seen those around an image."""
+    words = (*OPERATORS, "=", ",", "->", ":", *map(str, range(config.max_value + 1)))
+    return word_tokenizer((*words, *(SEEN.split() if config.seen else ())), "countdown")
 
 
 def problems(game: Game, seed: int) -> tuple[list[Problem], list[Problem]]:
@@ -101,7 +108,7 @@ def problems(game: Game, seed: int) -> tuple[list[Problem], list[Problem]]:
             name = f"{'-'.join(map(str, numbers))}={target}"
             held = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % config.one_in == 0
             if 0 < chance <= (config.guess_max if held else config.train_guess_max):
-                (held_out if held else training).append(_problem(name, numbers, target, chance, words))
+                (held_out if held else training).append(_problem(config, name, numbers, target, chance, words))
     for name, wanted, there, limit in (
         ("eval_problems", config.eval_problems, held_out, "guess_max"),
         ("train_problems", config.train_problems, training, "train_guess_max"),
@@ -111,20 +118,26 @@ def problems(game: Game, seed: int) -> tuple[list[Problem], list[Problem]]:
     return rng.sample(held_out, config.eval_problems), rng.sample(training, config.train_problems)
 
 
-def _problem(name: str, numbers: State, target: int, chance: float, words: TextTokenizer) -> Problem:
-    prompt = f"{' '.join(map(str, numbers))} -> {target} :"
+def _problem(
+    config: CountdownConfig, name: str, numbers: State, target: int, chance: float, words: TextTokenizer
+) -> Problem:
+    prompt = f"{SEEN if config.seen else ' '.join(map(str, numbers))} -> {target} :"
     question = f"Use {', '.join(map(str, numbers))} once each to make {target}"
-    return Problem(name, question, prompt, words.encode(prompt), CountdownAnswer(numbers, target), chance)
+    ids = words.encode(prompt)
+    images = (draw(numbers, len(str(config.high))),) if config.seen else ()
+    if images:
+        ids = with_pads(ids, words.token_id(PAD), images, f"problem {name}")
+    return Problem(name, question, prompt, ids, CountdownAnswer(numbers, target), chance, images)
 
 
 def demonstrations(
     game: Game, training: list[Problem], right: float, rng: random.Random
-) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Endless (prompt ids, answer ids): a share `right` plays to the target, the rest by the random legal policy."""
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[Image, ...]]]:
+    """Endless (prompt ids, answer ids, images): a share `right` plays to the target, the rest by the random policy."""
     words = tokenizer(game.config)
     while True:
         problem = rng.choice(training)
         answer: CountdownAnswer = problem.answer
         target = answer.target if rng.random() < right else None
         text = " , ".join(move.text() for move in game.play(answer.numbers, target, rng))
-        yield problem.prompt_ids, (*words.encode(text), words.eos_id)
+        yield problem.prompt_ids, (*words.encode(text), words.eos_id), problem.images

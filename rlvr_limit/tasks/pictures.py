@@ -12,12 +12,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlvr_limit.images import Image, read_image
 from rlvr_limit.tasks.files import FileRow
 from rlvr_limit.tasks.questions import MathRows, Question
-from rlvr_limit.types import UserError
+from rlvr_limit.types import Problem, UserError
 
 TAG = "<image>"
 PAD = "<|image_pad|>"
@@ -25,6 +25,7 @@ VISION = f"<|vision_start|>{PAD}<|vision_end|>"
 """An image in the text of a prompt; among its ids the pad stands once a token of the image."""
 
 LONGEST_NAME = 1000
+Shown = TypeVar("Shown", Question, Problem)
 _TAG = re.compile(r"<image(\d*)>")
 _WITH_SPACE = re.compile(r"\n?[ \t]*<image\d*>")
 
@@ -94,6 +95,27 @@ def _placed(row: FileRow, text: str, count: int) -> str:
 
 def _without_tags(text: str) -> str:
     return _WITH_SPACE.sub("", text).strip()
+
+
+def swapped(items: Sequence[Shown]) -> list[Shown]:
+    """Problems or questions, each with the images of another one of its benchmark that has as many, and other ones.
+
+    All are moved by the same number of places, so that no two get the same. UserError where no number will do.
+    """
+    found = list(items)
+    groups: dict[tuple[str, int], list[int]] = {}
+    for i, item in enumerate(items):
+        groups.setdefault((item.id.rpartition("/")[0], len(item.images)), []).append(i)
+    for places in (places for (_, count), places in groups.items() if count):
+        images = [items[i].images for i in places]
+        moved = ([*images[by:], *images[:by]] for by in range(1, len(images)))
+        fits = (other for other in moved if all(mine != its for mine, its in zip(images, other, strict=True)))
+        other = next(fits, None)
+        if other is None:
+            raise UserError(f"problem {items[places[0]].id}: swap_images finds no other images for it and its like")
+        for i, its in zip(places, other, strict=True):
+            found[i] = dataclasses.replace(items[i], images=its)
+    return found
 
 
 def with_images(question: str, count: int) -> str:

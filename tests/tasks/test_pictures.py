@@ -203,3 +203,22 @@ def test_a_row_of_a_visual_benchmark_without_an_image_is_refused(folder):
         write(folder, [{"problem": "Find x.", "answer": "1"} | row], "geometry3k.jsonl")
         with pytest.raises(UserError, match="geometry3k.jsonl:1: problem 0: no image in field 'images' or 'image'"):
             benchmarks.load("geometry3k", folder, allow_rows=BY_NAME)
+
+
+def asked(name, *seeds):
+    images = tuple(read_image(drawn_file(seed=seed), "x") for seed in seeds)
+    return Problem(name, "q", "p", (), "1", images=images)
+
+
+def test_swapped_images_are_those_of_another_problem_of_the_benchmark_and_no_two_alike():
+    items = [asked("a/0", 1), asked("b/0", 9), asked("a/1", 2), asked("a/2"), asked("b/1", 8), asked("a/3", 3)]
+    found = pictures.swapped(items)
+    assert [p.id for p in found] == [p.id for p in items]
+    assert [p.images for p in found] == [items[i].images for i in (2, 4, 5, 3, 1, 0)]
+
+
+def test_a_swap_moves_everyone_so_far_that_all_see_other_images():
+    items = [asked(f"a/{i}", seed) for i, seed in enumerate((1, 1, 2, 2))]
+    assert [p.images for p in pictures.swapped(items)] == [items[i].images for i in (2, 3, 0, 1)]
+    with pytest.raises(UserError, match="problem a/0: swap_images finds no other images"):
+        pictures.swapped([asked("a/0", 1), asked("a/1", 1), asked("a/2", 2)])

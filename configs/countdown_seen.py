@@ -1,0 +1,43 @@
+"""Countdown, seen: the numbers are drawn into small images, and the base, GRPO and a control must read them.
+
+Table 1's visual domain in small. Run it: python main.py --config=configs/countdown_seen.py
+Hardware: 2 CPU cores. Expected: as configs/countdown.py, with what is misread below it; the control, which is shown
+the images of other problems, at the chance of guessing.
+
+A tower of two blocks, one in windows of 2 x 2 digits and one over the whole image, comes before countdown.py's decoder;
+each digit is a token. Numbers, targets, demonstrations and verifier are countdown.py's.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import countdown
+
+
+def get_config() -> ConfigDict:
+    """Base, GRPO, and the base shown other images."""
+    config = countdown.get_config()
+    config.name = "countdown_seen"
+    config.title = "Countdown, seen: base against GRPO"
+    config.task.seen = True
+    config.model.vision = {
+        "width": 64,
+        "layers": 2,
+        "heads": 4,
+        "ffn_width": 128,
+        "full_layers": (1,),
+        "rope_sections": (4, 6, 6),
+        "window": 16,
+        "patch": 4,
+    }
+    config.engine.max_prompt_len = 13
+    config.score.tokens = 16_000
+    for name in ("distilled", "control"):
+        del config.arms[name]
+    config.arms.other_images = {
+        "label": "base, other images",
+        "group": "control",
+        "weights_of": "base",
+        "swap_images": True,
+    }
+    config.allow_differ = ("images", "template")
+    return config
