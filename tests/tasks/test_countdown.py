@@ -243,8 +243,8 @@ def test_demonstrations_hold_the_share_of_right_answers_asked_for(right):
     by_prompt = {p.prompt_ids: p for p in training}
     drawn = list(itertools.islice(demonstrations(game, training, right, random.Random(3)), draws))
     assert drawn == list(itertools.islice(demonstrations(game, training, right, random.Random(3)), draws))
-    assert {prompt for prompt, _ in drawn} == set(by_prompt)
-    assert all(answer[-1] == words.eos_id and words.eos_id not in answer[:-1] for _, answer in drawn)
-    verdicts = [grade(by_prompt[prompt], words.decode(answer)) for prompt, answer in drawn]
+    assert {prompt for prompt, *_ in drawn} == set(by_prompt)
+    assert all(answer[-1] == words.eos_id and words.eos_id not in answer[:-1] for _, answer, _ in drawn)
+    verdicts = [grade(by_prompt[prompt], words.decode(answer)) for prompt, answer, _ in drawn]
     share = right + (1 - right) * np.mean([p.guess_rate for p in training])
     assert np.mean([v.correct for v in verdicts]) == pytest.approx(share, abs=4 * (share * (1 - share) / draws) ** 0.5)
