@@ -17,13 +17,13 @@ from rlvr_limit.grading.countdown import OPERATORS, CountdownAnswer
 from rlvr_limit.images import Image
 from rlvr_limit.settings import CountdownConfig
 from rlvr_limit.tasks.drawn_numbers import draw
-from rlvr_limit.tasks.pictures import PAD, VISION, with_pads
+from rlvr_limit.tasks.pictures import END, PAD, START, with_pads
 from rlvr_limit.tokenizer import TextTokenizer, word_tokenizer
 from rlvr_limit.types import Problem, UserError
 
 State = tuple[int, ...]
 
-SEEN = VISION.replace(PAD, f" {PAD} ")
+SEEN = f"{START} {PAD} {END}"
 """An image in words."""
 
 
@@ -90,7 +90,7 @@ class Game:
 def tokenizer(config: CountdownConfig) -> TextTokenizer:
     """One token per number and sign, and where numbers are seen those around an image."""
     words = (*OPERATORS, "=", ",", "->", ":", *map(str, range(config.max_value + 1)))
-    return word_tokenizer((*words, *(SEEN.split() if config.seen else ())), "countdown")
+    return word_tokenizer((*words, *((START, PAD, END) if config.seen else ())), "countdown")
 
 
 def problems(game: Game, seed: int) -> tuple[list[Problem], list[Problem]]:

@@ -20,8 +20,8 @@ from rlvr_limit.tasks.questions import MathRows, Question
 from rlvr_limit.types import Problem, UserError
 
 TAG = "<image>"
-PAD = "<|image_pad|>"
-VISION = f"<|vision_start|>{PAD}<|vision_end|>"
+START, PAD, END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
+VISION = f"{START}{PAD}{END}"
 """An image in the text of a prompt; among its ids the pad stands once a token of the image."""
 
 LONGEST_NAME = 1000
