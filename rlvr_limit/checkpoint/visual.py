@@ -18,7 +18,7 @@ from .fields import field_value, require_inert
 OF_THE_WHOLE = ("architectures", "model_type", "vision_config", "text_config", "image_token_id")
 TOKENS = ("video_token_id", "vision_token_id", "vision_start_token_id", "vision_end_token_id", "image_token_id")
 """Fields of either part; only the last one changes logits of texts and images."""
-ROPE = ("rope_scaling", "rope_parameters", "rope_theta")
+ROPE = ("rope_scaling", "rope_parameters")
 SECTIONS, TEXT_THETA = (16, 24, 24), 1e6
 """Where no field says them."""
 
@@ -35,7 +35,10 @@ def text_fields(fields: dict[str, Any]) -> dict[str, Any]:
     nested = fields.get("text_config")
     if not isinstance(nested, dict):
         return fields
-    outer = {name: x for name, x in fields.items() if name not in ROPE or not any(x in nested for x in ROPE)}
+    # Rotation has three spellings: what the nested part says in one of them, the outer part does not say in another.
+    inner = [nested[name] for name in ROPE if isinstance(nested.get(name), dict)]
+    counted = (*ROPE, "rope_theta") if any("rope_theta" in x for x in (nested, *inner)) else ROPE if inner else ()
+    outer = {name: x for name, x in fields.items() if name not in counted}
     return outer | {name: x for name, x in nested.items() if name not in OF_THE_WHOLE}
 
 
@@ -89,7 +92,7 @@ def split_fields(path: Path, fields: dict[str, Any]) -> tuple[dict[str, Any], Vi
 def _take_sections(text: dict[str, Any]) -> tuple[int, ...]:
     """Takes what is M-RoPE's own from the decoder's fields, which speak of plain rotation then."""
     sections, has_theta = SECTIONS, "rope_theta" in text
-    for name in ("rope_scaling", "rope_parameters"):
+    for name in ROPE:
         if isinstance(text.get(name), dict):
             rope = {key: x for key, x in text[name].items() if x != "mrope"}
             sections = tuple(rope.pop("mrope_section", sections))

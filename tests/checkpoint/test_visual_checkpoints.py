@@ -109,6 +109,12 @@ def test_released_sizes_count_as_many_parameters_as_the_released_model(tmp_path:
     assert parameter_count(model) == 8_292_166_656
 
 
+def test_a_theta_that_only_the_outer_part_names_counts(tmp_path: Path) -> None:
+    text = nested(FLAT)["text_config"] | {"rope_parameters": None, "rope_scaling": FLAT["rope_scaling"]}
+    (tmp_path / "config.json").write_text(json.dumps(nested(FLAT) | {"rope_theta": 5e5, "text_config": text}))
+    assert read_model_config(tmp_path, "float32").rope_theta == 5e5
+
+
 def test_tokens_that_end_an_answer_are_found_in_the_nested_part(tmp_path: Path) -> None:
     fields = nested(FLAT)
     (tmp_path / "config.json").write_text(json.dumps(fields | {"text_config": {"eos_token_id": 7}}))
