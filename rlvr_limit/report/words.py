@@ -258,7 +258,7 @@ def _unknown_conditions(results: Results) -> list[str]:
     unknown = [field + f" for {join(arms)}" * (len(arms) < everywhere) for field, arms in silent.items() if arms]
     if not unknown:
         return []
-    return [f"Unknown: {join(unknown)}. The files of the samples do not record it, so nobody can tell what it does."]
+    return [f"Unknown, as the files of the samples do not say it, and so not compared: {join(unknown)}."]
 
 
 def _unlike_conditions(results: Results) -> list[str]:

@@ -206,5 +206,5 @@ def test_the_typed_command_with_processes_and_the_page(tmp_path, monkeypatch, ca
     rl = others.put(tmp_path, "rl.jsonl", others.lm_eval(RL))
     assert typed(tmp_path, f"base={base}", f"rl={rl}") == 0
     page = (tmp_path / "work" / "report" / "index.html").read_text()
-    assert "<title>base and rl</title>" in page and "Unknown: " in page and "temperature for base" in page
+    assert "<title>base and rl</title>" in page and "Unknown, as the files" in page and "temperature for base" in page
     assert f"report: {tmp_path / 'work' / 'report' / 'index.html'}" in capsys.readouterr().out

@@ -62,7 +62,7 @@ def _by_problem(study: Study, entry: EvaluatedArm) -> Iterator[tuple[Problem, Dr
     said = counted(study, entry.name, ["problem_id", "index", "correct", "extracted", "status"]).to_pylist()
     judged = {(row["problem_id"], row["index"]): row for row in said}
     stored = records.read(study.root, "samples", ["problem_id", "index", "text", "stop"], {"arm": entry.name})
-    problems = {problem.id: problem for problem in study.problems}
+    problems = {problem.id: problem for problem in study.setups[entry.arm].problems}
     for name, rows in itertools.groupby(stored.to_pylist(), key=lambda row: row["problem_id"]):
         keys = ((row, judged.get((name, row["index"]))) for row in rows)
         drawn = [row | verdict for row, verdict in keys if verdict]

@@ -25,7 +25,8 @@ from rlvr_limit.records.storage.files import os_errors, publish
 from rlvr_limit.settings import ImportedSettings
 from rlvr_limit.study import run_folder
 from rlvr_limit.study.imported import KEPT, folder_of, identity, known_questions
-from rlvr_limit.tasks.imported.formats import ImportedRow, read_row
+from rlvr_limit.tasks.imported.fields import ImportedRow
+from rlvr_limit.tasks.imported.formats import read_row
 from rlvr_limit.tasks.imported.sources import ArmFiles, arms_of, read_rows
 from rlvr_limit.types import Status, UserError, Verdict
 

@@ -11,7 +11,7 @@ from rlvr_limit.grading.math.extract import as_response, is_bare
 from rlvr_limit.grading.named import NamedGrader
 from rlvr_limit.study.prepared import benchmark_of
 from rlvr_limit.tasks.files import FileRow
-from rlvr_limit.tasks.imported.formats import ImportedRow
+from rlvr_limit.tasks.imported.fields import ImportedRow
 from rlvr_limit.tasks.questions import Question, Reference, written
 from rlvr_limit.types import Problem, UserError
 

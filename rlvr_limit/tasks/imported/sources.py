@@ -74,7 +74,9 @@ def _paths(text: str, where: str) -> list[Path]:
     else:
         paths = [path] if path.is_file() else []
     if not paths:
-        raise UserError(f"{where}: found no {path}; it must be a file, a pattern of files, or a folder of {IN_FOLDERS}")
+        raise UserError(
+            f"{where}: found no {path}; it must be a file, a pattern, or a folder of {', '.join(IN_FOLDERS)}"
+        )
     return sorted(paths, key=natural)
 
 
