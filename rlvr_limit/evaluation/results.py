@@ -43,7 +43,7 @@ from rlvr_limit.study.matched_temperature import read_matching
 from rlvr_limit.study.prepared import Study, benchmark_of
 from rlvr_limit.study.verdicts import counted
 from rlvr_limit.tasks.prompts import ANSWER_ONLY
-from rlvr_limit.types import UNKNOWN, Problem, Status, Stop
+from rlvr_limit.types import Problem, Status, Stop
 
 PAPERS_K = 256
 """The k of Delta_SE in Yue et al. 2025, Fig. 8."""
@@ -342,11 +342,9 @@ def _conditions(study: Study, entry: EvaluatedArm, n: int) -> dict[str, str]:
 def _imported_conditions(study: Study, entry: EvaluatedArm, n_M: np.ndarray) -> dict[str, str]:
     arm, values = study.imported.arms[entry.name], comparability.conditions_of(study, entry).values
     least, most = int(n_M.min()), int(n_M.max())
-    said = {
-        "samples per problem": str(most) if least == most else f"{least} to {most}",
-        "model": arm.recorded.get("model", UNKNOWN),
-    }
-    return said | {name: values[name] for name in COMPARED}
+    said = {"samples per problem": str(most) if least == most else f"{least} to {most}"}
+    model = {"model": arm.recorded["model"]} if "model" in arm.recorded else {}
+    return said | model | {name: values[name] for name in COMPARED}
 
 
 def _comparison_notes(study: Study, entries: list[EvaluatedArm]) -> tuple[str, ...]:

@@ -90,9 +90,7 @@ def imported_row(fields: Fields, responses: list[tuple[str, str]], **said: Any) 
         "name": _name(fields),
         "reference": reference_in(fields),
         "prompt": prompt if isinstance(prompt, str) else json.dumps(prompt) if prompt else "",
-        "recorded": recorded_conditions(
-            fields, *(fields[name] for name in NESTED if isinstance(fields.get(name), Mapping))
-        ),
+        "recorded": recorded_conditions(fields, *nested),
     }
     return ImportedRow(texts, stops, **given | said)
 
