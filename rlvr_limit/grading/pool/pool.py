@@ -10,6 +10,7 @@ writes to a socket and reads from it, without a thread, so that a sampler which 
 """
 
 import atexit
+import contextlib
 import dataclasses
 import logging
 import multiprocessing
@@ -178,7 +179,8 @@ def map_verdicts(
     memory_bytes: int = MEMORY_BYTES,
 ) -> Iterator[Verdict]:
     """The verdict of each (problem, response), in order, at most AHEAD items a worker ahead of the one yielded."""
-    with GradingPool(grade, workers, seconds, shorten, memory_bytes) as pool:
+    pool = None  # until an item needs it
+    with contextlib.ExitStack() as stack:
         early: dict[Hashable, Verdict] = {}
         taken = given = 0
         for problem, response in items:
@@ -190,14 +192,15 @@ def map_verdicts(
             if isinstance(short, Verdict):
                 early[taken] = short
             else:
+                pool = pool or stack.enter_context(GradingPool(grade, workers, seconds, shorten, memory_bytes))
                 pool.submit(taken, problem, short)
             taken += 1
-            early.update(pool.finished())
+            early.update(pool.finished() if pool else ())
             while given in early or taken - given >= AHEAD * workers:
                 while given not in early:
                     early.update([next(pool.finished(wait=True))])
                 yield early.pop(given)
                 given += 1
-        early.update(pool.finished(wait=True))
+        early.update(pool.finished(wait=True) if pool else ())
         for place in range(given, taken):
             yield early[place]
