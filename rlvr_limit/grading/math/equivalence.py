@@ -20,11 +20,12 @@ _PLAIN_NAME = re.compile(r"\(?[A-Za-z]+\s*[-_ ]?\{?\d*\}?\)?")
 # f(3), f^{-1}(2), P(A \cap B), E[X], \sin A; x(x+1) is a product.
 _CALLED = re.compile(
     r"(?:[a-zA-Z]'*(?:\s*\^\s*\{?\s*-1\s*\}?)?(?:_(?:\w|\{\w+\}))?|\\(?:mathbb\s*\{[A-Z]\}|[A-Z][a-z]+|gcd|max|min|operatorname\{\w+\}))"
-    r"\s*(?:\(\s*(?:-?\d[\d./]*|[A-Z][^()]*|-?\\frac[^()]*|[a-zA-Z]\(-?\d+\))\s*\)|\[[^\[\]]*\])"
+    r"\s*(?:\(\s*(?:-?\d[\d./]*(?:\s*,\s*-?\d+)*|[A-Z][^()]*|-?\\frac[^()]*|[a-zA-Z]\(-?\d+\))\s*\)|\[[^\[\]]*\])"
     r"|\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])\s*\(?\s*(?:\\?[A-Za-z]+(?:\s+[A-Z]+)?)\s*\)?"
 )
 _BAR = r"(?:\\?\||\\[lr]?[vV]ert(?![A-Za-z]))"
 _MEASURED = re.compile(rf"{_BAR}\s*(?:[A-Z]\w*|[zwv]|\\vec.*)\s*{_BAR}|\[[A-Z]{{2,}}\]")
+_ABSOLUTE = re.compile(r"\|\s*([A-Za-z])\s*\|")
 _WORDS = re.compile(r"[A-Za-z]{2,}|[^\x00-\x7f]")
 # 6 or more is no 6, whatever it is.
 _COMPARING = re.compile(r"more|less|fewer|greater|least|most|not")
@@ -163,6 +164,11 @@ def _relation_equivalent(a: RelationValue, b: AnswerValue) -> bool:
     if a.signs == b.signs == ("=",):
         (a1, a2), (b1, b2) = map(read, a.sides), map(read, b.sides)
         return equality.proportional(a1 - a2, b1 - b2)
+    measured, other = (a, b) if _ABSOLUTE.fullmatch(a.sides[0]) else (b, a)
+    if (size := _ABSOLUTE.fullmatch(measured.sides[0])) and not _ABSOLUTE.fullmatch(other.sides[0]):
+        named = {side for side in other.sides if values.NAME.fullmatch(side)} == {size[1]}
+        interval = _interval(other) if named else None
+        return interval is not None and _relation_equivalent(measured, interval)
     flipped = RelationValue(b.sides[::-1], tuple(_FLIPPED[sign] for sign in b.signs[::-1]))
     return any(
         a.signs == c.signs and all(map(equality.equal, [*map(read, a.sides)], [*map(read, c.sides)]))
@@ -173,6 +179,8 @@ def _relation_equivalent(a: RelationValue, b: AnswerValue) -> bool:
 def _interval(relation: RelationValue) -> ValueGroup | None:
     """x > 2 as (2, oo), -2 <= x < 7 as [-2, 7), x != 5 as a union of two; None for anything else."""
     sides, signs = relation.sides, relation.signs
+    if len(sides) == 2 and signs[0] in ("<", r"\le") and (inside := _ABSOLUTE.fullmatch(sides[0])):
+        sides, signs = (f"-({sides[1]})", inside[1], sides[1]), signs * 2
     if set(signs) == {r"\ne"}:
         return _all_but(sides[1:]) if values.NAME.fullmatch(sides[0]) else None
     if signs[0] in (">", r"\ge"):
@@ -229,6 +237,10 @@ def _group_equivalent(a: ValueGroup, b: AnswerValue) -> bool:
         if a.kind == "matrix" and isinstance(b, ScalarValue) and re.search("[A-Z]", b.text):
             raise UnreadableMath(f"{b.text!r} beside a matrix")
         return a.kind == "list" and len(a.items) == 1 and equivalent(a.items[0], b)
+    if {a.kind, b.kind} == {"list", "()"} and (
+        single := next((c for c in (a, b) if c.kind == "list" and len(c.items) == 1), None)
+    ):
+        return equivalent(single.items[0], b if single is a else a)
     a, b = _described(a, b.kind), _described(b, a.kind)
     a, b = (_in_rows(group) if "matrix" in (a.kind, b.kind) else group for group in (a, b))
     if a.kind != b.kind or len(a.items) != len(b.items):

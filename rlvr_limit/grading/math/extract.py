@@ -13,13 +13,13 @@ _ASIAN = r"(?:最终)?答案\s*(?:[:：]|[是为為][:：]?)|答え\s*[:：は]|
 _ANSWER = rf"(?:final\s+)?answer[*_ \t]*(?:is[*_ \t]*)?[:：]|{_ASIAN}"
 # Emoji, bullets, emphasis and "so the" may stand before it, and the answer itself on the line or below, or below a
 # heading.
-_SO = r"(?:[^\w\n\\$]|因此|所以|故|因而|(?:so|thus|therefore|hence|and|the|our|my)(?![A-Za-z]))*"
+_SO = r"(?:[^\w\n\\$]|_|\d{1,2}[.)]\s|因此|所以|故|因而|(?:so|thus|therefore|hence|and|the|our|my)(?![A-Za-z]))*"
 _LINE = re.compile(
     rf"^{_SO}(?:(?:{_ANSWER})[*_ \t]*(\S.*)?|(?:final\s+)?answer[*_ \t]*)$", re.IGNORECASE | re.MULTILINE
 )
 # The answer is 12: where no line is marked as the answer's.
 _SAID = re.compile(r"\bthe\s+(?:final\s+)?answer\s+is:?\s*(?!.*box)([-*$\d\\(\[{].*)$", re.IGNORECASE | re.MULTILINE)
-_BELOW = re.compile(r"\s*(?:\$\$\s*(.+?)\s*\$\$|\\\[\s*(.+?)\s*\\\]|(\S.*))", re.DOTALL)
+_BELOW = re.compile(r"\s*(?:[-=]{3,}\s*\n\s*)?(?:\$\$\s*(.+?)\s*\$\$|\\\[\s*(.+?)\s*\\\]|(\S.*))", re.DOTALL)
 _LEAD = re.compile(r"^(?:so\s+|thus\s+)?(?:the\s+)?(?:final\s+)?answer\s+is:?\s*", re.IGNORECASE)
 _TRAIL = re.compile(
     r"[.!\s]*\b(?:I hope (?:it|this|that)|hope (?:it|this|that) helps|(?:please )?(?:let me know|feel free))\b.*$",
@@ -35,8 +35,8 @@ _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S.*)$", re.MULTILINE)
 _BARE_BOX = re.compile(
     rf"{_BOX_NAMES}(?![A-Za-z])\s*(?=[-+\d.(\\]|[A-Za-z](?![A-Za-z]))(?!\\[()\[\]]|\\(?:boxed|fbox))([^\s${{}}]*(?:\{{[^{{}}$\n]*\}}[^\s${{}}]*)*)"
 )
-_SPACING = r"(?:[\s$,;.&~，；、]|\\[,;:!> ]|\\q?quad(?![A-Za-z])|\\[\[\]()]|\\\\|\\(?:hspace|vspace)\*?\{[^{}]*\})*"
-_AND = r"(?:(?:\\(?:text|mathrm|textrm|mbox)\s*\{\s*[,;]?\s*)?(?:and|or|以及|和|或)(?:\s*\})?)?"
+_SPACING = r"(?:[\s$,;.&~*，；、]|\\[,;:!> ]|\\q?quad(?![A-Za-z])|\\[\[\]()]|\\\\|\\(?:hspace|vspace)\*?\{[^{}]*\})*"
+_AND = r"(?:(?:\\(?:text|mathrm|textrm|mbox)\s*\{\s*[,;]?\s*)?(?:and|or|as well as|以及|和|或)(?:\s*\})?)?"
 _LISTED = r"(?:[-*•]|\(?[\da-z]{1,2}[.)]|\\item(?![A-Za-z]))?"
 _NAME = r"(?:(?:[A-Za-z]|\\[A-Za-z]+)'*(?:_(?:\w|\{\w+\}))?(?:\([a-z]\))?\s*(?:=|\\in(?![A-Za-z]))\s*)?"
 # Two boxes are one answer when nothing but "and", a comma, layout and a name like `y =` stands between them.
@@ -158,7 +158,7 @@ def _last_hashes(text: str) -> str:
 def _plain(text: str) -> str:
     """Markdown emphasis, code marks, `the answer is`, hopes and remarks around an answer are not part of it."""
     text = _TRAIL.sub("", text.strip()).strip().strip("*`").strip()
-    text = _LEAD.sub("", text)
+    text = re.sub(r"[*`]+(?=[.!]$)", "", _LEAD.sub("", text).lstrip("*`"))
     if (remark := _REMARK.search(text)) and re.search(r"[\d$]", text[: remark.start()]):
         text = text[: remark.start()].strip().strip("*`").strip()
     sentence = _SENTENCE.match(text)

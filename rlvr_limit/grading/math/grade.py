@@ -79,6 +79,7 @@ def _compared(problem: Problem, answer: str) -> Verdict:
         if not _has_left_side(reference):
             given = equivalence.without_left_sides(given)
         given = _with_letter_unit(reference, given)
+        reference = _with_same_unit(reference, given)
         if _percent_out_of_place(reference, given, problem.question):
             return Verdict(False, Status.GRADED, answer, "a percentage where none is asked for")
         return Verdict(equivalence.equivalent(reference, given), Status.GRADED, answer)
@@ -103,6 +104,14 @@ def _with_letter_unit(reference: AnswerValue, given: AnswerValue) -> AnswerValue
     found = units.split_letter(given.text)
     without_commands = re.sub(r"\\[A-Za-z]+", "", reference.text)
     return ScalarValue(*found) if found and not re.search(r"[A-Za-z]", without_commands) else given
+
+
+def _with_same_unit(reference: AnswerValue, given: AnswerValue) -> AnswerValue:
+    """30s as seconds where the answer says so."""
+    if not (isinstance(reference, ScalarValue) and isinstance(given, ScalarValue)) or reference.unit or not given.unit:
+        return reference
+    found = units.split_letter(reference.text)
+    return ScalarValue(*found) if found and found[1] == given.unit else reference
 
 
 def _parsed_reference(reference: Reference) -> AnswerValue:

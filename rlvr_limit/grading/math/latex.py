@@ -8,6 +8,7 @@ _UNICODE = {
     "÷": "/", "∕": "/", "⁄": "/", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≦": r"\le ", "≧": r"\ge ",
     "⩽": r"\le ", "⩾": r"\ge ",
     "≠": r"\ne ", "≈": r"\approx ", "°": r"^\circ ", "º": r"^\circ ", "˚": r"^\circ ",
+    "℃": r"^\circ C", "℉": r"^\circ F",
     "∪": r"\cup ", "∈": r"\in ", "±": r"\pm ", "∓": r"\mp ",
     "√": r"\sqrt ", "∛": r"\sqrt[3] ", "′": "'", "’": "'", "“": "", "”": "", '"': "", "∅": r"\emptyset ",
     "∣": r"\mid ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "⟨": "(", "⟩": ")",
@@ -23,6 +24,7 @@ _NAMES = tuple(
     "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega mu phi".split()
 )
 _SUPERSCRIPTS, _SUBSCRIPTS, _RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿ", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙ", "0123456789+-=()n"
+_PLAIN = str.maketrans(_SUPERSCRIPTS + _SUBSCRIPTS, 2 * _RAISED)
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 # 12元, 12 个, $12$人: what is counted, behind the number.
 _COUNTER = re.compile(rf"(?<=[\d)}}$%])\s*([{_CJK}]{{1,6}})(?=\s*[.,;$\\]*\s*$)")
@@ -47,6 +49,7 @@ _RULES = (
     (re.compile(r"\\\$|\\dollar(?![A-Za-z])|\\textdollar(?![A-Za-z])"), r" \\dollar "),
     (re.compile(r"\\\(|\\\)|(?<!\\)\\\[|(?<!\\)\\\]|\$"), ""),
     (re.compile(r"\\%|%"), r" \\percent "),
+    (re.compile(r"\\imath(?![A-Za-z])"), "i "),
     # Upright names are no words; some write the tangent as tg.
     (re.compile(r"(?<![A-Za-z])\\?(arc)?tg(?![A-Za-z])"), r"\\\1tan "),
     (re.compile(r"(?<![A-Za-z])\\?(arc)?co?tg(?![A-Za-z])"), r"\\\1cot "),
@@ -107,6 +110,7 @@ def _to_ascii(text: str) -> str:
     """Unicode's own signs of mathematics, full-width forms and words around an answer as LaTeX says them."""
     # What has no width says nothing.
     text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
+    text = re.sub("([⁰¹²³⁴-⁹]+)⁄([₀-₉]+)", lambda match: rf"\frac{{{match[1]}}}{{{match[2]}}}".translate(_PLAIN), text)
     text = _raised(_raised(text, _SUPERSCRIPTS, "^"), _SUBSCRIPTS, "_")
     text = re.sub("[¼½¾⅐-⅞]", lambda match: rf"\frac{{{_fraction(match[0])[0]}}}{{{_fraction(match[0])[1]}}}", text)
     text = _COUNTER.sub(r"\\text{ \1}", _CJK_LEAD.sub("", text))

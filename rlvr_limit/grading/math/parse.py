@@ -46,6 +46,7 @@ _OR = re.compile(r"\s*,?\s*(?:\\text\s*\{[\s,]*or[\s,]*\}|\\(?:lor|vee)(?![A-Za-
 _REALS = (r"\mathbb{R}", r"\text{all real numbers}", "all real numbers", r"\R")
 # ]0, 1[ and [0, 1[ as (0, 1) and [0, 1).
 _OUTWARD = re.compile(r"(?P<from>[\[\]])([^\[\](),]+,[^\[\](),]+)(?P<to>[\[\]])")
+_NOTHING = re.compile(r"(?:thereare|thereis)?no(?:real|integer)?solutions?|emptyset")
 _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _ALL_TEXT = re.compile(r"(?:\s*\\text\s*\{[^{}]*\}\s*)+")
 _LABEL = re.compile(r"\\text\s*\{([^{}]*(?:\b(?:is|are|be)|:))\s*\}\s*(?=\S)")
@@ -242,6 +243,8 @@ def _plain(text: str) -> AnswerValue:
         number = rf"{mixed[1]}({mixed[2]} + \frac{{{mixed[3]}}}{{{mixed[4]}}})"
     if r"\text" in number or _wordy(number):
         plain = values.words(text)
+        if _NOTHING.fullmatch(plain):
+            return ValueGroup("list", ())
         return ScalarValue(str(_NUMERALS.index(plain))) if plain in _NUMERALS else TextValue(plain)
     return ScalarValue(number, unit)
 
