@@ -17,8 +17,6 @@ _SO = r"(?:[^\w\n\\$]|_|\d{1,2}[.)]\s|因此|所以|故|因而|(?:so|thus|theref
 _LINE = re.compile(
     rf"^{_SO}(?:(?:{_ANSWER})[*_ \t]*(\S.*)?|(?:final\s+)?answer[*_ \t]*)$", re.IGNORECASE | re.MULTILINE
 )
-# The answer is 12: where no line is marked as the answer's.
-_SAID = re.compile(r"\bthe\s+(?:final\s+)?answer\s+is:?\s*(?!.*box)([-*$\d\\(\[{].*)$", re.IGNORECASE | re.MULTILINE)
 _BELOW = re.compile(r"\s*(?:[-=]{3,}\s*\n\s*)?(?:\$\$\s*(.+?)\s*\$\$|\\\[\s*(.+?)\s*\\\]|(\S.*))", re.DOTALL)
 _LEAD = re.compile(r"^(?:so\s+|thus\s+)?(?:the\s+)?(?:final\s+)?answer\s+is:?\s*", re.IGNORECASE)
 _TRAIL = re.compile(
@@ -145,7 +143,6 @@ def _last_line(text: str) -> str:
     for match in _LINE.finditer(text):
         below = None if match[1] else _BELOW.match(text, match.end())
         found = match[1] or (next(filter(None, below.groups()), "") if below else "") or found
-    found = found or next((said[1] for said in reversed([*_SAID.finditer(text)])), "")
     found = found.partition("\n")[0] if r"\begin" not in found else found
     return last_box(found) or _plain(found)
 
