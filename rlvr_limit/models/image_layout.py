@@ -16,7 +16,7 @@ from rlvr_limit.types import UserError
 
 Grid = tuple[int, int, int]
 
-MIN_PATCHES = 64
+MIN_PATCHES = 32
 """The least number that patches of an image are padded to."""
 
 
