@@ -15,7 +15,15 @@ from rlvr_limit.models import image_layout, vision
 from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.types import UserError
 from tests.goldens import families, visual
-from tests.support.visual_models import VISUAL_NAMES, images_of, seeing_model, seen_logits, seen_prompt, visual_golden
+from tests.support.visual_models import (
+    ONE_FAST,
+    VISUAL_NAMES,
+    images_of,
+    seeing_model,
+    seen_logits,
+    seen_prompt,
+    visual_golden,
+)
 
 NAME = "qwen25vl-untied"
 VISION = seeing_model(NAME)[0].vision
@@ -35,7 +43,7 @@ def away(name: str, params: Params, model: ModelConfig) -> float:
     return float(np.abs(families.kept(whole)[start:] - stored["logits"][start:end]).max() / stored["std"])
 
 
-@VISUAL_NAMES
+@ONE_FAST
 def test_logits_of_prompts_with_one_image_two_and_none_equal_those_of_transformers(name: str) -> None:
     model, params = seeing_model(name)
     stored = visual_golden(name)
@@ -45,7 +53,7 @@ def test_logits_of_prompts_with_one_image_two_and_none_equal_those_of_transforme
     assert off <= 1e-4
 
 
-@VISUAL_NAMES
+@ONE_FAST
 def test_the_towers_rows_equal_those_of_transformers_whatever_they_are_padded_to(name: str) -> None:
     model, params = seeing_model(name)
     stored = visual_golden(name)["rows"]

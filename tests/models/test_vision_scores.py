@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.special import log_softmax
 
 from rlvr_limit.models import log_probs
@@ -18,6 +19,7 @@ def alone(prompt: tuple[int, ...], answer: tuple[int, ...], images: tuple[ShownI
     return logp_TV[len(prompt) - 1 + np.arange(len(answer)), list(answer)]
 
 
+@pytest.mark.slow
 def test_scores_in_batches_equal_those_of_rows_alone_and_other_images_give_others() -> None:
     model, params = seeing_model(NAME)
     pairs = seen_pairs()

@@ -23,6 +23,7 @@ from rlvr_limit.settings import MeshConfig
 from tests.goldens import families, visual
 
 VISUAL_NAMES = pytest.mark.parametrize("name", visual.CHECKPOINTS)
+ONE_FAST = pytest.mark.parametrize("name", ["qwen25vl-untied", pytest.param("qwen25vl-tied", marks=pytest.mark.slow)])
 
 
 def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> Path:
