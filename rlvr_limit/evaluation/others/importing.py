@@ -48,6 +48,11 @@ class _ReadArm:
     own: int = 0  # samples with a verdict of theirs
     unread: list[str] = field(default_factory=list)  # what was wrong with each bad row
 
+    @property
+    def own_name(self) -> str:
+        """What their verdicts are called by: the format of the first row."""
+        return f"{OWN}-{next(iter(self.formats))}"
+
 
 def import_samples(s: ImportedSettings) -> None:
     """Imports config.imported into its run folder, unless that was done. UserError naming file and line of what is bad.
@@ -87,7 +92,7 @@ def _read_arm(files: ArmFiles, problems: MetProblems, aside: Path, s: ImportedSe
         Progress(aside, f"import {files.name}", len(files.paths), "files") as progress,
     ):
         for done, path in enumerate(files.paths, start=1):
-            for problem, format_name, row in _rows_of_file(path, arm, problems):
+            for problem, row in _rows_of_file(path, arm, problems):
                 for text, stop, right in zip(row.responses, row.stops, row.verdicts, strict=True):
                     index = arm.counts[problem.id]
                     arm.counts[problem.id] += 1
@@ -98,8 +103,7 @@ def _read_arm(files: ArmFiles, problems: MetProblems, aside: Path, s: ImportedSe
                     if right is not None:
                         arm.own += 1
                         verdict = Verdict(right, Status.GRADED)
-                        name = f"{OWN}-{format_name}"
-                        verdicts.append(verdict_row(files.name, problem.id, index, name, "", verdict))
+                        verdicts.append(verdict_row(files.name, problem.id, index, arm.own_name, "", verdict))
                 if len(samples) >= BATCH:
                     sample_writer.append(samples)
                     verdict_writer.append(verdicts)
@@ -114,8 +118,8 @@ def _read_arm(files: ArmFiles, problems: MetProblems, aside: Path, s: ImportedSe
     return arm
 
 
-def _rows_of_file(path: Path, arm: _ReadArm, problems: MetProblems) -> Iterator[tuple[MetProblem, str, ImportedRow]]:
-    """Each row with its problem and format. What is wrong with others goes to arm.unread."""
+def _rows_of_file(path: Path, arm: _ReadArm, problems: MetProblems) -> Iterator[tuple[MetProblem, ImportedRow]]:
+    """Each row with its problem. What is wrong with others goes to arm.unread."""
     variant, task = None, _task_of(path, arm.files)
     for place, fields in read_rows(path):
         if isinstance(fields, UserError):
@@ -142,7 +146,7 @@ def _rows_of_file(path: Path, arm: _ReadArm, problems: MetProblems) -> Iterator[
         arm.rows += 1
         if row.prompt and problem.id not in arm.prompts:
             arm.prompts[problem.id] = hashlib.sha256(row.prompt.encode("utf-8", "replace")).hexdigest()
-        yield problem, format_name, row
+        yield problem, row
 
 
 def _task_of(path: Path, files: ArmFiles) -> str:
@@ -165,7 +169,6 @@ def _kept(read: list[_ReadArm], problems: MetProblems, s: ImportedSettings) -> d
     rows = [{"id": name, "question": problem.question, "answer": given[name]} for name, problem in chosen.items()]
     arms, notes = {}, []
     for arm in read:
-        own = [f"{OWN}-{name}" for name in arm.formats] if arm.own else []
         of_format = " and ".join(arm.formats) + (f" (filter {', '.join(sorted(arm.variants))})" if arm.variants else "")
         listed = [path.name for path in arm.files.paths]
         called = ", ".join(listed if len(listed) < 4 else [listed[0], "...", listed[-1]])
@@ -177,7 +180,7 @@ def _kept(read: list[_ReadArm], problems: MetProblems, s: ImportedSettings) -> d
         arms[arm.files.name] = {
             "recorded": recorded,
             "counts": counts,
-            "own": own[0] if len(own) == 1 else "",
+            "own": arm.own_name if arm.own else "",
         }
         least, most = min(counts.values()), max(counts.values())
         each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
