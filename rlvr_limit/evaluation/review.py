@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rlvr_limit import passk, records, report
 from rlvr_limit.grading.code.evalplus import EvalPlusTests, passes_base_tests
@@ -119,9 +120,13 @@ def judged_again(study: Study, entries: Iterable[EvaluatedArm], problems: Contai
     """For the page: how many verdicts of each arm were given again, and how many of them are other ones now."""
     said, present = [], references(study, study.task)
     for entry in entries:
-        rows = records.read(study.root, "verdicts", where={"arm": entry.name}).to_pylist()
+        given = records.read(study.root, "verdicts", [*SAMPLE, "grader"], {"arm": entry.name})
+        graders = [name for name in given["grader"].unique().to_pylist() if not is_second_opinion(name)]
+        given = given.filter(pc.is_in(given["grader"], value_set=pa.array(graders, pa.large_string())))
+        if given.group_by(list(SAMPLE)).aggregate([]).num_rows == given.num_rows:
+            continue  # each sample once, which is seen without a million rows as objects
+        rows = records.read(study.root, "verdicts", where={"arm": entry.name, "grader": graders}).to_pylist()
         now, others = _parted((row for row in rows if row["problem_id"] in problems), study.task.version, present)
-        others = [row for row in others if not is_second_opinion(row["grader"])]
         if again := {_key(row) for row in now} & {_key(row) for row in others}:
             other = len({_key(row) for row in changes(now, others)})
             said.append(
