@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rlvr_limit.images import read_image
+from rlvr_limit.images.preview import preview
 from rlvr_limit.report import write
 from tests.support import browser
+from tests.support.image_files import drawn_file
 from tests.support.result_pages import HOSTILE, M, N, example, study
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(browser.find() is None, reason="no Chromium is installed")]
@@ -19,7 +22,8 @@ SHOWN = "[...document.querySelectorAll('#problem-table tbody tr')].filter(row =>
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     keys = [(p, arm, i) for p in range(M) for arm in ("base", "rl") for i in range(N)]
-    made = study([example(*key, HOSTILE, correct=key[2] < 2) for key in keys])
+    seen = (preview(read_image(drawn_file(30, 40), "x"), 60_000),)
+    made = study([example(*key, HOSTILE, correct=key[2] < 2) for key in keys], images={"p1": seen})
     rl = dataclasses.replace(made.arms[1], c_M=made.arms[1].c_M[::-1].copy())
     return write(dataclasses.replace(made, arms=(made.arms[0], rl)), tmp_path_factory.mktemp("page"))
 
@@ -74,6 +78,18 @@ def test_samples_open_from_the_keyboard_side_by_side_and_closing_gives_the_focus
     opened.run("document.querySelector('#viewer button[data-step=\"\"]').click()")
     assert opened.run("document.getElementById('viewer').hidden") is True
     assert opened.run("document.activeElement.textContent") == "p2"
+
+
+def test_the_image_of_a_question_is_folded_above_its_samples_and_shown_on_request(opened):
+    opened.run("location.hash = 'problem-1'")
+    opened.wait_for("document.querySelector('.pictures summary')")
+    assert opened.run("document.querySelector('.pictures details').open") is False
+    opened.run("document.querySelector('.pictures summary').click()")
+    opened.wait_for("document.querySelector('.pictures img').complete")
+    assert opened.run("document.querySelector('.pictures img').naturalWidth") == 40
+    opened.run("location.hash = 'problem-2'")
+    opened.wait_for("document.querySelector('.said').textContent.startsWith('question 2')")
+    assert opened.run("document.querySelector('.pictures').children.length") == 0
 
 
 def test_a_page_whose_samples_were_left_behind_says_so(page, tmp_path):
