@@ -2,7 +2,8 @@
 
 Table 1's visual domain in small. Run it: python main.py --config=configs/countdown_seen.py
 Hardware: 2 CPU cores. Expected: as configs/countdown.py, with what is misread below it; the control, which is shown
-the images of other problems, at the chance of guessing.
+the images of other problems, at the chance of guessing. No whole run of it is on record: how often the base uses the
+numbers that are drawn, and whether the curves cross, was not measured.
 
 A tower of two blocks, one in windows of 2 x 2 digits and one over the whole image, comes before countdown.py's decoder;
 each digit is a token. Numbers, targets, demonstrations and verifier are countdown.py's.
