@@ -158,7 +158,8 @@ def _arm(
         return np.bincount(problem_S[mask_S], minlength=len(problems))
 
     n_M = count_M(np.ones(len(problem_S), bool))
-    entropy = None if study.imported else entropy_matching.entropy_of(samples)
+    has_tokens = study.setups[entry.arm].model is not None
+    entropy = None if not has_tokens else entropy_matching.entropy_of(samples)
     chains_right_M, chains_wrong_M = _chains(entry.name, verdicts, judged, place)
     distinct = len(set(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True)))
     marginal_M, votes_M = _marginal_rates_and_votes(problems, problem_S, verdicts, study.task.spelling)
@@ -176,7 +177,7 @@ def _arm(
         no_answer_M=count_M(status_S == Status.NO_ANSWER),
         ungraded_M=count_M(np.isin(status_S, (Status.TIMEOUT, Status.ERROR))),
         unreadable_M=count_M(status_S == Status.ERROR),
-        mean_tokens=None if study.imported else float(length_S.mean()),
+        mean_tokens=float(length_S.mean()) if has_tokens else None,
         duplicate_rate=1 - distinct / len(problem_S),
         entropy=entropy and entropy.mean,
         entropy_error=entropy and entropy.error,
@@ -185,7 +186,7 @@ def _arm(
         marginal_M=marginal_M,
         answers_M=frequent_answers(problem_S, verdicts, len(problems)),
         votes_M=votes_M,
-        tokens_M=None if study.imported else np.bincount(problem_S, weights=length_S, minlength=len(problems)) / n_M,
+        tokens_M=np.bincount(problem_S, weights=length_S, minlength=len(problems)) / n_M if has_tokens else None,
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
         base_tests_M=count_M(base_S) if base_S is not None else None,
@@ -319,7 +320,7 @@ def _conditions(study: Study, entry: EvaluatedArm, n: int) -> dict[str, str]:
         **({"top-k": values["top_k"]} if setup.sampling.top_k else {}),
         **({"min-p": values["min_p"]} if setup.sampling.min_p else {}),
         "max new tokens": str(setup.sampling.max_tokens),
-        "stop tokens": " ".join(map(str, setup.stop_tokens)),
+        "stop tokens": " ".join(map(str, setup.stop_tokens)) or values["eos"],
         "questions": values["question"],
         "problems and references": values["benchmark"],
         **({"images": values["images"]} if any(p.images for p in setup.problems) else {}),
@@ -328,6 +329,9 @@ def _conditions(study: Study, entry: EvaluatedArm, n: int) -> dict[str, str]:
         "engine": values["engine"],
         "dtype": values["dtype"],
     }
+    if arm.endpoint:
+        weights = f"unknown (endpoint, {arm.endpoint.model})"
+        return said | {"prompt template": arm.prompt, "endpoint": arm.endpoint.url, "weights": weights}
     if setup.model.context:
         said["context"] = str(setup.model.context)
         said["most new tokens of the longest prompt"] = str(asked["shortest_limit"])

@@ -27,6 +27,7 @@ from rlvr_limit.engine.shapes import halved
 from rlvr_limit.evaluation import cache_error, entropy_matching, shared_samples
 from rlvr_limit.evaluation.adaptive import samples_wanted
 from rlvr_limit.evaluation.grade import verdict_row
+from rlvr_limit.evaluation.others.endpoints import ask_endpoint
 from rlvr_limit.evaluation.score import answers_to_score
 from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
@@ -132,6 +133,10 @@ def _sample_lacking(study: Study, lease: str, first_token: _FirstToken) -> None:
     with records.Writer(study.root, "samples") as samples, records.Writer(study.root, "verdicts") as verdicts:
         for turn in _lacking(study):
             entry, model = turn.entry, study.setups[turn.entry.arm].model
+            if study.settings.arms[entry.arm].endpoint:
+                lacking = functools.partial(_missing, study, entry, turn.indices)
+                ask_endpoint(study, entry, turn.name, lacking, samples, outlook)
+                continue
             # The last arm's weights go before the next one's come: two of them may not fit.
             if entry == loaded:
                 pass

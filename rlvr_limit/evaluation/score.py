@@ -60,7 +60,10 @@ def _pairs(study: Study) -> list[tuple[EvaluatedArm, str]]:
     for base, *others in study.panels.values():
         pairs += [(base, entry.name) for entry in (base, *others)]
         pairs += [(entry, entry.name) for entry in others]
-    return pairs + [(entry, whose) for whose in score_inputs.given_texts(study) for entry in study.evaluated]
+    pairs += [(entry, whose) for whose in score_inputs.given_texts(study) for entry in study.evaluated]
+    # An endpoint tells no log-likelihoods, and its texts have no tokens.
+    there = {entry.name for entry in study.evaluated if not study.setups[entry.arm].model}
+    return [(model, whose) for model, whose in pairs if not {model.name, whose} & there]
 
 
 def _scorings(study: Study) -> list[_Scoring]:

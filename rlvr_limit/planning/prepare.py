@@ -64,7 +64,8 @@ def prepare(s: Settings | ImportedSettings) -> Study:
         jax.config.update("jax_platforms", "cpu")
         return open_imported(s)
     check(s)
-    if s.job in WITHOUT_DEVICES:
+    needs_none = s.job in WITHOUT_DEVICES or all(arm.endpoint for arm in s.arms.values())
+    if needs_none:
         # A page is drawn at any moment, also while a run holds the accelerators.
         jax.config.update("jax_platforms", "cpu")
     platforms = jax.config.jax_platforms
@@ -76,6 +77,9 @@ def prepare(s: Settings | ImportedSettings) -> Study:
     matched = [name for name, arm in s.arms.items() if arm.sampling.match_entropy]
     if matched and here.count > 1:
         raise UserError(f"config.arms.{matched[0]}.sampling.match_entropy: works on one host, not on {here.count}")
+    there = [name for name, arm in s.arms.items() if arm.endpoint]
+    if there and (here.count > 1 or is_url(s.run_dir or s.runs)):
+        raise UserError(f"config.arms.{there[0]}.endpoint: works on one host, with a run folder on its own disk")
     task, setups = task_and_setups(s)
     if s.score.references:
         references.load(s.score.references, next(iter(setups.values())).problems)
@@ -84,7 +88,7 @@ def prepare(s: Settings | ImportedSettings) -> Study:
     here.check_started_alike({**run_folder.code_and_versions(), **conditions, "run folder": str(root)})
     shapes = _shapes(s, setups, root, here)
     s = fitted(s, shapes)
-    devices = MeshConfig() if s.job in WITHOUT_DEVICES else s.mesh
+    devices = MeshConfig() if needs_none else s.mesh
     mesh = make_mesh(devices, here.replica_hosts if here.hosts_per_replica > 1 else ())
     study = Study(s, root, mesh, s.engine, task, setups, here)
     for entries in study.panels.values():
@@ -97,11 +101,13 @@ def prepare(s: Settings | ImportedSettings) -> Study:
 
 def _shapes(s: Settings, setups: dict[str, Setup], root: Place, here: Hosts) -> FittedShapes:
     """The shapes of a run, as host 0 chooses them: those that its folder was begun with, where they fit here."""
-    wanted = wanted_by(s, setups)
+    local = {name: setup for name, setup in setups.items() if setup.model}
     last = run_folder.last_shapes(root)
     before = schema.from_config(FittedShapes, last) if last else None
-    if s.job in WITHOUT_DEVICES:
-        plain = FittedShapes(MeshConfig(), by_default(wanted.engine), s.training, s.grading.workers or 2, 0.0, 0, 0, 0)
+    wanted = wanted_by(s, local) if local else None
+    if s.job in WITHOUT_DEVICES or not wanted:
+        engine = by_default(wanted.engine if wanted else s.engine)
+        plain = FittedShapes(MeshConfig(), engine, s.training, s.grading.workers or 2, 0.0, 0, 0, 0)
         return before or plain
     machine = find_target("here")
     if before and _is_as_wanted(before, wanted) and before.fits(machine):

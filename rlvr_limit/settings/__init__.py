@@ -12,6 +12,7 @@ from rlvr_limit.settings.study import (
     CountdownConfig,
     CountsSettings,
     CountsSource,
+    Endpoint,
     Grading,
     ImportedSettings,
     ModelShape,

@@ -114,18 +114,34 @@ class ArmSampling(OwnTokenSampling):
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """A server that speaks OpenAI's API and has the weights that are not here. Its key is in the environment only."""
+
+    url: str  # before /chat/completions: https://api.mistral.ai/v1
+    model: str  # its name there
+    key: str = "OPENAI_API_KEY"  # the environment variable that holds the key; where it is not set, none is sent
+    concurrency: Annotated[int, AtLeast(1)] = 8  # requests at a time
+    answers: Annotated[int, AtLeast(1)] = 8  # most answers that one request asks for
+    retries: Annotated[int, AtLeast(0)] = 8  # of a request, at growing intervals, before the run ends
+    seconds: Annotated[float, Interval("(0, inf)")] = 1_800.0  # without a word, after which a request is cut
+    prompt_price: Annotated[float, AtLeast(0)] = 0.0  # of a million tokens, in any currency; 0: not known
+    answer_price: Annotated[float, AtLeast(0)] = 0.0  # likewise
+
+
+@dataclass(frozen=True)
 class Arm:
-    """A model to compare: given weights, one of three recipes, or the weights of another arm."""
+    """A model to compare: given weights, one of three recipes, the weights of another arm, or an endpoint's."""
 
     label: str
     group: Annotated[str, GROUPS]
     panel: str = ""  # arms of one panel are compared with its base, on a page of their own
     weights: str = ""  # a folder, a .gguf file or a hub name
     revision: str = ""  # of a hub name
+    endpoint: Endpoint | None = None  # a server that is asked, in place of weights
     weights_of: str = ""  # the evaluated arm ("grpo-40") of which this is another view, sampled or asked otherwise
     prompt: str = ""  # a template of tasks/prompts.py; "" with weights_of: that arm's
     prompt_of: dict[str, str] = field(default_factory=dict)  # another template for a benchmark
-    stop: tuple[str, ...] = ()  # tokens that end an answer besides those that the model names
+    stop: tuple[str, ...] = ()  # tokens that end an answer besides those that the model names; of an endpoint strings
     swap_images: bool = False  # a control: asked with another problem's images
     sampling: ArmSampling = ArmSampling()
     pretrain: Supervised | None = None

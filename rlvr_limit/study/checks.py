@@ -44,6 +44,9 @@ def _check_panels(s: Settings) -> None:
 def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     where = f"config.arms.{name}"
     recipes = [kind for kind in ("pretrain", "sft", "rl") if getattr(arm, kind)]
+    if arm.endpoint:
+        _check_endpoint(s, where, arm)
+        return
     if arm.weights_of and (arm.weights or recipes):
         raise not_allowed(f"{where}.weights_of", arm.weights_of, "empty, beside weights or a recipe")
     if s.benchmarks and not (arm.weights or arm.weights_of) and s.job != "plan":
@@ -51,7 +54,7 @@ def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     if s.task and len(recipes) != 1 and not (arm.weights or arm.weights_of):
         raise UserError(f"{where}: give weights, weights_of, or exactly one of pretrain, sft and rl")
     start = arm.recipe.start if arm.recipe and not arm.weights else ""
-    usable = [other for other, a in s.arms.items() if not a.weights_of and other != name]
+    usable = [other for other, a in s.arms.items() if not (a.weights_of or a.endpoint) and other != name]
     if start and (start not in usable or s.arms[start].rl):
         raise not_allowed(f"{where}.{recipes[0]}.start", start, _one_of(o for o in usable if not s.arms[o].rl))
     teacher = arm.sft.teacher if arm.sft and not arm.weights else ""
@@ -62,9 +65,26 @@ def _check_arm(s: Settings, name: str, arm: Arm) -> None:
         check_recipe(f"{where}.{kind}", recipe, answer_len(recipe, s.sampling))
 
 
+def _check_endpoint(s: Settings, where: str, arm: Arm) -> None:
+    """No message here shows what was given: it may hold a key."""
+    if arm.weights or arm.weights_of or arm.recipe:
+        raise UserError(f"{where}.endpoint: beside weights, weights_of or a recipe; give one of them")
+    if s.task:
+        raise UserError(f"{where}.endpoint: no server knows Countdown's tokens; give config.benchmarks")
+    if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./-]*)?", arm.endpoint.url):
+        raise UserError(f"{where}.endpoint.url: not http(s)://HOST/PATH, without user, key or query")
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", arm.endpoint.key):
+        raise UserError(f"{where}.endpoint.key: not the name of an environment variable in capitals; never a key")
+    if not arm.endpoint.model:
+        raise UserError(f"{where}.endpoint.model: empty; give the name under which the endpoint serves it")
+    if arm.sampling.match_entropy:
+        raise UserError(f"{where}.sampling.match_entropy: an endpoint tells no entropies")
+
+
 def _check_views(s: Settings) -> None:
     """What weights_of and match_entropy name must be there, and be no such arm itself."""
     evaluated = expand(s.arms)
+    evaluated = [e for e in evaluated if not s.arms[e.arm].endpoint]
     own = [e.name for e in evaluated if not e.weights_of]
     fixed = [e.name for e in evaluated if not s.arms[e.arm].sampling.match_entropy]
     for name, arm in s.arms.items():

@@ -47,19 +47,20 @@ def conditions_of(study: Study, entry: EvaluatedArm) -> Conditions:
     if study.imported:
         recorded = study.imported.arms[entry.name].recorded
         return Conditions(entry.name, "", {name: recorded.get(name, UNKNOWN) for name in COMPARED} | alike | grader)
+    arm = study.settings.arms[entry.arm]
     shortest = min(answer_limit(s, setup.model, problem) for problem in problems)
     capped = shortest < s.max_tokens
     values = {
         **alike,
         "template": setup.variant,
-        "eos": " ".join(map(str, sorted(setup.stop_tokens))),
+        "eos": " ".join(map(str, sorted(setup.stop_tokens))) if setup.model else f"the endpoint's {' '.join(arm.stop)}",
         "lengths": f"{s.max_tokens}, at least {shortest} within the context" if capped else f"{shortest}",
         **{name: str(getattr(s, name)) for name in TOKEN_SAMPLING},
         **grader,
-        "engine": _engine_in_words(study.engine),
-        "dtype": setup.model.dtype,
+        "engine": _engine_in_words(study.engine) if setup.model else "an endpoint's",
+        "dtype": setup.model.dtype if setup.model else "an endpoint's, not known",
     }
-    aim = study.settings.arms[entry.arm].sampling.match_entropy
+    aim = arm.sampling.match_entropy
     if aim:
         matching = read_matching(study.root, entry.name)
         known = f"{matching.temperature:.4f}," if matching and matching.temperature is not None else "that"

@@ -17,7 +17,7 @@ from rlvr_limit.grading.math.string_rules import normal_form
 from rlvr_limit.grading.named import NamedGrader
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.storage import Place
-from rlvr_limit.settings import TOKEN_SAMPLING, EngineConfig, Reinforced, Sampling, Settings, Supervised
+from rlvr_limit.settings import TOKEN_SAMPLING, Arm, EngineConfig, Reinforced, Sampling, Settings, Supervised
 from rlvr_limit.study import recipes
 from rlvr_limit.study.arms import EvaluatedArm, expand
 from rlvr_limit.study.recipes import answer_len
@@ -46,7 +46,7 @@ class Task:
 class Setup:
     """How an arm is asked, and what it learns from."""
 
-    model: ModelConfig | None  # None, as the tokenizer, where the samples are others'
+    model: ModelConfig | None  # None, as the tokenizer, where the samples are others' or an endpoint draws them
     tokenizer: TextTokenizer | None
     vocabulary: str  # digest of the tokenizer
     benchmark: str  # digest of the problems with their references
@@ -154,7 +154,7 @@ class Study:
         return recipes.microbatch(recipe, s.training.tokens, row_devices(self.training_mesh), *lengths)
 
     def weights_sha256(self, entry: EvaluatedArm) -> str:
-        """What an arm is; "" where its weights have not been loaded yet."""
+        """What an arm is; "" where its weights have not been loaded yet, or are an endpoint's."""
         fact = f"{entry.name}.weights_sha256"
         said = self.hosts.checked_values("arms.").get(fact, "")
         if said or not (self.root / "manifest.json").exists():
@@ -171,8 +171,13 @@ def benchmark_of(problem_id: str) -> str:
     return problem_id.rpartition("/")[0]
 
 
-def answer_limit(sampling: Sampling, model: ModelConfig, problem: Problem) -> int:
-    """Most new tokens of an answer: max_tokens, or what the model's context leaves after the prompt."""
-    if not model.context or sampling.allow_beyond_context:
+def prompt_name(arm: Arm, problem_id: str) -> str:
+    """The template in which an arm is asked a problem."""
+    return arm.prompt_of.get(benchmark_of(problem_id), arm.prompt)
+
+
+def answer_limit(sampling: Sampling, model: ModelConfig | None, problem: Problem) -> int:
+    """Most new tokens of an answer: max_tokens, or what the model's context, where known, leaves after the prompt."""
+    if not model or not model.context or sampling.allow_beyond_context:
         return sampling.max_tokens
     return min(sampling.max_tokens, model.context - len(problem.prompt_ids))

@@ -39,6 +39,10 @@ def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, A
     counted = {name: schema.to_jsonable(getattr(s, name)) for name in NAMED_BY}
     for group in (counted["task"], counted["model"], *counted["arms"].values()):
         leave_out_unused_sight(group)
+    for name, arm in s.arms.items():
+        # How fast it is asked, and at what price, decides nothing.
+        own = counted["arms"][name].pop("endpoint")
+        counted["arms"][name] |= {"endpoint": {"url": own["url"], "model": own["model"]}} if arm.endpoint else {}
     counted["engine"] = {name: getattr(s.engine, name) for name in ENGINE_COUNTS}
     counted["training"] = {name: getattr(s.training, name) for name in TRAINING_COUNTS}
     if not s.training.vision:
@@ -77,10 +81,13 @@ def sample_identity(study: Study, entry: EvaluatedArm, temperature: float) -> st
     return schema.digest([study.settings.seed, stream(study, entry, temperature), model, engine])
 
 
-def _shape(model: ModelConfig) -> dict[str, Any]:
-    """A model's fields; a vision tower is among them only where there is one, as digests from before there were any."""
+def _shape(model: ModelConfig | None) -> dict[str, Any] | None:
+    """A model's fields, without a vision tower where there is none, as in digests from before there were any.
+
+    None of an endpoint's, which are not known.
+    """
     shape = schema.to_jsonable(model)
-    return shape if model.vision else {name: x for name, x in shape.items() if name != "vision"}
+    return shape if not model or model.vision else {name: x for name, x in shape.items() if name != "vision"}
 
 
 def code_and_versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ from rlvr_limit.images import PixelLimits, limits_of
 from rlvr_limit.models.decoder import shaped_as
 from rlvr_limit.settings import Arm, Settings, schema
 from rlvr_limit.study.arms import origin, sampling_of
-from rlvr_limit.study.prepared import Setup, Task, answer_limit, benchmark_of
+from rlvr_limit.study.prepared import Setup, Task, answer_limit, benchmark_of, prompt_name
 from rlvr_limit.tasks import benchmarks, countdown, demonstrations, pictures, prompts
 from rlvr_limit.tasks.questions import Question
 from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
@@ -98,6 +98,9 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
     setups: dict[str, Setup] = {}
     ways: dict[tuple, tuple[Setup, _Asker]] = {}
     for name, arm in s.arms.items():
+        if arm.endpoint:
+            setups[name] = _asked_there(s, name, arm, questions, benchmark)
+            continue
         given = origin(s.arms, name)
         way = given.weights, given.revision, arm.prompt, tuple(arm.prompt_of.items()), arm.stop, arm.swap_images
         if way not in ways:
@@ -181,7 +184,7 @@ class _Asker:
     def __call__(self, q: Question) -> Problem:
         """The problem with its prompt."""
         if (q.id, q.question) not in self.known:
-            template = self.arm.prompt_of.get(benchmark_of(q.id), self.arm.prompt)
+            template = prompt_name(self.arm, q.id)
             images = tuple(dataclasses.replace(image, limits=self.limits) for image in q.images)
             prompt = prompts.render(template, q.question, self.words, q.starter_code, len(images))
             ids = self.words.encode(prompt)
@@ -208,6 +211,18 @@ def _asked_so(
     variant = f"{arm.prompt}-{schema.digest([[p.id, p.identity, p.prompt_ids] for p in problems])}"
     vocabulary = schema.digest(words.backend.to_str())
     return Setup(model, asker.words, vocabulary, benchmark, variant, problems, stops, s.sampling, folder), asker
+
+
+def _asked_there(s: Settings, name: str, arm: Arm, questions: list[Question], benchmark: str) -> Setup:
+    """An endpoint has the tokenizer, and the chat template: of a chat prompt the user's turn is what it is sent."""
+    problems = []
+    for q in questions:
+        if q.images:
+            raise UserError(f"config.arms.{name}.endpoint: problem {q.id} has images, and only text is sent")
+        prompt = prompts.filled(prompts.template(prompt_name(arm, q.id)), q.question, q.starter_code)
+        problems.append(Problem(q.id, q.question, prompt, (), q.answer, q.guess_rate))
+    variant = f"{arm.prompt}-{schema.digest([[p.id, p.identity] for p in problems])}"
+    return Setup(None, None, "", benchmark, variant, tuple(problems), (), sampling_of(s.sampling, arm))
 
 
 def _lessons(s: Settings, arm: Arm, asker: _Asker, known: Mapping[str, Sequence[Question]]) -> dict[str, Any]:

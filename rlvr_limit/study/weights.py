@@ -30,5 +30,6 @@ def load_weights(study: Study, entry: EvaluatedArm) -> Params:
 
 
 def is_given(study: Study, entry: EvaluatedArm) -> bool:
-    """Whether an arm's weights are given, not made here."""
-    return bool(study.settings.arms[study.source(entry).arm].weights)
+    """Whether an arm's weights are given, or an endpoint's, not made here."""
+    arm = study.settings.arms[study.source(entry).arm]
+    return bool(arm.weights or arm.endpoint)

@@ -181,6 +181,15 @@ def template(name: str) -> PromptTemplate:
     return known[name]
 
 
+def filled(chosen: PromptTemplate, question: str, starter_code: str = "", images: int = 0) -> str:
+    """The template's text with the question in it. UserError for starter code that it has no place for."""
+    if starter_code and not chosen.with_starter:
+        raise UserError(f"prompt {chosen.name!r} has no place for starter code")
+    before, _, after = (chosen.with_starter if starter_code else chosen.text).partition(QUESTION)
+    question = with_images(question.strip() if chosen.strips else question, images)
+    return before + question + after.replace(STARTER, starter_code)
+
+
 def render(name: str, question: str, tokenizer: TextTokenizer, starter_code: str = "", images: int = 0) -> str:
     """The whole prompt as text, from which tokenizer.encode makes the prompt's ids.
 
@@ -189,14 +198,10 @@ def render(name: str, question: str, tokenizer: TextTokenizer, starter_code: str
     that the template has no place for.
     """
     chosen = template(name)
-    if starter_code and not chosen.with_starter:
-        raise UserError(f"prompt {name!r} has no place for starter code")
+    text = filled(chosen, question, starter_code, images)
     if chosen.chat and tokenizer.chat_template is None:
         raise UserError(
             f"prompt {name!r} needs a chat template, but the tokenizer in {tokenizer.folder} has none; choose one of: "
             f"{', '.join(other.name for other in TEMPLATES if not other.chat)}"
         )
-    before, _, after = (chosen.with_starter if starter_code else chosen.text).partition(QUESTION)
-    question = with_images(question.strip() if chosen.strips else question, images)
-    text = before + question + after.replace(STARTER, starter_code)
     return tokenizer.chat([{"role": "user", "content": text}]) if chosen.chat else tokenizer.lead + text
