@@ -43,6 +43,7 @@ PURE_CALLS = (
     "frozenset",
     "range",
     "re.compile",
+    "str.maketrans",
     "tuple",
     "field",
     "get_type_hints",
