@@ -125,7 +125,7 @@ def results_of(
         training={arm: training_rows(study.root, arm) for arm in trained},
         versions={**session["versions"], "device": session["device"]},
         timings=_timings(study.root),
-        seed=None if study.imported else s.seed,
+        seed=s.seed if any(study.setups[entry.arm].model for entry in entries) else None,
         notes=(*notes, *judged_again(study, entries, {p.id for p in problems}), *study.task.notes, *every_field),
         delta_se_k=min(s.report.k or PAPERS_K, study.n(problems[0])),
         study=s.name,

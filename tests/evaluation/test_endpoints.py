@@ -152,7 +152,7 @@ def test_whatever_the_server_does_nothing_is_lost_nothing_doubled_and_no_key_is_
     (results,) = shown
     base, rl = results.arms
     assert rl.c_M.tolist() == [N] * 6 and 0 < base.c_M.sum() < 6 * N
-    assert rl.mean_tokens is None and rl.conditions["weights"] == f"unknown (endpoint, {RL})"
+    assert results.seed is None and rl.mean_tokens is None and rl.conditions["weights"] == f"unknown (endpoint, {RL})"
     stops = Counter("length" if int(row["text"].split()[1][:-1]) % 7 == 0 else "eos" for row in rows)
     assert Counter(row["stop"] for row in rows) == stops
     assert server.paths[0] == "/v1/chat/completions"
