@@ -371,7 +371,7 @@ def test_loss_that_is_no_number_stops_a_run_and_the_last_good_state_is_kept(
         ({"algorithm": "ppo", "critic": "full", "lora_rank": 2}, "critic: 'full' is not 'probe', as adapters"),
         ({"gae_lambda": 1.5}, "gae_lambda: 1.5 is not in [0, 1]"),
         ({"limits": {"entropy": (1.0,)}}, "limits.entropy: (1.0,) is not (least, most) or ()"),
-        ({"reward": "nothing"}, "reward: 'nothing' is not verdict or module:function"),
+        ({"reward": "nothing"}, "reward: 'nothing' is not verdict, random"),
         ({"reward": "tests.nowhere:f"}, "reward: tests.nowhere cannot be imported"),
         ({"reward": "tests.support.smoke:f"}, "reward: tests.support.smoke has no function 'f'"),
         ({"save_at": (0, 1)}, "save_at[0]: 0 is not at least 1"),
