@@ -40,6 +40,7 @@ SHORT_ANSWER = 2048
 """Answers up to this are expected at their limit; longer ones at a quarter of it, but at least this."""
 
 PREFILL_SHARE = 0.05  # of the memory, for a batch of prompts
+CPU_PREFILL = 512  # tokens that a CPU computes as fast a token as more; rows without a prompt are computed too
 
 MARGIN = {"cpu": 0.8, "cuda": 0.84, "tpu": 0.95}
 """Share of the memory that is filled; the rest is for fragments and for errors of the arithmetic. XLA:GPU schedules for
@@ -330,12 +331,12 @@ def _fit_sampler(
     mesh = programs.make_mesh(own, (), wanted.hosts_per_replica)
     groups, budget, workload = row_devices(mesh), _budget(machine), wanted.workload
     footprint = Footprint(wanted.model, mesh.shape["tensor"], machine.platform)
-    engine = dataclasses.replace(wanted.engine, prefill_rows=wanted.engine.prefill_rows or 16, reference=False)
+    engine = dataclasses.replace(wanted.engine, reference=False)
     longest = shapes_of(dataclasses.replace(engine, max_num_seqs=groups), mesh, workload.max_tokens).prefill_lengths[-1]
-    while not wanted.engine.prefill_rows and engine.prefill_rows > 1:
-        if footprint.prefill(engine.prefill_rows, longest) <= PREFILL_SHARE * machine.memory:
-            break
-        engine = dataclasses.replace(engine, prefill_rows=engine.prefill_rows // 2)
+    rows, most = 16, CPU_PREFILL if machine.platform == "cpu" else math.inf
+    while rows > 1 and (rows * longest > most or footprint.prefill(rows, longest) > PREFILL_SHARE * machine.memory):
+        rows //= 2
+    engine = dataclasses.replace(engine, prefill_rows=engine.prefill_rows or rows)
     prefill = footprint.prefill(engine.prefill_rows, longest)
     case = FitCase(wanted.model, engine, workload, mesh, machine.memory)
     weights, page = case.weight_bytes, case.with_num_seqs(case.step).page_bytes
@@ -347,10 +348,9 @@ def _fit_sampler(
         case = case.with_num_seqs(num_seqs)
         cache_tokens = engine.cache_tokens
         whole = case.sizes.pages
-        rows = num_seqs // groups
-        beside_cache = max(footprint.decode_window(rows, engine.steps_per_call), prefill)
+        beside_cache = max(footprint.decode_window(num_seqs // groups, engine.steps_per_call), prefill)
         room = int((budget - fixed - beside_cache) // page)
-        pages = whole if not cache_tokens else case.sizes.pages
+        pages = whole
         if not cache_tokens and whole > room:
             pages, cache_tokens = room, max(1, room) * case.sizes.page_size * groups
         fitted = case.with_engine(cache_tokens=cache_tokens)
