@@ -265,7 +265,7 @@ def _unlike_conditions(results: Results) -> list[str]:
     unlike = [
         _values(results, field)
         for field, differs in condition_fields(results).items()
-        if differs and len({arm.conditions.get(field) for arm in results.arms} - {UNKNOWN}) > 1
+        if differs and field != "weights" and len({arm.conditions.get(field) for arm in results.arms} - {UNKNOWN}) > 1
     ]
     if not unlike:
         return []
