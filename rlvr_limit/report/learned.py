@@ -27,7 +27,7 @@ def learned_tables(results: Results, findings: Findings) -> list[ResultTable]:
         _beside_paper(results, findings),
         _format(results),
         _answers(results),
-        _controls(results, findings),
+        _controls(results),
         _sharper(results),
         _changes(results),
     )
@@ -93,7 +93,7 @@ def _answers(results: Results) -> Iterator[ResultTable]:
         )
 
 
-def _controls(results: Results, findings: Findings) -> Iterator[ResultTable]:
+def _controls(results: Results) -> Iterator[ResultTable]:
     """What arms gain that were not rewarded for being right, beside each arm that was."""
     controls = [arm for arm in results.arms if arm.group == "control"]
     trained = [arm for arm in results.arms if arm.group == "rl"]

@@ -106,15 +106,7 @@ def server(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def shown(monkeypatch):
-    """Graded in this process, and no page drawn; gives the results that one would show."""
-    drawn = []
-
-    def verdicts(grade, items, workers, seconds, shorten=None):
-        return (grade(problem, text) for problem, text in items)
-
-    monkeypatch.setattr("rlvr_limit.evaluation.grade.map_verdicts", verdicts)
-    monkeypatch.setattr("rlvr_limit.evaluation.results.report.write", lambda results, folder: drawn.append(results))
-    return drawn
+    return others.graded_here(monkeypatch)
 
 
 def words(folder: Path, server: Server, *more: str) -> list[str]:

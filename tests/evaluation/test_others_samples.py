@@ -18,21 +18,8 @@ RL = [(str(2 * i + 1), str(2 * i + 1), "0", "0") if i != 3 else ("0", "0", "0", 
 
 
 @pytest.fixture(autouse=True)
-def without_processes_and_figures(monkeypatch):
-    """Graded in this process, and no page drawn; gives the results that one would show."""
-    shown = []
-
-    def verdicts(grade, items, workers, seconds, shorten=None):
-        return (grade(problem, text) for problem, text in items)
-
-    monkeypatch.setattr("rlvr_limit.evaluation.grade.map_verdicts", verdicts)
-    monkeypatch.setattr("rlvr_limit.evaluation.results.report.write", lambda results, folder: shown.append(results))
-    return shown
-
-
-@pytest.fixture
-def shown(without_processes_and_figures):
-    return without_processes_and_figures
+def shown(monkeypatch):
+    return others.graded_here(monkeypatch)
 
 
 def typed(folder: Path, *arms: str, more: tuple[str, ...] = ()) -> int:

@@ -13,6 +13,7 @@ from rlvr_limit.report.learned import learned_tables, papers_numbers
 from rlvr_limit.settings.command_line import parse_command_line
 from rlvr_limit.study.arms import expand
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 M, N = 8, 40
 COUNTS = {
     "base": [0, 1, 2, 4, 8, 12, 16, 20],
@@ -84,8 +85,8 @@ def test_the_papers_numbers_stand_beside_ours_and_never_in_their_place() -> None
 
 def test_the_papers_numbers_name_configs_with_these_arms_and_benchmarks() -> None:
     for row in papers_numbers():
-        (path,) = Path("configs").rglob(f"{row['config']}.py")
-        settings = parse_command_line(["main.py", f"--config={path}"], Path("configs/countdown.py"))
+        (path,) = CONFIGS.rglob(f"{row['config']}.py")
+        settings = parse_command_line(["main.py", f"--config={path}"], CONFIGS / "countdown.py")
         assert row["benchmark"] in settings.benchmarks
         assert row["arm"] in {entry.name for entry in expand(settings.arms)}
         assert 0 < float(row["percent"]) <= 100 and row["where"]

@@ -200,3 +200,15 @@ def put(folder: Path, name: str, content: bytes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(content)
     return folder / name
+
+
+def graded_here(monkeypatch: Any) -> list[Any]:
+    """Grades in this process and draws no page; the results that a page would show go to the list."""
+    shown: list[Any] = []
+
+    def verdicts(grade, items, workers, seconds, shorten=None):
+        return (grade(problem, text) for problem, text in items)
+
+    monkeypatch.setattr("rlvr_limit.evaluation.grade.map_verdicts", verdicts)
+    monkeypatch.setattr("rlvr_limit.evaluation.results.report.write", lambda results, folder: shown.append(results))
+    return shown
