@@ -1,7 +1,7 @@
 """A small released model trained here by GRPO on Countdown in words, beside its base and a control of coin tosses.
 
 Run it: python main.py --config=configs/real/countdown_words.py [--config.arms.base.weights=FOLDER-or-FILE.gguf]
-Hardware: two CPU cores for some hours, or any GPU; it can be stopped at any point and goes on where it was.
+Hardware: two CPU cores for about an hour, or any GPU; it can be stopped at any point and goes on where it was.
 Expected: not known beforehand; docs/results.md has what came out.
 
 The model is asked for one expression, about ten tokens, so that 64 samples of 64 problems from four arms are few enough

@@ -1,8 +1,7 @@
 """Countdown, GRPO beside the same training on rewards that do not say what is right: null controls, on a CPU.
 
 Run it: python main.py --config=configs/toy/countdown_controls.py
-Hardware: 2 CPU cores, under 15 minutes.
-Expected: coin tosses and readable answers gain little beside verified rewards, wrong answers lose.
+Hardware: 2 CPU cores. Expected: not known; no whole run of this config is on record.
 
 Asked for by Shao et al. 2025 (Spurious Rewards, arXiv 2506.10947): on some released bases such rewards reach much of
 the gain. Base and problems are those of configs/countdown.py; every arm takes its 40 steps of GRPO.
