@@ -82,6 +82,11 @@ def _read_by_latex2sympy(text: str) -> sympy.Expr:
     limits = (limits for series in value.atoms(sympy.Sum, sympy.Product) for limits in series.limits)
     if any((last - first).is_Integer and last - first > MAX_TERMS for _, first, last in limits):
         raise UnreadableMath(f"a sum or product of more than {MAX_TERMS} terms")
+    for count in value.atoms(sympy.factorial, sympy.binomial):
+        _check_whole(type(count).__name__, *count.args)
+    # The grammar writes some binomials as quotients of these; sympy cannot rebuild one of something infinite.
+    if any(gamma.has(sympy.oo, -sympy.oo) for gamma in value.atoms(sympy.gamma)):
+        raise UnreadableMath(f"a factorial or binomial of something infinite in {text!r}")
     plain = {symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name) for symbol in value.free_symbols}
     # The variable of a sum or integral must not be taken for a free one of the same name.
     value = value.as_dummy()

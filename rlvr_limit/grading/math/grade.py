@@ -16,7 +16,7 @@ from rlvr_limit.grading.math.parse import parse, with_parameter_of
 from rlvr_limit.grading.math.values import TEXT_COMMAND, AnswerValue, NamedValue, RelationValue, ScalarValue, ValueGroup
 from rlvr_limit.types import Problem, Status, Verdict
 
-VERSION = "math-5"
+VERSION = "math-6"
 LONGEST_ANSWER = 4000
 
 Reference = str | list[str] | tuple[str, ...]
@@ -87,7 +87,14 @@ def _compared(problem: Problem, answer: str) -> Verdict:
         return Verdict(False, Status.GRADED, answer, f"no value: {error}")
     except UnreadableMath as error:
         return Verdict(False, Status.ERROR, answer, str(error))
-    except (RecursionError, NotImplementedError, ArithmeticError, ValueError, TypeError) as error:  # sympy gave up
+    except (  # sympy gave up
+        RecursionError,
+        NotImplementedError,
+        ArithmeticError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
         return Verdict(False, Status.ERROR, answer, f"not evaluated: {type(error).__name__}")
 
 
