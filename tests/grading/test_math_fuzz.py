@@ -79,6 +79,7 @@ def pool():
 @example("0", r"0 \bmod 0", "{}")
 @example("1", r"\max(i, 2)", "{}")
 @example(r"\min(y, \binom{2^{10}}{\infty\infty})", None, "-({})")  # sympy ends in an AttributeError
+@example("xxx-0", None, "{}+0")  # a plain name, and words with a formula
 def test_a_verdict_is_the_same_with_reference_and_answer_exchanged(pool, a, other, written):
     b = written.format(a if other is None else other)
     for gold, answer in ((a, b), (b, a)):

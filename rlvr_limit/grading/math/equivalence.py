@@ -59,9 +59,10 @@ def _words_equivalent(a: str, b: str) -> bool:
     said, other = values.words(a), values.words(b)
     if said == other:
         return True
-    mixed = next((text for text in (a, b) if _WORDS.search(text) and _FORMULA.search(text)), "")
-    if mixed and not _PLAIN_NAME.fullmatch(mixed) and not _COMPARING.search(mixed):
-        raise UnreadableMath(f"words and mathematics in {mixed!r}")
+    for text in (a, b):
+        is_mixed = _WORDS.search(text) and _FORMULA.search(text)
+        if is_mixed and not _PLAIN_NAME.fullmatch(text) and not _COMPARING.search(text):
+            raise UnreadableMath(f"words and mathematics in {text!r}")
     return False
 
 
