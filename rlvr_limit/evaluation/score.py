@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +19,8 @@ from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Study
 from rlvr_limit.study.weights import load_weights
 
-ROWS = 256
-"""Scores are put on record so many at a time."""
+ROWS, SECONDS = 256, 10.0
+"""Scores are put on record so many at a time, or those of so long: then progress is shown, and a run can end."""
 
 
 class _Scoring(NamedTuple):
@@ -119,11 +120,11 @@ def score(
         return key | scored._asdict()
 
     pairs = [(text.prompt, text.tokens, text.images) for text in todo]
-    rows: list[dict] = []
+    rows, begun = list[dict](), time.monotonic()
     for i, scored in log_probs.iter_scores(params, setup.model, pairs, study.settings.score.tokens):
         rows.append(row(todo[i], scored))
-        if len(rows) == ROWS:
+        if len(rows) == ROWS or time.monotonic() - begun > SECONDS:
             yield rows
-            rows = []
+            rows, begun = [], time.monotonic()
     # Of a text without tokens there is nothing to compute.
     yield rows + [row(text, log_probs.Scored((), ())) for text in todo if not text.tokens]
