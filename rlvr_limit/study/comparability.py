@@ -73,30 +73,39 @@ def check(
 ) -> tuple[str, ...]:
     """What differs between the arms, or is unknown, by allowance: a sentence a field, for the page to print.
 
-    Raises UserError, one line naming arm, field and both values, where a field differs that allow_differ does not name,
-    and where one is UNKNOWN that allow_unknown does not name.
+    Raises UserError, one line naming arms, fields and both values, where fields differ that allow_differ does not name,
+    and where some are UNKNOWN that allow_unknown does not name.
     """
     arms = (base, *others)
-    said, unknown = [], []
+    said, unknown, unlike_by_field, silent_by_field = [], [], dict[str, str](), dict[str, str]()
     for field in base.values:
         silent = [arm.arm for arm in arms if arm.values[field] == UNKNOWN]
         if silent and field not in allow_unknown:
-            raise UserError(
-                f"arm {silent[0]}: its files do not record its {field}; it is compared without that only under "
-                f"config.allow_unknown=('{field}',)"
-            )
+            silent_by_field[field] = silent[0]
         unknown += [f"{field} ({', '.join(silent)})" if len(silent) < len(arms) else field] if silent else []
         first, *rest = [arm for arm in arms if arm.arm not in silent] or arms[:1]
         expected = first.values[field]
         unlike = [other for other in rest if other.values[field] != expected]
         if unlike and field not in allow_differ:
-            raise UserError(
-                f"arm {unlike[0].arm}: {field} is {unlike[0].values[field]}, that of {first.arm} is {expected}; arms "
-                f"that differ in it are compared only under config.allow_differ=('{field}',)"
+            unlike_by_field[field] = (
+                f"arm {unlike[0].arm}: {field} is {unlike[0].values[field]}, that of {first.arm} is {expected}"
             )
-        if unlike:
+        elif unlike:
             values = "; ".join(f"{other.arm}: {other.values[field]}" for other in unlike)
             said.append(f"Allowed to differ: {field}. {first.arm}: {expected}; {values}.")
+    if silent_by_field:
+        fields_by_arm = {
+            arm: [f for f in silent_by_field if silent_by_field[f] == arm] for arm in silent_by_field.values()
+        }
+        what = "; ".join(f"arm {arm}: its files do not record its {', '.join(f)}" for arm, f in fields_by_arm.items())
+        raise UserError(
+            f"{what}; it is compared without that only under config.allow_unknown={(*allow_unknown, *silent_by_field)}"
+        )
+    if unlike_by_field:
+        raise UserError(
+            f"{'; '.join(unlike_by_field.values())}; arms that differ so are compared only under "
+            f"config.allow_differ={(*allow_differ, *unlike_by_field)}"
+        )
     if unknown:
         said.insert(0, f"Unknown, as the files do not record it, and so not compared: {', '.join(unknown)}.")
     return tuple(said)

@@ -152,9 +152,8 @@ def test_recorded_conditions_must_agree_and_unknown_ones_must_be_allowed_by_name
     base = others.put(tmp_path, "base.jsonl", others.chat(BASE))
     rl = others.put(tmp_path, "rl.jsonl", hot)
     assert typed(tmp_path, f"base={base}", f"rl={rl}") == 2
-    assert (
-        "arm rl: temperature is 1.0, that of base is 0.6; arms that differ in it are compared only under config."
-        in (capsys.readouterr().err)
+    assert "arm rl: temperature is 1.0, that of base is 0.6; arms that differ so are compared only under config." in (
+        capsys.readouterr().err
     )
     assert typed(tmp_path, f"base={base}", f"rl={rl}", more=("--config.allow_differ=('temperature',)",)) == 0
     (results,) = shown

@@ -9,7 +9,7 @@ import pytest
 from rlvr_limit.settings import COMPARED
 from rlvr_limit.study import comparability
 from rlvr_limit.study.comparability import Conditions
-from rlvr_limit.types import UserError
+from rlvr_limit.types import UNKNOWN, UserError
 
 BASE = Conditions("base", "a" * 64, {name: f"{name} of all" for name in COMPARED})
 RL = dataclasses.replace(BASE, arm="rl", weights_sha256="b" * 64)
@@ -30,11 +30,24 @@ def test_equal_conditions_are_compared_without_a_word() -> None:
 
 @pytest.mark.parametrize("field", COMPARED)
 def test_each_single_differing_condition_is_caught_and_shown_with_both_values(field: str) -> None:
+    others = tuple(other for other in COMPARED if other != field)
     with pytest.raises(UserError) as refused:
-        comparability.check(BASE, [RL, unlike(field)], tuple(other for other in COMPARED if other != field))
+        comparability.check(BASE, [RL, unlike(field)], others)
     said = str(refused.value)
     assert f"arm rl: {field} is another {field}, that of base is {field} of all;" in said
-    assert f"allow_differ=('{field}',)" in said and "\n" not in said
+    assert said.endswith(f"allow_differ={(*others, field)}") and "\n" not in said
+
+
+def test_all_that_differs_and_all_that_is_unknown_is_said_at_once_with_what_was_allowed_before() -> None:
+    with pytest.raises(UserError) as refused:
+        comparability.check(BASE, [RL, unlike("eos", "engine", "top_p")], ("top_p",))
+    said = str(refused.value)
+    assert "eos is another eos" in said and "engine is another engine" in said and "top_p is" not in said
+    assert said.endswith("config.allow_differ=('top_p', 'eos', 'engine')")
+    silent = dataclasses.replace(RL, values=RL.values | {"eos": UNKNOWN, "lengths": UNKNOWN, "top_p": UNKNOWN})
+    with pytest.raises(UserError, match="arm rl: its files do not record its eos, lengths;") as refused:
+        comparability.check(BASE, [silent], (), ("top_p",))
+    assert str(refused.value).endswith("config.allow_unknown=('top_p', 'eos', 'lengths')")
 
 
 @pytest.mark.parametrize("field", COMPARED)
