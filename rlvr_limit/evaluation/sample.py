@@ -299,6 +299,20 @@ def _sample_arm(
             progress.begin_pace()
         seen.append(stats)
         first_token.window_begins()
+        if progress:
+            show(progress)
+
+    def show(progress: Progress) -> None:
+        by_others = round(hosts.progress_of_others("samples") - samples_before)
+        tokens = kept.tokens + hosts.progress_of_others("tokens") - tokens_before
+        progress.update(
+            min(total, on_record + kept.drawn + by_others),
+            tokens_per_s=round(tokens / max(time.monotonic() - began, 1e-9)),
+            live=seen[-1].running,
+            pages=f"{seen[-1].pages}/{pages}",
+            solved=len(kept.solved),
+            truncated=kept.truncated,
+        )
 
     def sampling(problem: Problem) -> SamplingParams:
         return dataclasses.replace(study.sampling_params(setup, problem), temperature=temperature)
@@ -339,16 +353,7 @@ def _sample_arm(
                 kept.add_verdicts(pool.finished())
             hosts.report_progress(samples=1, tokens=len(graded.sample.tokens))
             kept.flush(older_than=s.flush_seconds)
-            by_others = round(hosts.progress_of_others("samples") - samples_before)
-            tokens = kept.tokens + hosts.progress_of_others("tokens") - tokens_before
-            progress.update(
-                min(total, on_record + kept.drawn + by_others),
-                tokens_per_s=round(tokens / max(time.monotonic() - began, 1e-9)),
-                live=seen[-1].running,
-                pages=f"{seen[-1].pages}/{pages}",
-                solved=len(kept.solved),
-                truncated=kept.truncated,
-            )
+            show(progress)
             if study.notice:
                 break
         kept.flush()
