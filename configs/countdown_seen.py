@@ -5,8 +5,8 @@ Hardware: 2 CPU cores. Expected: as configs/countdown.py, with what is misread b
 the images of other problems, at the chance of guessing. No whole run of it is on record: how often the base uses the
 numbers that are drawn, and whether the curves cross, was not measured.
 
-A tower of two blocks, one in windows of 2 x 2 digits and one over the whole image, comes before countdown.py's decoder;
-each digit is a token. Numbers, targets, demonstrations and verifier are countdown.py's.
+A tower of two blocks, one within each number and one over the whole image, comes before countdown.py's decoder; each
+number is a token, as it is in text. Numbers, targets, demonstrations and verifier are countdown.py's.
 """
 
 from ml_collections import ConfigDict
@@ -28,10 +28,10 @@ def get_config() -> ConfigDict:
         "full_layers": (1,),
         "rope_sections": (4, 6, 6),
         "window": 16,
-        "patch": 4,
+        "patch": 8,
     }
-    config.engine.max_prompt_len = 13
-    config.score.tokens = 16_000
+    config.engine.max_prompt_len = 9
+    config.score.tokens = 13_824
     for name in ("distilled", "control"):
         del config.arms[name]
     config.arms.other_images = {

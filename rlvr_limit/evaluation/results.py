@@ -163,6 +163,8 @@ def _arm(
     chains_right_M, chains_wrong_M = _chains(entry.name, verdicts, judged, place)
     distinct = len(set(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True)))
     marginal_M, votes_M = _marginal_rates_and_votes(problems, problem_S, verdicts, study.task.spelling)
+    uses, asked = study.task.uses_given, zip(problem_S, samples["text"].to_pylist(), strict=True)
+    uses_S = np.array([bool(uses and uses(problems[i], text)) for i, text in asked])
     base_S = right_on_base_tests(problems, verdicts)
     c_M, second = count_M(correct_S), second_stage(study, entry, problems)
     if second and np.any(second.n_M != np.where(c_M == 0, second.n - n_M, 0)):
@@ -175,6 +177,7 @@ def _arm(
         c_M=c_M,
         truncated_M=None if (stop_S == Stop.UNKNOWN).any() else count_M(stop_S == Stop.LENGTH),
         no_answer_M=count_M(status_S == Status.NO_ANSWER),
+        uses_given_M=count_M(uses_S) if uses else None,
         ungraded_M=count_M(np.isin(status_S, (Status.TIMEOUT, Status.ERROR))),
         unreadable_M=count_M(status_S == Status.ERROR),
         mean_tokens=float(length_S.mean()) if has_tokens else None,

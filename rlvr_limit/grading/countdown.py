@@ -33,12 +33,27 @@ def grade(problem: Problem, text: str) -> Verdict:
 
     extracted holds the steps in a normal form, so that equal chains compare equal; detail says what is wrong.
     """
-    steps = [_STEP.fullmatch(part.strip()) for part in text.split(",")]
+    steps = _steps(text)
     if not any(steps):
         return Verdict(False, Status.NO_ANSWER, detail="no step of the form a op b = c")
     extracted = ", ".join("{} {} {} = {}".format(*s.groups()) if s else "?" for s in steps)
     fault = _first_fault(problem.answer, steps)
     return Verdict(not fault, Status.GRADED, extracted, fault)
+
+
+def uses_given(problem: Problem, text: str) -> bool:
+    """Whether the steps use every given number once and else only results of earlier ones, right or wrong."""
+    left = Counter(problem.answer.numbers)
+    for step in _steps(text):
+        needed = Counter((int(step[1]), int(step[3]))) if step else None
+        if needed is None or needed - left:
+            return False
+        left = left - needed + Counter((int(step[4]),))
+    return left.total() == 1
+
+
+def _steps(text: str) -> list[re.Match[str] | None]:
+    return [_STEP.fullmatch(part.strip()) for part in text.split(",")]
 
 
 def _first_fault(answer: CountdownAnswer, steps: list[re.Match[str] | None]) -> str:

@@ -11,11 +11,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from rlvr_limit import passk
-from rlvr_limit.report.analysis import Findings, fewest_samples
+from rlvr_limit.report.analysis import Findings, fewest_samples, share_of_samples
 from rlvr_limit.report.results import ArmResults, Results
 from rlvr_limit.report.text import DASH, ResultTable, by_arm, percent, percent_and_band, points
 
 NOT_MEASURED = "not measured"
+
+USES_GIVEN = (
+    " Every number used once: the share of samples whose steps take each given number once and besides only results of "
+    "earlier steps, whether their arithmetic and the target are right or not."
+)
 
 LEAST_EFFECTIVE = 10
 """Samples that an estimate must be worth to be told."""
@@ -61,6 +66,7 @@ def _beside_paper(results: Results, findings: Findings) -> Iterator[ResultTable]
 
 def _format(results: Results) -> Iterator[ResultTable]:
     arms = [arm for arm in results.arms if arm.no_answer_M is not None]
+    uses = any(arm.uses_given_M is not None for arm in arms)
 
     def cells(arm: ArmResults) -> Iterator[str]:
         read_M = arm.n_M - arm.no_answer_M
@@ -68,13 +74,16 @@ def _format(results: Results) -> Iterator[ResultTable]:
         yield percent(np.mean(arm.c_M / arm.n_M))
         some_M = read_M > 0
         yield percent(np.mean(arm.c_M[some_M] / read_M[some_M])) if some_M.any() else DASH
+        if uses:
+            share = share_of_samples(arm, arm.uses_given_M)
+            yield DASH if share is None else percent(share)
 
-    if any(arm.no_answer_M.any() for arm in arms):
+    if uses or any(arm.no_answer_M.any() for arm in arms):
         yield by_arm(
             "Format and solving",
             "Share of samples that hold an answer at all, pass@1, and pass@1 among those samples, mean over problems "
-            "with one: who learns the format alone gains in the first two and not in the third.",
-            ["readable", "pass@1", "pass@1 where readable"],
+            "with one: who learns the format alone gains in the first two and not in the third." + USES_GIVEN * uses,
+            ["readable", "pass@1", "pass@1 where readable", *["every number used once"] * uses],
             arms,
             cells,
         )

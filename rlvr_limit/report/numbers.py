@@ -202,6 +202,7 @@ def _arm(arm: ArmResults, findings: Findings) -> dict[str, Any]:
         "pass@k": {str(k): _named(values_at(band, k)) for k in ks},
         "truncated": share_of_samples(arm, arm.truncated_M),
         "no_answer": share_of_samples(arm, arm.no_answer_M),
+        "uses_given": share_of_samples(arm, arm.uses_given_M),
         "ungraded": share_of_samples(arm, arm.ungraded_M),
         "unreadable": share_of_samples(arm, arm.unreadable_M),
         **{name: getattr(arm, name) for name in ("mean_tokens", "duplicate_rate", "entropy", "entropy_error")},

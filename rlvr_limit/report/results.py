@@ -52,6 +52,7 @@ class ArmResults:
     c_M: np.ndarray  # right ones
     truncated_M: np.ndarray | None = None  # ended at the length limit; None: not counted, here and below
     no_answer_M: np.ndarray | None = None  # held nothing to grade
+    uses_given_M: np.ndarray | None = None  # used what the problem gives, all of it and nothing else
     ungraded_M: np.ndarray | None = None  # without a verdict: the grader ran out of time, or could not read it
     unreadable_M: np.ndarray | None = None  # those of them that it could not read
     mean_tokens: float | None = None  # of an answer
@@ -217,7 +218,8 @@ def _contradictions(results: Results) -> Iterator[str]:
 
 def _wrong_counts(arm: ArmResults, ids: Sequence[str]) -> Iterator[str]:
     """What is wrong with an arm's columns, from behind its name on."""
-    for column in ("n_M", "c_M", "truncated_M", "no_answer_M", "ungraded_M", "unreadable_M", "base_tests_M"):
+    counted = ("truncated_M", "no_answer_M", "uses_given_M", "ungraded_M", "unreadable_M", "base_tests_M")
+    for column in ("n_M", "c_M", *counted):
         values = np.asarray(getattr(arm, column))
         if getattr(arm, column) is None and column not in ("n_M", "c_M"):
             continue

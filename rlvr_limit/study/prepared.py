@@ -40,6 +40,7 @@ class Task:
     notes: tuple[str, ...] = ()  # what a reader of the page must know of the problems
     second: NamedGrader | None = None  # a second opinion, which never counts
     spelling: Callable[[str], str] = normal_form  # one text for answers that are one vote
+    uses_given: Callable[[Problem, str], bool] | None = None  # whether an answer is made of what its problem gives
 
 
 @dataclass(frozen=True)

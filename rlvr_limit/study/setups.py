@@ -25,7 +25,7 @@ from rlvr_limit.study.prepared import Setup, Task, answer_limit, benchmark_of, p
 from rlvr_limit.tasks import benchmarks, countdown, demonstrations, pictures, prompts
 from rlvr_limit.tasks.questions import Question
 from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
-from rlvr_limit.types import Problem, UserError
+from rlvr_limit.types import Problem, UserError, not_allowed
 
 
 def task_and_setups(s: Settings) -> tuple[Task, dict[str, Setup]]:
@@ -54,6 +54,10 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
     words = countdown.tokenizer(s.task)
     shape, vocabulary = s.model, schema.digest(words.backend.to_str())
     if s.task.seen:
+        patch = problems[0].images[0].patch
+        if shape.vision.patch != patch:
+            allowed = f"{patch}, which numbers up to task.high = {s.task.high} are drawn for"
+            raise not_allowed("config.model.vision.patch", shape.vision.patch, allowed)
         vision = dataclasses.replace(shape.vision, image_token=words.token_id(pictures.PAD))
         shape = dataclasses.replace(shape, vision=vision)
     setup = Setup(
@@ -73,6 +77,7 @@ def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
         countdown_grading.VERSION,
         inline=True,
         demonstrate=partial(countdown.demonstrations, game),
+        uses_given=countdown_grading.uses_given,
     )
     swapped = setup
     if any(arm.swap_images for arm in s.arms.values()):

@@ -43,6 +43,13 @@ def test_a_learner_of_format_is_told_from_a_learner_of_the_task() -> None:
     assert rows["Format and solving"][1][2] == rows["Format and solving"][1][3]
 
 
+def test_an_arm_that_uses_what_is_given_is_told_from_one_that_does_not() -> None:
+    none_M = np.zeros(M, int)
+    arms = (arm(name, "base", no_answer_M=none_M, uses_given_M=none_M + n) for name, n in (("base", 39), ("toss", 3)))
+    rows = shown(*arms)["Format and solving"]
+    assert [row[-1] for row in rows] == ["97.5 %", "7.5 %"]
+
+
 def test_a_control_stands_beside_the_gain_that_it_reaches_of_each_trained_arm() -> None:
     base, rl, toss = (np.array(COUNTS[name]) / N for name in ("base", "rl", "toss"))
     ((name, gain, share, *at_most),) = shown(arm("base", "base"), arm("rl", "rl"), arm("toss", "control"))[

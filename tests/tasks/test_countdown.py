@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from rlvr_limit.grading.countdown import CountdownAnswer, grade
+from rlvr_limit.grading.countdown import CountdownAnswer, grade, uses_given
 from rlvr_limit.settings import CountdownConfig
 from rlvr_limit.tasks.countdown import Game, demonstrations, problems, tokenizer
 from rlvr_limit.types import Problem, Status, UserError, Verdict
@@ -98,6 +98,13 @@ def test_what_is_wrong_with_an_answer_is_named(text, detail):
     verdict = grade(problem_of((3, 4, 2), 14), text)
     assert not verdict.correct
     assert re.search(detail, verdict.detail), verdict.detail
+
+
+def test_what_is_given_may_be_used_with_wrong_arithmetic_and_for_another_target():
+    given = ("3 + 4 = 7 , 7 * 2 = 14", "3 * 2 = 6 , 6 - 4 = 2", "3 + 4 = 8 , 2 + 8 = 11")
+    others = ("", "3 + 4 = 7", "3 + 3 = 6 , 6 + 4 = 10", "5 + 4 = 9 , 9 * 2 = 18", "3 + 4 = 7 , 3 * 2 = 6")
+    for text in (*given, *others):
+        assert uses_given(problem_of((3, 4, 2), 14), text) == (text in given), text
 
 
 @pytest.mark.parametrize("text", ["", "   ", ",", ", ,", "14", "3 + 4", "3 + 4 = ", "<pad> 3 + 4 = 7", "３ + ４ = 7"])

@@ -8,28 +8,29 @@ import pytest
 from rlvr_limit.images.decoding import decode
 from rlvr_limit.settings import CountdownConfig
 from rlvr_limit.tasks import countdown
-from rlvr_limit.tasks.drawn_numbers import CELL, DIGITS, PATCH, draw
+from rlvr_limit.tasks.drawn_numbers import CELL, DIGITS, SCALE, draw, side_of
 
 CONFIG = CountdownConfig(
     numbers=4, high=20, targets=(24, 48), train_guess_max=0.03, eval_problems=16, train_problems=40
 )
-SHAPES = np.array([[[s == "#" for s in line] for line in digit.split("/")] for digit in DIGITS])
+DOTS = np.array([[[s == "#" for s in line] for line in digit.split("/")] for digit in DIGITS])
+SHAPES = DOTS.repeat(SCALE, 1).repeat(SCALE, 2)
 
 
 def read(image, count, digits):
     """The numbers in an image: in each cell the digit that fits best at one of four places, or none."""
     grey = decode(image.data, "x")[:, :, 0].astype(float)
-    inked = grey > (grey.min() + grey.max()) / 2
-    found = []
+    inked, side, found = grey > (grey.min() + grey.max()) / 2, side_of(digits), []
+    top, (high, wide) = (side - 5 * SCALE) // 2, SHAPES.shape[1:]
     for i in range(count):
         text = ""
-        for at in range(digits):
-            y, x = i // 2 * CELL, (i % 2 * digits + at) * CELL
-            cell = inked[y : y + CELL, x : x + CELL]
+        for at in range(side // CELL):
+            y, x = i // 2 * side, i % 2 * side + at * CELL
+            cell = inked[y : y + side, x : x + CELL]
             if not cell.any():
                 continue
             fits = {
-                d: max((cell[t : t + 5, v : v + 3] == shape).mean() for t in (1, 2) for v in (2, 3))
+                d: max((cell[t : t + high, v : v + wide] == shape).mean() for t in (top, top + 1) for v in (1, 2))
                 for d, shape in enumerate(SHAPES)
             }
             text += str(max(fits, key=fits.get))
@@ -37,12 +38,14 @@ def read(image, count, digits):
     return found
 
 
-@pytest.mark.parametrize(("numbers", "digits"), [((1, 2, 3, 4), 2), ((8, 10, 19, 20), 2), ((5, 6, 7, 9, 9), 1)])
+@pytest.mark.parametrize(
+    ("numbers", "digits"), [((1, 2, 3, 4), 2), ((8, 10, 19, 20), 2), ((5, 6, 7, 9, 9), 1), ((7, 20, 113), 3)]
+)
 def test_what_is_drawn_can_be_read_back(numbers, digits):
     image = draw(numbers, digits)
-    assert image.grid == (1, CELL * -(-len(numbers) // 2) // PATCH, 2 * digits * CELL // PATCH)
-    assert image.tokens == 2 * digits * -(-len(numbers) // 2)
-    assert image.patches_PC.shape == (4 * image.tokens, 3 * 2 * PATCH**2)
+    rows = -(-len(numbers) // 2)
+    assert image.grid == (1, 2 * rows, 4) and image.tokens == 2 * rows
+    assert image.patches_PC.shape == (8 * rows, 3 * 2 * (side_of(digits) // 2) ** 2)
     assert read(image, len(numbers), digits) == list(numbers)
 
 
@@ -63,6 +66,6 @@ def test_problems_that_are_seen_are_those_that_are_told_but_for_the_prompt():
     words = countdown.tokenizer(dataclasses.replace(CONFIG, seen=True))
     pad = words.token_id("<|image_pad|>")
     assert same.prompt == f"<|vision_start|> <|image_pad|> <|vision_end|> -> {same.answer.target} :"
-    assert same.prompt_ids.count(pad) == same.images[0].tokens == 8 and len(same.prompt_ids) == 13
+    assert same.prompt_ids.count(pad) == same.images[0].tokens == 4 and len(same.prompt_ids) == 9
     plain = countdown.tokenizer(CONFIG)
     assert words.vocab_size == plain.vocab_size + 3 and words.encode("24 = 3") == plain.encode("24 = 3")
