@@ -82,14 +82,8 @@ def test_an_arm_without_a_tower_is_not_asked_about_images(root):
 
 
 def test_a_tower_of_other_patches_than_numbers_are_drawn_in_is_refused():
-    few = (
-        "task.numbers=2",
-        "task.targets=(24,)",
-        "task.guess_max=1.0",
-        "task.eval_problems=2",
-        "task.train_problems=2",
-    )
-    words = [f"--config.{word}" for word in (*few, "model.vision.patch=4")]
+    few = ("task.numbers=3", "task.train_guess_max=1.0", "task.guess_max=1.0", "task.eval_problems=2")
+    words = [f"--config.{word}" for word in (*few, "task.train_problems=2", "model.vision.patch=4")]
     config = REPOSITORY / "configs" / "countdown_seen.py"
     s = command_line.parse_command_line(["main.py", f"--config={config}", *words], config)
     with pytest.raises(UserError, match=r"config.model.vision.patch: 4 is not 8, .* up to task.high = 20"):
