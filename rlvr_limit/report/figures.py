@@ -72,7 +72,9 @@ def curves(results: Results, findings: Findings, narrow: bool) -> Figure:
     percent_axis(ax)
     ax.set_ylim(0, 1)
     if narrow:
-        figure.legend(loc="outside lower center", ncols=2, handlelength=3.2, columnspacing=1.2)
+        handles, labels = ax.get_legend_handles_labels()
+        short = [textwrap.fill(label, 20) for label in labels]
+        figure.legend(handles, short, loc="outside lower center", ncols=2, handlelength=3.2, columnspacing=1.2)
     else:
         _label_ends(ax, ends, k_max)
     return figure

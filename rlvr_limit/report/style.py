@@ -64,7 +64,7 @@ def arm_styles(results: Results, palette: dict[str, str] = LIGHT) -> dict[str, A
     rl = [arm.name for arm in results.arms if arm.group == "rl" and arm.name != results.base]
     ramp = LinearSegmentedColormap.from_list("ramp", [palette[f"ramp{i}"] for i in range(3)])
     shades = [to_hex(ramp(i / (len(rl) - 1) if len(rl) > 1 else 0.5)) for i in range(len(rl))]
-    styles, others = {}, 0
+    styles, others, controls = {}, 0, 0
     for arm in results.arms:
         if arm.name == results.base:
             styles[arm.name] = ArmStyle(palette["base"], "-", "o", 2.6)
@@ -74,7 +74,9 @@ def arm_styles(results: Results, palette: dict[str, str] = LIGHT) -> dict[str, A
         elif arm.group == "distilled":
             styles[arm.name] = ArmStyle(palette["distilled"], (0, (7, 2, 1.5, 2)), "D")
         elif arm.group == "control":
-            styles[arm.name] = ArmStyle(palette["control"], (0, (3.5, 2)), "v")
+            i, controls = controls, controls + 1
+            dash = ((3.5, 2), (7, 1.5, 1, 1.5), (1.5, 1), (8, 3))[i % 4]
+            styles[arm.name] = ArmStyle(palette["control"], (0, dash), "v8H1"[i % 4])
         else:
             styles[arm.name] = ArmStyle(palette[f"spare{others % 3}"], (0, (1, 1)), "<>dp"[others % 4])
             others += 1
