@@ -1,7 +1,8 @@
 """Countdown, GRPO beside the same training on rewards that do not say what is right: null controls, on a CPU.
 
 Run it: python main.py --config=configs/toy/countdown_controls.py
-Hardware: 2 CPU cores. Expected: not known; no whole run of this config is on record.
+Hardware: 2 CPU cores. Expected: only GRPO gains at k = 1, and coin tosses lose as much as it does at k = 128
+    (docs/results.md).
 
 Asked for by Shao et al. 2025 (Spurious Rewards, arXiv 2506.10947): on some released bases such rewards reach much of
 the gain. Base and problems are those of configs/countdown.py; every arm takes its 40 steps of GRPO.
