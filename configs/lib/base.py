@@ -71,6 +71,18 @@ def ask_for_answer_only(config: ConfigDict) -> None:
     }
 
 
+def audit(config: ConfigDict, name: str) -> None:
+    """Adds views of an arm that are asked the beginnings of questions; the config draws one greedy answer each."""
+    config.allow_differ = (*config.allow_differ, "template")
+    for percent in (40, 60, 80):
+        config.arms[f"{name}_first_{percent}"] = {
+            "label": f"{config.arms[name].label}, first {percent} %",
+            "group": "other",
+            "weights_of": name,
+            "asked_first": percent / 100,
+        }
+
+
 def limits(max_tokens: int) -> dict:
     """Where a released model's training has collapsed for sure, and not where it may only be on the way there.
 

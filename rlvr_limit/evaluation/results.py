@@ -10,7 +10,7 @@ import functools
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rlvr_limit.evaluation import cache_error, entropy_matching
 from rlvr_limit.evaluation.adaptive import samples_wanted, second_stage
 from rlvr_limit.evaluation.review import (
     Judged,
+    chains_of,
     judged_again,
     judged_chains,
     own_opinion,
@@ -43,6 +44,7 @@ from rlvr_limit.study.matched_temperature import read_matching
 from rlvr_limit.study.prepared import Study, benchmark_of
 from rlvr_limit.study.verdicts import counted
 from rlvr_limit.tasks.prompts import ANSWER_ONLY
+from rlvr_limit.tasks.questions import completes
 from rlvr_limit.types import Problem, Status, Stop
 
 PAPERS_K = 256
@@ -160,12 +162,15 @@ def _arm(
     n_M = count_M(np.ones(len(problem_S), bool))
     has_tokens = study.setups[entry.arm].model is not None
     entropy = None if not has_tokens else entropy_matching.entropy_of(samples)
-    chains_right_M, chains_wrong_M = _chains(entry.name, verdicts, judged, place)
+    chains_right_M, chains_wrong_M = chains_of(entry.name, verdicts, judged, place)
     distinct = len(set(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True)))
     marginal_M, votes_M = _marginal_rates_and_votes(problems, problem_S, verdicts, study.task.spelling)
     uses, asked = study.task.uses_given, zip(problem_S, samples["text"].to_pylist(), strict=True)
     uses_S = np.array([bool(uses and uses(problems[i], text)) for i, text in asked])
     base_S = right_on_base_tests(problems, verdicts)
+    share = study.settings.arms[entry.arm].asked_first
+    said = zip(problem_S, samples["text"].to_pylist(), strict=True) if share else ()
+    completed_S = np.array([completes(problems[i].question, share, text) for i, text in said], bool)
     c_M, second = count_M(correct_S), second_stage(study, entry, problems)
     if second and np.any(second.n_M != np.where(c_M == 0, second.n - n_M, 0)):
         second = None  # there is more to draw: the curve ends with the first stage
@@ -193,6 +198,8 @@ def _arm(
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
         base_tests_M=count_M(base_S) if base_S is not None else None,
+        asked_first=share,
+        completed_M=count_M(completed_S) if share else None,
         second=second,
         second_opinion=second_opinion(study, entry.name, verdicts),
         own_opinion=own_opinion(study, entry.name, verdicts),
@@ -261,19 +268,6 @@ def _marginal_rates_and_votes(
         if is_right:
             accepted[place].add(answer)
     return passk.marginal_rates(accepted, places, answers), votes
-
-
-def _chains(
-    arm: str, verdicts: pa.Table, judged: Judged, place: Mapping[str, int]
-) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-    """[M] right answers whose chain was judged right, and judged wrong; None twice where none of the arm's was."""
-    counts = {judgment: np.zeros(len(place), np.int64) for judgment in ("right", "wrong")}
-    columns = (verdicts[name].to_pylist() for name in ("problem_id", "index", "correct"))
-    for name, index, correct in zip(*columns, strict=True):
-        judgment = judged.get((arm, name, index))
-        if judgment and correct:
-            counts[judgment][place[name]] += 1
-    return (counts["right"], counts["wrong"]) if any(map(np.any, counts.values())) else (None, None)
 
 
 def examples_of_arm(arm: str, problem_S: np.ndarray, samples: pa.Table, verdicts: pa.Table) -> list[report.Example]:

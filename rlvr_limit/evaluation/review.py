@@ -270,6 +270,19 @@ def judged_chains(study: Study) -> Judged:
     return judged
 
 
+def chains_of(
+    arm: str, verdicts: pa.Table, judged: Judged, place: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """[M] right answers whose chain was judged right, and judged wrong; None twice where none of the arm's was."""
+    counts = {judgment: np.zeros(len(place), np.int64) for judgment in ("right", "wrong")}
+    columns = (verdicts[name].to_pylist() for name in ("problem_id", "index", "correct"))
+    for name, index, correct in zip(*columns, strict=True):
+        judgment = judged.get((arm, name, index))
+        if judgment and correct:
+            counts[judgment][place[name]] += 1
+    return (counts["right"], counts["wrong"]) if any(map(np.any, counts.values())) else (None, None)
+
+
 def judgments(path: Place) -> Judged:
     """(arm, problem, sample index) -> right or wrong, as a person wrote it. UserError naming the line of anything else.
 

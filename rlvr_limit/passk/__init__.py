@@ -12,6 +12,7 @@ from rlvr_limit.passk.bands import (
     gain_share,
     paired_band,
     population_band,
+    wilson,
 )
 from rlvr_limit.passk.budget import BudgetCurve, auc_log_k, budget_curve
 from rlvr_limit.passk.crossover import Crossover, crossover

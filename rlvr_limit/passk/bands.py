@@ -124,6 +124,14 @@ def _bootstrap_interval(value_MK: np.ndarray, weights_BM: np.ndarray, level: flo
     return low_K, high_K
 
 
+def wilson(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a rate of which count in n independent trials were seen (1927, JASA 22, 209)."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    rate, shrink = count / n, 1 + z**2 / n
+    half = z * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    return (rate + z**2 / (2 * n) - half) / shrink, (rate + z**2 / (2 * n) + half) / shrink
+
+
 def _score_interval(value_MK: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's interval at the effective number of problems mean (1-mean) / Var(mean), with Student's quantile."""
     M = value_MK.shape[0]

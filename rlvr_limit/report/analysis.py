@@ -271,6 +271,12 @@ def share_of_samples(arm: ArmResults, count_M: np.ndarray | None) -> float | Non
     return None if count_M is None else int(count_M.sum()) / int(arm.n_M.sum())
 
 
+def share_and_wilson(arm: ArmResults, count_M: np.ndarray) -> tuple[float, float, float]:
+    """A count as a share of an arm's samples, one a problem, with its 95 % interval."""
+    count, n = int(count_M.sum()), int(arm.n_M.sum())
+    return count / n, *passk.wilson(count, n)
+
+
 def fewest_samples(arms: tuple[ArmResults, ...], samples: Callable[[ArmResults], np.ndarray] = lambda a: a.n_M) -> int:
     return min(int(samples(arm).min()) for arm in arms)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rlvr_limit.report.analysis import BINS, Findings, histogram, share_of_samples
+from rlvr_limit.report.analysis import BINS, Findings, histogram, share_and_wilson, share_of_samples
 from rlvr_limit.report.results import ArmResults, Results
 from rlvr_limit.report.text import ResultTable, values_at
 
@@ -55,6 +55,11 @@ def write_numbers(
             "CoT-Pass@k of every arm for every k, from below and from above",
             "arm,k,low,high",
             findings.chains and _chains(findings),
+        ),
+        "contamination.csv": (
+            "what arms that were asked a question's beginning made of it, with Wilson intervals",
+            "benchmark,arm,asked,problems,completed,completed_low,completed_high,right,right_low,right_high",
+            any(arm.asked_first for arm in results.arms) and _contamination(results),
         ),
         "perplexity.csv": (
             "perplexity of every scored answer",
@@ -134,6 +139,13 @@ def _chains(findings: Findings) -> Iterator[Sequence[Any]]:
     for arm, review in findings.chains.items():
         for k, (low, high) in enumerate(zip(review.low_K.tolist(), review.high_K.tolist(), strict=True), 1):
             yield arm, k, low, high
+
+
+def _contamination(results: Results) -> Iterator[Sequence[Any]]:
+    for arm in results.arms:
+        completed = ("", "", "") if arm.completed_M is None else share_and_wilson(arm, arm.completed_M)
+        asked = results.benchmark, arm.name, arm.asked_first or 1.0, len(results.problems)
+        yield *asked, *completed, *share_and_wilson(arm, arm.c_M)
 
 
 def _training(results: Results) -> Iterator[Sequence[Any]]:

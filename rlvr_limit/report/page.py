@@ -33,6 +33,7 @@ SECTIONS = {
     "steps": "During training",
     "temperatures": "Temperature and entropy",
     "training": "Training",
+    "contamination": "Contamination audit",
     "further": "Further metrics",
     "rates": "Truncated answers and answers without a verdict",
     "conditions": "Conditions of every arm",
@@ -40,7 +41,7 @@ SECTIONS = {
 }
 """In the order of the page; templates/sections.html.j2 says what stands in each."""
 
-FOLDED = ("training", "further", "rates", "conditions", "reproduce")
+FOLDED = ("training", "contamination", "further", "rates", "conditions", "reproduce")
 """Sections that only open when asked: what the finding does not rest on. A link to one opens it."""
 
 ABSENT = {
@@ -182,6 +183,7 @@ def _absent(results: Results, findings: Findings, images: Images, samples: bool)
         "steps": "steps" in images,
         "temperatures": "temperatures" in images,
         "training": any(results.training.values()),
+        "contamination": any(arm.asked_first for arm in arms),
         "rates": any(share is not None for share in counted) or any(arm.mean_tokens is not None for arm in arms),
         "conditions": any(arm.conditions or arm.weights_sha256 for arm in arms),
     }

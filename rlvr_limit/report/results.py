@@ -68,6 +68,8 @@ class ArmResults:
     chains_right_M: np.ndarray | None = None  # right answers whose chain a person judged right
     chains_wrong_M: np.ndarray | None = None  # and wrong
     base_tests_M: np.ndarray | None = None  # right on base tests, of a benchmark that adds its own to another's
+    asked_first: float = 0.0  # share of each question that was asked, of an audit; 0: all
+    completed_M: np.ndarray | None = None  # answers of an audit that begin with the rest of the question
     second: passk.SecondStageCounts | None = None  # lengthens pass@k, and counts for which problems are solved
     second_opinion: SecondOpinion | None = None  # None: there is no second grader, or it has not seen all samples
     own_opinion: SecondOpinion | None = None  # of those who drew the samples, where that was others and they judged
@@ -218,7 +220,7 @@ def _contradictions(results: Results) -> Iterator[str]:
 
 def _wrong_counts(arm: ArmResults, ids: Sequence[str]) -> Iterator[str]:
     """What is wrong with an arm's columns, from behind its name on."""
-    counted = ("truncated_M", "no_answer_M", "uses_given_M", "ungraded_M", "unreadable_M", "base_tests_M")
+    counted = ("truncated_M", "no_answer_M", "uses_given_M", "ungraded_M", "unreadable_M", "base_tests_M", "completed_M")
     for column in ("n_M", "c_M", *counted):
         values = np.asarray(getattr(arm, column))
         if getattr(arm, column) is None and column not in ("n_M", "c_M"):

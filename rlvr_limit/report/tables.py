@@ -15,6 +15,7 @@ from rlvr_limit.report.analysis import (
     Findings,
     GuessBaseline,
     condition_fields,
+    share_and_wilson,
     share_of_samples,
 )
 from rlvr_limit.report.results import ArmProgress, ArmResults, Interim, Results, SecondOpinion
@@ -277,6 +278,22 @@ def _opinions(
 
     header = ["agreement", "right by both", "only by ours", "only by theirs", "pass@1", "pass@1 by theirs"]
     return by_arm(title, below, header, [arm for arm in results.arms if opinion(arm)], cells)
+
+
+def contamination(results: Results, findings: Findings) -> ResultTable:
+    """What arms that are asked a question's beginning make of it, beside those that are asked all of it."""
+
+    def cells(arm: ArmResults) -> Iterable[str]:
+        yield f"{100 * arm.asked_first:g} %" if arm.asked_first else "all"
+        for count_M in (arm.completed_M, arm.c_M):
+            if count_M is None:
+                yield DASH
+                continue
+            rate, low, high = share_and_wilson(arm, count_M)
+            yield f"{percent(rate)}\n{100 * low:.1f}\u2013{100 * high:.1f}"
+
+    below = "Below each number: its 95 % Wilson interval, percent."
+    return by_arm("Contamination audit", below, ["asked", "completed", "right answer"], results.arms, cells)
 
 
 def conditions(results: Results, findings: Findings) -> ResultTable:

@@ -143,6 +143,7 @@ class Arm:
     prompt_of: dict[str, str] = field(default_factory=dict)  # another template for a benchmark
     stop: tuple[str, ...] = ()  # tokens that end an answer besides those that the model names; of an endpoint strings
     swap_images: bool = False  # a control: asked with another problem's images
+    asked_first: Annotated[float, Interval("[0, 1)")] = 0.0  # an audit: so much of a question is asked; 0: all of it
     sampling: ArmSampling = ArmSampling()
     pretrain: Supervised | None = None
     sft: Supervised | None = None

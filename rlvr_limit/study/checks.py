@@ -127,6 +127,12 @@ def _check_released_recipe(s: Settings, where: str, arm: Arm) -> None:
 
 
 def _check_sampling(s: Settings) -> None:
+    for name, arm in s.arms.items():
+        if arm.asked_first and (sampling_of(s.sampling, arm).temperature or s.sampling.n > 1 or s.sampling.n_of):
+            raise UserError(
+                f"config.arms.{name}.asked_first: an audit draws one answer, the likeliest: it needs "
+                "sampling.temperature = 0.0, sampling.n = 1 and no sampling.n_of"
+            )
     counts = {f"n_of.{name}": n for name, n in s.sampling.n_of.items() if name in s.benchmarks}
     counts["n"] = s.sampling.n
     for name, n in counts.items():

@@ -38,7 +38,7 @@ def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, A
     """All that decides what a sample is; its digest names the run folder."""
     counted = {name: schema.to_jsonable(getattr(s, name)) for name in NAMED_BY}
     for group in (counted["task"], counted["model"], *counted["arms"].values()):
-        leave_out_unused_sight(group)
+        leave_out_unused(group)
     for name, arm in s.arms.items():
         # How fast it is asked, and at what price, decides nothing.
         own = counted["arms"][name].pop("endpoint")
@@ -54,9 +54,9 @@ def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, A
     return counted | {"asked": asked, "notes": list(task.notes), "streams": STREAMS} | _rewards(s)
 
 
-def leave_out_unused_sight(group: dict[str, Any] | None) -> None:
-    """Takes away fields of images where they are not used: what text alone was named by before there were any stays."""
-    for name in ("seen", "swap_images", "vision"):
+def leave_out_unused(group: dict[str, Any] | None) -> None:
+    """Takes away fields that came later where they are not used: what was named without them keeps its name."""
+    for name in ("seen", "swap_images", "vision", "asked_first"):
         if group and name in group and not group[name]:
             del group[name]
 

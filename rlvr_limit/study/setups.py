@@ -23,7 +23,7 @@ from rlvr_limit.settings import Arm, Settings, schema
 from rlvr_limit.study.arms import origin, sampling_of
 from rlvr_limit.study.prepared import Setup, Task, answer_limit, benchmark_of, prompt_name
 from rlvr_limit.tasks import benchmarks, countdown, demonstrations, pictures, prompts
-from rlvr_limit.tasks.questions import Question
+from rlvr_limit.tasks.questions import Question, beginning
 from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
 from rlvr_limit.types import Problem, UserError, not_allowed
 
@@ -108,6 +108,7 @@ def _benchmarks(s: Settings) -> tuple[Task, dict[str, Setup]]:
             continue
         given = origin(s.arms, name)
         way = given.weights, given.revision, arm.prompt, tuple(arm.prompt_of.items()), arm.stop, arm.swap_images
+        way += (arm.asked_first,)
         if way not in ways:
             ways[way] = _asked_so(s, name, arm, given, swapped if arm.swap_images else questions, benchmark)
         setup, asker = ways[way]
@@ -191,7 +192,8 @@ class _Asker:
         if (q.id, q.question) not in self.known:
             template = prompt_name(self.arm, q.id)
             images = tuple(dataclasses.replace(image, limits=self.limits) for image in q.images)
-            prompt = prompts.render(template, q.question, self.words, q.starter_code, len(images))
+            asked = beginning(q.question, self.arm.asked_first)
+            prompt = prompts.render(template, asked, self.words, q.starter_code, len(images))
             ids = self.words.encode(prompt)
             if images:
                 ids = pictures.with_pads(ids, self.words.token_id(pictures.PAD), images, f"problem {q.id}")
@@ -224,7 +226,8 @@ def _asked_there(s: Settings, name: str, arm: Arm, questions: list[Question], be
     for q in questions:
         if q.images:
             raise UserError(f"config.arms.{name}.endpoint: problem {q.id} has images, and only text is sent")
-        prompt = prompts.filled(prompts.template(prompt_name(arm, q.id)), q.question, q.starter_code)
+        asked = beginning(q.question, arm.asked_first)
+        prompt = prompts.filled(prompts.template(prompt_name(arm, q.id)), asked, q.starter_code)
         problems.append(Problem(q.id, q.question, prompt, (), q.answer, q.guess_rate))
     variant = f"{arm.prompt}-{schema.digest([[p.id, p.identity] for p in problems])}"
     return Setup(None, None, "", benchmark, variant, tuple(problems), (), sampling_of(s.sampling, arm))
@@ -258,7 +261,8 @@ def _check_prompts(s: Settings, name: str, setup: Setup) -> None:
     capped = 0
     for problem in setup.problems:
         twin = by_prompt.setdefault(problem.identity, problem)
-        if twin is not problem:
+        # Where beginnings are asked, nothing is drawn that two could share.
+        if twin is not problem and not s.arms[name].asked_first:
             raise UserError(f"problems {twin.id} and {problem.id} have the same prompt; give one of them only")
         room = answer_limit(s.sampling, setup.model, problem)
         if room < 1:

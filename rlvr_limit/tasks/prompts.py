@@ -163,6 +163,8 @@ TEMPLATES = (
         with_starter=_livecodebench(FUNCTION, STARTER),
         chat=True,
     ),
+    # Not the paper's: nothing but the question, for audits of what a model goes on with (arXiv 2507.10532).
+    PromptTemplate("bare", QUESTION),
     COUNTDOWN_WORDS,
     ANSWER_ONLY,
     # Qwen2.5-VL-7B-Instruct and its EasyR1 descendant on MathVista and MathVision (App. E, Fig. 26): two sentences of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,6 +65,20 @@ class MathRows:
         if not isinstance(value, str):
             return field != "" and value is None
         return not (last_box(value) if self.answer[field] is boxed else value.strip())
+
+
+def beginning(question: str, share: float) -> str:
+    """The first `share` of a question's characters, cut back to whole words, of which it is one at least; 0: all."""
+    if not share:
+        return question
+    cut = question[: int(share * len(question)) + 1]
+    return (re.match(r".*\S(?=\s)", cut, re.DOTALL) or re.match(r"\s*\S*", question))[0]
+
+
+def completes(question: str, share: float, text: str) -> bool:
+    """Whether a text behind the question's beginning starts with all its other words (Wu et al. 2025, 2507.10532)."""
+    rest = question[len(beginning(question, share)) :].split()
+    return bool(rest) and text.split()[: len(rest)] == rest
 
 
 def number(row: FileRow, field: str) -> str:

@@ -15,7 +15,7 @@ from rlvr_limit.rl.reward_functions import reward_named, source_digest
 from rlvr_limit.settings import EngineConfig, Reinforced, Settings, schema
 from rlvr_limit.study.prepared import Setup
 from rlvr_limit.study.recipes import answer_len
-from rlvr_limit.study.run_folder import leave_out_unused_sight
+from rlvr_limit.study.run_folder import leave_out_unused
 
 
 def take(cache: Place, root: Place, arm: str, save: Mapping[int, str]) -> bool:
@@ -71,7 +71,7 @@ def _decisive(s: Settings, setups: Mapping[str, Setup], engine: EngineConfig, ho
         facts["reward"] = source_digest(reward) if reward else ""
     common = {name: schema.to_jsonable(getattr(s, name)) for name in ("seed", "dtype", "mesh", "task", "model")}
     for group in (common["task"], common["model"]):
-        leave_out_unused_sight(group)
+        leave_out_unused(group)
     training = {k: v for k, v in schema.to_jsonable(s.training).items() if k != "vision" or not v}
     more = {"training": training, "engine": schema.to_jsonable(engine)}
     return facts | common | more | {"max_tokens": answer_len(recipe, s.sampling)}

@@ -352,3 +352,9 @@ def test_caveats_use_the_nearest_m_and_leave_out_k_below_one():
     assert len(passk.coverage_caveats(30, 8)) < len(passk.coverage_caveats(30, 256))
     with pytest.raises(UserError, match="M = 0"):
         passk.coverage_caveats(0, 8)
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 40), (1, 40), (7, 40), (40, 40), (273, 500), (1, 1)])
+def test_wilsons_interval_is_scipys(count, n):
+    exact = stats.binomtest(count, n).proportion_ci(0.95, "wilson")
+    assert passk.wilson(count, n) == pytest.approx((exact.low, exact.high), abs=1e-12)
