@@ -92,7 +92,7 @@ def results_of(
 
     An arm is shown once every problem has a graded sample. Raises UserError where arms may not be compared.
     """
-    s, base, judged = study.settings, study.panels[panel][0], judged_chains(study)
+    s, base, judged = study.settings, study.panels[panel][0], None if study.task.exact_chains else judged_chains(study)
     title = ": ".join(filter(None, (s.title, benchmark, panel)))
     notes = _comparison_notes(study, study.panels[panel])
     shown = {entry: _arm(study, entry, problems, judged) for entry in study.panels[panel]}
@@ -133,12 +133,13 @@ def results_of(
         study=s.name,
         benchmark=benchmark,
         answer_only=answer_only[0] if answer_only else "",
+        exact_chains=study.task.exact_chains,
         interim=interim,
     )
 
 
 def _arm(
-    study: Study, entry: EvaluatedArm, problems: list[Problem], judged: Judged
+    study: Study, entry: EvaluatedArm, problems: list[Problem], judged: Judged | None
 ) -> tuple[report.ArmProgress, report.ArmResults | None, list[report.Example]]:
     """How far an arm is, and what its graded samples show; None where a problem has none yet."""
     n, place = study.first(problems[0]), {problem.id: i for i, problem in enumerate(problems)}

@@ -271,16 +271,20 @@ def judged_chains(study: Study) -> Judged:
 
 
 def chains_of(
-    arm: str, verdicts: pa.Table, judged: Judged, place: Mapping[str, int]
+    arm: str, verdicts: pa.Table, judged: Judged | None, place: Mapping[str, int]
 ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-    """[M] right answers whose chain was judged right, and judged wrong; None twice where none of the arm's was."""
+    """[M] right answers whose chain was judged right, and judged wrong; None twice where none of the arm's was.
+
+    judged None: the grader judges every chain, and its detail says what is wrong with it.
+    """
     counts = {judgment: np.zeros(len(place), np.int64) for judgment in ("right", "wrong")}
-    columns = (verdicts[name].to_pylist() for name in ("problem_id", "index", "correct"))
-    for name, index, correct in zip(*columns, strict=True):
-        judgment = judged.get((arm, name, index))
+    columns = (verdicts[name].to_pylist() for name in ("problem_id", "index", "correct", "detail"))
+    for name, index, correct, detail in zip(*columns, strict=True):
+        judgment = ("wrong" if detail else "right") if judged is None else judged.get((arm, name, index))
         if judgment and correct:
             counts[judgment][place[name]] += 1
-    return (counts["right"], counts["wrong"]) if any(map(np.any, counts.values())) else (None, None)
+    is_known = judged is None or any(map(np.any, counts.values()))
+    return (counts["right"], counts["wrong"]) if is_known else (None, None)
 
 
 def judgments(path: Place) -> Judged:

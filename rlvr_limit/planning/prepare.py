@@ -30,8 +30,8 @@ from rlvr_limit.study.arms import expand, views_asked_as_lenders
 from rlvr_limit.study.checks import check
 from rlvr_limit.study.imported import open_imported
 from rlvr_limit.study.prepared import Setup, Study, answer_limit, benchmark_of
-from rlvr_limit.study.setups import task_and_setups
-from rlvr_limit.tasks import countdown, references
+from rlvr_limit.study.setups import composed, task_and_setups
+from rlvr_limit.tasks import composition, countdown, references
 from rlvr_limit.tasks.benchmarks import BENCHMARKS
 from rlvr_limit.types import UserError, not_allowed
 
@@ -169,7 +169,8 @@ def assumed(s: Settings) -> Wanted:
         longest_prompt += image
     engine = dataclasses.replace(s.engine, max_prompt_len=s.engine.max_prompt_len or longest_prompt)
     if s.task:
-        benchmarks = (BenchmarkSize("countdown", s.task.eval_problems, s.sampling.n),)
+        names = [f"depth{depth}" for depth in s.task.depths] if composed(s) else ["countdown"]
+        benchmarks = tuple(BenchmarkSize(name, s.task.eval_problems, s.sampling.n) for name in names)
     else:
         benchmarks = tuple(_benchmark(s, name) for name in s.benchmarks)
     prompt, images = PROMPT_TOKENS, None
@@ -196,7 +197,8 @@ def model_of(s: Settings) -> ModelConfig:
     """The decoder of the config's shape; of a task with a vocabulary of its own, with that."""
     if s.model is None:
         raise UserError("config.model: a plan reads no weights, so the shape of the decoder must be given here")
-    vocab_size = countdown.tokenizer(s.task).vocab_size if s.task else s.model.vocab_size
+    family = composition if composed(s) else countdown
+    vocab_size = family.tokenizer(s.task).vocab_size if s.task else s.model.vocab_size
     if not vocab_size:
         raise not_allowed("config.model.vocab_size", 0, "the size of a vocabulary")
     return shaped_as(s.model, vocab_size, s.dtype)

@@ -163,6 +163,7 @@ class Results:
     study: str = ""  # the config's name, and the benchmark's: what the paper's numbers are found by
     benchmark: str = ""
     answer_only: str = ""  # the arm that was asked for the answer without reasoning: a control for guessing
+    exact_chains: bool = False  # the task's verifier has judged every step; else a person some chains
     interim: Interim | None = None  # None: nothing is lacking
 
     def arm(self, name: str) -> ArmResults:

@@ -77,13 +77,19 @@ def progress(interim: Interim) -> ResultTable:
 def overview(studies: Mapping[str, Mapping[str, Any]]) -> ResultTable:
     """pass@1, pass@k at the largest k and the crossing of every arm of several studies, such as temperatures."""
     rows = []
+    exact = [study["results"].exact_chains for study in studies.values()]
     for name, study in studies.items():
         results, findings = study["results"], study["findings"]
         k = findings.ks()[-1]
         for arm in results.arms:
             first, last = (percent_and_band(findings.curves[arm.name], at) for at in (1, k))
-            rows.append([f"{name}\n{arm.label}", first, str(k), last, _crossing(findings.against_base.get(arm.name))])
+            cells = [f"{name}\n{arm.label}", first, str(k), last, _crossing(findings.against_base.get(arm.name))]
+            if all(exact):
+                review = findings.chains[arm.name]
+                cells += [percent(review.low_K[0]), percent(review.low_K[k - 1]), f"{review.wrong:,}"]
+            rows.append(cells)
     header = ["", "pass@1", "k", "pass@k", "crossing its base"]
+    header += ["CoT-Pass@1", "CoT-Pass@k", "right answers by wrong chains"] if all(exact) else []
     return ResultTable("Side by side", f"{BAND_BELOW}, percent.", header, rows)
 
 
@@ -127,21 +133,24 @@ def guessable(results: Results, findings: Findings) -> ResultTable:
 
 
 def chains(results: Results, findings: Findings) -> ResultTable:
-    """What a person said of the chains behind right answers, and both bounds of CoT-Pass@k beside pass@k."""
+    """What was said of the chains behind right answers, and CoT-Pass@k, or both its bounds, beside pass@k."""
 
     def cells(arm: ArmResults) -> Iterable[str]:
         review, curve_K = findings.chains[arm.name], findings.curves[arm.name].mean_K
         # Beside the arm and not in columns of their own: on a narrow screen these would push the bounds out of sight.
-        yield f"{arm.label}\n{review.right:,} right, {review.wrong:,} wrong, {review.unjudged:,} not judged"
+        unjudged = "" if results.exact_chains else f", {review.unjudged:,} not judged"
+        yield f"{arm.label}\n{review.right:,} right, {review.wrong:,} wrong{unjudged}"
         for k in ks:
-            low, high = percent(review.low_K[k - 1]), percent(review.high_K[k - 1])
-            yield f"{low} to {high}\n{percent(curve_K[k - 1])} pass@{k}"
+            ends = percent(review.low_K[k - 1]), percent(review.high_K[k - 1])
+            yield f"{ends[0] if results.exact_chains else ' to '.join(ends)}\n{percent(curve_K[k - 1])} pass@{k}"
 
     ks = findings.chain_ks()
+    bounds, source = ", lower to upper", "what was said in review/rare_wins.csv of the chains behind its right answers"
+    if results.exact_chains:
+        bounds, source = "", "its right answers, by whether every step of their chains is right"
     return ResultTable(
         "CoT-Pass@k",
-        "CoT-Pass@k, lower to upper; below it: pass@k. Below an arm: what was said in review/rare_wins.csv of the "
-        "chains behind its right answers.",
+        f"CoT-Pass@k{bounds}; below it: pass@k. Below an arm: {source}.",
         ["arm", *(f"CoT-Pass@{k}" for k in ks)],
         [list(cells(results.arm(name))) for name in findings.chains],
     )

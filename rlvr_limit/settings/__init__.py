@@ -9,6 +9,7 @@ from rlvr_limit.settings.study import (
     TOKEN_SAMPLING,
     Arm,
     ArmSampling,
+    CompositionConfig,
     CountdownConfig,
     CountsSettings,
     CountsSource,

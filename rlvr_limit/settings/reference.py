@@ -42,11 +42,12 @@ def _tables(cls: type, path: str, seen: dict[type, str]) -> Iterator[str]:
     rows, below, comments = [], [], _comments(cls)
     for field in dataclasses.fields(cls):
         hint = hints_of(cls)[field.name]
-        kind, *_ = members(hint)
+        kind, *others = members(hint)
         if typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
             below.append((typing.get_args(kind)[1], f"{path}.{field.name}.NAME"))
         elif dataclasses.is_dataclass(kind):
-            below.append((kind, f"{path}.{field.name}"))
+            groups = filter(dataclasses.is_dataclass, (kind, *others))
+            below += [(group, f"{path}.{field.name}") for group in groups]
         else:
             allowed = ", ".join(filter(None, (describe(hint), str(range_of(hint) or ""))))
             rows.append(f"| `{field.name}` | {_default(field)} | {allowed} | {comments.get(field.name, '')} |")

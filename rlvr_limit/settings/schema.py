@@ -148,7 +148,9 @@ def _plain(hint: Any) -> Any:
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
-    kind = next((member for member in members(hint) if _fits(member, value)), None)
+    # Of several groups the one that has most of the names.
+    fitting = [member for member in members(hint) if _fits(member, value)]
+    kind = max(fitting, key=lambda member: _names_known(member, value), default=None)
     if kind is None:
         raise not_allowed(path, to_jsonable(value) if is_group(value) else value, f"of type {describe(hint)}")
     origin, args = typing.get_origin(kind), typing.get_args(kind)
@@ -161,6 +163,10 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     value = float(value) if kind is float else value
     _check_range(hint, value, path)
     return value
+
+
+def _names_known(kind: Any, value: Any) -> int:
+    return sum(name in hints_of(kind) for name in value.keys()) if dataclasses.is_dataclass(kind) else 0
 
 
 def _check_range(hint: Any, value: Any, path: str) -> None:

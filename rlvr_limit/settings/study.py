@@ -52,6 +52,20 @@ class CountdownConfig:
 
 
 @dataclass(frozen=True)
+class CompositionConfig:
+    """Which problems of composed functions there are; those of a depth are a benchmark: depth1, depth2 and so on."""
+
+    depths: tuple[Annotated[int, AtLeast(1)], ...] = (1, 2, 3, 4)  # functions of a problem
+    functions: Annotated[int, Interval("[1, 26]")] = 8
+    length: Annotated[int, AtLeast(1)] = 4  # symbols of a string
+    symbols: Annotated[int, AtLeast(2)] = 10
+    shared: Annotated[int, AtLeast(0)] = 2  # symbols of a function's table that get the image of another one
+    eval_problems: Annotated[int, AtLeast(1)] = 48  # of each depth, as the next
+    train_problems: Annotated[int, AtLeast(0)] = 2048
+    one_in: Annotated[int, AtLeast(2)] = 4  # problems of which one is for evaluation
+
+
+@dataclass(frozen=True)
 class TowerShape:
     """A vision tower before the decoder, as Qwen2.5-VL has it."""
 
@@ -191,7 +205,7 @@ class ImagesConfig:
 
 @dataclass(frozen=True)
 class Settings:
-    """A whole config. Either task (Countdown) or benchmarks says what the problems are."""
+    """A whole config. Either task (Countdown or composed functions) or benchmarks says what the problems are."""
 
     name: str = ""  # first folder of a run's place
     job: Annotated[str, OneOf(*JOBS)] = "compare"
@@ -203,7 +217,7 @@ class Settings:
     runs: str = "runs"  # folder or object store of all runs
     run_dir: str = ""  # folder of this run; "": by its conditions, in runs/name
     data_dir: str = ""  # folder of the benchmarks' files; "": the hub's
-    task: CountdownConfig | None = None
+    task: CountdownConfig | CompositionConfig | None = None
     benchmarks: tuple[str, ...] = ()  # names of tasks/benchmarks.py, or files of problems
     limit: Annotated[int, AtLeast(0)] = 0  # first problems of each benchmark; 0: all
     allow_rows: tuple[str, ...] = ()  # benchmarks whose files may have more or fewer rows than were published

@@ -33,14 +33,16 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class Supervised:
-    """Training on demonstrations: Countdown's own, files, or right answers of another arm."""
+    """Training on demonstrations: a task's own, files, or right answers of another arm."""
 
     steps: Annotated[int, AtLeast(1)]
     batch: Annotated[int, AtLeast(1)]  # demonstrations a step
     optimizer: OptimizerConfig
-    right: Annotated[float, Interval("[0, 1]")] = 1.0  # share of Countdown's demonstrations that reach the target
+    right: Annotated[float, Interval("[0, 1]")] = 1.0  # share of a task's own demonstrations that are right
     start: str = ""  # the arm whose weights it starts from; "": a fresh model
-    data: tuple[str, ...] = ()  # files of {"prompt", "response"} a line; with a teacher: training sets
+    data: tuple[
+        str, ...
+    ] = ()  # files of {"prompt", "response"} a line; with a teacher, or of a task: as rl.data
     teacher: str = ""  # an arm whose right answers are the demonstrations; of a reinforced one its last step
     answers: Annotated[int, AtLeast(1)] = 4  # answers of the teacher to each training problem
     lora_rank: Annotated[int, AtLeast(0)] = 0  # adapters of this rank are trained; 0: all weights
@@ -90,7 +92,8 @@ class Reinforced:
     # (the policy's own, nats a token); or "module:function": (problem, texts) -> a number a text
     reward: str = "verdict"
     limits: Limits = Limits()
-    data: tuple[str, ...] = ()  # gsm8k_train, math_train, omni_train, or files of problems; Countdown has its own
+    # gsm8k_train, math_train, omni_train, or files of problems; of a task depth1, depth2 and so on, (): all it has
+    data: tuple[str, ...] = ()
     segment: Annotated[int, AtLeast(0)] = 0  # tokens of an answer drawn in one step, off-policy; 0: whole answers
     lora_rank: Annotated[int, AtLeast(0)] = 0  # adapters of this rank are trained; 0: all weights
     lora_alpha: Annotated[float, Interval("(0, inf)")] = 32.0  # adapters are scaled by lora_alpha / lora_rank

@@ -16,7 +16,7 @@ def check(s: Settings) -> None:
     if bool(s.task) == bool(s.benchmarks):
         raise UserError("config: give either config.task (Countdown) or config.benchmarks, one of the two")
     if s.task and not s.model:
-        raise UserError("config.model is missing: the decoder that learns Countdown")
+        raise UserError("config.model is missing: the decoder that learns the task")
     for name in s.allow_rows:
         if name not in BY_NAME:
             raise not_allowed("config.allow_rows", name, _one_of(BY_NAME))
@@ -70,7 +70,7 @@ def _check_endpoint(s: Settings, where: str, arm: Arm) -> None:
     if arm.weights or arm.weights_of or arm.recipe:
         raise UserError(f"{where}.endpoint: beside weights, weights_of or a recipe; give one of them")
     if s.task:
-        raise UserError(f"{where}.endpoint: no server knows Countdown's tokens; give config.benchmarks")
+        raise UserError(f"{where}.endpoint: no server knows the task's tokens; give config.benchmarks")
     if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./-]*)?", arm.endpoint.url):
         raise UserError(f"{where}.endpoint.url: not http(s)://HOST/PATH, without user, key or query")
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", arm.endpoint.key):

@@ -37,6 +37,7 @@ class Task:
     inline: bool  # it is quick and cannot hang: called while sampling, in this process
     shorten: Callable[[Problem, str], Verdict | str] | None = None  # a verdict, or a shorter answer judged alike
     demonstrate: Callable[[Sequence[Problem], float, Random], Iterator[Pair]] | None = None  # (problems, share right)
+    exact_chains: bool = False  # the detail of a verdict, also of a right answer, says what is wrong with its steps
     notes: tuple[str, ...] = ()  # what a reader of the page must know of the problems
     second: NamedGrader | None = None  # a second opinion, which never counts
     spelling: Callable[[str], str] = normal_form  # one text for answers that are one vote

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_limit import checkpoint
+from rlvr_limit.grading import composition as composition_grading
 from rlvr_limit.grading import countdown as countdown_grading
 from rlvr_limit.grading.code import grade as code_grading
 from rlvr_limit.grading.math.extract import is_bare
@@ -19,10 +20,10 @@ from rlvr_limit.grading.named import NamedGrader, grader_named
 from rlvr_limit.grading.sandbox.run import SandboxError, warn_of_missing_protection
 from rlvr_limit.images import PixelLimits, limits_of
 from rlvr_limit.models.decoder import shaped_as
-from rlvr_limit.settings import Arm, Settings, schema
+from rlvr_limit.settings import Arm, CompositionConfig, Settings, schema
 from rlvr_limit.study.arms import origin, sampling_of
 from rlvr_limit.study.prepared import Setup, Task, answer_limit, benchmark_of, prompt_name
-from rlvr_limit.tasks import benchmarks, countdown, demonstrations, pictures, prompts
+from rlvr_limit.tasks import benchmarks, composition, countdown, demonstrations, pictures, prompts
 from rlvr_limit.tasks.questions import Question, beginning
 from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
 from rlvr_limit.types import Problem, UserError, not_allowed
@@ -30,7 +31,7 @@ from rlvr_limit.types import Problem, UserError, not_allowed
 
 def task_and_setups(s: Settings) -> tuple[Task, dict[str, Setup]]:
     """What is asked, and of each arm how. Raises UserError, one line, for what cannot be asked."""
-    task, setups = _countdown(s) if s.task else _benchmarks(s)
+    task, setups = _composition(s) if composed(s) else _countdown(s) if s.task else _benchmarks(s)
     for name, setup in setups.items():
         _check_prompts(s, name, setup)
     if s.job in ("compare", "report"):
@@ -44,6 +45,46 @@ def check_page(problems: Iterable[Problem]) -> None:
         if count < 2:
             where = f"benchmark {name}" if name else "config.task.eval_problems"
             raise UserError(f"{where}: 1 problem, but a page needs at least 2; job=sample draws from one")
+
+
+def composed(s: Settings) -> bool:
+    """Whether the problems are composed functions."""
+    return isinstance(s.task, CompositionConfig)
+
+
+def _composition(s: Settings) -> tuple[Task, dict[str, Setup]]:
+    problems, training = composition.problems(s.task, s.seed)
+    words = composition.tokenizer(s.task)
+    setup = Setup(
+        shaped_as(s.model, words.vocab_size, s.dtype),
+        words,
+        schema.digest(words.backend.to_str()),
+        benchmark_digest(problems),
+        "composition",
+        tuple(problems),
+        (words.eos_id,),
+        s.sampling,
+    )
+    task = Task(
+        composition_grading.grade,
+        composition_grading.VERSION,
+        inline=True,
+        demonstrate=partial(composition.demonstrations, s.task, s.seed),
+        exact_chains=True,
+    )
+    setups = {}
+    for name, arm in s.arms.items():
+        learnt = tuple(training)
+        if arm.recipe and arm.recipe.data:
+            kind, depths = "rl" if arm.rl else "sft" if arm.sft else "pretrain", [f"depth{d}" for d in s.task.depths]
+            for depth in arm.recipe.data:
+                if depth not in depths:
+                    raise not_allowed(f"config.arms.{name}.{kind}.data", depth, f"one of {', '.join(depths)}")
+            learnt = tuple(p for p in training if benchmark_of(p.id) in arm.recipe.data)
+        setups[name] = dataclasses.replace(
+            setup, sampling=sampling_of(s.sampling, arm), training=learnt, lessons=learnt
+        )
+    return task, setups
 
 
 def _countdown(s: Settings) -> tuple[Task, dict[str, Setup]]:
