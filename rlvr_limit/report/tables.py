@@ -77,19 +77,19 @@ def progress(interim: Interim) -> ResultTable:
 def overview(studies: Mapping[str, Mapping[str, Any]]) -> ResultTable:
     """pass@1, pass@k at the largest k and the crossing of every arm of several studies, such as temperatures."""
     rows = []
-    exact = [study["results"].exact_chains for study in studies.values()]
+    exact = bool(studies) and all(study["results"].exact_chains for study in studies.values())
     for name, study in studies.items():
         results, findings = study["results"], study["findings"]
         k = findings.ks()[-1]
         for arm in results.arms:
             first, last = (percent_and_band(findings.curves[arm.name], at) for at in (1, k))
             cells = [f"{name}\n{arm.label}", first, str(k), last, _crossing(findings.against_base.get(arm.name))]
-            if all(exact):
+            if exact:
                 review = findings.chains[arm.name]
                 cells += [percent(review.low_K[0]), percent(review.low_K[k - 1]), f"{review.wrong:,}"]
             rows.append(cells)
     header = ["", "pass@1", "k", "pass@k", "crossing its base"]
-    header += ["CoT-Pass@1", "CoT-Pass@k", "right answers by wrong chains"] if all(exact) else []
+    header += ["CoT-Pass@1", "CoT-Pass@k", "right answers by wrong chains"] if exact else []
     return ResultTable("Side by side", f"{BAND_BELOW}, percent.", header, rows)
 
 

@@ -40,9 +40,7 @@ class Supervised:
     optimizer: OptimizerConfig
     right: Annotated[float, Interval("[0, 1]")] = 1.0  # share of a task's own demonstrations that are right
     start: str = ""  # the arm whose weights it starts from; "": a fresh model
-    data: tuple[
-        str, ...
-    ] = ()  # files of {"prompt", "response"} a line; with a teacher, or of a task: as rl.data
+    data: tuple[str, ...] = ()  # files of {"prompt", "response"} a line; with a teacher, or of a task: as rl.data
     teacher: str = ""  # an arm whose right answers are the demonstrations; of a reinforced one its last step
     answers: Annotated[int, AtLeast(1)] = 4  # answers of the teacher to each training problem
     lora_rank: Annotated[int, AtLeast(0)] = 0  # adapters of this rank are trained; 0: all weights
