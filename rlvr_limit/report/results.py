@@ -221,7 +221,7 @@ def _contradictions(results: Results) -> Iterator[str]:
 
 def _wrong_counts(arm: ArmResults, ids: Sequence[str]) -> Iterator[str]:
     """What is wrong with an arm's columns, from behind its name on."""
-    counted = ("truncated_M", "no_answer_M", "uses_given_M", "ungraded_M", "unreadable_M", "base_tests_M", "completed_M")
+    counted = "truncated_M no_answer_M uses_given_M ungraded_M unreadable_M base_tests_M completed_M".split()
     for column in ("n_M", "c_M", *counted):
         values = np.asarray(getattr(arm, column))
         if getattr(arm, column) is None and column not in ("n_M", "c_M"):
