@@ -137,7 +137,8 @@ class SamplingParams(TokenSampling):
 class Sample:
     """One drawn answer. tokens includes the stop token where it was sampled.
 
-    logp is under the distribution it was drawn from, logp_model under the model at temperature 1; nats, one per token.
+    logp is under the distribution it was drawn from (engine/metropolis.py: that of its proposals), logp_model under the
+    model at temperature 1; nats, one per token.
     """
 
     problem_id: str
@@ -146,6 +147,7 @@ class Sample:
     logp: tuple[float, ...]
     logp_model: tuple[float, ...]
     stop: Stop
+    drawn: int = 0  # tokens that were drawn to get it, its own among them; 0: its own alone
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def run(settings: Settings) -> None:
         score_missing(study)
         give_second_opinions(study)
     if study.hosts.is_first:
-        for table in ("samples", "verdicts", "scores"):
+        for table in ("samples", "costs", "verdicts", "scores"):
             records.compact(study.root, table)
         page, lacking = write_report(study)
         print(f"report: {page.absolute()}{lacking}")

@@ -19,7 +19,6 @@ from rlvr_limit.engine.rollout import rollout
 from rlvr_limit.passk.entropy import Entropy, Sharpened, sharpened, token_entropy
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.records.storage import Place
-from rlvr_limit.settings import Sampling
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.matched_temperature import EntropyMatching, MatchingRound, read_matching, write_matching
 from rlvr_limit.study.prepared import Study
@@ -143,17 +142,30 @@ def entropy_of(samples: pa.Table) -> Entropy:
 
 
 def sharpened_rates(
-    sampling: Sampling, problem_S: np.ndarray, correct_S: np.ndarray, samples: pa.Table
+    study: Study, entry: EvaluatedArm, problem_S: np.ndarray, correct_S: np.ndarray, samples: pa.Table
 ) -> tuple[Sharpened, ...]:
     """What sharpening would give; () where top-p and its like kept some answers from being drawn, or nobody said how
-    likely they are."""
-    if not pc.list_value_length(samples["logp"]).to_numpy().all():
+    likely they are, or they have been sharpened."""
+    sampling = study.setups[entry.arm].sampling
+    if study.settings.arms[entry.arm].sharpen or not pc.list_value_length(samples["logp"]).to_numpy().all():
         return ()
     if sampling.temperature == 0 or sampling.top_p < 1 or sampling.top_k or sampling.min_p:
         return ()
     whole = (np.array([math.fsum(values) for values in samples[name].to_pylist()]) for name in ("logp_model", "logp"))
     model_S, drawn_S = whole
     return tuple(sharpened(problem_S, correct_S, model_S, drawn_S, alpha) for alpha in SHARPER)
+
+
+def drawn_tokens(study: Study, entry: EvaluatedArm, n: int, place: Mapping[str, int]) -> np.ndarray | None:
+    """[M] tokens that were drawn for one of the first n answers, a mean; None where that is an answer's own length."""
+    if not study.settings.arms[entry.arm].sharpen:
+        return None
+    costs = records.read(study.root, "costs", ["problem_id", "index", "drawn"], {"arm": entry.name}).to_pylist()
+    rows = [
+        (place[row["problem_id"]], row["drawn"]) for row in costs if row["index"] < n and row["problem_id"] in place
+    ]
+    problem_R, drawn_R = np.array(rows).T
+    return np.bincount(problem_R, drawn_R, len(place)) / np.bincount(problem_R, minlength=len(place))
 
 
 def _sampled_entropy(

@@ -162,7 +162,8 @@ def _arm(
 
     n_M = count_M(np.ones(len(problem_S), bool))
     has_tokens = study.setups[entry.arm].model is not None
-    entropy = None if not has_tokens else entropy_matching.entropy_of(samples)
+    drawn_M = entropy_matching.drawn_tokens(study, entry, n, place)
+    entropy = entropy_matching.entropy_of(samples) if has_tokens and drawn_M is None else None
     chains_right_M, chains_wrong_M = chains_of(entry.name, verdicts, judged, place)
     distinct = len(set(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True)))
     marginal_M, votes_M = _marginal_rates_and_votes(problems, problem_S, verdicts, study.task.spelling)
@@ -196,6 +197,7 @@ def _arm(
         answers_M=frequent_answers(problem_S, verdicts, len(problems)),
         votes_M=votes_M,
         tokens_M=np.bincount(problem_S, weights=length_S, minlength=len(problems)) / n_M if has_tokens else None,
+        drawn_M=drawn_M,
         chains_right_M=chains_right_M,
         chains_wrong_M=chains_wrong_M,
         base_tests_M=count_M(base_S) if base_S is not None else None,
@@ -204,7 +206,7 @@ def _arm(
         second=second,
         second_opinion=second_opinion(study, entry.name, verdicts),
         own_opinion=own_opinion(study, entry.name, verdicts),
-        sharpened=entropy_matching.sharpened_rates(study.setups[entry.arm].sampling, problem_S, correct_S, samples),
+        sharpened=entropy_matching.sharpened_rates(study, entry, problem_S, correct_S, samples),
         cache_error=cache_error.recorded_error(study.root, entry.name) if study.engine.cache_dtype else None,
     )
     return progress, arm, examples_of_arm(entry.name, problem_S, samples, verdicts)

@@ -21,9 +21,10 @@ from rlvr_limit import records
 from rlvr_limit.distributed.mesh import abstract_parameters
 from rlvr_limit.distributed.work_queue import Round, Work, leased_work, rounds
 from rlvr_limit.engine.engine import Engine
+from rlvr_limit.engine.metropolis import sharpened
 from rlvr_limit.engine.requests import EngineStats
 from rlvr_limit.engine.rollout import Graded, missing, rollout
-from rlvr_limit.engine.shapes import halved
+from rlvr_limit.engine.shapes import halved, segment_engine_config
 from rlvr_limit.evaluation import cache_error, entropy_matching, shared_samples
 from rlvr_limit.evaluation.adaptive import samples_wanted
 from rlvr_limit.evaluation.grade import verdict_row
@@ -38,6 +39,9 @@ from rlvr_limit.study.run_folder import stream
 from rlvr_limit.study.verdicts import references
 from rlvr_limit.study.weights import load_weights
 from rlvr_limit.types import Problem, SamplingParams, Stop, Verdict, first_line, is_out_of_memory
+
+CHAINS = 8
+"""Chains that take their steps together, for each sequence of the engine: more wait longer to be put on record."""
 
 
 class _Turn(NamedTuple):
@@ -126,28 +130,32 @@ def sample_missing(study: Study, stage: str = "sample") -> None:
 def _sample_lacking(study: Study, lease: str, first_token: _FirstToken) -> None:
     """One pass over all arms; arms of one shape share an engine, only the weights change between them."""
     engine: Engine | None = None
-    shape: ModelConfig | None = None
+    shape: tuple[ModelConfig, bool] | None = None
     loaded: EvaluatedArm | None = None
     outlook = _outlook(study) if study.hosts.is_first else None
     check()
     with records.Writer(study.root, "samples") as samples, records.Writer(study.root, "verdicts") as verdicts:
         for turn in _lacking(study):
-            entry, model = turn.entry, study.setups[turn.entry.arm].model
-            if study.settings.arms[entry.arm].endpoint:
+            entry, arm = turn.entry, study.settings.arms[turn.entry.arm]
+            model, is_sharpened = study.setups[entry.arm].model, bool(arm.sharpen)
+            if arm.endpoint:
                 lacking = functools.partial(_missing, study, entry, turn.indices)
                 ask_endpoint(study, entry, turn.name, lacking, samples, outlook)
                 continue
             # The last arm's weights go before the next one's come: two of them may not fit.
             if entry == loaded:
                 pass
-            elif model == shape:
+            elif (model, is_sharpened) == shape:
                 engine.load(None)
                 engine.load(first_token.load(study, entry))
             else:
                 engine = None
                 # Made before its weights are there: what it compiles goes on beside loading.
                 weights = abstract_parameters(parameter_specs(model), model.dtype, study.mesh)
-                engine, shape = Engine(weights, model, study.engine, _longest(study, model)), model
+                config, longest = study.engine, _longest(study, model)
+                if is_sharpened:
+                    config = segment_engine_config(config, config.max_prompt_len + longest)
+                engine, shape = Engine(weights, model, config, longest), (model, is_sharpened)
                 lacking = _missing(study, entry, turn.indices)
                 images = [image for problem, _ in lacking for image in problem.images]
                 lengths = [len(problem.prompt_ids) for problem, _ in lacking]
@@ -221,8 +229,10 @@ def _outlook(study: Study) -> Outlook:
 
 def temperature_of(study: Study, entry: EvaluatedArm, engine: Engine) -> float:
     """The temperature of an arm; where it is to be matched, it is found with the engine, which holds its weights."""
-    own = study.setups[entry.arm].sampling.temperature
-    if not study.settings.arms[entry.arm].sampling.match_entropy:
+    own, arm = study.setups[entry.arm].sampling.temperature, study.settings.arms[entry.arm]
+    if arm.sharpen:
+        return 1 / arm.sharpen.alpha
+    if not arm.sampling.match_entropy:
         return own
     return entropy_matching.match(study, entry, engine, f"match/{stream(study, entry, own)}")
 
@@ -230,10 +240,13 @@ def temperature_of(study: Study, entry: EvaluatedArm, engine: Engine) -> float:
 class _ArmWriter:
     """An arm's samples and verdicts on their way into the records, and counts of what came by."""
 
-    def __init__(self, study: Study, arm: str, samples: records.Writer, verdicts: records.Writer) -> None:
+    def __init__(
+        self, study: Study, arm: str, samples: records.Writer, verdicts: records.Writer, costs: records.Writer | None
+    ) -> None:
         self._arm, self._grader, self._against = arm, study.task.version, references(study, study.task)
-        self._samples, self._verdicts = samples, verdicts
+        self._samples, self._verdicts, self._costs = samples, verdicts, costs
         self._sample_rows: list[dict] = []
+        self._cost_rows: list[dict] = []
         self._verdict_rows: list[dict] = []
         self._flushed = time.monotonic()
         self.drawn = self.tokens = self.truncated = 0
@@ -245,8 +258,10 @@ class _ArmWriter:
         key = {"arm": self._arm, "problem_id": sample.problem_id, "index": sample.index}
         what = {"tokens": sample.tokens, "logp": sample.logp, "logp_model": sample.logp_model}
         self._sample_rows.append(key | what | {"stop": str(sample.stop), "text": graded.text})
+        if self._costs:
+            self._cost_rows.append(key | {"drawn": sample.drawn})
         self.drawn += 1
-        self.tokens += len(sample.tokens)
+        self.tokens += sample.drawn or len(sample.tokens)
         self.truncated += sample.stop == Stop.LENGTH
         if graded.verdict:
             self.add_verdicts([((sample.problem_id, sample.index), graded.verdict)])
@@ -264,9 +279,12 @@ class _ArmWriter:
         if older_than and time.monotonic() - self._flushed <= older_than:
             return
         now = time.time()
+        if self._costs:
+            self._costs.append(self._cost_rows)
+            self._costs.flush()  # no sample stands without its cost
         self._samples.append([row | {"time": now} for row in self._sample_rows])
         self._verdicts.append(self._verdict_rows)
-        self._sample_rows, self._verdict_rows, self._flushed = [], [], time.monotonic()
+        self._sample_rows, self._verdict_rows, self._cost_rows, self._flushed = [], [], [], time.monotonic()
 
 
 def _sample_arm(
@@ -283,9 +301,13 @@ def _sample_arm(
     entry, seen = turn.entry, deque[EngineStats](maxlen=1)
     lease = "/".join(filter(None, (lease, turn.name, entry.name)))
     s, task, setup, hosts = study.settings, study.task, study.setups[entry.arm], study.hosts
+    how, generate = s.arms[entry.arm].sharpen, engine.generate
+    if how:
+        generate = sharpened(generate, how, CHAINS * engine.config.max_num_seqs)
     temperature = temperature_of(study, entry, engine)
     lacking = functools.partial(_missing, study, entry, turn.indices)
-    taken = shared_samples.take(study, entry, temperature, lease, lacking, samples, verdicts)
+    # What answers of p^alpha have cost is on record in their own folder only.
+    taken = 0 if how else shared_samples.take(study, entry, temperature, lease, lacking, samples, verdicts)
     if outlook:
         outlook.need_not_draw(entry.name, taken)
     work = _work(study, entry, turn.indices)
@@ -293,8 +315,13 @@ def _sample_arm(
         return
 
     progress: Progress | None = None
+    kept: _ArmWriter | None = None
 
     def watch(stats: EngineStats) -> None:
+        if how and kept:
+            # No sample may come for long.
+            kept.flush(older_than=0.0 if study.notice else s.flush_seconds)
+            study.notice.raise_if_preempted()
         if seen and progress:
             progress.begin_pace()
         seen.append(stats)
@@ -318,7 +345,7 @@ def _sample_arm(
         return dataclasses.replace(study.sampling_params(setup, problem), temperature=temperature)
 
     drawn = rollout(
-        engine.generate,
+        generate,
         leased_work(hosts, lease, work, study.n),
         sampling,
         s.seed,
@@ -332,7 +359,6 @@ def _sample_arm(
             study.notice.raise_if_preempted()
         return
     problems = {problem.id: problem for problem in setup.problems}
-    kept = _ArmWriter(study, entry.name, samples, verdicts)
     n = samples_wanted(study, entry)
     total = sum(turn.indices(n(problem)).stop for problem in setup.problems)
     on_record = total - sum(len(indices) for _, indices in work)
@@ -343,7 +369,11 @@ def _sample_arm(
         study.root, stage, total, "samples", on_record, hosts.is_first, left, engine.config.max_num_seqs
     )
     pages, began = engine.shapes.shards * (engine.shapes.pages - 1), time.monotonic()
-    with _grading(study) as pool, progress:
+    with contextlib.ExitStack() as stack:
+        costs = stack.enter_context(records.Writer(study.root, "costs")) if how else None
+        kept = _ArmWriter(study, entry.name, samples, verdicts, costs)
+        pool = stack.enter_context(_grading(study))
+        stack.enter_context(progress)
         for graded in drawn:
             first_token.is_here()
             kept.add(graded)
@@ -351,7 +381,7 @@ def _sample_arm(
                 name = graded.sample.problem_id
                 pool.submit((name, graded.sample.index), problems[name], graded.text)
                 kept.add_verdicts(pool.finished())
-            hosts.report_progress(samples=1, tokens=len(graded.sample.tokens))
+            hosts.report_progress(samples=1, tokens=graded.sample.drawn or len(graded.sample.tokens))
             kept.flush(older_than=s.flush_seconds)
             show(progress)
             if study.notice:

@@ -1,4 +1,4 @@
-"""The four tables of a run folder: their columns, and the key that makes two rows the same fact.
+"""The five tables of a run folder: their columns, and the key that makes two rows the same fact.
 
 Lists and strings carry 64-bit offsets, so that a table of more than 2^31 tokens can be sorted in one piece.
 """
@@ -62,6 +62,15 @@ TABLES = (
         stop=_STR,
         text=_STR,
         time=pa.float64(),
+    ),
+    _table(
+        "costs",  # of samples that took more tokens than their own
+        key="arm problem_id index",
+        ignored=("drawn",),
+        arm=_STR,
+        problem_id=_STR,
+        index=pa.int32(),
+        drawn=pa.int32(),
     ),
     _table(
         "verdicts",

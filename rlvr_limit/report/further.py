@@ -179,12 +179,12 @@ def _majority(results: Results) -> Iterator[ResultTable]:
 
 def _budget(results: Results) -> Iterator[ResultTable]:
     """Problems solved at equal numbers of generated tokens: those that the base takes for the k of interest."""
-    arms = [arm for arm in results.arms if arm.tokens_M is not None]
+    arms = [arm for arm in results.arms if arm.spent_M is not None]
     base = results.arm(results.base)
-    if base.tokens_M is None or len(arms) < 2:
+    if base.spent_M is None or len(arms) < 2:
         return
     ks = powers_of_four(fewest_samples([base]))
-    curves = {arm.name: passk.budget_curve(arm.n_M, arm.c_M, arm.tokens_M) for arm in arms}
+    curves = {arm.name: passk.budget_curve(arm.n_M, arm.c_M, arm.spent_M) for arm in arms}
     budgets = [float(curves[base.name].tokens_K[k - 1]) for k in ks]
 
     def cells(arm: ArmResults) -> Iterator[str]:

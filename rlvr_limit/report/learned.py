@@ -25,6 +25,9 @@ USES_GIVEN = (
 LEAST_EFFECTIVE = 10
 """Samples that an estimate must be worth to be told."""
 
+BUDGETS = (1, 4, 16, 64)
+"""Multiples of what a trained arm's pass@1 costs."""
+
 
 def learned_tables(results: Results, findings: Findings) -> list[ResultTable]:
     """Every table that the data allow."""
@@ -34,6 +37,7 @@ def learned_tables(results: Results, findings: Findings) -> list[ResultTable]:
         _answers(results),
         _controls(results),
         _sharper(results),
+        _matched_budget(results),
         _changes(results),
     )
     return list(itertools.chain(*tables))
@@ -156,6 +160,55 @@ def _sharper(results: Results) -> Iterator[ResultTable]:
         arms,
         cells,
     )
+
+
+def _matched_budget(results: Results) -> Iterator[ResultTable]:
+    """What the base and answers from its p^alpha solve by vote for the tokens of a trained arm's pass@1."""
+    base = results.arm(results.base)
+    trained = [arm for arm in results.arms if arm.group == "rl" and arm.spent_M is not None]
+    untrained = [
+        arm
+        for arm in results.arms
+        if arm.votes_M and arm.spent_M is not None
+        if arm is base or (arm.drawn_M is not None and arm.weights_sha256 == base.weights_sha256)
+    ]
+    beside = [list(_for_its_tokens(arm, trained)) for arm in untrained]
+    if trained and untrained:
+        yield ResultTable(
+            "Without training, for the tokens of pass@1",
+            "The answer that most of k answers give, k as many as a multiple of the tokens of a trained arm's pass@1 "
+            "affords; below it how many points that is from this pass@1, 95 % paired band. Tokens are all that were "
+            "drawn, proposals thrown away among them. Last: the first of k = 1, 3, 5, 9, 17 and so on whose mean is no "
+            "lower. A dash: not one answer, or more than there are.",
+            ["pass@1 of", "without training", *(f"{times} \u00d7" for times in BUDGETS), "as good at"],
+            [row for rows in zip(*beside, strict=True) for row in rows],
+        )
+
+
+def _for_its_tokens(arm: ArmResults, trained: list[ArmResults]) -> Iterator[list[str]]:
+    """A row beside each trained arm."""
+    n, cost = fewest_samples((arm,)), float(arm.spent_M.mean())
+    tried = [k for k in (1, *(2**i + 1 for i in range(1, n.bit_length()))) if k <= n]
+    afforded = {other.name: [int(times * other.spent_M.mean() / cost) for times in BUDGETS] for other in trained}
+    ks = sorted({k for k in (*tried, *itertools.chain(*afforded.values())) if 1 <= k <= n})
+    voted_MK = passk.maj_at_k(arm.votes_M, ks)
+    voted_MK[:, 0] = arm.c_M / arm.n_M
+    voted_K = voted_MK.mean(axis=0)
+    for other in trained:
+        aim_M, aim_cost = other.c_M / other.n_M, float(other.spent_M.mean())
+        ahead = passk.paired_band(voted_MK, np.tile(aim_M[:, None], len(ks)))
+        cells = {
+            k: f"maj@{k}: {percent(voted)}\n{points(low)} to {points(high)}"
+            for k, voted, low, high in zip(ks, voted_K, ahead.low_K, ahead.high_K, strict=True)
+        }
+        good = next((k for k in tried if voted_K[ks.index(k)] >= aim_M.mean()), None)
+        said, tokens = f"maj@{good}" if good else f"not up to maj@{tried[-1]}", (good or tried[-1]) * cost
+        yield [
+            f"{other.label}: {percent(aim_M.mean())}\n{aim_cost:,.1f} tokens",
+            f"{arm.label}\n{cost:,.1f} tokens an answer",
+            *(cells.get(k, DASH) for k in afforded[other.name]),
+            f"{said}\n{tokens:,.0f} tokens, {tokens / aim_cost:.1f} \u00d7",
+        ]
 
 
 def _changes(results: Results) -> Iterator[ResultTable]:

@@ -65,6 +65,7 @@ class ArmResults:
     answers_M: tuple[Answers, ...] | None = None
     votes_M: tuple[passk.Votes, ...] | None = None  # samples by answer
     tokens_M: np.ndarray | None = None  # mean length of an answer
+    drawn_M: np.ndarray | None = None  # tokens drawn for one, a mean, where others were thrown away; None: tokens_M
     chains_right_M: np.ndarray | None = None  # right answers whose chain a person judged right
     chains_wrong_M: np.ndarray | None = None  # and wrong
     base_tests_M: np.ndarray | None = None  # right on base tests, of a benchmark that adds its own to another's
@@ -82,6 +83,11 @@ class ArmResults:
         if self.second is None:
             return passk.pass_curves(self.n_M, self.c_M)
         return passk.two_stage_curves(int(self.n_M[0]), self.c_M, self.second.n_M, self.second.c_M, self.second.n)
+
+    @property
+    def spent_M(self) -> np.ndarray | None:
+        """Tokens that an answer costs, mean of each problem: [M]; None where nobody counted them."""
+        return self.tokens_M if self.drawn_M is None else self.drawn_M
 
     @property
     def reach_M(self) -> np.ndarray:
@@ -230,7 +236,7 @@ def _wrong_counts(arm: ArmResults, ids: Sequence[str]) -> Iterator[str]:
             yield f": {column} is {values.dtype} of shape {values.shape}, should be integers of shape ({len(ids)},)"
         for i in np.flatnonzero((values < 0) | (values > np.asarray(arm.n_M))):
             yield f", problem {ids[i]}: {column} is {values[i]} of n = {arm.n_M[i]} samples"
-    for column in ("answers_M", "votes_M", "tokens_M", "marginal_M"):
+    for column in ("answers_M", "votes_M", "tokens_M", "drawn_M", "marginal_M"):
         values = getattr(arm, column)
         if values is not None and len(values) != len(ids):
             yield f": {column} has {len(values)} entries, should be {len(ids)}"

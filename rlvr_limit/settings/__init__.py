@@ -21,5 +21,6 @@ from rlvr_limit.settings.study import (
     Sampling,
     Score,
     Settings,
+    Sharpen,
 )
 from rlvr_limit.settings.training import Limits, OptimizerConfig, Reinforced, Supervised, Training

@@ -143,6 +143,15 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class Sharpen:
+    """Answers from p^alpha, p the model at temperature 1, by Metropolis-Hastings over suffixes (arXiv 2510.14901)."""
+
+    alpha: Annotated[float, Interval("[1, inf)")] = 4.0  # suffixes are proposed at temperature 1 / alpha
+    steps: Annotated[int, AtLeast(1)] = 10  # proposals after each block
+    block: Annotated[int, AtLeast(0)] = 0  # tokens that answers may have more after each such steps; 0: all at once
+
+
+@dataclass(frozen=True)
 class Arm:
     """A model to compare: given weights, one of three recipes, the weights of another arm, or an endpoint's."""
 
@@ -159,6 +168,7 @@ class Arm:
     swap_images: bool = False  # a control: asked with another problem's images
     asked_first: Annotated[float, Interval("[0, 1)")] = 0.0  # an audit: so much of a question is asked; 0: all of it
     sampling: ArmSampling = ArmSampling()
+    sharpen: Sharpen | None = None  # answers are likelier ones than the model draws, without training
     pretrain: Supervised | None = None
     sft: Supervised | None = None
     rl: Reinforced | None = None

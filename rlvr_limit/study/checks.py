@@ -44,6 +44,8 @@ def _check_panels(s: Settings) -> None:
 def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     where = f"config.arms.{name}"
     recipes = [kind for kind in ("pretrain", "sft", "rl") if getattr(arm, kind)]
+    if arm.sharpen:
+        _check_sharpen(s, f"{where}.sharpen", arm)
     if arm.endpoint:
         _check_endpoint(s, where, arm)
         return
@@ -63,6 +65,19 @@ def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     for kind in recipes:
         recipe = getattr(arm, kind)
         check_recipe(f"{where}.{kind}", recipe, answer_len(recipe, s.sampling))
+
+
+def _check_sharpen(s: Settings, where: str, arm: Arm) -> None:
+    """Its steps are exact where proposals reach every answer, and log-probs are the model's own."""
+    sampling = sampling_of(s.sampling, arm)
+    if arm.endpoint:
+        raise UserError(f"{where}: an endpoint tells no log-probs")
+    if arm.sampling.temperature is not None or arm.sampling.match_entropy:
+        raise UserError(f"{where}: proposals are drawn at temperature 1 / alpha; give it no temperature of its own")
+    if sampling.top_p < 1 or sampling.top_k or sampling.min_p:
+        raise UserError(f"{where}: needs top_p = 1, top_k = 0 and min_p = 0 in the arm's sampling")
+    if s.engine.cache_dtype:
+        raise not_allowed("config.engine.cache_dtype", s.engine.cache_dtype, f"'', as {where} needs")
 
 
 def _check_endpoint(s: Settings, where: str, arm: Arm) -> None:
@@ -86,7 +101,7 @@ def _check_views(s: Settings) -> None:
     evaluated = expand(s.arms)
     evaluated = [e for e in evaluated if not s.arms[e.arm].endpoint]
     own = [e.name for e in evaluated if not e.weights_of]
-    fixed = [e.name for e in evaluated if not s.arms[e.arm].sampling.match_entropy]
+    fixed = [e.name for e in evaluated if not (s.arms[e.arm].sampling.match_entropy or s.arms[e.arm].sharpen)]
     for name, arm in s.arms.items():
         where, sampling, wanted = f"config.arms.{name}", arm.sampling, arm.sampling.match_entropy
         if arm.weights_of and arm.weights_of not in own:

@@ -60,6 +60,9 @@ def conditions_of(study: Study, entry: EvaluatedArm) -> Conditions:
         "engine": _engine_in_words(study.engine) if setup.model else "an endpoint's",
         "dtype": setup.model.dtype if setup.model else "an endpoint's, not known",
     }
+    if arm.sharpen:
+        block = f", blocks of {arm.sharpen.block}" if arm.sharpen.block else ""
+        values["temperature"] = f"p^{arm.sharpen.alpha:g}, {arm.sharpen.steps} steps of Metropolis-Hastings{block}"
     aim = arm.sampling.match_entropy
     if aim:
         matching = read_matching(study.root, entry.name)

@@ -56,7 +56,7 @@ def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, A
 
 def leave_out_unused(group: dict[str, Any] | None) -> None:
     """Takes away fields that came later where they are not used: what was named without them keeps its name."""
-    for name in ("seen", "swap_images", "vision", "asked_first"):
+    for name in ("seen", "swap_images", "vision", "asked_first", "sharpen"):
         if group and name in group and not group[name]:
             del group[name]
 
@@ -68,6 +68,8 @@ def stream(study: Study, entry: EvaluatedArm, temperature: float) -> str:
     counted = {name: getattr(setup.sampling, name) for name in SAMPLING_COUNTS} | {"temperature": temperature}
     # Constants that have been part of every stream: without them all samples would be other ones.
     counted |= {"n": 0, "n_of": {}, "adaptive": 0}
+    if sharpen := study.settings.arms[entry.arm].sharpen:
+        counted["sharpen"] = schema.to_jsonable(sharpen)
     return schema.digest([weights, counted, sorted(setup.stop_tokens)])
 
 

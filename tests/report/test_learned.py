@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rlvr_limit import passk
 from rlvr_limit.passk import Sharpened
 from rlvr_limit.report import ArmResults, Results
 from rlvr_limit.report.analysis import analyse
 from rlvr_limit.report.learned import learned_tables, papers_numbers
+from rlvr_limit.report.text import points
 from rlvr_limit.settings.command_line import parse_command_line
 from rlvr_limit.study.arms import expand
 
@@ -19,6 +21,7 @@ COUNTS = {
     "base": [0, 1, 2, 4, 8, 12, 16, 20],
     "rl": [10, 12, 14, 16, 20, 26, 30, 34],
     "toss": [0, 2, 2, 5, 8, 12, 17, 20],
+    "high": [10, 12, 14, 16, 20, 26, 31, 34],
 }
 
 
@@ -67,6 +70,44 @@ def test_an_estimate_that_is_worth_few_samples_is_not_told(worth: float, said: s
     sharper = Sharpened(2.0, np.full(M, 0.25), np.full(M, worth))
     rows = shown(arm("base", "base", sharpened=(sharper,)), arm("rl", "rl"))["Sharpened without training"]
     assert rows == [["BASE", f"{said}\n{worth:.1f} of 40"]]
+
+
+def voted(right: np.ndarray, k: int) -> float:
+    """Right answers against one wrong one: the share of k of 40 samples in which they are more, ties counting half."""
+    law = stats.hypergeom(N, right, k)
+    return float(np.mean(law.sf(k / 2) + law.pmf(k / 2) / 2))
+
+
+def test_the_base_and_its_likelier_answers_stand_at_the_cost_of_a_trained_arms_first_answer() -> None:
+    def fields(name: str, tokens: float, **more) -> dict:
+        votes_M = tuple(passk.Votes(right, (N - right,) if right < N else (), 0) for right in COUNTS[name])
+        return {"votes_M": votes_M, "tokens_M": np.full(M, tokens), **more}
+
+    rows = shown(
+        arm("base", "base", **fields("base", 5.0)),
+        arm("rl", "rl", **fields("rl", 12.0)),
+        arm("toss", "other", **fields("toss", 5.0, drawn_M=np.full(M, 30.0))),
+        arm("high", "other", **fields("high", 5.0, drawn_M=np.full(M, 47.9))),
+        arm("other", "other", **fields("toss", 5.0, drawn_M=np.full(M, 30.0), weights_sha256="others")),
+    )["Without training, for the tokens of pass@1"]
+    rl_M = np.array(COUNTS["rl"]) / N
+    assert [row[0] for row in rows] == [f"RL: {100 * rl_M.mean():.1f} %\n12.0 tokens"] * 3
+    assert [row[1] for row in rows] == [
+        "BASE\n5.0 tokens an answer",
+        "TOSS\n30.0 tokens an answer",
+        "HIGH\n47.9 tokens an answer",
+    ]
+    for name, row, ks in (("base", rows[0], (2, 9, 38)), ("toss", rows[1], (1, 6, 25)), ("high", rows[2], (1, 4, 16))):
+        cells = [cell.split("\n")[0] for cell in row[2:6] if cell != "\u2013"]
+        assert [cell.split(": ")[0] for cell in cells] == [f"maj@{k}" for k in ks]
+        for cell, k in zip(cells, ks, strict=True):
+            exact = 100 * voted(np.array(COUNTS[name]), k)
+            assert abs(float(cell.split(": ")[1].removesuffix(" %")) - exact) < (0.051 if k == 1 else 1.0)
+    # No base has such votes; the other arm's first answers are as good by themselves.
+    assert rows[0][6] == "not up to maj@33\n165 tokens, 13.8 \u00d7"
+    assert rows[2][6] == "maj@1\n48 tokens, 4.0 \u00d7"
+    below = passk.paired_band(np.array(COUNTS["high"])[:, None] / N, rl_M[:, None])
+    assert rows[2][3].split("\n")[1] == f"{points(below.low_K[0])} to {points(below.high_K[0])}"
 
 
 def test_problems_move_between_bins_beside_what_chance_moves() -> None:
