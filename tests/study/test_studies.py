@@ -273,6 +273,9 @@ def test_panels_are_pages_of_their_own_with_a_base_of_their_own(
         ({"weights_of": "base", "sampling": {"temperature": -1.0}}, "config.arms.view.sampling.temperature"),
         ({"weights_of": "base", "panel": "a/b"}, "config.arms"),
         ({"weights_of": "base", "sampling": {"max_tokens": 3}}, "config.arms.view.sampling.max_tokens"),
+        ({"weights_of": "base", "sharpen": {"alpha": 0.5}}, "config.arms.view.sharpen.alpha"),
+        ({"weights_of": "base", "sharpen": {}, "sampling": {"temperature": 0.5}}, "config.arms.view.sharpen"),
+        ({"weights_of": "base", "sharpen": {}, "sampling": {"top_p": 0.9}}, "config.arms.view.sharpen"),
     ],
 )
 def test_views_that_cannot_be_are_refused_by_name(
