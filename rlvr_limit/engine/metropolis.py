@@ -27,6 +27,10 @@ Generate = Callable[[Iterable[Request], Callable[[EngineStats], None] | None], I
 """Engine.generate, and what stands in its place."""
 
 
+CHAINS = 8
+"""Chains that take their steps together, for each sequence of the engine: more wait longer to be put on record."""
+
+
 class _Proposal(NamedTuple):
     """What a chain is asked next: to keep so many tokens, and to draw others up to a limit of all."""
 
@@ -37,16 +41,16 @@ class _Proposal(NamedTuple):
     patience: float  # -log of a uniform number: it is accepted where log_ratio is above -patience
 
 
-def sharpened(generate: Generate, how: Sharpen, at_once: int) -> Generate:
+def sharpened(generate: Generate, how: Sharpen, max_num_seqs: int) -> Generate:
     """generate, but of each sample the last state of a chain, which depends on nothing but its key and index.
 
-    Requests ask for temperature 1 / alpha and cut nothing off. at_once chains take their steps together, each step as
-    requests of a prompt with what is kept, and are yielded once all have taken the last one.
+    Requests ask for temperature 1 / alpha and cut nothing off. A step of chains that take it together is requests of
+    prompts with what is kept; they are yielded once all have taken the last one.
     """
 
     def chains(requests: Iterable[Request], watch: Callable[[EngineStats], None] | None = None) -> Iterator[Sample]:
         pairs = ((request, index) for request in requests for index in request.indices)
-        while together := list(itertools.islice(pairs, at_once)):
+        while together := list(itertools.islice(pairs, CHAINS * max_num_seqs)):
             yield from _last_states(generate, how, together, watch)
 
     return chains

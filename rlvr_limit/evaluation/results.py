@@ -10,7 +10,7 @@ import functools
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def _arm(
     entropy = entropy_matching.entropy_of(samples) if has_tokens and drawn_M is None else None
     chains_right_M, chains_wrong_M = chains_of(entry.name, verdicts, judged, place)
     distinct = len(set(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True)))
-    marginal_M, votes_M = _marginal_rates_and_votes(problems, problem_S, verdicts, study.task.spelling)
+    marginal_M, votes_M = _marginal_rates_and_votes(study, problems, problem_S, verdicts)
     uses, asked = study.task.uses_given, zip(problem_S, samples["text"].to_pylist(), strict=True)
     uses_S = np.array([bool(uses and uses(problems[i], text)) for i, text in asked])
     base_S = right_on_base_tests(problems, verdicts)
@@ -249,18 +249,18 @@ def _first(table: pa.Table, n: int, problems: Iterable[str]) -> pa.Table:
 
 
 def _marginal_rates_and_votes(
-    problems: list[Problem], problem_S: np.ndarray, verdicts: pa.Table, spelling: Callable[[str], str]
+    study: Study, problems: list[Problem], problem_S: np.ndarray, verdicts: pa.Table
 ) -> tuple[np.ndarray | None, tuple[passk.Votes, ...] | None]:
     """Guess rates from the arm's answers to other problems, and its samples by answer.
 
-    Answers are equal where their spelling is. None twice where references are no texts (tests of programs); guess
-    rates are None too where the task has rates of its own. Right for a problem are its reference and whatever the
-    grader has accepted for it, so that other spellings count.
+    Answers are equal where their spelling is. None twice where references are no texts (tests of programs; Countdown,
+    unless an arm is sharpened: metrics.md item 30); guess rates are None too where the task has rates of its own. Right
+    for a problem are its reference and whatever the grader has accepted for it, so that other spellings count.
     """
     references = [reference(problem) for problem in problems]
-    if None in references:
+    if None in references and not (study.task.inline and any(arm.sharpen for arm in study.settings.arms.values())):
         return None, None
-    spelling = functools.cache(spelling)
+    spelling = functools.cache(study.task.spelling)
     answers = [spelling(text) for text in verdicts["extracted"].to_pylist()]
     correct, places = verdicts["correct"].to_pylist(), problem_S.tolist()
     votes = tuple(passk.count_votes(len(problems), places, answers, correct))

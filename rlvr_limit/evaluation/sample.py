@@ -40,9 +40,6 @@ from rlvr_limit.study.verdicts import references
 from rlvr_limit.study.weights import load_weights
 from rlvr_limit.types import Problem, SamplingParams, Stop, Verdict, first_line, is_out_of_memory
 
-CHAINS = 8
-"""Chains that take their steps together, for each sequence of the engine: more wait longer to be put on record."""
-
 
 class _Turn(NamedTuple):
     """An arm's turn to be drawn, in one of the rounds, as far as it lacks these indices."""
@@ -303,7 +300,7 @@ def _sample_arm(
     s, task, setup, hosts = study.settings, study.task, study.setups[entry.arm], study.hosts
     how, generate = s.arms[entry.arm].sharpen, engine.generate
     if how:
-        generate = sharpened(generate, how, CHAINS * engine.config.max_num_seqs)
+        generate = sharpened(generate, how, engine.config.max_num_seqs)
     temperature = temperature_of(study, entry, engine)
     lacking = functools.partial(_missing, study, entry, turn.indices)
     # What answers of p^alpha have cost is on record in their own folder only.

@@ -117,7 +117,7 @@ def hold_power(model: Table, drawn: list[Sample]) -> None:
     """p^alpha, which so many steps reach but for less than can be seen, and not what chains begin with."""
     p = power(model, ALPHA)
     left = start(model) @ np.linalg.matrix_power(kernel(model, ALPHA, log_ratio), STEPS) - p
-    assert np.abs(left).sum() < 0.005
+    assert np.abs(left).sum() < 0.01
     assert chi_square(model, drawn, p) > 1e-3 > chi_square(model, drawn, start(model))
 
 
@@ -170,8 +170,8 @@ def test_a_chain_depends_on_its_key_and_index_alone_and_tells_what_it_took() -> 
             yield sample
 
     how = Sharpen(ALPHA, 4, 2)
-    together = list(sharpened(counting, how, 1000)([asked(model, 40, ALPHA)]))
-    apart = list(sharpened(model.generate, how, 7)([replace(asked(model, 40, ALPHA), indices=range(39, -1, -1))]))
+    together = list(sharpened(counting, how, 40)([asked(model, 40, ALPHA)]))
+    apart = list(sharpened(model.generate, how, 1)([replace(asked(model, 40, ALPHA), indices=range(39, -1, -1))]))
     assert together == sorted(apart, key=lambda s: s.index)
     assert sum(s.drawn for s in together) == sum(taken) > 2 * sum(len(s.tokens) for s in together)
     assert [s.logp_model for s in together] == [model.sample(s.tokens, 1 / ALPHA).logp_model for s in together]
