@@ -46,7 +46,7 @@ def test_an_arm_of_p_to_the_alpha_goes_all_the_way_to_the_page_and_is_drawn_alik
     (tmp_path / "small.py").write_text(SMALL)
     folder = run(tmp_path, 24)
     first, costs = rows(folder, "samples"), rows(folder, "costs")
-    assert Counter(arm for arm, *_ in first) == {name: 8 * 24 for name in ("base", "grpo", "power2", "power4")}
+    assert Counter(arm for arm, *_ in first) == {name: 8 * 24 for name in ("base", "grpo-2", "power2", "power4")}
     assert costs.keys() == {key for key in first if key[0].startswith("power")}
     assert all(row["drawn"] > len(first[key]["tokens"]) for key, row in costs.items())
     likely = defaultdict(list)
