@@ -92,23 +92,23 @@ def test_the_base_and_its_likelier_answers_stand_at_the_cost_of_a_trained_arms_f
         arm("other", "other", **fields("toss", 5.0, drawn_M=np.full(M, 30.0), weights_sha256="others")),
     )["Without training, for the tokens of pass@1"]
     rl_M = np.array(COUNTS["rl"]) / N
-    assert [row[0] for row in rows] == [f"RL: {100 * rl_M.mean():.1f} %\n12.0 tokens"] * 3
-    assert [row[1] for row in rows] == [
-        "BASE\n5.0 tokens an answer",
-        "TOSS\n30.0 tokens an answer",
-        "HIGH\n47.9 tokens an answer",
+    aim = f"{100 * rl_M.mean():.1f} %\n12.0 tokens"
+    assert [row[:3] for row in rows] == [
+        ["BASE for RL", "5.0 tokens", aim],
+        ["TOSS for RL", "30.0 tokens", aim],
+        ["HIGH for RL", "47.9 tokens", aim],
     ]
-    for name, row, ks in (("base", rows[0], (2, 9, 38)), ("toss", rows[1], (1, 6, 25)), ("high", rows[2], (1, 4, 16))):
-        cells = [cell.split("\n")[0] for cell in row[2:6] if cell != "\u2013"]
+    for name, row, ks in (("base", rows[0], (2, 10)), ("toss", rows[1], (1, 7, 28)), ("high", rows[2], (1, 4, 17))):
+        cells = [cell.split("\n")[0] for cell in row[3:7] if cell != "\u2013"]
         assert [cell.split(": ")[0] for cell in cells] == [f"maj@{k}" for k in ks]
         for cell, k in zip(cells, ks, strict=True):
             exact = 100 * voted(COUNTS[name], k)
             assert abs(float(cell.split(": ")[1].removesuffix(" %")) - exact) < (0.051 if k == 1 else 1.0)
     # No base has such votes; the other arm's first answers are as good by themselves.
-    assert rows[0][6] == "not up to maj@33\n165 tokens, 13.8 \u00d7"
-    assert rows[2][6] == "maj@1\n48 tokens, 4.0 \u00d7"
+    assert rows[0][7] == "not up to maj@33\n165 tokens, 13.8 \u00d7"
+    assert rows[2][7] == "maj@1\n48 tokens, 4.0 \u00d7"
     below = passk.paired_band(np.array(COUNTS["high"])[:, None] / N, rl_M[:, None])
-    assert rows[2][3].split("\n")[1] == f"{points(below.low_K[0])} to {points(below.high_K[0])}"
+    assert rows[2][4].split("\n")[1] == f"{points(below.low_K[0])} to {points(below.high_K[0])}"
 
 
 def test_problems_move_between_bins_beside_what_chance_moves() -> None:
