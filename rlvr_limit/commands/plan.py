@@ -7,6 +7,7 @@ import dataclasses
 from rlvr_limit import planning
 from rlvr_limit.planning.prepare import assumed, wanted_by
 from rlvr_limit.settings import Settings
+from rlvr_limit.study.arms import with_runs
 from rlvr_limit.study.checks import check
 from rlvr_limit.study.setups import task_and_setups
 from rlvr_limit.types import UserError
@@ -14,6 +15,7 @@ from rlvr_limit.types import UserError
 
 def run(settings: Settings) -> None:
     """Prints the plan; for another machine it reads neither weights nor data. Raises UserError where nothing fits."""
+    settings = dataclasses.replace(settings, arms=with_runs(settings.arms))
     check(settings)
     local = {name: arm for name, arm in settings.arms.items() if not arm.endpoint}
     if not local:

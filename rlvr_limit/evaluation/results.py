@@ -39,7 +39,7 @@ from rlvr_limit.records.storage.folders import written
 from rlvr_limit.records.training_log import training_rows
 from rlvr_limit.settings import COMPARED
 from rlvr_limit.study import comparability
-from rlvr_limit.study.arms import EvaluatedArm
+from rlvr_limit.study.arms import EvaluatedArm, runs_of_algorithms
 from rlvr_limit.study.matched_temperature import read_matching
 from rlvr_limit.study.prepared import Study, benchmark_of
 from rlvr_limit.study.verdicts import counted
@@ -134,6 +134,7 @@ def results_of(
         benchmark=benchmark,
         answer_only=answer_only[0] if answer_only else "",
         exact_chains=study.task.exact_chains,
+        algorithms=runs_of_algorithms(entries),
         interim=interim,
     )
 

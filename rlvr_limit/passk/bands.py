@@ -44,6 +44,10 @@ class Band:
     level: float
     kind: str
 
+    def sign(self, k: int) -> int:
+        """Of a difference: 1 or -1 where the band excludes 0 at this k, else 0."""
+        return int(self.low_K[k - 1] > ROUNDING) - int(self.high_K[k - 1] < -ROUNDING)
+
 
 def checked_values(value_MK: ArrayLike, name: str, low: float, high: float) -> np.ndarray:
     """Return value_MK as float64, or raise UserError: two dimensions, at least 2 problems, all within [low, high]."""
@@ -94,10 +98,10 @@ def _student_quantile(level: jax.Array, df: jax.Array) -> jax.Array:
     return jnp.sqrt(df * (1 - x) / x)
 
 
-def student_quantile(level: float, df: int) -> float:
-    """t with P(|T| <= t) = level for Student's T with df degrees of freedom."""
+def student_quantile(level: float, df: ArrayLike) -> np.ndarray:
+    """t with P(|T| <= t) = level for Student's T with df degrees of freedom, of the shape of df."""
     with host_float64():
-        return float(_student_quantile(np.float64(level), np.float64(df)))
+        return np.asarray(_student_quantile(np.float64(level), np.asarray(df, np.float64)))
 
 
 def tail_area(level: float, M: int) -> float:
@@ -132,15 +136,11 @@ def wilson(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return (rate + z**2 / (2 * n) - half) / shrink, (rate + z**2 / (2 * n) + half) / shrink
 
 
-def _score_interval(value_MK: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's interval at the effective number of problems mean (1-mean) / Var(mean), with Student's quantile."""
-    M = value_MK.shape[0]
-    mean_K = value_MK.mean(axis=0)
+def score_interval(mean_K: np.ndarray, variance_K: np.ndarray, M: int, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's interval at the effective number of problems mean (1-mean) / Var(mean), with Student's quantile t."""
     binary_K = mean_K * (1 - mean_K)
-    variance_K = value_MK.var(axis=0, ddof=1) / M
     size_K = np.divide(binary_K, variance_K, out=np.full(mean_K.shape, float(M)), where=variance_K > 0)
     size_K = np.maximum(size_K, 1.0)
-    t = student_quantile(level, M - 1)
     shrink_K = 1 + t**2 / size_K
     centre_K = (mean_K + t**2 / (2 * size_K)) / shrink_K
     half_K = t * np.sqrt(binary_K / size_K + t**2 / (4 * size_K**2)) / shrink_K
@@ -162,13 +162,15 @@ def population_band(value_MK: ArrayLike, *, level: float = 0.95, replicates: int
     value_MK = checked_values(value_MK, "the curve", 0.0, 1.0)
     weights_BM = bootstrap_weights(seed, value_MK.shape[0], replicates)
     boot_low_K, boot_high_K = _bootstrap_interval(value_MK, weights_BM, level)
-    score_low_K, score_high_K = _score_interval(value_MK, level)
+    M, mean_K = value_MK.shape[0], value_MK.mean(axis=0)
+    t = student_quantile(level, M - 1)
+    score_low_K, score_high_K = score_interval(mean_K, value_MK.var(axis=0, ddof=1) / M, M, t)
     low_K = np.clip(np.minimum(boot_low_K, score_low_K), 0.0, 1.0)
     high_K = np.clip(np.maximum(boot_high_K, score_high_K), 0.0, 1.0)
-    if value_MK.shape[0] <= FEW_UNLIKE:
+    if M <= FEW_UNLIKE:
         unseen_low_K, unseen_high_K = _unseen_interval(value_MK, level, 0.0)
         low_K, high_K = np.minimum(low_K, unseen_low_K), np.maximum(high_K, unseen_high_K)
-    return Band(value_MK.mean(axis=0), low_K, high_K, level, "population")
+    return Band(mean_K, low_K, high_K, level, "population")
 
 
 def paired_band(

@@ -26,7 +26,7 @@ from rlvr_limit.planning.workload import BenchmarkSize, ImageSizes, Workload
 from rlvr_limit.records.storage import Place, is_url, place
 from rlvr_limit.settings import EngineConfig, ImportedSettings, MeshConfig, Reinforced, Settings, schema
 from rlvr_limit.study import comparability, recipes, run_folder
-from rlvr_limit.study.arms import expand, views_asked_as_lenders
+from rlvr_limit.study.arms import expand, views_asked_as_lenders, with_runs
 from rlvr_limit.study.checks import check
 from rlvr_limit.study.imported import open_imported
 from rlvr_limit.study.prepared import Setup, Study, answer_limit, benchmark_of
@@ -63,6 +63,7 @@ def prepare(s: Settings | ImportedSettings) -> Study:
     if isinstance(s, ImportedSettings):
         jax.config.update("jax_platforms", "cpu")
         return open_imported(s)
+    s = dataclasses.replace(s, arms=with_runs(s.arms))
     check(s)
     needs_none = s.job in WITHOUT_DEVICES or all(arm.endpoint for arm in s.arms.values())
     if needs_none:

@@ -16,7 +16,6 @@ import numpy as np
 from rlvr_limit import passk
 from rlvr_limit.report.results import ArmResults, Results
 
-ROUNDING = 1e-12
 BINS = ("0", *(f"({i / 10:g}, {(i + 1) / 10:g}]" for i in range(9)), "(0.9, 1)", "1")
 RULES = "the rules of the task"
 MARGINAL = "own answers to other problems"
@@ -50,9 +49,7 @@ class Comparison:
 
     def leader(self, k: int) -> str | None:
         """The arm that is ahead at this k by more than the band, or None where the band includes 0."""
-        if self.difference.low_K[k - 1] > ROUNDING:
-            return self.first
-        return self.second if self.difference.high_K[k - 1] < -ROUNDING else None
+        return {1: self.first, -1: self.second, 0: None}[self.difference.sign(k)]
 
 
 @dataclass(frozen=True)
@@ -110,6 +107,7 @@ class Findings:
     comparisons: tuple[Comparison, ...]
     against_base: dict[str, AgainstBase]
     powers: dict[tuple[str, str], passk.Power]  # what would resolve a pair: its crossover, or its sign at n or else 1
+    algorithms: dict[str, passk.Algorithm]  # by its name
     headline: str  # the base where it is alone
     coverage: tuple[str, ...]
 
@@ -147,7 +145,7 @@ def analyse(results: Results) -> Findings:
     )
     others = [arm for arm in results.arms if arm.name != results.base]
     against_base = {arm.name: _against_base(results, values, arm) for arm in others}
-    trained = [arm.name for arm in others if arm.group == "rl"]
+    trained = [arm.name for arm in results.trained]
     sizes = {(len(results.problems), int(arm.reach_M.min())) for arm in results.arms}
     caveats = (line for M, n in sorted(sizes) for line in passk.coverage_caveats(M, n))
     return Findings(
@@ -160,10 +158,18 @@ def analyse(results: Results) -> Findings:
         comparisons=comparisons,
         against_base=against_base,
         powers={(c.first, c.second): power for c in comparisons if (power := _power(results, c, against_base))},
+        algorithms={name: _algorithm(results, values, name) for name in results.algorithms},
         headline=trained[-1] if trained else (others or results.arms)[0].name,
         # Of an arm alone no difference has a band.
         coverage=tuple(line for line in dict.fromkeys(caveats) if comparisons or "paired difference" not in line),
     )
+
+
+def _algorithm(results: Results, values: dict[str, np.ndarray], name: str) -> passk.Algorithm:
+    base, runs = results.base, results.algorithms[name]
+    K = min(values[arm].shape[1] for arm in (base, *runs))
+    run_SMK, names = np.stack([values[run][:, :K] for run in runs]), (results.label(base), name, results.label(runs[0]))
+    return passk.algorithm(values[base][:, :K], run_SMK, names)
 
 
 def _pairs(results: Results) -> list[tuple[str, str, str]]:

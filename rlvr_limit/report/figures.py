@@ -268,6 +268,31 @@ def _with_bars(
     ax.errorbar(x, value, bars, color=color, linestyle=dash, marker="o", markersize=5, capsize=3, label=label)
 
 
+def algorithms(results: Results, findings: Findings, narrow: bool) -> Figure:
+    """Of each algorithm its runs and their mean, and the base minus each at both ends of k."""
+    figure, axes = panels(narrow, 3 * len(results.algorithms), 1 if narrow else 3, 2.6)
+    styles = arm_styles(results)
+    for i, (name, runs) in enumerate(results.algorithms.items()):
+        found, color, K = findings.algorithms[name], styles[runs[0]].color, len(findings.algorithms[name].curve.mean_K)
+        ax = axes[3 * i]
+        k_K = _shade(ax, found.curve, color, alpha=0.2)
+        for curve in (*(findings.curves[run] for run in runs), found.curve):
+            ax.plot(k_K, curve.mean_K[:K], color=color, linewidth=2.2 if curve is found.curve else 0.7)
+        ax.plot(k_K, findings.curves[results.base].mean_K[:K], color=styles[results.base].color, linewidth=2.2)
+        k_axis(ax, K, 5, label=True)
+        percent_axis(ax)
+        ax.set_title(textwrap.fill(f"pass@k of {name} and {results.label(results.base)}", 30))
+        for ax, k in zip(axes[3 * i + 1 : 3 * i + 3], (1, K), strict=True):
+            _with_bars(ax, range(len(runs)), found.differences, k, color, "", "")
+            _with_bars(ax, [len(runs)], [found.difference], k, LIGHT["ink"], "", "")
+            ax.axhline(0, color=LIGHT["ink"], linewidth=1.0)
+            ax.set_xticks(range(len(runs) + 1), [*map(str, range(len(runs))), "all"])
+            ax.set_xlabel("seed")
+            ax.set_title(f"{results.label(results.base)} minus it, k = {k}")
+            percent_axis(ax, signed=True)
+    return figure
+
+
 def temperatures(results: Results, findings: Findings, narrow: bool) -> Figure:
     """pass@1 and pass@k against token entropy; arms of the same weights are joined (Yue et al. 2025, v5, Fig. 18)."""
     groups, styles = same_weights(results), arm_styles(results)
@@ -351,6 +376,7 @@ FIGURES: dict[str, Callable[[Results, Findings, bool], Figure]] = {
     "efficiency": efficiency,
     "steps": steps,
     "temperatures": temperatures,
+    "algorithms": algorithms,
     "training": training,
 }
 """In the order of the page, which numbers them so."""
@@ -364,6 +390,7 @@ def names(results: Results, findings: Findings) -> list[str]:
         "perplexity": bool(results.perplexity),
         "steps": bool(saved_steps(results)),
         "temperatures": bool(same_weights(results)),
+        "algorithms": bool(results.algorithms),
         "training": bool(training_panels(results)),
     }
     return [name for name in FIGURES if there.get(name, True)]

@@ -39,6 +39,11 @@ def write_numbers(
             "first,second,k,first_minus_second,low,high",
             findings.comparisons and _differences(findings),
         ),
+        "algorithms.csv": (
+            "pass@k of algorithms over their runs, and the base minus it, with bands over runs and problems",
+            "algorithm,runs,k,pass@k,low,high,deviation_between_runs,base_minus_algorithm,difference_low,difference_high",
+            findings.algorithms and _algorithms(findings),
+        ),
         "problems.csv": ("guess rate, right answers and samples of every problem", "", _problems(results)),
         "histogram.csv": (
             "problems of every arm by their share of right answers",
@@ -110,6 +115,13 @@ def _differences(findings: Findings) -> Iterator[Sequence[Any]]:
     for comparison in findings.comparisons:
         for k in range(1, len(comparison.difference.mean_K) + 1):
             yield comparison.first, comparison.second, k, *values_at(comparison.difference, k)
+
+
+def _algorithms(findings: Findings) -> Iterator[Sequence[Any]]:
+    for name, found in findings.algorithms.items():
+        for k, deviation in enumerate(found.deviation_K.tolist(), 1):
+            ends = values_at(found.difference, k)
+            yield name, len(found.differences), k, *values_at(found.curve, k), deviation, *ends
 
 
 def _problems(results: Results) -> Iterator[Sequence[Any]]:

@@ -32,6 +32,7 @@ SECTIONS = {
     "efficiency": "Sampling efficiency",
     "steps": "During training",
     "temperatures": "Temperature and entropy",
+    "algorithms": "One run and the algorithm",
     "training": "Training",
     "contamination": "Contamination audit",
     "further": "Further metrics",
@@ -41,7 +42,7 @@ SECTIONS = {
 }
 """In the order of the page; templates/sections.html.j2 says what stands in each."""
 
-FOLDED = ("training", "contamination", "further", "rates", "conditions", "reproduce")
+FOLDED = ("algorithms", "training", "contamination", "further", "rates", "conditions", "reproduce")
 """Sections that only open when asked: what the finding does not rest on. A link to one opens it."""
 
 ABSENT = {
@@ -182,6 +183,7 @@ def _absent(results: Results, findings: Findings, images: Images, samples: bool)
         "perplexity": results.perplexity,
         "steps": "steps" in images,
         "temperatures": "temperatures" in images,
+        "algorithms": findings.algorithms,
         "training": any(results.training.values()),
         "contamination": any(arm.asked_first for arm in arms),
         "rates": any(share is not None for share in counted) or any(arm.mean_tokens is not None for arm in arms),

@@ -170,6 +170,7 @@ class Results:
     benchmark: str = ""
     answer_only: str = ""  # the arm that was asked for the answer without reasoning: a control for guessing
     exact_chains: bool = False  # the task's verifier has judged every step; else a person some chains
+    algorithms: dict[str, tuple[str, ...]] = field(default_factory=dict)  # arms that are runs of one, two or more
     interim: Interim | None = None  # None: nothing is lacking
 
     def arm(self, name: str) -> ArmResults:
@@ -179,6 +180,12 @@ class Results:
     def label(self, name: str) -> str:
         """An arm's label, or the name itself where it is no arm (such as a ground truth)."""
         return next((arm.label for arm in self.arms if arm.name == name), name)
+
+    @property
+    def trained(self) -> list[ArmResults]:
+        """Arms that were trained by reinforcement; of an algorithm's runs the first."""
+        later = {name for runs in self.algorithms.values() for name in runs[1:]}
+        return [arm for arm in self.arms if arm.group == "rl" and arm.name not in {self.base, *later}]
 
 
 def is_of_run(arm: str, run: str) -> bool:
@@ -204,7 +211,8 @@ def _contradictions(results: Results) -> Iterator[str]:
         if guess is not None and not 0 <= guess <= 1:
             yield f"problem {problem_id}: guess rate {guess} is not in [0, 1]"
     asked = (results.answer_only,) if results.answer_only else ()
-    for name in (results.base, *results.control_of, *results.control_of.values(), *asked):
+    runs = [name for names in results.algorithms.values() for name in names]
+    for name in (results.base, *results.control_of, *results.control_of.values(), *asked, *runs):
         if name not in names:
             yield f"study names the arm {name!r}, but the arms are {', '.join(names)}"
     for name, control in results.control_of.items():

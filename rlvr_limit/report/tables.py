@@ -58,6 +58,29 @@ def headline(results: Results, findings: Findings) -> ResultTable:
     )
 
 
+def algorithm(results: Results, findings: Findings, name: str) -> ResultTable:
+    """pass@k of an algorithm and of each of its runs, what the base has more, and how far runs lie apart."""
+    found, base = findings.algorithms[name], results.label(results.base)
+    runs = results.algorithms[name]
+    labels = [*map(results.label, runs), f"{name}, {len(runs)} runs"]
+    curves = [*(findings.curves[run] for run in runs), found.curve]
+    ks = findings.ks(results.base, *runs)
+    rows = [[label, *(percent_and_band(curve, k) for k in ks)] for label, curve in zip(labels, curves, strict=True)]
+    rows += [
+        [f"{base} minus {label}", *(points_and_band(band, k) for k in ks)]
+        for label, band in zip(labels, [*found.differences, found.difference], strict=True)
+    ]
+    rows.append(["standard deviation between runs, points", *(f"{100 * found.deviation_K[k - 1]:.1f}" for k in ks)])
+    return ResultTable(
+        name,
+        "Below each number its 95 % band: of a run over problems, of the algorithm (marked) over runs and problems. "
+        "Of the deviation between runs the noise of problems and samples is taken out.",
+        ["", *(f"pass@{k}" for k in ks)],
+        rows,
+        tuple(row[0].endswith(labels[-1]) for row in rows),
+    )
+
+
 def progress(interim: Interim) -> ResultTable:
     """How far every arm is, drawn or not."""
 

@@ -79,7 +79,7 @@ def summary(results: Results, findings: Findings) -> list[str]:
 def other_arms(results: Results, findings: Findings) -> list[str]:
     """How pass@1 and pass@n move over the RL arms, what distillation does, and what guessing would reach."""
     lines = []
-    trained = [arm for arm in results.arms if arm.group == "rl" and arm.name != results.base]
+    trained = results.trained
     if len(trained) > 1:
         k = findings.ks(*(arm.name for arm in trained))[-1]
         curves = [findings.curves[arm.name].mean_K for arm in trained]
@@ -139,7 +139,7 @@ def _kinds(results: Results, findings: Findings, progress: Sequence[str] = ()) -
         [*progress, *_unlike_samples(results), *_cut_or_ungraded(results)],
         open_signs(results, findings),
         [_guessing(results, findings)],
-        [_one_seed(results)],
+        _runs(results, findings),
         [_unsolved(results)],
         [f"What it would take: {power.sentence}" for power in findings.powers.values()],
         _many_bands(findings),
@@ -231,14 +231,17 @@ def _guessing(results: Results, findings: Findings) -> str:
     )
 
 
-def _one_seed(results: Results) -> str:
+def _runs(results: Results, findings: Findings) -> list[str]:
+    if findings.algorithms:
+        said = [found.sentence for found in findings.algorithms.values()]
+        return [*said, "All other bands of this page are over problems, and say nothing about other runs."]
     runs = "How the arms were trained is not recorded here"
     if results.seed is not None:
         runs = f"One seed (seed {results.seed}): every trained arm comes from a single training run"
-    return (
+    return [
         f"{runs}. The bands say how the curves would move with other problems of the same kind; they say nothing about "
         "other training runs."
-    )
+    ]
 
 
 def _equal_weights(results: Results) -> list[str]:

@@ -172,6 +172,7 @@ class Arm:
     pretrain: Supervised | None = None
     sft: Supervised | None = None
     rl: Reinforced | None = None
+    seeds: Annotated[int, AtLeast(1)] = 1  # training runs of rl, which differ in their random numbers alone
 
     @property
     def recipe(self) -> Supervised | Reinforced | None:

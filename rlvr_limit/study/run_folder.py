@@ -42,6 +42,8 @@ def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, A
     for name, arm in s.arms.items():
         # How fast it is asked, and at what price, decides nothing.
         own = counted["arms"][name].pop("endpoint")
+        # Each run is an arm of its own here.
+        del counted["arms"][name]["seeds"]
         counted["arms"][name] |= {"endpoint": {"url": own["url"], "model": own["model"]}} if arm.endpoint else {}
     counted["engine"] = {name: getattr(s.engine, name) for name in ENGINE_COUNTS}
     counted["training"] = {name: getattr(s.training, name) for name in TRAINING_COUNTS}

@@ -42,12 +42,17 @@ class Learner:
     lora: rl.Lora | None = None
     base: Params | None = field(default=None, repr=False)
 
-    def begin(self, start: Params, param_dtype: str, seed: int) -> tuple[Learner, rl.TrainState]:
-        """The learner and the state at step 0, on the mesh of `start`, whose arrays are kept only for adapters."""
+    def begin(self, start: Params, param_dtype: str, seed: int, run: int = 0) -> tuple[Learner, rl.TrainState]:
+        """The learner and the state at step 0, on the mesh of `start`, whose arrays are kept only for adapters.
+
+        run is which of several of one recipe it is; adapters begin otherwise in each.
+        """
         if self.lora is None:
             return self, rl.init_state(start, self.tx, param_dtype)
         lie = parameter_shardings(adapter_specs(self.model, self.lora), self.mesh)
-        adapters = placed(rl.init_adapters(self.model, self.lora, jax.random.key(seed)), lie)
+        key = jax.random.key(seed)
+        key = jax.random.fold_in(key, run) if run else key
+        adapters = placed(rl.init_adapters(self.model, self.lora, key), lie)
         return replace(self, base=start), rl.init_state(adapters, self.tx)
 
     def policy(self, state: rl.TrainState) -> Params:

@@ -34,7 +34,7 @@ from rlvr_limit.records.storage.folders import is_whole, made
 from rlvr_limit.rl.reward_functions import reward_named
 from rlvr_limit.settings import Limits, Reinforced, Supervised
 from rlvr_limit.study import recipes
-from rlvr_limit.study.arms import EvaluatedArm
+from rlvr_limit.study.arms import EvaluatedArm, seed_index
 from rlvr_limit.study.prepared import Setup, Study
 from rlvr_limit.study.weights import is_given, load_weights
 from rlvr_limit.training import rejection_sampling, rollouts, segments, weight_cache
@@ -193,7 +193,7 @@ def _learner(
         microbatch=study.microbatch(recipe) if training.tokens > 0 else None,
         lora=recipes.adapters(recipe),
     )
-    return unstarted.begin(spread(start, model, study.training_mesh), training.param_dtype, s.seed)
+    return unstarted.begin(spread(start, model, study.training_mesh), training.param_dtype, s.seed, seed_index(arm))
 
 
 def begin_reinforced(
