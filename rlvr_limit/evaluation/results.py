@@ -110,7 +110,6 @@ def results_of(
     session, command = _last_session(study.root), f"python main.py --config=configs/{s.name}.py"
     every_field = () if study.imported else (EVERY_FIELD,)
     controls = [e.name for e in entries if e.group == "control"]
-    distilled = [e.name for e in entries if e.group == "distilled"]
     trained = dict.fromkeys(study.source(entry).arm for entry in entries)
     return report.Results(
         title=title,
@@ -120,7 +119,7 @@ def results_of(
         problems=tuple((p.id, p.question, p.guess_rate) for p in problems),
         arms=arms,
         base=names[0],
-        control_of={name: controls[0] for name in distilled if controls},
+        control_of={e.name: controls[0] for e in entries if e.group == "distilled" and controls},
         examples=tuple(itertools.chain(*examples)),
         images={p.id: previews(p.images, report.IMAGES_BYTES // len(problems)) for p in problems if p.images},
         perplexity=_perplexities(study.root, names, {p.id for p in problems}, s.score.answers),

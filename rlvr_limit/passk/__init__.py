@@ -43,7 +43,7 @@ from rlvr_limit.passk.guessing import (
 from rlvr_limit.passk.power import Power, power_at_k, power_of_crossover
 from rlvr_limit.passk.reliability import at_least, cover_at_tau, g_pass_at_k, mg_pass_at_k, posterior_cover
 from rlvr_limit.passk.runs import (
-    Algorithm,
+    AlgorithmRuns,
     RunSpread,
     algorithm,
     algorithm_band,

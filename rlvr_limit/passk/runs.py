@@ -110,7 +110,7 @@ def runs_to_resolve(base_M: ArrayLike, value_SM: ArrayLike, *, level: float = 0.
 
 
 @dataclass(frozen=True, eq=False)
-class Algorithm:
+class AlgorithmRuns:
     """What S runs say of their algorithm beside a base."""
 
     curve: Band  # over runs and problems
@@ -122,7 +122,7 @@ class Algorithm:
     sentence: str  # and of the algorithm
 
 
-def algorithm(base_MK: np.ndarray, value_SMK: np.ndarray, names: tuple[str, str, str]) -> Algorithm:
+def algorithm(base_MK: np.ndarray, value_SMK: np.ndarray, names: tuple[str, str, str]) -> AlgorithmRuns:
     """The claim about the algorithm apart from that about its first run; names: the base, the algorithm, that run.
 
     Raises UserError as the bands do.
@@ -149,7 +149,7 @@ def algorithm(base_MK: np.ndarray, value_SMK: np.ndarray, names: tuple[str, str,
         f"problems); {'; '.join([_order(difference), *more])}. It speaks of further runs from this base."
     )
     deviation_K = np.sqrt(run_spread(value_SMK).between_K)
-    return Algorithm(curve, difference, differences, deviation_K, needed, this_run, sentence)
+    return AlgorithmRuns(curve, difference, differences, deviation_K, needed, this_run, sentence)
 
 
 def _at_ends(band: Band) -> str:

@@ -107,7 +107,7 @@ class Findings:
     comparisons: tuple[Comparison, ...]
     against_base: dict[str, AgainstBase]
     powers: dict[tuple[str, str], passk.Power]  # what would resolve a pair: its crossover, or its sign at n or else 1
-    algorithms: dict[str, passk.Algorithm]  # by its name
+    algorithms: dict[str, passk.AlgorithmRuns]  # by its name
     headline: str  # the base where it is alone
     coverage: tuple[str, ...]
 
@@ -165,7 +165,7 @@ def analyse(results: Results) -> Findings:
     )
 
 
-def _algorithm(results: Results, values: dict[str, np.ndarray], name: str) -> passk.Algorithm:
+def _algorithm(results: Results, values: dict[str, np.ndarray], name: str) -> passk.AlgorithmRuns:
     base, runs = results.base, results.algorithms[name]
     K = min(values[arm].shape[1] for arm in (base, *runs))
     run_SMK, names = np.stack([values[run][:, :K] for run in runs]), (results.label(base), name, results.label(runs[0]))

@@ -287,8 +287,7 @@ def algorithms(results: Results, findings: Findings, narrow: bool) -> Figure:
             _with_bars(ax, [len(runs)], [found.difference], k, LIGHT["ink"], "", "")
             ax.axhline(0, color=LIGHT["ink"], linewidth=1.0)
             ax.set_xticks(range(len(runs) + 1), [*map(str, range(len(runs))), "all"])
-            ax.set_xlabel("seed")
-            ax.set_title(f"{results.label(results.base)} minus it, k = {k}")
+            ax.set_title(f"{results.label(results.base)} minus seed, k = {k}")
             percent_axis(ax, signed=True)
     return figure
 

@@ -74,7 +74,8 @@ def algorithm(results: Results, findings: Findings, name: str) -> ResultTable:
     return ResultTable(
         name,
         "Below each number its 95 % band: of a run over problems, of the algorithm (marked) over runs and problems. "
-        "Of the deviation between runs the noise of problems and samples is taken out.",
+        "Of the deviation between runs the noise of problems and samples is taken out. Simulated with 3 to 10 runs on "
+        "32 and 96 problems, bands over both hold the algorithm's truth in 91.6 to 99.6 %, one run's in 21 to 99.",
         ["", *(f"pass@{k}" for k in ks)],
         rows,
         tuple(row[0].endswith(labels[-1]) for row in rows),
