@@ -10,7 +10,7 @@ import pytest
 
 from rlvr_limit import passk
 from rlvr_limit.report import Results, figures, write
-from rlvr_limit.report.analysis import analyse
+from rlvr_limit.report.analysis import Findings, analyse
 from rlvr_limit.report.page import build
 from rlvr_limit.report.results import check
 from rlvr_limit.report.tables import algorithm
@@ -27,8 +27,7 @@ def three_runs(**fields) -> Results:
     return study([*arms, arm("dapo", COUNTS[1], "control")], **{"algorithms": {"GRPO": RUNS}, "seed": 0, **fields})
 
 
-def page_of(shown: Results) -> str:
-    found = analyse(shown)
+def page_of(shown: Results, found: Findings) -> str:
     drawn = {(dark, narrow): "data:," for dark in (False, True) for narrow in (False, True)}
     images = dict.fromkeys(figures.names(shown, found), drawn)
     return unescape(build("index.html.j2", shown, found, [], images, {})).replace("\u00a0", " ")
@@ -36,16 +35,17 @@ def page_of(shown: Results) -> str:
 
 def test_the_section_says_both_claims_and_has_each_run_beside_the_algorithm() -> None:
     shown = three_runs()
-    found, page = analyse(shown).algorithms["GRPO"], page_of(shown)
+    analysed = analyse(shown)
+    found, page = analysed.algorithms["GRPO"], page_of(shown, analysed)
     assert found.this_run in page and found.sentence in page and '<section id="algorithms"' in page
     base_MK, *run_SMK = (one.pass_MK for one in shown.arms[:4])
     exact = passk.algorithm_paired_band(base_MK, np.stack(run_SMK))
     assert np.array_equal(found.difference.low_K, exact.low_K) and len(found.differences) == 3
-    rows = {row[0]: row[1:] for row in algorithm(shown, analyse(shown), "GRPO").rows}
+    rows = {row[0]: row[1:] for row in algorithm(shown, analysed, "GRPO").rows}
     assert list(rows)[:4] == ["grpo-40 arm", "grpo_seed1-40 arm", "grpo_seed2-40 arm", "GRPO, 3 runs"]
     assert rows["GRPO, 3 runs"][0].startswith(f"{100 * COUNTS[1:].mean() / N:.1f} %")
-    assert found.sentence in not_resolved(shown, analyse(shown))
-    assert not any("single training run" in line for line in not_resolved(shown, analyse(shown)))
+    assert found.sentence in not_resolved(shown, analysed)
+    assert not any("single training run" in line for line in not_resolved(shown, analysed))
 
 
 def test_the_first_run_stands_for_the_others_in_the_summary() -> None:
@@ -54,7 +54,8 @@ def test_the_first_run_stands_for_the_others_in_the_summary() -> None:
 
 
 def test_without_several_runs_nothing_is_said_of_algorithms() -> None:
-    page = page_of(three_runs(algorithms={}))
+    shown = three_runs(algorithms={})
+    page = page_of(shown, analyse(shown))
     assert 'id="algorithms"' not in page and "single training run" in page
 
 

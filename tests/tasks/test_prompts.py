@@ -135,6 +135,7 @@ Numbers: 3, 5, 8. Target: 64. Answer: (3+5)*8=64
 Numbers: 4, 7, 9. Target: 20. Answer: 4+7+9=20
 Numbers: 2, 6, 10. Target: 58. Answer: 6*10-2=58
 {} Answer:""",
+    "bare": "{}",
     "answer_only": (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{}\n"
         "Do not reason. Reply with nothing but the final answer within \\boxed{{}}.<|im_end|>\n<|im_start|>assistant\n"
