@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     for alpha in ALPHAS:
         config.arms[f"power{alpha:g}"] = {
             "label": f"base, p^{alpha:g}",
-            "group": "other",
+            "group": "control",
             "weights_of": "base",
             "sharpen": {"alpha": alpha, "steps": 10},
         }
