@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _bound_arenas() -> None:
-    """Two heaps for all threads: glibc gives each its own, and what compilers freed there, gigabytes, is never used."""
+    """Two heaps for all threads: glibc gives each its own, where gigabytes that compilers freed are not used again."""
     libc = ctypes.CDLL(None)
     if "MALLOC_ARENA_MAX" not in os.environ and hasattr(libc, "mallopt"):
         libc.mallopt(M_ARENA_MAX, 2)

@@ -165,14 +165,14 @@ def _arm(
     drawn_M = entropy_matching.drawn_tokens(study, entry, n, place)
     entropy = entropy_matching.entropy_of(samples) if has_tokens and drawn_M is None else None
     chains_right_M, chains_wrong_M = chains_of(entry.name, verdicts, judged, place)
-    distinct = len(set(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True)))
+    said = list(zip(problem_S.tolist(), samples["text"].to_pylist(), strict=True))
+    distinct = len(set(said))
     marginal_M, votes_M = _marginal_rates_and_votes(study, problems, problem_S, verdicts)
-    uses, asked = study.task.uses_given, zip(problem_S, samples["text"].to_pylist(), strict=True)
-    uses_S = np.array([bool(uses and uses(problems[i], text)) for i, text in asked])
+    uses = study.task.uses_given
+    uses_S = np.array([uses(problems[i], text) for i, text in said], bool) if uses else None
     base_S = right_on_base_tests(problems, verdicts)
     share = study.settings.arms[entry.arm].asked_first
-    said = zip(problem_S, samples["text"].to_pylist(), strict=True) if share else ()
-    completed_S = np.array([completes(problems[i].question, share, text) for i, text in said], bool)
+    completed_S = np.array([completes(problems[i].question, share, text) for i, text in said], bool) if share else None
     c_M, second = count_M(correct_S), second_stage(study, entry, problems)
     if second and np.any(second.n_M != np.where(c_M == 0, second.n - n_M, 0)):
         second = None  # there is more to draw: the curve ends with the first stage

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -80,11 +82,11 @@ def check(
     and where some are UNKNOWN that allow_unknown does not name.
     """
     arms = (base, *others)
-    said, unknown, unlike_by_field, silent_by_field = [], [], dict[str, str](), dict[str, str]()
+    said, unknown, unlike_by_field, silent_fields = [], [], dict[str, str](), defaultdict[str, list[str]](list)
     for field in base.values:
         silent = [arm.arm for arm in arms if arm.values[field] == UNKNOWN]
         if silent and field not in allow_unknown:
-            silent_by_field[field] = silent[0]
+            silent_fields[silent[0]].append(field)
         unknown += [f"{field} ({', '.join(silent)})" if len(silent) < len(arms) else field] if silent else []
         first, *rest = [arm for arm in arms if arm.arm not in silent] or arms[:1]
         expected = first.values[field]
@@ -96,14 +98,10 @@ def check(
         elif unlike:
             values = "; ".join(f"{other.arm}: {other.values[field]}" for other in unlike)
             said.append(f"Allowed to differ: {field}. {first.arm}: {expected}; {values}.")
-    if silent_by_field:
-        fields_by_arm = {
-            arm: [f for f in silent_by_field if silent_by_field[f] == arm] for arm in silent_by_field.values()
-        }
-        what = "; ".join(f"arm {arm}: its files do not record its {', '.join(f)}" for arm, f in fields_by_arm.items())
-        raise UserError(
-            f"{what}; it is compared without that only under config.allow_unknown={(*allow_unknown, *silent_by_field)}"
-        )
+    if silent_fields:
+        what = "; ".join(f"arm {arm}: its files do not record its {', '.join(f)}" for arm, f in silent_fields.items())
+        fields = (*allow_unknown, *itertools.chain(*silent_fields.values()))
+        raise UserError(f"{what}; it is compared without that only under config.allow_unknown={fields}")
     if unlike_by_field:
         raise UserError(
             f"{'; '.join(unlike_by_field.values())}; arms that differ so are compared only under "
