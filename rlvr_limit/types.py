@@ -162,24 +162,3 @@ class Verdict:
 
 Grader = Callable[[Problem, str], Verdict]
 """A pure function from a problem and an answer's text to a verdict."""
-
-
-@dataclass(frozen=True)
-class CacheError:
-    """What an 8-bit cache does to an arm: log-probs of its own tokens as they were drawn, against those without it."""
-
-    answers: int
-    tokens: int
-    mean: float  # |difference of log-probs|, nats
-    largest: float
-    kl: float  # KL(sampler || model) of a token at temperature 1, nats
-    kl_error: float | None  # its standard error; None where no problem has two of the answers
-
-    def in_words(self) -> str:
-        """One sentence for the console and the page."""
-        error = "unknown" if self.kl_error is None else f"{self.kl_error:.1e}"
-        return (
-            f"8-bit cache against none, {self.tokens:,} tokens of {self.answers:,} answers: |difference of log-probs| "
-            f"{self.mean:.1e} on average, {self.largest:.1e} at most; KL(sampler \u2016 model) {self.kl:.1e} nats a "
-            f"token (standard error {error})"
-        )

@@ -8,7 +8,6 @@ from functools import partial
 import jax
 
 from kernels.decode_attention import cpu, gpu, hopper, native, reference, tpu
-from kernels.decode_attention.pages import PageArray, QuantizedPages, quantize
 from kernels.decode_attention.plan import (
     GROUP,
     MASK_VALUE,
@@ -25,12 +24,12 @@ from kernels.platforms import by_platform, warn_plain_xla
 
 @partial(jax.jit, static_argnames="tile")
 def decode_attention(
-    q_BKGH: jax.Array, k_PKHC: PageArray, v_PKCH: PageArray, plan: DecodePlan, tile: int, recent: RecentKV | None = None
+    q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: DecodePlan, tile: int, recent: RecentKV | None = None
 ) -> AttentionState:
     """reference.decode_attention, and recent keys if given, by what is fast on the platform of the program.
 
-    A kernel that does not take these pages (tpu.takes, hopper.takes, native.takes), as none takes 8 bits, is stood in
-    for by plain XLA. Traced once for all layers of a model: that takes longer than their weights' products.
+    A kernel that does not take these pages (tpu.takes, hopper.takes, native.takes) is stood in for by plain XLA.
+    Traced once for all layers of a model: that takes longer than their weights' products.
     """
 
     def with_recent(attend: Callable, q, k, v, plan, recent) -> AttentionState:
@@ -50,16 +49,16 @@ def decode_attention(
     )
 
 
-def warn_where_plain(q_BKGH: jax.Array, k_PKHC: PageArray, tile: int) -> None:
+def warn_where_plain(q_BKGH: jax.Array, k_PKHC: jax.Array, tile: int) -> None:
     """Logs, once, where this machine's programs attend to such pages in plain XLA."""
-    page = "in 8 bits" if isinstance(k_PKHC, QuantizedPages) else f"of {k_PKHC.shape[-1]} {k_PKHC.dtype} tokens"
     for platform, is_taken in _taken(q_BKGH, k_PKHC, tile).items():
         if not is_taken:
             queries = f"{q_BKGH.shape[2]} {q_BKGH.dtype} queries a key head"
-            warn_plain_xla("decode attention", platform, f"pages {page}, {queries}")
+            pages = f"pages of {k_PKHC.shape[-1]} {k_PKHC.dtype} tokens"
+            warn_plain_xla("decode attention", platform, f"{pages}, {queries}")
 
 
-def _taken(q_BKGH: jax.Array, k_PKHC: PageArray, tile: int) -> dict[str, bool]:
+def _taken(q_BKGH: jax.Array, k_PKHC: jax.Array, tile: int) -> dict[str, bool]:
     return {
         "tpu": tpu.takes(q_BKGH, k_PKHC),
         "gpu": hopper.takes(q_BKGH, k_PKHC, tile),

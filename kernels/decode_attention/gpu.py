@@ -11,14 +11,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from kernels.decode_attention.pages import QuantizedPages
 from kernels.decode_attention.plan import MASK_VALUE, AttentionState, DecodePlan, merge_states
 from kernels.products import product
 
 WIDTH = 16
 """Partials joined in one step of the tree over a row's pages."""
-BLOCK = 128
-"""Pages in 8 bits that are there at once in the dtype of q."""
 Nth = Callable[[jax.Array, jax.Array], jax.Array]
 """(number of a row's first partial, n) -> number of its n-th."""
 
@@ -40,8 +37,7 @@ def _own(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: DecodePl
     row_P = jnp.zeros(pages, jnp.int32).at[page_I].set(plan.row_I, mode="drop")
     tokens_P = jnp.zeros(pages, jnp.int32).at[page_I].set(plan.tokens_I, mode="drop")
     seen_PC = jnp.arange(k_PKHC.shape[-1]) < tokens_P[:, None]
-    softmax = _softmax_in_blocks if isinstance(k_PKHC, QuantizedPages) else _softmax
-    of_page = softmax(q_BKGH[row_P], k_PKHC, v_PKCH, seen_PC[:, None, None])
+    of_page = _softmax(q_BKGH[row_P], k_PKHC, v_PKCH, seen_PC[:, None, None])
 
     def nth(first_N: jax.Array, n: jax.Array) -> jax.Array:
         return page_I[jnp.minimum(first_N + n, page_I.shape[0] - 1)]
@@ -58,8 +54,7 @@ def _shared(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Decod
     rows_SE = jnp.clip(tile_S[:, None] * tile + jnp.arange(tile), 0, b - 1)
     q_SKMH = jnp.moveaxis(q_BKGH[rows_SE], 1, 2).reshape(visits, q_BKGH.shape[1], tile * g, -1)
     seen_SC = jnp.arange(k_PKHC.shape[-1]) < plan.shared_tokens_S[:, None]
-    k_SKHC, v_SKCH = jax.tree.map(lambda x: x[shared_S], (k_PKHC, v_PKCH))
-    of_visit = _softmax(q_SKMH, k_SKHC, v_SKCH, seen_SC[:, None, None])
+    of_visit = _softmax(q_SKMH, k_PKHC[shared_S], v_PKCH[shared_S], seen_SC[:, None, None])
 
     def one_row_each(x: jax.Array) -> jax.Array:
         apart = x.reshape(*x.shape[:2], tile, g, *x.shape[3:])
@@ -76,28 +71,7 @@ def _shared(q_BKGH: jax.Array, k_PKHC: jax.Array, v_PKCH: jax.Array, plan: Decod
     return _fold(of_row, nth, first_B * tile + row % tile, count_B, visits, visits * tile)
 
 
-def _softmax_in_blocks(
-    q_NKMH: jax.Array, k_NKHC: QuantizedPages, v_NKCH: QuantizedPages, seen: jax.Array
-) -> AttentionState:
-    """_softmax, some pages after the others: a whole pool in the dtype of q would take more than it saves."""
-    pages = q_NKMH.shape[0]
-    size = min(BLOCK, pages)
-
-    def turn(i: jax.Array, found: AttentionState) -> AttentionState:
-        # The last block reaches back into the one before.
-        at = jnp.minimum(i * size, pages - size)
-        args = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, at, size), (q_NKMH, k_NKHC, v_NKCH, seen))
-        new = _softmax(*args)
-        return jax.tree.map(lambda x, part: jax.lax.dynamic_update_slice_in_dim(x, part, at, 0), found, new)
-
-    nothing = AttentionState(*(jnp.zeros(shape, jnp.float32) for shape in (q_NKMH.shape, *[q_NKMH.shape[:-1]] * 2)))
-    return jax.lax.fori_loop(0, -(-pages // size), turn, nothing)
-
-
-def _softmax(
-    q_NKMH: jax.Array, k_NKHC: jax.Array | QuantizedPages, v_NKCH: jax.Array | QuantizedPages, seen: jax.Array
-) -> AttentionState:
-    k_NKHC, v_NKCH = (x.astype(q_NKMH.dtype) for x in (k_NKHC, v_NKCH))
+def _softmax(q_NKMH: jax.Array, k_NKHC: jax.Array, v_NKCH: jax.Array, seen: jax.Array) -> AttentionState:
     scores = product("nkmh,nkhc->nkmc", q_NKMH, k_NKHC) * q_NKMH.shape[-1] ** -0.5
     scores = jnp.where(seen, scores, MASK_VALUE)
     most = jnp.max(scores, axis=-1)

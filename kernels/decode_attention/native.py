@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from kernels import native
-from kernels.decode_attention.pages import PageArray
 from kernels.decode_attention.plan import AttentionState, DecodePlan, RecentKV
 from kernels.platforms import is_sharded
 
@@ -17,7 +16,7 @@ STORED = (jnp.float32, jnp.bfloat16)
 """What keys and values may be stored as."""
 
 
-def takes(q_BKGH: jax.Array, k_PKHC: PageArray) -> bool:
+def takes(q_BKGH: jax.Array, k_PKHC: jax.Array) -> bool:
     """Whether the kernel computes this: all in float32 or all in bfloat16, on one device or one device's part, and with
     a compiler at hand."""
     if q_BKGH.dtype != k_PKHC.dtype or k_PKHC.dtype not in STORED or is_sharded((q_BKGH, k_PKHC)):

@@ -13,10 +13,8 @@ def decode_attention(
 ) -> AttentionState:
     """Attention of one query a row over its own pages and over those shared with its prompt's other rows.
 
-    Scores are q k / sqrt(H); scores, softmax and sums in float32; products of q, k and of weights, v in their dtype;
-    what lies in 8 bits (pages.py) is rounded to that of q.
+    Scores are q k / sqrt(H); scores, softmax and sums in float32; products of q, k and of weights, v in their dtype.
     """
-    k_PKHC, v_PKCH = (x.astype(q_BKGH.dtype) for x in (k_PKHC, v_PKCH))
     b, h = q_BKGH.shape[0], q_BKGH.shape[-1]
     pages, width = k_PKHC.shape[0], k_PKHC.shape[-1]
     tokens_BP = jnp.zeros((b, pages), jnp.int32)

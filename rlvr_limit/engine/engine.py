@@ -113,7 +113,7 @@ class Engine:
     def program_spec(self, rows: int) -> programs.ProgramSpec:
         """What a window of so many rows is compiled for."""
         tile = self.shapes.plan(rows).tile
-        return programs.ProgramSpec(self.mesh, self.model, self.shapes.steps_per_call, tile, self.config.cache_dtype)
+        return programs.ProgramSpec(self.mesh, self.model, self.shapes.steps_per_call, tile)
 
     def begin_window(self, rows: int) -> None:
         """Begins to compile windows of so many rows, unless that has begun."""

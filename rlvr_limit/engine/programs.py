@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from kernels import copies
-from kernels.decode_attention import AttentionState, DecodePlan, PageArray, RecentKV, decode_attention, warn_where_plain
+from kernels.decode_attention import AttentionState, DecodePlan, RecentKV, decode_attention, warn_where_plain
 from kernels.draw import SamplingTensors, draw, truncations_used
 from kernels.platforms import BATCH_INVARIANT
 from rlvr_limit.distributed.mesh import Part, constrain, on_each_device, replicated, sharding
-from rlvr_limit.engine.cache import Pool, as_cached, empty_pool
+from rlvr_limit.engine.cache import Pool, empty_pool
 from rlvr_limit.engine.scheduler import NULL_PAGE
 from rlvr_limit.models import decoder, vision
 from rlvr_limit.models.decoder import ImageTokens, ModelConfig, Params
@@ -41,7 +41,6 @@ class ProgramSpec:
     model: ModelConfig
     window: int  # steps
     tile: int  # rows that visit shared pages together
-    cache_dtype: str = ""  # as in EngineConfig
 
     def sharding(self, shape: tuple[int, ...], *axes: str | None) -> NamedSharding:
         """Where an array lies; axes are the logical axes of its first dimensions."""
@@ -90,7 +89,7 @@ def uniforms(key_B2: jax.Array, index_B: jax.Array, generated_B: jax.Array, wind
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def new_pool(spec: ProgramSpec, pages: int, page_size: int) -> Pool:
     """empty_pool, made where it lies: the pages of all shards need not fit on one device."""
-    return _on_mesh(spec, empty_pool(spec.model, pages, page_size, spec.cache_dtype, spec.window))
+    return _on_mesh(spec, empty_pool(spec.model, pages, page_size))
 
 
 class SeenPrompts(NamedTuple):
@@ -131,7 +130,7 @@ def prefill(
 
     written = []
     for old, (k, v) in zip(pool, fresh, strict=True):
-        new = as_cached(paged(k, (0, 2, 3, 1)), paged(v, (0, 2, 1, 3)), spec.cache_dtype, spec.window)
+        new = paged(k, (0, 2, 3, 1)), paged(v, (0, 2, 1, 3))
         file = partial(_filed, spec, page_N=pages_N, offset_N=jnp.zeros_like(pages_N), axes=(None, *CACHE_AXES[1:]))
         written.append(jax.tree.map(partial(file, axis=2), old, new))
     return _on_mesh(spec, written)
@@ -259,14 +258,14 @@ def _replicated(spec: ProgramSpec, tree: Any) -> Any:
 def _attention(
     spec: ProgramSpec,
     q_BKGH: jax.Array,
-    k_PKHC: PageArray,
-    v_PKCH: PageArray,
+    k_PKHC: jax.Array,
+    v_PKCH: jax.Array,
     plan: DecodePlan,
     recent: RecentKV,
 ) -> jax.Array:
     """Attention of each row over its pages and its window."""
 
-    def local(q: jax.Array, k: PageArray, v: PageArray, plan: DecodePlan, *recent: jax.Array) -> AttentionState:
+    def local(q: jax.Array, k: jax.Array, v: jax.Array, plan: DecodePlan, *recent: jax.Array) -> AttentionState:
         # Counts travel as one number a shard.
         plan = plan._replace(items=plan.items[0], visits=plan.visits[0])
         warn_where_plain(q, k, spec.tile)
@@ -296,14 +295,10 @@ def _cached(spec: ProgramSpec, pool: Pool, recent: list[tuple], rows: WindowInpu
     """The pool with each row's window in its page, from its offset on; idle rows write to the null page."""
 
     def write(old: jax.Array, new: jax.Array, axis: int) -> jax.Array:
-        # Tokens, or scales that are one a window.
-        offset_B = rows.offset_B // (spec.window // new.shape[axis])
-        return _filed(spec, old, new, rows.page_B, offset_B, axis)
+        return _filed(spec, old, new, rows.page_B, rows.offset_B, axis)
 
-    written = []
-    for (k_pages, v_pages), (k, v) in zip(pool, recent, strict=True):
-        k, v = as_cached(k.swapaxes(2, 3), v, spec.cache_dtype, spec.window)
-        written.append(
-            (jax.tree.map(partial(write, axis=3), k_pages, k), jax.tree.map(partial(write, axis=2), v_pages, v))
-        )
+    written = [
+        (write(k_pages, k.swapaxes(2, 3), 3), write(v_pages, v, 2))
+        for (k_pages, v_pages), (k, v) in zip(pool, recent, strict=True)
+    ]
     return _on_mesh(spec, written)

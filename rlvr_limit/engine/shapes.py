@@ -54,7 +54,6 @@ class EngineShapes(CacheShape):
     prefill_lengths: tuple[int, ...]  # that prompts are padded to, rising
     min_shared_prefix: int  # tokens of a prompt that is visited by its rows together; others are listed for each row
     tiling: Tiling
-    cache_dtype: str = ""
 
     def plan(self, rows: int) -> PlanSizes:
         """Sizes of the plan of a call of so many rows."""
@@ -76,14 +75,14 @@ class EngineShapes(CacheShape):
         return own - (-(prompt_length - 1) // self.page_size) <= self.pages - 1
 
     def token_bytes(self, model: ModelConfig) -> int:
-        """Bytes of cache that a token takes in all layers, its scales included."""
+        """Bytes of cache that a token takes in all layers."""
         leaves = jax.tree.leaves(self.abstract_pool(model))
         return sum(x.size * x.dtype.itemsize for x in leaves) // (self.shards * self.pages * self.page_size)
 
     def abstract_pool(self, model: ModelConfig) -> Pool:
         """Shapes and dtypes of all pages."""
         size = self.shards * self.pages, self.page_size
-        return jax.eval_shape(lambda: empty_pool(model, *size, self.cache_dtype, self.steps_per_call))
+        return jax.eval_shape(lambda: empty_pool(model, *size))
 
 
 def own_pages(max_tokens: int, steps_per_call: int, page_size: int) -> int:
@@ -147,5 +146,4 @@ def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) 
         prefill_lengths=tuple(prefills),
         min_shared_prefix=config.min_shared_prefix if suited.lists_prompts else 1,
         tiling=suited,
-        cache_dtype=config.cache_dtype,
     )

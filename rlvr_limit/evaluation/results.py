@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlvr_limit import passk, records, report
-from rlvr_limit.evaluation import cache_error, entropy_matching
+from rlvr_limit.evaluation import entropy_matching
 from rlvr_limit.evaluation.adaptive import samples_wanted, second_stage
 from rlvr_limit.evaluation.review import (
     Judged,
@@ -207,7 +207,6 @@ def _arm(
         second_opinion=second_opinion(study, entry.name, verdicts),
         own_opinion=own_opinion(study, entry.name, verdicts),
         sharpened=entropy_matching.sharpened_rates(study, entry, problem_S, correct_S, samples),
-        cache_error=cache_error.recorded_error(study.root, entry.name) if study.engine.cache_dtype else None,
     )
     return progress, arm, examples_of_arm(entry.name, problem_S, samples, verdicts)
 

@@ -25,7 +25,7 @@ from rlvr_limit.engine.metropolis import sharpened
 from rlvr_limit.engine.requests import EngineStats
 from rlvr_limit.engine.rollout import Graded, missing, rollout
 from rlvr_limit.engine.shapes import halved, segment_engine_config
-from rlvr_limit.evaluation import cache_error, entropy_matching, shared_samples
+from rlvr_limit.evaluation import entropy_matching, shared_samples
 from rlvr_limit.evaluation.adaptive import samples_wanted
 from rlvr_limit.evaluation.grade import verdict_row
 from rlvr_limit.evaluation.others.endpoints import ask_endpoint
@@ -163,8 +163,6 @@ def _sample_lacking(study: Study, lease: str, first_token: _FirstToken) -> None:
             # The next arm's temperature may be matched to what was drawn just now.
             samples.flush()
             verdicts.flush()
-            if study.engine.cache_dtype:
-                cache_error.measure(study, entry, engine.params)
 
 
 def _longest(study: Study, model: ModelConfig) -> int:

@@ -240,13 +240,12 @@ def _replicas(plan: StudyPlan) -> str:
 
 
 def _memory(plan: StudyPlan) -> list[str]:
-    e, s = plan.shapes.engine, plan.sizes
-    bits = f", in {e.cache_dtype}" if e.cache_dtype else ""
+    s = plan.sizes
     lines = [
         "each device holds",
         f"  parameters   {_gb(plan.case.weight_bytes):>10}",
         f"  KV cache     {_gb(plan.case.cache_bytes):>10}   {s.pages:,} pages of {s.page_size} tokens: "
-        f"{s.pages * s.page_size:,}{bits}",
+        f"{s.pages * s.page_size:,}",
     ]
     window = plan.windows[-1]
     if window.temporaries is not None:

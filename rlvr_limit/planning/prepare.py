@@ -129,7 +129,7 @@ def _is_as_wanted(shapes: FittedShapes, wanted: fitting.Wanted) -> bool:
     by_hand = [
         (getattr(mine, field.name), getattr(theirs, field.name))
         for field in dataclasses.fields(mine)
-        if getattr(mine, field.name) or field.name in ("reference", "speculative_tokens", "cache_dtype")
+        if getattr(mine, field.name) or field.name in ("reference", "speculative_tokens")
     ]
     by_hand += [(wanted.mesh, shapes.mesh)] if wanted.mesh else []
     by_hand += [(wanted.training.tokens, shapes.training.tokens)] if wanted.training.tokens else []

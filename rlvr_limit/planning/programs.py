@@ -208,7 +208,7 @@ def abstract_inputs(sizes: EngineShapes, rows: int) -> tuple[programs.WindowInpu
 
 
 def _spec(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> programs.ProgramSpec:
-    return programs.ProgramSpec(mesh, config, sizes.steps_per_call, sizes.plan(rows).tile, sizes.cache_dtype)
+    return programs.ProgramSpec(mesh, config, sizes.steps_per_call, sizes.plan(rows).tile)
 
 
 def _sent(spec: programs.ProgramSpec, tree: Any) -> Any:

@@ -237,8 +237,6 @@ def _arm(arm: ArmResults, findings: Findings) -> dict[str, Any]:
         entry["second_opinion"] = dataclasses.asdict(arm.second_opinion)
     if arm.own_opinion:
         entry["own_opinion"] = dataclasses.asdict(arm.own_opinion)
-    if arm.cache_error:
-        entry["drift"] = dataclasses.asdict(arm.cache_error)
     guess = findings.guess(arm.name)
     if guess:
         corrected = {str(k): float(guess.corrected_K[k - 1]) for k in ks}

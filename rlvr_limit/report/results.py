@@ -14,7 +14,7 @@ import numpy as np
 
 from rlvr_limit import passk
 from rlvr_limit.passk.entropy import Sharpened
-from rlvr_limit.types import CacheError, UserError
+from rlvr_limit.types import UserError
 
 Answers = tuple[tuple[tuple[str, int, int], ...], tuple[int, int]]
 """A problem's most frequent answers, (text, samples, 1 if right else 0); of the rest (how many answers, samples)."""
@@ -75,7 +75,6 @@ class ArmResults:
     second_opinion: SecondOpinion | None = None  # None: there is no second grader, or it has not seen all samples
     own_opinion: SecondOpinion | None = None  # of those who drew the samples, where that was others and they judged
     sharpened: tuple[Sharpened, ...] = ()  # where nothing was cut off the distribution that answers are drawn from
-    cache_error: CacheError | None = None  # where the sampler's cache had 8 bits, and answers have been scored
 
     @property
     def pass_MK(self) -> np.ndarray:

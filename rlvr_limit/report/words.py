@@ -328,11 +328,6 @@ def _shares(by_arm: Mapping[str, float], above: float) -> str:
     return join(shares) if shares else ""
 
 
-def cache_errors(results: Results) -> list[str]:
-    """What an 8-bit cache did to each arm that was sampled with one."""
-    return [f"{sentence(arm.label)}: {arm.cache_error.in_words()}." for arm in results.arms if arm.cache_error]
-
-
 def size(results: Results) -> str:
     """M and n as a caption says them."""
     return f"M = {len(results.problems)} problems, {samples(results)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from rlvr_limit.types import AtLeast, Interval, OneOf
+from rlvr_limit.types import AtLeast, Interval
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,6 @@ class EngineConfig:
     steps_per_call: Annotated[int, AtLeast(1)] = 8  # decode steps between two looks of the host
     page_size: Annotated[int, AtLeast(1)] = 32  # tokens of a cache page: 16 or more, rounded up to calls and kernels
     cache_tokens: Annotated[int, AtLeast(0)] = 0  # tokens of all pages; 0: auto, at most every longest sample's
-    cache_dtype: Annotated[str, OneOf("", "int8")] = ""  # int8 halves the cache and changes samples; "": the model's
     buckets: tuple[Annotated[int, AtLeast(1)], ...] = ()  # batch sizes that programs are made for; (): auto
     min_shared_prefix: Annotated[int, AtLeast(1)] = 64  # prompts this long are read once for all rows; GPU, TPU: all
     # Batches of up to speculative_tokens / steps_per_call rows guess a whole call from other samples of the problem and

@@ -76,8 +76,6 @@ def _check_sharpen(s: Settings, where: str, arm: Arm) -> None:
         raise UserError(f"{where}: proposals are drawn at temperature 1 / alpha; give it no temperature of its own")
     if sampling.top_p < 1 or sampling.top_k or sampling.min_p:
         raise UserError(f"{where}: needs top_p = 1, top_k = 0 and min_p = 0 in the arm's sampling")
-    if s.engine.cache_dtype:
-        raise not_allowed("config.engine.cache_dtype", s.engine.cache_dtype, f"'', as {where} needs")
 
 
 def _check_endpoint(s: Settings, where: str, arm: Arm) -> None:

@@ -136,12 +136,8 @@ def _images_in_words(problems: Sequence[Problem]) -> str:
 
 
 def _engine_in_words(engine: EngineConfig) -> str:
-    """The shapes that decide which samples agree bit by bit, and what the cache holds."""
-    dtype = f", a cache in {engine.cache_dtype}" if engine.cache_dtype else ""
+    """The shapes that decide which samples agree bit by bit."""
     if engine.reference:
-        return f"reference{dtype}"
+        return "reference"
     cache = f", {engine.cache_tokens:,} tokens of cache" if engine.cache_tokens else ""
-    return (
-        f"{engine.max_num_seqs} sequences, {engine.steps_per_call} steps a call, pages of {engine.page_size}"
-        f"{cache}{dtype}"
-    )
+    return f"{engine.max_num_seqs} sequences, {engine.steps_per_call} steps a call, pages of {engine.page_size}{cache}"

@@ -21,11 +21,14 @@ from rlvr_limit.types import Problem
 NAMED_BY = ("name", "seed", "task", "benchmarks", "limit", "model", "dtype", "arms")
 """Settings that decide what a sample is, with those below: what names a run folder, and nothing else does."""
 
-ENGINE_COUNTS = ("cache_dtype", "reference")
+ENGINE_COUNTS = ("reference",)
 """Of engine; its other fields and the mesh are shapes, in which samples agree within rounding."""
 
 TRAINING_COUNTS = ("param_dtype",)
 """Of training."""
+
+CACHE_DTYPE = "cache_dtype"
+"""A field of engine that is gone, and always was "" but in trials: without it everything would have another name."""
 
 SAMPLING_COUNTS = (*TOKEN_SAMPLING, "max_tokens", "allow_beyond_context")
 """Of sampling; n may grow in the same folder."""
@@ -45,7 +48,7 @@ def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, A
         # Each run is an arm of its own here.
         del counted["arms"][name]["seeds"]
         counted["arms"][name] |= {"endpoint": {"url": own["url"], "model": own["model"]}} if arm.endpoint else {}
-    counted["engine"] = {name: getattr(s.engine, name) for name in ENGINE_COUNTS}
+    counted["engine"] = {CACHE_DTYPE: ""} | {name: getattr(s.engine, name) for name in ENGINE_COUNTS}
     counted["training"] = {name: getattr(s.training, name) for name in TRAINING_COUNTS}
     if not s.training.vision:
         counted["training"]["vision"] = False
@@ -80,7 +83,7 @@ def sample_identity(study: Study, entry: EvaluatedArm, temperature: float) -> st
 
     Two that agree in it differ by rounding at most; two of engine.reference by nothing.
     """
-    engine = [study.engine.cache_dtype, study.engine.reference]
+    engine = ["", study.engine.reference]
     model = _shape(study.setups[entry.arm].model)
     return schema.digest([study.settings.seed, stream(study, entry, temperature), model, engine])
 
@@ -106,7 +109,10 @@ def last_shapes(root: Place) -> dict[str, Any] | None:
     if not (root / "manifest.json").exists():
         return None
     sessions = records.read_manifest(root)["sessions"]
-    return sessions[-1].get("shapes") if sessions else None
+    shapes = sessions[-1].get("shapes") if sessions else None
+    if shapes:
+        shapes["engine"].pop(CACHE_DTYPE, None)
+    return shapes
 
 
 def open_folder(study: Study, decisive: dict[str, Any], shapes: dict[str, Any]) -> None:

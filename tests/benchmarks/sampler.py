@@ -51,7 +51,6 @@ class Workload:
     top_p: float = 0.95
     buckets: tuple[int, ...] = ()
     draft: int = 0
-    cache_dtype: str = ""
     sharpness: float = 1.0
 
 
@@ -66,8 +65,6 @@ WORKLOADS = {
     **{f"one-prompt-{n}": Workload(TINY, 1, n, 1024, 64, min(n, 256)) for n in (64, 256, 1024)},
     **{f"eight-prompts-{n}": Workload(TINY, 8, n, 1024, 64, min(8 * n, 256)) for n in (8, 32, 128)},
     **{f"prompt-{n}": replace(FIXED, long=n, new=64) for n in (64, 512, 2048)},
-    "tiny-int8": replace(FIXED, cache_dtype="int8"),
-    "one-prompt-256-int8": Workload(TINY, 1, 256, 1024, 64, 256, cache_dtype="int8"),
     # So sharp a model says the same again to the same prompt but for a token here and there.
     **{f"siblings-{n}": replace(SIBLINGS, slots=n, draft=16 * n) for n in (2, 4, 8, 16)},
 }
@@ -180,7 +177,7 @@ def engine_for(w: Workload, params: Params) -> Engine:
     config = EngineConfig(
         max_num_seqs=w.slots, steps_per_call=w.window, page_size=w.page,
         max_prompt_len=w.long, prefill_rows=min(4, w.prompts), prefix_rows=w.prompts, buckets=w.buckets,
-        speculative_tokens=w.draft, cache_dtype=w.cache_dtype,
+        speculative_tokens=w.draft,
     )  # fmt: skip
     return Engine(params, w.model, config, w.new)
 

@@ -56,9 +56,8 @@ def times_as_far(model: ModelConfig, config: EngineConfig) -> float:
     return found
 
 
-@pytest.mark.parametrize(("cache_dtype", "most"), [("", 1.25), pytest.param("int8", 3.0, marks=pytest.mark.slow)])
-def test_a_token_s_log_prob_is_as_near_to_float32_as_the_scorer_s(cache_dtype: str, most: float):
-    assert times_as_far(MODEL, replace(ENGINE, cache_dtype=cache_dtype)) < most
+def test_a_token_s_log_prob_is_as_near_to_float32_as_the_scorer_s():
+    assert times_as_far(MODEL, ENGINE) < 1.25
 
 
 @pytest.mark.slow

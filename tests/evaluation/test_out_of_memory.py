@@ -79,7 +79,7 @@ def test_running_out_twice_is_one_line_and_what_was_drawn_is_kept(
 
 
 def test_half_of_an_engine_keeps_what_decides_a_sample() -> None:
-    whole = EngineConfig(64, 8, 32, 4096, "int8", (16, 64), prefill_rows=8, max_prompt_len=64)
+    whole = EngineConfig(64, 8, 32, 4096, (16, 64), prefill_rows=8, max_prompt_len=64)
     half = halved(whole)
     assert (half.max_num_seqs, half.cache_tokens, half.buckets, half.prefill_rows) == (32, 2048, (16,), 4)
-    assert (half.cache_dtype, half.steps_per_call, half.page_size) == ("int8", 8, 32)
+    assert (half.steps_per_call, half.page_size) == (8, 32)

@@ -158,7 +158,7 @@ def test_two_arms_of_one_config_that_are_one_draw_once(folders: Path, tmp_path: 
     [
         "seed=1", "sampling.temperature=0.7", "sampling.top_p=0.9", "sampling.max_tokens=11", 
         "arms.base.stop=('<|im_start|>',)",
-        "dtype=bfloat16", "engine.reference=True", "engine.cache_dtype=int8", "arms.base.weights=rl",
+        "dtype=bfloat16", "engine.reference=True", "arms.base.weights=rl",
     ],
 )  # fmt: skip
 def test_whatever_makes_another_sample_of_it_makes_another_identity(
