@@ -11,7 +11,8 @@ between algorithms; Delta_SE stays large for all. DAPO takes three to six times 
 As in v5: 256 prompts of 8 answers a step, at most 8,192 tokens, T = 1, one update a step, AdamW at a constant 1e-6, no
 KL; evaluated at up to 16,384 tokens; PPO's critic is a model of its own, as in veRL. Ours, as the paper says nothing:
 moments in bfloat16, the clip, the critic's rate (veRL's default), DAPO's penalty over the last 1,024 tokens, and who is
-in which half of Omni-MATH-Rule, unless data_dir has omni_math_split.json.
+in which half of Omni-MATH-Rule, unless data_dir has omni_math_split.json. Omni-MATH's 500 with numeric answers are in
+no study of the paper.
 """
 
 from ml_collections import ConfigDict

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 from rlvr_limit import planning
-from rlvr_limit.planning.prepare import assumed, wanted_by
+from rlvr_limit.planning.prepare import are_files_here, assumed, wanted_by
 from rlvr_limit.settings import Settings
-from rlvr_limit.study.arms import with_runs
+from rlvr_limit.study.arms import views_asked_as_lenders, with_runs
 from rlvr_limit.study.checks import check
 from rlvr_limit.study.setups import task_and_setups
 from rlvr_limit.types import UserError
 
 
 def run(settings: Settings) -> None:
-    """Prints the plan; for another machine it reads neither weights nor data. Raises UserError where nothing fits."""
+    """Prints the plan; for another machine it needs neither weights nor data. Raises UserError where nothing fits."""
     settings = dataclasses.replace(settings, arms=with_runs(settings.arms))
     check(settings)
     local = {name: arm for name, arm in settings.arms.items() if not arm.endpoint}
@@ -24,10 +24,12 @@ def run(settings: Settings) -> None:
         print(f"{', '.join(sorted(there))}: drawn by endpoints, no part of this plan")
         settings = dataclasses.replace(settings, arms=local)
     target = planning.find_target(settings.target)
+    settings = dataclasses.replace(settings, arms=views_asked_as_lenders(settings.arms))
     # Here the data and the weights' config are at hand, as they are for the run that the plan foretells.
-    wanted = wanted_by(settings, task_and_setups(settings)[1]) if target.name == "here" else assumed(settings)
+    is_read = target.name == "here" or are_files_here(settings)
+    wanted = wanted_by(settings, task_and_setups(settings)[1]) if is_read else assumed(settings)
     print(planning.render(planning.make_plan(wanted, target)))
-    if target.name != "here" and not settings.engine.max_prompt_len:
+    if not is_read and not settings.engine.max_prompt_len:
         print(
             f"config.engine.max_prompt_len = 0 leaves it to the prompts: {wanted.engine.max_prompt_len:,} were assumed"
         )

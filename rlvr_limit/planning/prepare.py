@@ -26,7 +26,7 @@ from rlvr_limit.planning.workload import BenchmarkSize, ImageSizes, Workload
 from rlvr_limit.records.storage import Place, is_url, place
 from rlvr_limit.settings import EngineConfig, ImportedSettings, MeshConfig, Reinforced, Settings, schema
 from rlvr_limit.study import comparability, recipes, run_folder
-from rlvr_limit.study.arms import expand, views_asked_as_lenders, with_runs
+from rlvr_limit.study.arms import expand, origin, views_asked_as_lenders, with_runs
 from rlvr_limit.study.checks import check
 from rlvr_limit.study.imported import open_imported
 from rlvr_limit.study.prepared import Setup, Study, answer_limit, benchmark_of
@@ -43,6 +43,9 @@ PROBLEMS = {benchmark.name: benchmark.problems for benchmark in BENCHMARKS}
 
 MAX_PROMPT_LEN = 1344
 """Assumed where a config leaves it to the prompts: OlympiadBench's longest, with its template, in Qwen2.5's tokens."""
+
+LONGER_PROMPTS = {"math_train": 1728}
+"""The same of files that have longer ones. LiveCodeBench was not at hand to be counted."""
 
 PROMPT_TOKENS = 128
 ANSWER_TOKENS = 1024
@@ -159,12 +162,19 @@ def wanted_by(s: Settings, setups: Mapping[str, Setup]) -> Wanted:
     return _wanted(s, model, engine, benchmarks, max(limits), round(mean(prompts)), images)
 
 
+def are_files_here(s: Settings) -> bool:
+    """Whether the problems and every arm's tokenizer are given as files: the hub is not asked for another machine."""
+    return bool(s.data_dir) and all(Path(origin(s.arms, name).weights).exists() for name in s.arms)
+
+
 def assumed(s: Settings) -> Wanted:
     """The same without data and weights, for another machine. Raises UserError for what can be planned nowhere."""
     model, longest = model_of(s), s.sampling.max_tokens
     if model.context and not s.sampling.allow_beyond_context:
         longest = min(longest, model.context - PROMPT_TOKENS)
-    vision, longest_prompt, image = model.vision, MAX_PROMPT_LEN, 0
+    learnt = (name for arm in s.arms.values() if arm.recipe and not arm.weights for name in arm.recipe.data)
+    longest_prompt = max(LONGER_PROMPTS.get(name, MAX_PROMPT_LEN) for name in (*s.benchmarks, *learnt, ""))
+    vision, image = model.vision, 0
     if vision:
         image = (s.images.max_pixels or MAX_PIXELS) // (vision.patch * vision.merge) ** 2
         longest_prompt += image

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlvr_limit import records
+import main
+from rlvr_limit import planning, records
 from rlvr_limit.evaluation import score_inputs
 from rlvr_limit.grading.math import authors
 from rlvr_limit.grading.math import grade as mathematics
+from rlvr_limit.planning.fitting import Wanted
 from rlvr_limit.planning.prepare import prepare
 from rlvr_limit.settings import command_line
 from rlvr_limit.study.comparability import conditions_of, differences
@@ -178,6 +180,21 @@ def test_what_was_left_out_of_the_files_is_said_once_in_the_log_and_on_the_page(
     said = "math500.jsonl: 1 of 4 rows repeat another one and are left out (at 4)."
     assert [record.getMessage() for record in caplog.records].count(said) == 1 and said in study.task.notes
     assert len(study.problems) == 5 and str(tmp_path) not in " ".join(study.task.notes)
+
+
+@pytest.mark.parametrize("data_dir", [True, False])
+def test_a_plan_for_another_machine_is_of_the_files_where_they_are_there(
+    data_dir: bool, folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def plan(wanted: Wanted, target: planning.Target) -> None:
+        sizes = {b.name: (b.problems, b.n) for b in wanted.workload.benchmarks}
+        raise UserError(f"{target.name}: width {wanted.model.width}, {wanted.engine.max_prompt_len} tokens, {sizes}")
+
+    monkeypatch.setattr(planning, "make_plan", plan)
+    own = [] if data_dir else ["data_dir="]
+    assert main.main(words(folders, "job=plan", "target=h200", "engine.max_prompt_len=0", *own)) == 2
+    read, taken = "width 32, 128 tokens, {'math500': (3, 3), 'aime24': (2, 4)}", "width 3584, 1344 tokens"
+    assert f"h200: {read if data_dir else taken}" in capsys.readouterr().err
 
 
 def test_two_problems_with_one_prompt_are_refused(folders: Path, compilation_cache: None) -> None:
