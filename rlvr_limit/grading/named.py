@@ -18,6 +18,8 @@ from rlvr_limit.types import Grader, Problem, UserError, Verdict, not_allowed
 
 MATH_VERIFY = "math_verify"
 
+LONGEST_BARE = 500  # characters; a chain of equations that was cut is longer
+
 OWN = "own"
 """What the verdicts are called by, before a dash and their format, that came with others' samples."""
 
@@ -51,12 +53,12 @@ def for_bare_answers(named: NamedGrader) -> NamedGrader:
         named,
         grade=partial(_of_bare, named.grade),
         shorten=named.shorten and partial(_of_bare, named.shorten),
-        version=f"{named.version}-bare",
+        version=f"{named.version}-bare2",
     )
 
 
 def _of_bare(judge: Callable[[Problem, str], Verdict | str], problem: Problem, text: str) -> Verdict | str:
-    return judge(problem, as_response(text))
+    return judge(problem, as_response(text) if len(text) <= LONGEST_BARE else text)
 
 
 def _by_math_verify() -> NamedGrader | None:

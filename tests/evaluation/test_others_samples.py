@@ -57,7 +57,7 @@ def test_several_files_are_one_arm_and_their_own_verdicts_stand_beside_ours(tmp_
     own = arm.own_opinion
     assert (own.grader, own.both, own.only_first, own.only_second, own.neither) == ("own-nemo-skills", 10, 0, 1, 13)
     assert own.agreement == 23 / 24 and own.pass_1 == pytest.approx(11 / 24)
-    assert f"own-nemo-skills agrees with {VERSION}-bare on 95.83 % of 24 samples" in capsys.readouterr().out
+    assert f"own-nemo-skills agrees with {VERSION}-bare2 on 95.83 % of 24 samples" in capsys.readouterr().out
     assert arm.conditions["temperature"] == "unknown" and arm.mean_tokens is None and arm.truncated_M is None
 
 
@@ -70,6 +70,31 @@ def test_names_alone_take_references_from_a_benchmark_and_questions_find_it_insi
     (results,) = shown
     assert [name for name, _, _ in results.problems] == [f"mine/{i}" for i in range(6)]
     assert [arm.c_M.tolist() for arm in results.arms] == [[0, 1, 0, 1, 0, 1], [1] * 6]
+
+
+def test_the_input_of_a_batch_says_what_its_output_answers(tmp_path, shown):
+    mine = others.put(tmp_path, "mine.jsonl", others.plain(BASE))
+    asked = [
+        {"custom_id": f"mine/{i}", "method": "POST", "url": "/v1/chat/completions"}
+        | {"body": {"temperature": 0.6, "messages": [{"role": "user", "content": f"Think. {q}"}]}}
+        for i, (q, _) in enumerate(reversed(others.PROBLEMS))
+    ]
+    others.put(tmp_path / "rl", "requests.jsonl", "\n".join(map(json.dumps, asked)).encode())
+    others.put(tmp_path / "rl", "answers.jsonl", others.batch(RL[::-1]))
+    assert typed(tmp_path, f"rl={tmp_path / 'rl'}", more=(f"--config.benchmarks=('{mine}',)",)) == 0
+    (results,) = shown
+    (arm,) = results.arms
+    # The names are those of other problems of the benchmark: what counts is the question.
+    found = dict(zip([name for name, _, _ in results.problems], arm.c_M.tolist(), strict=True))
+    assert found == {f"mine/{i}": 0 if i == 3 else 2 for i in range(6)}
+    assert arm.conditions["temperature"] == "0.6"
+
+
+def test_a_long_chain_of_equations_that_was_cut_is_no_bare_answer(tmp_path, shown):
+    chain = r"We have $\frac{3}{20} = " + " = ".join([r"\frac{1}{2} \cdot \frac{3}{10}"] * 40)
+    rows = [{"problem": name, "answer": "0.15", "response": [r"\frac{3}{20}", chain]} for name in "ab"]
+    assert typed(tmp_path, f"a={others.put(tmp_path, 'a.jsonl', chr(10).join(map(json.dumps, rows)).encode())}") == 0
+    assert shown[0].arms[0].c_M.tolist() == [1, 1]
 
 
 def test_answers_without_a_sentence_and_ragged_n_count_and_problems_of_one_arm_are_left_out(tmp_path, capsys, shown):
@@ -182,7 +207,7 @@ def test_what_is_exported_comes_back_as_the_same_counts(tmp_path, capsys, shown)
         first, second = texts
         assert first == second
     agreed = capsys.readouterr().out
-    assert f"own-inspect_ai agrees with {VERSION}-bare on 100.00 % of 24 samples; right by both 10" in agreed
+    assert f"own-inspect_ai agrees with {VERSION}-bare2 on 100.00 % of 24 samples; right by both 10" in agreed
 
 
 @pytest.mark.slow

@@ -48,9 +48,49 @@ def test_a_score_of_one_response_is_its_verdict_and_a_share_is_none():
         assert read_row(row | {"score": score})[1].verdicts == (verdict,)
     nemo = {"problem": "q", "generation": "r", "expected_answer": "1", "symbolic_correct": False}
     assert read_row(nemo)[0] == "nemo-skills" and read_row(nemo)[1].verdicts == (False,)
+    for said, verdict in (("Both are 4.\n\nJudgement: Yes", True), ("**Judgement**: No", False), ("Yes and no.", None)):
+        judged = {"problem": "q", "generation": "r", "expected_answer": "1", "judgement": said}
+        assert read_row(judged)[1].verdicts == (verdict,)
     lm_eval = {"doc_id": 3, "doc": {"problem": "q"}, "target": "1", "resps": [["r"]], "filter": "none"}
     for value, verdict in ((1.0, True), (0, False), (["1", ["r"]], None)):
         assert read_row(lm_eval | {"metrics": ["exact_match"], "exact_match": value})[1].verdicts == (verdict,)
+    both = {"metrics": ["exact_match", "math_verify"], "exact_match": 0, "math_verify": 1}
+    assert read_row(lm_eval | both)[1].verdicts == (True,)
+
+
+SOLUTION = r"Both have $b$, so it is $\boxed{(b+5)(a+2)}.$"
+
+
+@pytest.mark.parametrize(
+    ("altered", "solution", "spelt", "reference"),
+    [
+        ("(+5)(a+2)", SOLUTION, "(b+5)(a+2)", "(b+5)(a+2)"),
+        ("(+5)(a+2)", SOLUTION, None, SOLUTION),
+        ("(b+5)(a+2)", SOLUTION, "0", "(b+5)(a+2)"),
+        ("18", "They are 18.", "They are 18.\n#### 18", "18"),
+        ("B", "", 1, "B"),
+    ],
+)
+def test_a_reference_that_lost_letters_is_taken_from_its_solution(altered, solution, spelt, reference):
+    row = {"question": "q", "gt_cot": solution, "gt": altered, "answer": spelt, "code": ["r"], "pred": ["r"]}
+    assert read_row(row)[0] == "qwen-math" and read_row(row)[1].reference == reference
+    if spelt is None:
+        doc = {"problem": "q", "solution": solution, "answer": altered}
+        row = {"doc_id": 0, "doc": doc, "target": altered, "resps": [["r"]], "filter": "none"}
+        assert read_row(row)[1].reference == reference
+
+
+def test_programs_of_lm_eval_are_those_with_the_prompt_and_have_the_names_of_their_benchmarks():
+    doc = {"task_id": "HumanEval/3", "prompt": "def f():\n", "test": "check(f)", "entry_point": "f"}
+    row = {"doc_id": 3, "doc": doc, "target": "check(f)", "filter": "create_test", "metrics": ["pass@1"], "pass@1": 1.0}
+    bodies = ["    return 1", "    pass"]
+    whole = [f"def f():\n{body}" for body in bodies]
+    _, read = read_row(row | {"resps": [bodies], "filtered_resps": [whole]})
+    assert read.name == "HumanEval/3" and read.responses == tuple(whole)
+    doc = {"task_id": 11, "text": "Write f.", "test_list": ["assert f()"]}
+    mbpp = {"doc_id": 0, "doc": doc, "target": "assert f()"}
+    _, read = read_row(mbpp | {"resps": [["a", "b"]], "filtered_resps": ["a"], "filter": "none"})
+    assert read.name == "Mbpp/11" and read.responses == ("a", "b")
 
 
 def test_what_servers_call_their_replies_is_no_name_of_a_problem():

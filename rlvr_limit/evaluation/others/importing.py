@@ -1,7 +1,8 @@
 """Reads the files of others' samples into a run folder: samples, their own verdicts, and what the files say of both.
 
 Everything goes to a folder aside and takes its place when all files were read, so that a file with a bad line leaves
-nothing behind. A million samples take a minute or two and memory for the problems, not for the samples.
+nothing behind. A million samples take a minute or two and memory for the problems and a batch's requests, not for the
+samples.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from rlvr_limit.settings import ImportedSettings
 from rlvr_limit.study import run_folder
 from rlvr_limit.study.imported import KEPT, folder_of, identity, known_questions
 from rlvr_limit.tasks.imported.fields import ImportedRow
-from rlvr_limit.tasks.imported.formats import read_row
+from rlvr_limit.tasks.imported.formats import is_request, read_row
 from rlvr_limit.tasks.imported.sources import ArmFiles, arms_of, read_rows
 from rlvr_limit.types import Status, UserError, Verdict
 
@@ -47,6 +48,7 @@ class _ReadArm:
     silent: set[str] = field(default_factory=set)  # conditions that some row does not record
     own: int = 0  # samples with a verdict of theirs
     unread: list[str] = field(default_factory=list)  # what was wrong with each bad row
+    asked: dict[Any, Any] = field(default_factory=dict)  # requests of a batch by their custom_id
 
     @property
     def own_name(self) -> str:
@@ -91,7 +93,7 @@ def _read_arm(files: ArmFiles, problems: MetProblems, aside: Path, s: ImportedSe
         records.Writer(aside, "verdicts") as verdict_writer,
         Progress(aside, f"import {files.name}", len(files.paths), "files") as progress,
     ):
-        for done, path in enumerate(files.paths, start=1):
+        for done, path in enumerate(sorted(files.paths, key=_is_answers), start=1):
             for problem, row in _rows_of_file(path, arm, problems):
                 for text, stop, right in zip(row.responses, row.stops, row.verdicts, strict=True):
                     index = arm.counts[problem.id]
@@ -118,6 +120,12 @@ def _read_arm(files: ArmFiles, problems: MetProblems, aside: Path, s: ImportedSe
     return arm
 
 
+def _is_answers(path: Path) -> bool:
+    """False for a file of a batch's requests, which is read before the answers."""
+    fields = next((fields for _, fields in read_rows(path)), {})
+    return isinstance(fields, UserError) or not is_request(fields)
+
+
 def _rows_of_file(path: Path, arm: _ReadArm, problems: MetProblems) -> Iterator[tuple[MetProblem, ImportedRow]]:
     """Each row with its problem. What is wrong with others goes to arm.unread."""
     variant, task = None, _task_of(path, arm.files)
@@ -125,6 +133,11 @@ def _rows_of_file(path: Path, arm: _ReadArm, problems: MetProblems) -> Iterator[
         if isinstance(fields, UserError):
             arm.unread.append(str(fields))
             continue
+        if is_request(fields):
+            arm.asked[fields["custom_id"]] = fields
+            continue
+        if arm.asked and fields.get("custom_id") in arm.asked:
+            fields = {"request": arm.asked[fields["custom_id"]], **fields}
         try:
             format_name, row = read_row(fields)
             variant = row.variant if variant is None else variant

@@ -29,7 +29,7 @@ ENDINGS = ("finish_reason", "finish_reasons", "stop_reason")
 STOPS = dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_token"), Stop.EOS) | dict.fromkeys(
     ("length", "max_tokens", "model_length", "max_length", "max_output_tokens"), Stop.LENGTH
 )
-RIGHT = {"c": True, "i": False, "true": True, "false": False, "judgement: yes": True, "judgement: no": False}
+RIGHT = {"c": True, "i": False, "true": True, "false": False, "yes": True, "no": False}
 CONDITIONS = {
     "temperature": ("temperature",),
     "top_p": ("top_p",),
@@ -77,6 +77,17 @@ def reference_in(fields: Fields) -> Any:
     return next((fields[name] for name in REFERENCE if fields.get(name) not in (None, "", [])), None)
 
 
+def unaltered(reference: Any, solution: Any, spelt: Any = None) -> Any:
+    """A reference, or what it was before the tool that wrote it took out units and spaces: (a+5)(b+2) became (+5)(b+2).
+
+    lm-evaluation-harness and Qwen2.5-Math do so to MATH's, whose solutions end in a box: one that no box of them has is
+    altered. spelt is another spelling.
+    """
+    if not isinstance(solution, str) or r"\boxed" not in solution:
+        return reference
+    return next((text for text in (reference, spelt) if text and rf"\boxed{{{text}}}" in solution), solution)
+
+
 def imported_row(fields: Fields, responses: list[tuple[str, str]], **said: Any) -> ImportedRow:
     """A row of these (text, stop), of whose other fields `said` knows better than their names."""
     texts = tuple(text for text, _ in responses)
@@ -113,9 +124,9 @@ def for_each(value: Any, n: int) -> list[Any]:
 
 
 def own_verdict(value: Any) -> bool | None:
-    """A verdict, None for anything else, as a share or a mark between right and wrong is."""
+    """A verdict, None for anything else, as a share or a mark between right and wrong is. A judge may give reasons."""
     if isinstance(value, str):
-        return RIGHT.get(value.strip().lower())
+        return RIGHT.get(value.lower().rpartition("judgement")[2].strip(" *:\n"))
     return bool(value) if isinstance(value, bool | int | float) and value in (0, 1) else None
 
 

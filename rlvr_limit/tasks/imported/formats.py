@@ -23,6 +23,7 @@ from rlvr_limit.tasks.imported.fields import (
     question_in,
     recorded_conditions,
     reference_in,
+    unaltered,
 )
 from rlvr_limit.types import Stop, UserError
 
@@ -43,8 +44,19 @@ def read_row(fields: Fields) -> tuple[str, ImportedRow]:
     )
 
 
+def is_request(fields: Fields) -> bool:
+    """Whether a row is of a batch's input: what was asked, whose answer another file has under the same custom_id."""
+    return "custom_id" in fields and isinstance(fields.get("body"), Mapping) and "response" not in fields
+
+
 def _by_fields(fields: Fields) -> ImportedRow:
     return imported_row(fields, drawn_answers(first_given(fields, RESPONSES)))
+
+
+def _qwen_math(fields: Fields) -> ImportedRow:
+    """A row of Qwen2.5-Math's evaluation, or of ToRA's and others before it."""
+    reference = unaltered(reference_in(fields), fields.get("gt_cot"), fields.get("answer"))
+    return imported_row(fields, drawn_answers(fields["code"]), reference=reference)
 
 
 def _program(fields: Fields) -> ImportedRow:
@@ -73,9 +85,17 @@ def _choices(fields: Fields) -> ImportedRow:
 
 
 def _lm_eval(fields: Fields) -> ImportedRow:
-    """EleutherAI's --log_samples. Each filter of a task has a row of the same responses: its name is the variant."""
+    """EleutherAI's --log_samples. Each filter of a task has a row of the same responses: its name is the variant.
+
+    Of programs the filtered responses count, which begin with the prompt that they complete.
+    """
     doc = fields["doc"] if isinstance(fields.get("doc"), Mapping) else {}
-    resps = fields.get("resps") or fields.get("filtered_resps") or []
+    is_code, name = _has(doc, "entry_point", "test_list"), fields.get("doc_id", "")
+    if is_code and "task_id" in doc:
+        name = f"Mbpp/{doc['task_id']}" if "test_list" in doc else doc["task_id"]
+    resps, filtered = fields.get("resps") or [], fields.get("filtered_resps") or []
+    if not resps or (is_code and filtered and isinstance(filtered[0], list)):
+        resps = filtered
     resps = resps[0] if len(resps) == 1 and isinstance(resps[0], list) else resps
     arguments, settings = fields.get("arguments"), []
     if isinstance(arguments, Mapping):  # {"gen_args_0": {"arg_0": prompt, "arg_1": settings}}
@@ -85,7 +105,8 @@ def _lm_eval(fields: Fields) -> ImportedRow:
     settings = [dict(part) for part in asked[1:] if isinstance(part, Mapping)]
     if settings and settings[0].get("do_sample") is False:
         settings[0] |= {"temperature": 0}
-    metrics = [name for name in fields.get("metrics") or () if isinstance(name, str)]
+    # math_verify stands behind an exact match that asks for one form of the last sentence.
+    metrics = ["math_verify", *(name for name in fields.get("metrics") or () if isinstance(name, str))]
     own = next((fields[name] for name in metrics if own_verdict(fields.get(name)) is not None), None)
     target = fields.get("target")
     drawn = drawn_answers(resps)
@@ -94,8 +115,8 @@ def _lm_eval(fields: Fields) -> ImportedRow:
         drawn,
         verdicts=tuple(map(own_verdict, for_each(own, len(drawn)))),
         question=question_in(doc) or prompt.strip(),
-        name=str(fields.get("doc_id", "")),
-        reference=reference_in(doc) if target in (None, "") else target,
+        name=str(name),
+        reference=unaltered(reference_in(doc) if target in (None, "") else target, doc.get("solution")),
         prompt=prompt,
         variant=str(fields.get("filter", "")),
         recorded=recorded_conditions(*settings),
@@ -224,7 +245,7 @@ FORMATS: dict[str, tuple[Callable[[Fields], bool], Callable[[Fields], ImportedRo
     "lm-eval": (_is_lm_eval, _lm_eval),
     "lighteval": (_is_lighteval, _lighteval),
     "nemo-skills": (_is_nemo_skills, _by_fields),
-    "qwen-math": (_is_qwen_math, _by_fields),
+    "qwen-math": (_is_qwen_math, _qwen_math),
     "vllm": (_is_vllm, _by_fields),
     "plain": (_is_plain, _by_fields),
     "evalplus": (_is_program, _program),
