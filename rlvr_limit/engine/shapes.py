@@ -17,6 +17,8 @@ from rlvr_limit.settings import EngineConfig
 
 REFERENCE_ROWS = 64
 MIN_PREFILL = 64
+SHORTER, CPU_SHORTER = 0.25, 0.75
+"""A prompt is padded to lengths that are so far apart: on a CPU padding takes as long as tokens do."""
 DEFAULT_SEQS, DEFAULT_PREFILL = 256, 16
 LOOKAHEAD = 8
 """Requests that are read before they are needed, so that the last ones can be drawn longest first."""
@@ -126,8 +128,9 @@ def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) 
     wanted = [*(rows for rows in config.buckets if rows <= config.max_num_seqs), config.max_num_seqs]
     buckets = sorted({-(-rows // shards) * shards for rows in ([REFERENCE_ROWS] if config.reference else wanted)})
     prefills = [-(-config.max_prompt_len // page) * page]
-    while prefills[0] // 4 >= max(MIN_PREFILL, page):
-        prefills.insert(0, -(-(prefills[0] // 4) // page) * page)
+    shorter = CPU_SHORTER if platform_of(mesh) == "cpu" else SHORTER
+    while prefills[0] > max(MIN_PREFILL, page) and prefills[0] * shorter >= max(MIN_PREFILL, page):
+        prefills.insert(0, min(prefills[0] - page, math.ceil(prefills[0] * shorter / page) * page))
     if config.cache_tokens:
         pages = config.cache_tokens // page // shards
     else:

@@ -40,7 +40,7 @@ SHORT_ANSWER = 2048
 """Answers up to this are expected at their limit; longer ones at a quarter of it, but at least this."""
 
 PREFILL_SHARE = 0.05  # of the memory, for a batch of prompts
-CPU_PREFILL = 512  # tokens that a CPU computes as fast a token as more; rows without a prompt are computed too
+CPU_PREFILL = 128  # tokens that a CPU computes as fast a token as more; rows without a prompt are computed too
 
 MARGIN = {"cpu": 0.8, "cuda": 0.84, "tpu": 0.95}
 """Share of the memory that is filled; the rest is for fragments and for errors of the arithmetic. XLA:GPU schedules for

@@ -86,7 +86,7 @@ def main() -> None:
     rows = min(64, len(prompts) * a.samples)
     config = EngineConfig(
         max_num_seqs=rows, steps_per_call=STEPS, page_size=PAGE, max_prompt_len=max(map(len, prompts)),
-        prefill_rows=min(4, len(prompts)), prefix_rows=len(prompts),
+        prefill_rows=1, prefix_rows=len(prompts),
         buckets=tuple(n for n in a.buckets if n < rows),
     )  # fmt: skip
     engine = Engine(abstract_parameters(parameter_specs(model), a.dtype, mesh), model, config, a.new_tokens)

@@ -146,7 +146,7 @@ def finish(engine: Engine) -> None:
 def test_a_program_is_compiled_once_and_not_before_it_is_needed(unseen):
     weights, model, config, requests = unseen
     engine = Engine(weights, model, config, LONGEST)
-    assert len(engine.shapes.prefill_lengths) == 2
+    assert len(engine.shapes.prefill_lengths) > 2
     stats: list[EngineStats] = []
     with compilations() as names:
         list(engine.generate(requests[-2:-1]))

@@ -182,7 +182,7 @@ def test_pages_are_not_copied_by_prefill_or_by_what_moves_them() -> None:
     def needs(tokens: int) -> list[int]:
         config = dataclasses.replace(NUM_SEQS, page_size=8, cache_tokens=tokens, max_prompt_len=256)
         sizes = fitting.FitCase(TINY, config, STUDY, mesh, 10**9).sizes
-        assert len(sizes.prefill_lengths) == 2
+        assert len(sizes.prefill_lengths) > 1
         made = [*programs.moved_pages(TINY, sizes, mesh)]
         made += [programs.prefill(TINY, config, sizes, mesh, length) for length in sizes.prefill_lengths]
         return [compiling.compile_program(program, target, True).temporaries for program in made]
