@@ -99,8 +99,8 @@ def problems(game: Game, seed: int) -> tuple[list[Problem], list[Problem]]:
     rng = random.Random(f"countdown/{seed}")
     sets = list(itertools.combinations_with_replacement(range(config.low, config.high + 1), config.numbers))
     rng.shuffle(sets)
-    held_out: list[Problem] = []
-    training: list[Problem] = []
+    held_out: list[tuple[str, State, int, float]] = []
+    training: list[tuple[str, State, int, float]] = []
     for numbers in sets:
         outcomes = game.outcomes(numbers)
         for target in config.targets:
@@ -108,14 +108,16 @@ def problems(game: Game, seed: int) -> tuple[list[Problem], list[Problem]]:
             name = f"{'-'.join(map(str, numbers))}={target}"
             held = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % config.one_in == 0
             if 0 < chance <= (config.guess_max if held else config.train_guess_max):
-                (held_out if held else training).append(_problem(config, name, numbers, target, chance, words))
+                (held_out if held else training).append((name, numbers, target, chance))
     for name, wanted, there, limit in (
         ("eval_problems", config.eval_problems, held_out, "guess_max"),
         ("train_problems", config.train_problems, training, "train_guess_max"),
     ):
         if len(there) < wanted:
             raise UserError(f"task.{name} is {wanted}, but only {len(there)} problems pass task.{limit}")
-    return rng.sample(held_out, config.eval_problems), rng.sample(training, config.train_problems)
+    chosen = rng.sample(held_out, config.eval_problems), rng.sample(training, config.train_problems)
+    evaluated, taught = ([_problem(config, *each, words) for each in half] for half in chosen)
+    return evaluated, taught
 
 
 def _problem(
