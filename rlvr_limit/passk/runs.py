@@ -6,6 +6,7 @@ same problems.
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -37,7 +38,7 @@ class RunSpread:
     runs_K: np.ndarray
     problems_K: np.ndarray
     rest_K: np.ndarray
-    S: int | np.ndarray
+    S: int
     M: int
 
     @property
@@ -54,7 +55,7 @@ class RunSpread:
         t_S, t_M = (student_quantile(level, count - 1) for count in (self.S, self.M))
         return np.sqrt(t_S**2 * self.runs_K / self.S + t_M**2 * self.problems_K / self.M)
 
-    def expected(self, runs: np.ndarray) -> RunSpread:
+    def expected(self, runs: int) -> RunSpread:
         """What is to be expected of so many runs, if what was found here is the truth."""
         problems_K = np.maximum(self.problems_K - self.rest_K / self.S, 0.0) + self.rest_K / runs
         return RunSpread(self.between_K + self.rest_K / self.M, problems_K, self.rest_K, runs, self.M)
@@ -101,12 +102,16 @@ def runs_to_resolve(base_M: ArrayLike, value_SM: ArrayLike, *, level: float = 0.
     not even MOST_RUNS would do: then problems are too few, or the difference is 0.
     """
     difference_SM = np.asarray(base_M) - np.asarray(value_SM)
-    runs = np.arange(2, MOST_RUNS + 1)
-    expected = run_spread(difference_SM[:, :, None]).expected(runs)
-    error = np.sqrt(expected.runs_K / runs + expected.problems_K / expected.M)
-    needed = expected.half(level) + NormalDist().inv_cdf(power) * error
-    enough = np.flatnonzero(needed <= abs(difference_SM.mean()))
-    return int(runs[enough[0]]) if enough.size and not math.isclose(difference_SM.mean(), 0, abs_tol=1e-12) else None
+    mean, spread, counts = abs(difference_SM.mean()), run_spread(difference_SM[:, :, None]), range(2, MOST_RUNS + 1)
+
+    def resolved(runs: int) -> bool:
+        expected = spread.expected(runs)
+        error_K = np.sqrt(expected.runs_K / runs + expected.problems_K / expected.M)
+        return bool(np.all(expected.half(level) + NormalDist().inv_cdf(power) * error_K <= mean))
+
+    # What more runs narrow is narrower for every one of them.
+    first = bisect.bisect_left(counts, True, key=resolved)
+    return counts[first] if first < len(counts) and not math.isclose(mean, 0, abs_tol=1e-12) else None
 
 
 @dataclass(frozen=True, eq=False)
