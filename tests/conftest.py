@@ -1,5 +1,7 @@
 """What all tests share: eight virtual CPU devices, one cache of compiled programs, deterministic hypothesis."""
 
+import functools
+import gc
 import os
 import shutil
 import sys
@@ -49,8 +51,12 @@ class OneWorkerAFile(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        name = nodeid.partition("::")[0]
-        return "whole runs" if "smoke_run" in (ROOT / name).read_text() else name
+        return _scope(nodeid.partition("::")[0])
+
+
+@functools.cache
+def _scope(name: str) -> str:
+    return "whole runs" if "smoke_run" in (ROOT / name).read_text() else name
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWorkerAFile:
@@ -58,8 +64,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWork
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs go first: the longest chain."""
-    items.sort(key=lambda item: "smoke_runs" not in item.fixturenames)
+    """Whole runs go first, then the room of the longest files: what is left at the end is short."""
+    items.sort(key=lambda item: ("smoke_runs" not in item.fixturenames, "tests/training/" not in item.nodeid))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -88,6 +88,7 @@ def test_each_device_packs_its_own_answers_and_no_hidden_state_travels_for_it(pa
     assert moved(log_probs.packed_positions(MODEL, np.asarray(rows.answer_BT), 8)) == moved(None) == 0
 
 
+@pytest.mark.slow  # tests/rl/test_accumulation.py holds gradient and three steps of the same mesh by default
 def test_sharded_update_equals_that_of_one_device(params: object, sharded: object) -> None:
     tx = rl.optimizer(OptimizerConfig(1e-2, warmup=1), 10)
     batch = rl.supervised_batch(log_probs.answer_rows(PAIRS, 9))

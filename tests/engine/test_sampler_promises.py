@@ -67,6 +67,7 @@ def test_samples_do_not_depend_on_the_engine_they_were_drawn_by(small: dict) -> 
     assert drawn(engine(), requests([2, 0], list(range(5, 40)))).items() <= small.items()
 
 
+@pytest.mark.slow  # tests/evaluation/test_survival.py holds it by default: its samples are drawn by other processes
 def test_samples_are_the_same_after_a_restart(small: dict) -> None:
     code = (
         "from tests.engine.test_sampler_promises import *\n"

@@ -18,7 +18,7 @@ from rlvr_limit.grading.pool.pool import GradingPool
 from rlvr_limit.types import Problem, Status
 from tests.benchmarks.math_rewriting import CHANGE, KEEP
 
-CASES = int(os.environ.get("GRADER_FUZZ_CASES", 300))
+CASES = int(os.environ.get("GRADER_FUZZ_CASES", 150))
 
 LEAVES = st.sampled_from(
     [

@@ -139,7 +139,7 @@ def test_posterior_cover_is_a_binomial_tail():
     np.testing.assert_allclose(passk.posterior_cover([1024] * M, c_M, tau_T, 0.5, 3), expected_T, atol=1e-11)
 
 
-@pytest.mark.parametrize("k", [1, 2, 7, 33])
+@pytest.mark.parametrize("k", [7, 33, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2))])
 def test_cover_integrates_to_what_each_of_its_forms_must(k):
     """Two identities of metrics.md item 5, to 1e-6; and neither is pass@k, which is what the definitions warn of."""
     x, weight = np.polynomial.legendre.leggauss(64)  # exact for the posterior form: a polynomial of degree n + k

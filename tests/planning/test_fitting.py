@@ -135,7 +135,7 @@ def test_an_update_keeps_activations_where_there_is_room_and_computes_them_again
     assert narrow.tokens > 0
 
 
-@pytest.mark.parametrize("name", ["h200-8", "h100-4", "gpu:80GB-2", "v5e-8", "v5p-8"])
+@pytest.mark.parametrize("name", ["h200-8", "h100-4", "gpu:80GB-2", "v5e-8", "v5p-8", "here"])
 def test_a_run_chooses_what_the_plan_of_its_machine_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +150,7 @@ def test_a_run_chooses_what_the_plan_of_its_machine_says(
     assert study.mesh.size == machine.host_devices
 
 
+@pytest.mark.slow  # the test above holds the shapes, test_plan.py what is compiled of a plan and how it is told
 def test_a_plan_of_this_machine_has_the_shapes_of_a_run_on_it(tmp_path: Path) -> None:
     s = at_auto("countdown_smoke", tmp_path)
     plan = make_plan(prepare.wanted_by(s, task_and_setups(s)[1]), planning.find_target("here"))

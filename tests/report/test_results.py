@@ -85,7 +85,7 @@ RAGGED = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(RAGGED)
 def test_arms_with_any_numbers_of_samples_have_curves_as_far_as_every_problem_goes(counts):
     base_n_M, rl_n_M, base_c_M, rl_c_M = np.array(counts).T

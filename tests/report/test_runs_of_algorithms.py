@@ -27,15 +27,27 @@ def three_runs(**fields) -> Results:
     return study([*arms, arm("dapo", COUNTS[1], "control")], **{"algorithms": {"GRPO": RUNS}, "seed": 0, **fields})
 
 
+@pytest.fixture(scope="module")
+def several() -> tuple[Results, Findings]:
+    shown = three_runs()
+    return shown, analyse(shown)
+
+
+@pytest.fixture(scope="module")
+def single() -> tuple[Results, Findings]:
+    """The same arms, of which none is another run of an algorithm."""
+    shown = three_runs(algorithms={})
+    return shown, analyse(shown)
+
+
 def page_of(shown: Results, found: Findings) -> str:
     drawn = {(dark, narrow): "data:," for dark in (False, True) for narrow in (False, True)}
     images = dict.fromkeys(figures.names(shown, found), drawn)
     return unescape(build("index.html.j2", shown, found, [], images, {})).replace("\u00a0", " ")
 
 
-def test_the_section_says_both_claims_and_has_each_run_beside_the_algorithm() -> None:
-    shown = three_runs()
-    analysed = analyse(shown)
+def test_the_section_says_both_claims_and_has_each_run_beside_the_algorithm(several: tuple[Results, Findings]) -> None:
+    shown, analysed = several
     found, page = analysed.algorithms["GRPO"], page_of(shown, analysed)
     assert found.this_run in page and found.sentence in page and '<section id="algorithms"' in page
     base_MK, *run_SMK = (one.pass_MK for one in shown.arms[:4])
@@ -48,14 +60,14 @@ def test_the_section_says_both_claims_and_has_each_run_beside_the_algorithm() ->
     assert not any("single training run" in line for line in not_resolved(shown, analysed))
 
 
-def test_the_first_run_stands_for_the_others_in_the_summary() -> None:
-    assert analyse(three_runs()).headline == RUNS[0]
-    assert analyse(three_runs(algorithms={})).headline == RUNS[-1]
+def test_the_first_run_stands_for_the_others_in_the_summary(
+    several: tuple[Results, Findings], single: tuple[Results, Findings]
+) -> None:
+    assert several[1].headline == RUNS[0] and single[1].headline == RUNS[-1]
 
 
-def test_without_several_runs_nothing_is_said_of_algorithms() -> None:
-    shown = three_runs(algorithms={})
-    page = page_of(shown, analyse(shown))
+def test_without_several_runs_nothing_is_said_of_algorithms(single: tuple[Results, Findings]) -> None:
+    page = page_of(*single)
     assert 'id="algorithms"' not in page and "single training run" in page
 
 

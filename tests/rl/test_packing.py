@@ -100,10 +100,10 @@ def mixed(params, config, batch, remat="none"):
 LENGTHS = [(3, 5), (1, 7), (6, 1), (4, 0), (2, 6), (1, 1), (2, 2)]
 
 
-@pytest.mark.parametrize(
-    ("long_row", "block"),
-    [pytest.param(1024, 512, marks=pytest.mark.slow, id="whole"), pytest.param(8, 4, id="in blocks")],
-)
+# By default tests/engine/test_prompt_sharing.py holds packed rows to unpacked ones, and tests/kernels/test_attention.py
+# blocks to whole rows, packed ones too, each with its gradients.
+@pytest.mark.slow
+@pytest.mark.parametrize(("long_row", "block"), [(1024, 512), (8, 4)], ids=["whole", "in blocks"])
 def test_log_probs_entropies_and_gradients_equal_those_of_unpacked_rows(long_row, block, monkeypatch):
     monkeypatch.setattr(reference, "LONG_ROW", long_row)
     monkeypatch.setattr(reference, "QUERY_BLOCK", block)

@@ -11,7 +11,7 @@ from rlvr_limit.tasks import countdown
 from rlvr_limit.tasks.drawn_numbers import CELL, DIGITS, SCALE, draw, side_of
 
 CONFIG = CountdownConfig(
-    numbers=4, high=20, targets=(24, 48), train_guess_max=0.03, eval_problems=16, train_problems=40
+    numbers=4, high=12, targets=(24, 48), train_guess_max=0.03, eval_problems=16, train_problems=40
 )
 DOTS = np.array([[[s == "#" for s in line] for line in digit.split("/")] for digit in DIGITS])
 SHAPES = DOTS.repeat(SCALE, 1).repeat(SCALE, 2)
