@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from rlvr_limit.grading.reasoning_gym import GRADER, PREFIX
 from rlvr_limit.settings import Arm, Settings
 from rlvr_limit.study.arms import expand, origin, sampling_of
 from rlvr_limit.study.recipes import answer_len, check_recipe
@@ -20,6 +21,8 @@ def check(s: Settings) -> None:
     for name in s.allow_rows:
         if name not in BY_NAME:
             raise not_allowed("config.allow_rows", name, _one_of(BY_NAME))
+    if any(name.startswith(PREFIX) for name in s.benchmarks) and s.grading.grader != GRADER:
+        raise not_allowed("config.grading.grader", s.grading.grader, f"{GRADER!r}, beside {PREFIX}NAME")
     _check_panels(s)
     for name, arm in s.arms.items():
         _check_arm(s, name, arm)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import random
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlvr_limit.grading import reasoning_gym
 from rlvr_limit.images import Image
 from rlvr_limit.tasks import files
 from rlvr_limit.tasks.files import FileRow
@@ -154,17 +156,20 @@ def load(
 
     Reads a local folder, or the hub's files where data_dir is empty or None. A name that ends like a file is a file of
     one's own problems, {"problem": text, "answer": text, number or list} a line, with "image" or "images" where it
-    has some: names of files beside it, or their bytes. A row that repeats another, with the
-    same answer, is left out and said. Raises UserError on an unknown benchmark, a missing file, a line that is no JSON,
-    a missing or empty field, a question that is there with two answers, or another number of rows than was published,
-    unless allow_rows names the benchmark.
+    has some: names of files beside it, or their bytes. One that begins with reasoning_gym.PREFIX is drawn by that
+    package. A row that repeats another, with the same answer, is left out and said. Raises UserError on an unknown
+    benchmark, a missing file, a line that is no JSON, a missing or empty field, a question that is there with two
+    answers, or another number of rows than was published, unless allow_rows names the benchmark.
     """
     if name.endswith(files.SUFFIXES):
         own = Benchmark(called(name), "", (), (), 0, PictureRows(("problem",), {"answer": written}, needed=False))
         found = _read(own, files.read_file(name, "file of problems"), Path(name))
         return found.questions, (f"{Path(name).name}: problems of one's own.", *found.notes)
+    if name.startswith(reasoning_gym.PREFIX):
+        return _drawn(name, seed)
     if name not in BY_NAME:
-        raise not_allowed("benchmark", name, f"one of {', '.join(BY_NAME)}, nor a file ending in .jsonl")
+        drawn = f"{reasoning_gym.PREFIX}NAME"
+        raise not_allowed("benchmark", name, f"one of {', '.join(BY_NAME)}, {drawn}, nor a file ending in .jsonl")
     benchmark = BY_NAME[name]
     if data_dir:
         paths = files.local(Path(data_dir), benchmark.stems, benchmark.several)
@@ -186,6 +191,17 @@ def load(
         questions, said = split_omni_math(questions, found.rows, benchmark, data_dir, seed)
         notes.append(said)
     return questions, tuple(notes)
+
+
+def _drawn(name: str, seed: int) -> tuple[tuple[Question, ...], tuple[str, ...]]:
+    """The problems of a data set of reasoning-gym, those asked in the same words once."""
+    by_words: dict[str, Question] = {}
+    for i, entry in enumerate(reasoning_gym.entries(name, seed)):
+        # Some data sets take many answers and name none.
+        question = Question(f"{name}/{seed}-{i}", entry["question"], str(entry["answer"] or "any that is right"))
+        by_words.setdefault(question.question, question)
+    version = importlib.metadata.version("reasoning-gym")
+    return tuple(by_words.values()), (f"{name}: {len(by_words)} problems drawn by reasoning-gym {version}.",)
 
 
 def called(name: str) -> str:
