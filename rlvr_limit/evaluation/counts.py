@@ -5,12 +5,8 @@ Shapes: M problems.
 
 from __future__ import annotations
 
-import csv
 import itertools
-import re
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +14,11 @@ import numpy as np
 from rlvr_limit import passk, report
 from rlvr_limit.report.analysis import AgainstBase, Comparison, Findings, analyse
 from rlvr_limit.settings import CountsSettings, CountsSource
+from rlvr_limit.tasks.counts import CountsRow, read_rows
 from rlvr_limit.types import UserError, not_allowed
 
-COLUMNS = ("problem", "arm", "n", "correct")
 PAPERS_K = 256
 ROUNDING = 1e-10
-INTEGER = re.compile(r"[+-]?[0-9]+")
-
-
-@dataclass(frozen=True)
-class CountsRow:
-    """One line of the file, of which `line` is the number."""
-
-    line: int
-    problem: str
-    arm: str
-    n: int
-    correct: int
 
 
 def results_of(s: CountsSettings, path: Path) -> report.Results:
@@ -96,43 +80,6 @@ def _base_and_rl(source: CountsSource, arms: tuple[str, ...]) -> tuple[str, str]
     if source.rl == base:
         raise UserError(f"config.counts.rl: {base!r} is the base; name another arm")
     return base, source.rl
-
-
-def read_rows(path: Path) -> Iterator[CountsRow]:
-    """The rows of the file, each checked by itself. UserError with one line that names the file and the line in it."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                header = ",".join(reader.fieldnames or ()) or "nothing"
-                raise UserError(
-                    f"{path}, line 1: found {header}, but column {missing[0]!r} is missing; the columns are "
-                    f"{','.join(COLUMNS)}"
-                )
-            cells = None
-            for cells in reader:
-                yield _row(cells, f"{path}, line {reader.line_num}", reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read ({reason}); it must be a CSV in UTF-8") from error
-    if cells is None:
-        raise UserError(f"{path}: no line below the header; there must be one for each problem and arm")
-
-
-def _row(cells: dict[str, str | None], where: str, line: int) -> CountsRow:
-    texts = {name: (cells[name] or "").strip() for name in COLUMNS}
-    for name, text in texts.items():
-        if not text:
-            raise UserError(f"{where}: {name} is empty; each line needs {','.join(COLUMNS)}")
-        if name in ("n", "correct") and not INTEGER.fullmatch(text):
-            raise not_allowed(f"{where}: {name}", text, "a whole number")
-    n, correct = int(texts["n"]), int(texts["correct"])
-    if n < 1:
-        raise not_allowed(f"{where}: n", n, "at least 1")
-    if not 0 <= correct <= n:
-        raise not_allowed(f"{where}: correct", correct, f"in [0, n = {n}]")
-    return CountsRow(line, texts["problem"], texts["arm"], n, correct)
 
 
 def lines(results: report.Results, found: Findings) -> list[str]:

@@ -94,7 +94,10 @@ class RecipeUpdates:
     def kept(self) -> int:
         """Bytes of weights beside the state, of each device; with those of a critic and of its optimizer."""
         critic = device_bytes(self.critic) if self.critic else 0
-        return critic + (device_bytes(self.base) if self.lora or getattr(self.recipe, "kl", 0) else 0)
+        others = bool(self.lora or getattr(self.recipe, "kl", 0))
+        # A teacher of reinforcement scores in every step; it is taken to be as large as its pupil.
+        others += isinstance(self.recipe, Reinforced) and bool(self.recipe.teacher)
+        return critic + others * device_bytes(self.base)
 
     @property
     def state_bytes(self) -> int:
@@ -145,7 +148,8 @@ class RecipeUpdates:
         )
         # A program of adapters is given what they belong to.
         kept = 0 if self.lora else self.kept
-        made = self._step("policy", ", with a reference policy" if recipe.kl else "", objective, batch, kept)
+        besides = ", with a reference policy" if recipe.kl or recipe.teacher else ""
+        made = self._step("policy", besides, objective, batch, kept)
         if not recipe.value_optimizer:
             return made
         if self.critic:

@@ -11,10 +11,20 @@
 | dapo        | as grpo                                    | tokens       | loss, k3  | e, 0.28  | mixed groups only, |
 |             |                                            |              |           |          | overlong shaping   |
 | pass_at_k   | of the group's pass@k                      | each answer  | loss, k3  | e        | rewards 0 or 1     |
+| gspo        | as grpo                                    | each answer  | loss, k3  | 3e-4,4e-4| an answer's ratio  |
+| cispo       | as grpo                                    | tokens       | loss, k3  | -, 4     | the ratio, clipped,|
+|             |                                            |              |           |          | is a weight; DAPO's|
+|             |                                            |              |           |          | groups and shaping |
+| distill     | log teacher - log policy of the token      | tokens       | none      | e        | a teacher; rewards |
+|             |                                            |              |           |          | are only logged    |
 
-All share PPO's clipped ratio, and most the mean over a batch's tokens, as in the framework that Yue et al. 2025 (sec.
-4.3, app. A.1) trained with. The papers of RLOO and ReMax clip nothing and sum over an answer's tokens: with one update
-a rollout the clip does nothing, and the mean over tokens weighs every token alike, as the sum does.
+All but cispo share PPO's clipped ratio, and most the mean over a batch's tokens, as in the framework that Yue et al.
+2025 (sec. 4.3, app. A.1) trained with. The papers of RLOO and ReMax clip nothing and sum over an answer's tokens: with
+one update a rollout the clip does nothing, and the mean over tokens weighs every token alike, as the sum does. GSPO's
+clips are those of Zheng et al. 2025 (arXiv 2507.18071, sec. 5.1). MiniMax-M1 (arXiv 2506.13585) has no lower clip and
+names no upper one; weights of at most 5 are those of Khatri et al. 2025 (arXiv 2510.13786). distill is learning from
+one's own answers with a teacher's log-probs (Lu et al. 2025, Thinking Machines, "On-Policy Distillation"): down the
+reverse KL of Agarwal et al. 2023 (arXiv 2306.13649), of each token by itself, what follows it left out.
 """
 
 from __future__ import annotations
@@ -34,7 +44,9 @@ class Algorithm:
     advantage: str
     aggregation: str  # of losses.token_weights
     kl_in: str  # "loss" or "reward"
+    clip_low: float = 0.2  # 1: none
     clip_high: float = 0.0  # 0: as below
+    ratio: str = "token"  # of rl.Objective
     rounds: int = 1  # draws of fresh prompts to find groups neither all right nor all wrong; 1 takes all groups
     overlong: str = "keep"  # "shape": a penalty on long answers; "mask" leaves truncated ones out of the loss
 
@@ -53,6 +65,11 @@ ALGORITHMS = {
     "ppo": Algorithm("value", "token", "reward"),
     "dapo": Algorithm("group", "token", "loss", clip_high=0.28, rounds=10, overlong="shape"),
     "pass_at_k": Algorithm("pass_at_k", "answer", "loss"),
+    "gspo": Algorithm("group", "answer", "loss", clip_low=3e-4, clip_high=4e-4, ratio="sequence"),
+    "cispo": Algorithm(
+        "group", "token", "loss", clip_low=1.0, clip_high=4.0, rounds=10, overlong="shape", ratio="weight"
+    ),
+    "distill": Algorithm("teacher", "token", "reward"),
 }
 
 
@@ -62,7 +79,7 @@ class Rewards:
 
     reward_PG: np.ndarray  # the verifier's, shaped
     answer_BT: np.ndarray
-    log_ratio_BT: np.ndarray | None = None  # log pi - log pi_ref of the tokens; None: no KL in the reward
+    log_ratio_BT: np.ndarray | None = None  # log pi - log pi_ref, the teacher's or the start's; None: no KL in rewards
     greedy_P: np.ndarray | None = None  # rewards of greedy answers
     value_BT: np.ndarray | None = None  # predictions of the value head
     judged_PG: np.ndarray | None = None  # answers with a verdict; None: all. The others' advantages are 0
@@ -99,6 +116,8 @@ def advantage(
         case "value":
             advantage_BT, return_BT = advantages.gae(reward_BT, rewards.value_BT, answer_BT, 1.0, lam)
             return advantages.whitened(advantage_BT, answer_BT), return_BT
+        case "teacher":
+            return np.where(answer_BT, -rewards.log_ratio_BT, 0.0), None
         case other:
             raise AssertionError(f"no advantage is named {other!r}")
     return np.where(answer_BT, whole_PG.reshape(-1, 1), 0.0), None

@@ -26,6 +26,7 @@ class Objective:
     value_coefficient: float = 0.5  # of the value head's squared error
     value_clip: float = 0.0  # most that its prediction moves per rollout; 0: freely
     importance_cap: float = 0.0  # truncates the weight P_trainer / P_sampler; 0: no such weight
+    ratio: str = "token"  # to the policy that answered, of a "token" or a "sequence"; "weight": without a gradient
 
 
 class PolicyBatch(flax.struct.PyTreeNode):

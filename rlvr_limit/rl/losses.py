@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch
 from rlvr_limit.rl.batch import Objective, PolicyBatch
 
 LARGEST_LOG_RATIO = 20.0
@@ -23,19 +24,45 @@ def token_objective(logp_BT: jax.Array, batch: PolicyBatch, objective: Objective
     2402.03300). rho = min(exp(proximal - behaviour), cap) is truncated importance sampling (Espeholt et al. 2018, arXiv
     1802.01561), since the sampler's rounding is not the trainer's. Without a proximal policy of its own a batch takes
     the behaviour for it. Log ratios count as log_ratio bounds them, so that every gradient is finite.
+
+    With objective.ratio "sequence" all tokens of an answer have one w (policy_log_ratio). With "weight" the gain is
+    sg(clip(w, ...)) A logp, sg without a gradient: eqs. 4 and 5 of MiniMax-M1 (2025, arXiv 2506.13585).
     """
     assert logp_BT.ndim == 2 and logp_BT.dtype in (jnp.float32, jnp.float64)
     proximal_BT = batch.behaviour_BT if batch.proximal_BT is None else batch.proximal_BT
     assert logp_BT.shape == proximal_BT.shape == batch.advantage_BT.shape
-    ratio = jnp.exp(log_ratio(logp_BT, proximal_BT))
+    ratio = jnp.exp(policy_log_ratio(logp_BT, proximal_BT, batch.rows, objective.ratio))
     bounded = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)
-    gain = jnp.minimum(ratio * batch.advantage_BT, bounded * batch.advantage_BT)
+    if objective.ratio == "weight":
+        gain = jax.lax.stop_gradient(bounded) * batch.advantage_BT * log_ratio(logp_BT, 0.0, -1000.0)
+    else:
+        gain = jnp.minimum(ratio * batch.advantage_BT, bounded * batch.advantage_BT)
     if objective.importance_cap:
         gain *= jnp.minimum(jnp.exp(log_ratio(proximal_BT, batch.behaviour_BT)), objective.importance_cap)
     return -gain if batch.reference_BT is None else objective.kl * k3(logp_BT, batch.reference_BT) - gain
 
 
-def log_ratio(above: jax.Array, below: jax.Array, least: float = -LARGEST_LOG_RATIO) -> jax.Array:
+def policy_log_ratio(
+    logp_BT: jax.Array, proximal_BT: jax.Array, rows: AnswerRows | PrefixBatch, ratio: str
+) -> jax.Array:
+    """log w of each token: its own, or with ratio "sequence" the mean over its answer's tokens, eq. 7 of Zheng et al.
+    2025 (arXiv 2507.18071)."""
+    own_BT = log_ratio(logp_BT, proximal_BT)
+    if ratio != "sequence":
+        return own_BT
+    packed_BT = rows.segment_BT if isinstance(rows, AnswerRows) else None
+    segment_BT = jnp.zeros(own_BT.shape, jnp.int32) if packed_BT is None else packed_BT
+
+    def means(own_T: jax.Array, answer_T: jax.Array, segment_T: jax.Array) -> jax.Array:
+        total, count = (
+            jax.ops.segment_sum(x_T, segment_T, len(own_T) + 1) for x_T in (answer_T * own_T, 1.0 * answer_T)
+        )
+        return (total / jnp.maximum(count, 1.0))[segment_T]
+
+    return jax.vmap(means)(own_BT, rows.answer_BT, segment_BT)
+
+
+def log_ratio(above: jax.Array, below: jax.Array | float, least: float = -LARGEST_LOG_RATIO) -> jax.Array:
     """above - below within [least, 20] and without a gradient beyond, as e^100 is no float32; 0 where both are -inf."""
     both = jnp.isneginf(above) & jnp.isneginf(below)
     return jnp.clip(jnp.where(both, 0.0, above - below), least, LARGEST_LOG_RATIO)

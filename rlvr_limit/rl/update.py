@@ -273,13 +273,14 @@ def _token_metrics(logp_BT: jax.Array, entropy_BT: jax.Array, batch: Batch, obje
     answer = batch.rows.answer_BT
     delta = jnp.where(answer, logp_BT - batch.behaviour_BT, 0.0)
     log_ratio = losses.log_ratio(delta, 0.0)
-    outside = (delta < jnp.log1p(-objective.clip_low)) | (delta > jnp.log1p(objective.clip_high))
+    taken = losses.policy_log_ratio(logp_BT, batch.behaviour_BT, batch.rows, objective.ratio)
+    outside = answer & ((taken < jnp.log1p(-objective.clip_low)) | (taken > jnp.log1p(objective.clip_high)))
     return {
         "tokens": jnp.sum(answer, dtype=jnp.float32),
         "entropy": jnp.sum(entropy_BT),
         "kl_sampler": jnp.sum(jnp.exp(log_ratio) - 1 - log_ratio),
         "max_delta_logp": jnp.max(jnp.abs(delta)),
-        "ratio": jnp.sum(jnp.where(answer, jnp.exp(log_ratio), 0.0)),
+        "ratio": jnp.sum(jnp.where(answer, jnp.exp(taken), 0.0)),
         "clipped": jnp.sum(outside, dtype=jnp.float32),
     }
 

@@ -7,6 +7,11 @@ from typing import Annotated
 
 from rlvr_limit.types import AtLeast, Interval, OneOf
 
+ALGORITHMS = OneOf(
+    "grpo", "dr_grpo", "rloo", "reinforcepp", "remax", "ppo", "dapo", "pass_at_k", "gspo", "cispo", "distill"
+)
+"""Rows of rl/algorithms.py."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -64,14 +69,12 @@ class Reinforced:
     steps: Annotated[int, AtLeast(1)]
     save_at: tuple[Annotated[int, AtLeast(1)], ...]  # the weights after these steps are arms of their own
     optimizer: OptimizerConfig
-    algorithm: Annotated[str, OneOf("grpo", "dr_grpo", "rloo", "reinforcepp", "remax", "ppo", "dapo", "pass_at_k")] = (
-        "grpo"
-    )
+    algorithm: Annotated[str, ALGORITHMS] = "grpo"
     prompts: Annotated[int, AtLeast(1)] = 64  # problems a step
     answers: Annotated[int, AtLeast(1)] = 32  # answers to each
     max_tokens: Annotated[int, AtLeast(0)] = 0  # most tokens of an answer while training; 0: sampling.max_tokens
     minibatches: Annotated[int, AtLeast(1)] = 4  # updates a step
-    clip: Annotated[float, Interval("(0, 1)")] = 0.2  # the ratio is held in [1 - clip, 1 + clip_high]
+    clip: Annotated[float, Interval("[0, 1)")] = 0.0  # the ratio is held in [1 - clip, 1 + clip_high]; 0: the row's
     clip_high: Annotated[float, AtLeast(0)] = 0.0  # 0: the algorithm's, or clip
     kl: Annotated[float, AtLeast(0)] = 0.0  # coefficient of the penalty towards start
     importance_cap: Annotated[float, AtLeast(0)] = 0.0  # most of P_trainer / P_sampler; 0: not weighed by it
@@ -80,6 +83,7 @@ class Reinforced:
     overlong: Annotated[str, OneOf("", "keep", "shape", "mask")] = ""  # "": the algorithm's
     overlong_cache: Annotated[int, AtLeast(0)] = 0  # 0: only what is truncated is penalised
     pass_k: Annotated[int, AtLeast(0)] = 0  # k of pass_at_k
+    teacher: str = ""  # of distill: the arm, of the same tokenizer, whose log-probs of the answers are their advantage
     gae_lambda: Annotated[float, Interval("[0, 1]")] = 1.0  # of PPO, as the four below
     # probe: a linear map of the policy's features; full: a decoder of its own from the same start, as in veRL
     critic: Annotated[str, OneOf("probe", "full")] = "probe"
@@ -92,6 +96,7 @@ class Reinforced:
     limits: Limits = Limits()
     # gsm8k_train, math_train, omni_train, or files of problems; of a task depth1, depth2 and so on, (): all it has
     data: tuple[str, ...] = ()
+    unsolved_in: str = ""  # a CSV of counts (problem,arm,n,correct): of data only what start is right on in none there
     segment: Annotated[int, AtLeast(0)] = 0  # tokens of an answer drawn in one step, off-policy; 0: whole answers
     lora_rank: Annotated[int, AtLeast(0)] = 0  # adapters of this rank are trained; 0: all weights
     lora_alpha: Annotated[float, Interval("(0, inf)")] = 32.0  # adapters are scaled by lora_alpha / lora_rank

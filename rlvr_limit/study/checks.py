@@ -62,9 +62,11 @@ def _check_arm(s: Settings, name: str, arm: Arm) -> None:
     usable = [other for other, a in s.arms.items() if not (a.weights_of or a.endpoint) and other != name]
     if start and (start not in usable or s.arms[start].rl):
         raise not_allowed(f"{where}.{recipes[0]}.start", start, _one_of(o for o in usable if not s.arms[o].rl))
-    teacher = arm.sft.teacher if arm.sft and not arm.weights else ""
+    teacher = arm.recipe.teacher if arm.recipe and not arm.weights else ""
     if teacher and teacher not in usable:
-        raise not_allowed(f"{where}.sft.teacher", teacher, _one_of(usable))
+        raise not_allowed(f"{where}.{recipes[0]}.teacher", teacher, _one_of(usable))
+    if s.task and arm.rl and arm.rl.unsolved_in:
+        raise not_allowed(f"{where}.rl.unsolved_in", arm.rl.unsolved_in, "'', as nothing counts a task's own lessons")
     for kind in recipes:
         recipe = getattr(arm, kind)
         check_recipe(f"{where}.{kind}", recipe, answer_len(recipe, s.sampling))
@@ -124,7 +126,7 @@ def _check_order(s: Settings, path: tuple[str, ...]) -> None:
     arm = s.arms[path[-1]]
     if arm.weights or not arm.recipe:
         return
-    for other in filter(None, (arm.recipe.start, arm.sft.teacher if arm.sft else "")):
+    for other in filter(None, (arm.recipe.start, arm.recipe.teacher)):
         if other in path:
             raise UserError(f"config.arms.{path[0]}: {' needs '.join((*path, other))}: no arm can come first")
         _check_order(s, (*path, other))

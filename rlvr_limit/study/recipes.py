@@ -18,9 +18,11 @@ def adapters(recipe: Supervised | Reinforced) -> rl.Lora | None:
 def algorithm(recipe: Reinforced) -> rl.Algorithm:
     """The algorithm's row, with what this recipe changes."""
     row = rl.ALGORITHMS[recipe.algorithm]
+    clip_low = recipe.clip or row.clip_low
     return replace(
         row,
-        clip_high=recipe.clip_high or row.clip_high or recipe.clip,
+        clip_low=clip_low,
+        clip_high=recipe.clip_high or row.clip_high or clip_low,
         rounds=recipe.rounds or row.rounds,
         overlong=recipe.overlong or row.overlong,
     )
@@ -30,12 +32,13 @@ def objective(recipe: Reinforced) -> rl.Objective:
     """The loss of a token."""
     row = algorithm(recipe)
     return rl.Objective(
-        clip_low=recipe.clip,
+        clip_low=row.clip_low,
         clip_high=row.clip_high,
         kl=recipe.kl if row.kl_in == "loss" else 0.0,
         value_coefficient=recipe.value_coefficient,
         value_clip=recipe.value_clip,
         importance_cap=recipe.importance_cap,
+        ratio=row.ratio,
     )
 
 
@@ -66,7 +69,9 @@ def check_recipe(where: str, recipe: Supervised | Reinforced, max_tokens: int) -
 
 def _check_reinforced(where: str, r: Reinforced, max_tokens: int) -> None:
     row = algorithm(r)
-    is_greedy, is_valued, is_pass = (row.advantage == kind for kind in ("greedy", "value", "pass_at_k"))
+    is_greedy, is_valued, is_pass, is_taught = (
+        row.advantage == kind for kind in ("greedy", "value", "pass_at_k", "teacher")
+    )
     # field, whether it is fine, what is allowed
     rules = (
         ("save_at", r.save_at and max(r.save_at) <= r.steps, f"one or more steps in [1, {r.steps}]"),
@@ -77,6 +82,9 @@ def _check_reinforced(where: str, r: Reinforced, max_tokens: int) -> None:
         ("overlong_cache", not r.overlong_cache or row.overlong == "shape", "0, as overlong is not 'shape'"),
         ("pass_k", not is_pass or 1 <= r.pass_k <= r.answers, f"in [1, answers = {r.answers}]"),
         ("pass_k", is_pass or not r.pass_k, f"0, as {r.algorithm} does not use it"),
+        ("teacher", r.teacher or not is_taught, f"an arm, as {r.algorithm} needs"),
+        ("teacher", is_taught or not r.teacher, f"'', as {r.algorithm} has no teacher"),
+        ("kl", not (is_taught and r.kl), f"0: {r.algorithm} is drawn to its teacher, not to its start"),
         ("overlong", not is_pass or row.overlong != "shape", f"{r.algorithm}'s, which takes rewards of 0 and 1"),
         ("reward", not is_pass or r.reward == "verdict", f"'verdict': {r.algorithm} takes rewards of 0 and 1"),
         ("critic", is_valued or r.critic == "probe", f"'probe': {r.algorithm} has no critic"),

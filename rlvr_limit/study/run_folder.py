@@ -13,7 +13,8 @@ from rlvr_limit.distributed.mesh import machine
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.records.storage import Place
 from rlvr_limit.rl.reward_functions import reward_named, source_digest
-from rlvr_limit.settings import TOKEN_SAMPLING, ImportedSettings, Settings, schema
+from rlvr_limit.settings import TOKEN_SAMPLING, ImportedSettings, Reinforced, Settings, Supervised, schema
+from rlvr_limit.study import recipes
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Setup, Study, Task, answer_limit, benchmark_of
 from rlvr_limit.types import Problem
@@ -47,6 +48,7 @@ def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, A
         own = counted["arms"][name].pop("endpoint")
         # Each run is an arm of its own here.
         del counted["arms"][name]["seeds"]
+        counted["arms"][name]["rl"] = recipe_facts(arm.rl)
         counted["arms"][name] |= {"endpoint": {"url": own["url"], "model": own["model"]}} if arm.endpoint else {}
     counted["engine"] = {CACHE_DTYPE: ""} | {name: getattr(s.engine, name) for name in ENGINE_COUNTS}
     counted["training"] = {name: getattr(s.training, name) for name in TRAINING_COUNTS}
@@ -61,9 +63,20 @@ def conditions(s: Settings, task: Task, setups: dict[str, Setup]) -> dict[str, A
 
 def leave_out_unused(group: dict[str, Any] | None) -> None:
     """Takes away fields that came later where they are not used: what was named without them keeps its name."""
-    for name in ("seen", "swap_images", "vision", "asked_first", "sharpen"):
+    for name in ("seen", "swap_images", "vision", "asked_first", "sharpen", "unsolved_in"):
         if group and name in group and not group[name]:
             del group[name]
+
+
+def recipe_facts(recipe: Supervised | Reinforced | None) -> dict[str, Any] | None:
+    """What a recipe is by name: a clip that is left to the algorithm is the algorithm's."""
+    facts = schema.to_jsonable(recipe)
+    if isinstance(recipe, Reinforced):
+        facts["clip"] = recipes.algorithm(recipe).clip_low
+        if not recipe.teacher:
+            del facts["teacher"]
+        leave_out_unused(facts)
+    return facts
 
 
 def stream(study: Study, entry: EvaluatedArm, temperature: float) -> str:

@@ -23,7 +23,7 @@ from rlvr_limit.models.decoder import shaped_as
 from rlvr_limit.settings import Arm, CompositionConfig, Settings, schema
 from rlvr_limit.study.arms import origin, sampling_of
 from rlvr_limit.study.prepared import Setup, Task, answer_limit, benchmark_of, prompt_name
-from rlvr_limit.tasks import benchmarks, composition, countdown, demonstrations, pictures, prompts
+from rlvr_limit.tasks import benchmarks, composition, countdown, counts, demonstrations, pictures, prompts
 from rlvr_limit.tasks.questions import Question, beginning
 from rlvr_limit.tokenizer import TextTokenizer, load_tokenizer
 from rlvr_limit.types import Problem, UserError, not_allowed
@@ -284,6 +284,13 @@ def _lessons(s: Settings, arm: Arm, asker: _Asker, known: Mapping[str, Sequence[
         end = words.stop_ids[0]
         return {"shown": tuple((words.encode(asked), (*words.encode(reply), end)) for asked, reply in pairs)}
     questions = [q for name in _learns_from(arm) for q in known[name]]
+    if arm.rl and arm.rl.unsolved_in:
+        unsolved = counts.unsolved(Path(arm.rl.unsolved_in), arm.rl.start)
+        questions = [q for q in questions if q.id in unsolved]
+        if not questions:
+            raise UserError(
+                f"{arm.rl.unsolved_in}: {arm.rl.start} never solves {len(unsolved)} problems, none of rl.data"
+            )
     learnt = {"training": tuple(map(asker, questions))}
     if arm.sft:
         teacher, given = s.arms[arm.sft.teacher], origin(s.arms, arm.sft.teacher)

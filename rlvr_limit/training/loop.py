@@ -41,7 +41,7 @@ from rlvr_limit.training import rejection_sampling, rollouts, segments, weight_c
 from rlvr_limit.training.exchange import AnswerSource
 from rlvr_limit.training.learner import Learner, spread
 from rlvr_limit.training.logging import Metrics
-from rlvr_limit.training.rl_step import ReinforcedStep, State
+from rlvr_limit.training.rl_step import Reference, ReinforcedStep, State
 from rlvr_limit.training.rollouts import RolloutSource, check_data
 from rlvr_limit.types import UserError, not_allowed
 
@@ -88,6 +88,8 @@ def _check_recipe(study: Study, arm: str, recipe: Supervised | Reinforced) -> No
     if isinstance(recipe, Reinforced):
         problems = study.setups[arm].training
         check_data(f"config.arms.{arm}.rl", recipe.prompts, problems, study.engine.max_prompt_len)
+        if recipe.teacher and study.setups[recipe.teacher].vocabulary != study.setups[arm].vocabulary:
+            raise not_allowed(f"config.arms.{arm}.rl.teacher", recipe.teacher, "an arm with this arm's tokenizer")
 
 
 def _train(study: Study, arm: str) -> None:
@@ -228,7 +230,13 @@ def begin_reinforced(
         value_tx = rl.optimizer(recipe.value_optimizer, updates, s.training.vision)
         state = rl.ActorCritic(state, _value_state(recipe, setup.model, start, value_tx, s.training.param_dtype))
     draw = segments.draw if recipe.segment else rollouts.draw
-    step = ReinforcedStep(source, draw, recipes.objective(recipe), learner, value_tx, start if recipe.kl else None)
+    reference = None
+    if recipe.teacher:
+        model = study.setups[recipe.teacher].model
+        reference = Reference(spread(_weights_of(study, recipe.teacher), model, study.training_mesh), model)
+    elif recipe.kl:
+        reference = Reference(start, setup.model)
+    step = ReinforcedStep(source, draw, recipes.objective(recipe), learner, value_tx, reference)
     return step, state, learner
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ import optax
 from rlvr_limit import rl
 from rlvr_limit.distributed.mesh import fetch, mesh_of, row_devices
 from rlvr_limit.models import log_probs
-from rlvr_limit.models.decoder import Params
+from rlvr_limit.models.decoder import ModelConfig, Params
 from rlvr_limit.models.image_layout import with_images
 from rlvr_limit.models.log_probs import AnswerRows
 from rlvr_limit.training.learner import Learner
@@ -32,6 +32,13 @@ FIRST = ("kl_sampler", "max_delta_logp", "ratio", "entropy")
 MEAN = ("loss", "grad_norm", "clipped")
 
 
+class Reference(NamedTuple):
+    """The weights that KL is measured from: the start's, or a teacher's."""
+
+    params: Params
+    model: ModelConfig
+
+
 @dataclass(frozen=True)
 class ReinforcedStep:
     """(number, state) -> (state, the row of metrics). state is donated."""
@@ -41,7 +48,7 @@ class ReinforcedStep:
     objective: rl.Objective
     learner: Learner
     value_tx: optax.GradientTransformation | None = None  # of the value head, if there is one
-    reference: Params | None = None  # the weights that KL is measured from
+    reference: Reference | None = None
 
     def __call__(self, number: int, state: State) -> tuple[State, dict[str, float]]:
         learner, engine, hosts = self.learner, self.source.answers.engine, self.source.answers.hosts
@@ -109,13 +116,13 @@ class ReinforcedStep:
             values_BT[rows.answer_BT] = np.concatenate(list(per_answer))
             return values_BT
 
-        def scored(under: Params) -> np.ndarray:
+        def scored(under: Params, model: ModelConfig) -> np.ndarray:
             tokens = -(-at_once // row_devices(mesh_of(under))) * learner.max_lengths[1]
-            scores = log_probs.score_pairs(under, learner.model, pairs, tokens, learner.max_lengths)
+            scores = log_probs.score_pairs(under, model, pairs, tokens, learner.max_lengths)
             return at_tokens(answer.logp for answer in scores)
 
         behaviour_BT = at_tokens(sample.logp_model for sample in samples)
-        reference_BT = None if self.reference is None else scored(self.reference)
+        reference_BT = None if self.reference is None else scored(*self.reference)
         value_BT = None if value is None else self._values(params, value, rows, shown, at_once)
         in_reward = reference_BT is not None and algorithm.kl_in == "reward"
         rewards = rl.Rewards(
@@ -138,7 +145,7 @@ class ReinforcedStep:
             reference_BT=None if in_reward else reference_BT,
             value_BT=value_BT,
             return_BT=None if return_BT is None else return_BT.astype(np.float32),
-            proximal_BT=scored(params) if recipe.importance_cap else None,
+            proximal_BT=scored(params, learner.model) if recipe.importance_cap else None,
         )
         if reference_BT is None:
             return batch, shown, kept_B, {}

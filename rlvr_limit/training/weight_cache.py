@@ -15,7 +15,7 @@ from rlvr_limit.rl.reward_functions import reward_named, source_digest
 from rlvr_limit.settings import EngineConfig, Reinforced, Settings, schema
 from rlvr_limit.study.prepared import Setup
 from rlvr_limit.study.recipes import answer_len
-from rlvr_limit.study.run_folder import leave_out_unused
+from rlvr_limit.study.run_folder import leave_out_unused, recipe_facts
 
 
 def take(cache: Place, root: Place, arm: str, save: Mapping[int, str]) -> bool:
@@ -54,15 +54,14 @@ def _decisive(s: Settings, setups: Mapping[str, Setup], engine: EngineConfig, ho
     recipe = s.arms[arm].recipe
     if s.arms[arm].weights or recipe is None or setups[arm].folder:
         return None
-    facts = {"arm": arm, "recipe": {k: v for k, v in schema.to_jsonable(recipe).items() if k != "save_at"}}
-    teacher = "" if isinstance(recipe, Reinforced) else recipe.teacher
-    for role, name in {"start": recipe.start, "teacher": teacher}.items():
+    facts = {"arm": arm, "recipe": {k: v for k, v in recipe_facts(recipe).items() if k != "save_at"}}
+    for role, name in {"start": recipe.start, "teacher": recipe.teacher}.items():
         if name:
             facts[role] = _decisive(s, setups, engine, hosts, name)
             if facts[role] is None:
                 return None
-    if teacher:
-        sampling = schema.to_jsonable(setups[teacher].sampling)
+    if recipe.teacher and not isinstance(recipe, Reinforced):
+        sampling = schema.to_jsonable(setups[recipe.teacher].sampling)
         facts["asked"] = {k: v for k, v in sampling.items() if k not in ("n", "n_of")}
     if hosts > 1:
         facts["hosts"] = hosts

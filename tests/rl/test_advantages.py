@@ -185,6 +185,9 @@ def outcome(name: str, answers: int = 2, **fields: np.ndarray) -> tuple[rl.Algor
     reward = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]).reshape(-1, answers)
     needed = {"greedy_P": np.array([0.0, 1.0, 0.0])} if name == "remax" else {}
     needed |= {"value_BT": np.zeros(ANSWER.shape)} if name == "ppo" else {}
+    # A teacher that likes right answers, dislikes wrong ones, and has no word on groups that are all alike.
+    liked = np.array([1.0, -1.0, 0, 0, 0, 0])[:, None]
+    needed |= {"log_ratio_BT": np.where(ANSWER, -liked, 0.0)} if name == "distill" else {}
     return rl.ALGORITHMS[name], rl.Rewards(reward, ANSWER, **needed | fields)
 
 
@@ -216,12 +219,33 @@ def test_every_row_takes_the_advantage_that_its_paper_has():
         "rloo": whole(advantages.rloo(tokens.sum(axis=1).reshape(3, 2))),
         "reinforcepp": advantages.whitened(to_go, ANSWER),
         "remax": advantages.remax(to_go, np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0]), ANSWER),
+        "gspo": whole(advantages.grpo(reward)),
+        "cispo": whole(advantages.grpo(reward)),
+        "distill": np.where(ANSWER, -log_ratio, 0.0),
         "ppo": advantages.whitened(advantages.gae(tokens, np.zeros(ANSWER.shape), ANSWER, 1.0, 0.9)[0], ANSWER),
     }
     assert expected.keys() == rl.ALGORITHMS.keys()
     for name, other in expected.items():
         row, earned = outcome(name, **{"log_ratio_BT": log_ratio} if rl.ALGORITHMS[name].kl_in == "reward" else {})
         close(rl.advantage(row, earned, kl=0.5, pass_k=2, lam=0.9)[0], other)
+
+
+def test_a_teachers_advantages_are_in_expectation_the_way_down_the_reverse_kl_at_every_token():
+    """sum_y p(y) A(y) d log p(y) / dz = -d KL(softmax(z) || q) / dz, by enumeration and by finite differences."""
+    rng = np.random.default_rng(3)
+    z, q = rng.normal(size=5), rng.dirichlet(np.ones(5))
+
+    def kl(z: np.ndarray) -> float:
+        p = np.exp(z) / np.exp(z).sum()
+        return float(np.sum(p * np.log(p / q)))
+
+    p = np.exp(z) / np.exp(z).sum()
+    answer = np.ones((5, 1), bool)
+    earned = rl.Rewards(np.zeros((5, 1)), answer, log_ratio_BT=np.log(p / q)[:, None])
+    gain, _ = rl.advantage(rl.ALGORITHMS["distill"], earned)
+    found = sum(p[y] * gain[y, 0] * (np.eye(5)[y] - p) for y in range(5))
+    steps = 1e-6 * np.eye(5)
+    np.testing.assert_allclose(found, [-(kl(z + d) - kl(z - d)) / 2e-6 for d in steps], rtol=1e-6, atol=1e-9)
 
 
 def test_a_penalty_in_the_loss_cannot_be_put_into_the_reward_as_well():

@@ -114,6 +114,98 @@ def test_gradient_of_a_loss_equals_finite_differences_and_is_zero_where_the_clip
         np.testing.assert_array_equal(np.asarray(gradient) != 0, ANSWER & ~held)
 
 
+GSPO = rl.Objective(clip_low=0.03, clip_high=0.04, ratio="sequence")
+CISPO = rl.Objective(clip_low=1.0, clip_high=0.3, ratio="weight")
+
+
+def loss_and_gradient(logp: np.ndarray, batch: rl.PolicyBatch, objective: rl.Objective) -> tuple[float, np.ndarray]:
+    with jax.enable_x64(True):
+        batch = jax.tree.map(jnp.asarray, batch)
+        total = lambda x: jnp.sum(batch.weight_BT * losses.token_objective(x, batch, objective))  # noqa: E731
+        value, gradient = jax.value_and_grad(total)(jnp.asarray(logp))
+    return float(value), np.asarray(gradient)
+
+
+def slow_gspo(logp: np.ndarray, behaviour: np.ndarray, advantage: np.ndarray) -> tuple[float, np.ndarray]:
+    """Eqs. 5 and 7 of arXiv 2507.18071, and eq. 10, the gradient: of each answer whose ratio is not clipped,
+    s A / |y| of every token."""
+    total, gradient = 0.0, np.zeros(logp.shape)
+    for i in range(len(LENGTHS)):
+        ys = np.flatnonzero(ANSWER[i])
+        s = (np.exp(logp[i, ys].sum()) / np.exp(behaviour[i, ys].sum())) ** (1 / len(ys))
+        a = advantage[i, ys[0]]
+        clipped = min(max(s, 1 - GSPO.clip_low), 1 + GSPO.clip_high)
+        total -= min(s * a, clipped * a) / len(LENGTHS)
+        if s * a <= clipped * a:
+            gradient[i, ys] = -s * a / len(ys) / len(LENGTHS)
+    return total, gradient
+
+
+def whole_answers(objective: rl.Objective, aggregation: str, shift: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """arrays() with one advantage an answer, an algorithm's weights, and a policy that has moved as a whole."""
+    logp, found = arrays(objective)
+    found["advantage_BT"] = np.where(ANSWER, np.array([1.0, -0.7, 1.3, -1.1, 0.6])[:, None], 0.0)
+    moved = np.linspace(-shift, shift, len(LENGTHS))[:, None]
+    found["behaviour_BT"] = np.where(ANSWER, logp - moved + 0.1 * (found["behaviour_BT"] - logp), 0.0)
+    weight = losses.token_weights(ANSWER, np.ones(len(LENGTHS), bool), aggregation, 10)
+    return logp, found | {"weight_BT": weight.astype(np.float64)}
+
+
+def test_gspo_is_its_papers_loss_and_gradient_with_one_ratio_an_answer():
+    logp, found = whole_answers(GSPO, "answer", 0.1)
+    value, gradient = loss_and_gradient(logp, batch_of(found), GSPO)
+    expected, slope = slow_gspo(logp, found["behaviour_BT"], found["advantage_BT"])
+    assert value == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-6, atol=1e-9)
+    held = ~slope.any(axis=1)
+    assert 0 < held.sum() < len(LENGTHS), "the clip must hold some answers and not others"
+
+
+@pytest.mark.parametrize("places", [8, 24])
+def test_gspo_has_one_ratio_an_answer_also_where_a_row_holds_several(places: int):
+    logp, found = whole_answers(GSPO, "answer", 0.1)
+    batch = batch_of(found)
+    prompts = np.arange(len(LENGTHS))[:, None] * np.ones((1, PLACES), np.int32)
+    batch = batch.replace(rows=batch.rows._replace(tokens_BT=prompts.astype(np.int32)))
+    # The log-probs go through packing as one of the arrays of a batch.
+    parts = rl.microbatches(batch.replace(reference_BT=logp), 1, places)
+    assert len(parts) < len(LENGTHS)
+    total, taught = 0.0, []
+    for part in parts:
+        value, gradient = loss_and_gradient(part.reference_BT, part.replace(reference_BT=None), GSPO)
+        total += value
+        taught += gradient[part.rows.answer_BT].tolist()
+    expected, slope = slow_gspo(logp, found["behaviour_BT"], found["advantage_BT"])
+    assert total == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(sorted(taught), sorted(slope[ANSWER]), rtol=1e-6, atol=1e-9)
+
+
+def test_cispo_is_its_papers_loss_and_its_gradient_flows_through_every_token():
+    """Eqs. 4 and 5 of arXiv 2506.13585: the clipped weight is a constant, so that no token is without a gradient."""
+    logp, found = whole_answers(CISPO, "token", 0.5)
+    value, gradient = loss_and_gradient(logp, batch_of(found), CISPO)
+    total, slope, tokens = 0.0, np.zeros(ANSWER.shape), sum(LENGTHS)
+    for i, t in zip(*np.nonzero(ANSWER), strict=True):
+        weight = min(math.exp(logp[i, t]) / math.exp(found["behaviour_BT"][i, t]), 1.3)
+        total -= weight * found["advantage_BT"][i, t] * logp[i, t] / tokens
+        slope[i, t] = -weight * found["advantage_BT"][i, t] / tokens
+    assert value == pytest.approx(total, rel=1e-6)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal(gradient != 0, ANSWER)
+    ratio = np.exp(logp - found["behaviour_BT"])
+    assert (ANSWER & (ratio > 1.3)).any() and (ANSWER & (ratio < 0.7)).any()
+
+
+@pytest.mark.parametrize("objective", [GSPO, CISPO], ids=["gspo", "cispo"])
+def test_one_ratio_an_answer_and_detached_weights_are_finite_where_policies_are_far_apart(objective: rl.Objective):
+    edge = np.array([0.0, -1.0, -101.0, -np.inf], np.float32)
+    logp, behaviour = (x.ravel()[:, None] for x in np.meshgrid(edge, edge))
+    ones = np.ones(logp.shape, np.float32)
+    batch = rl.PolicyBatch(AnswerRows(ones.astype(np.int32), ones.astype(bool)), behaviour, ones, ones)
+    value, gradient = loss_and_gradient(logp, batch, objective)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
 def test_on_policy_a_good_token_is_made_likelier_and_a_bad_one_less():
     logp = np.where(ANSWER, -1.0, 0.0).astype(np.float32)
     for sign in (1, -1):

@@ -349,7 +349,7 @@ def test_loss_that_is_no_number_stops_a_run_and_the_last_good_state_is_kept(
         ({"algorithm": "grpo2"}, "algorithm: 'grpo2' is not one of grpo, dr_grpo"),
         ({"answers": 1}, "answers: 1 is not at least 2: grpo compares answers"),
         ({"answers": 1, "algorithm": "reinforcepp", "rounds": 2}, "answers: 1 is not at least 2: groups"),
-        ({"clip": 0.0}, "clip: 0.0 is not in (0, 1)"),
+        ({"clip": 1.0}, "clip: 1.0 is not in [0, 1)"),
         ({"clip_high": -0.1}, "clip_high: -0.1 is not at least 0"),
         ({"kl": -1.0}, "kl: -1.0 is not at least 0"),
         ({"overlong": "drop"}, "overlong: 'drop' is not one of '', keep, shape, mask"),

@@ -321,6 +321,23 @@ def test_right_answers_of_a_teacher_are_learnt_once_each_and_drawn_once(folders:
     assert path.stat().st_mtime_ns == before
 
 
+def test_training_is_on_problems_alone_that_the_start_never_solves(folders: Path, tmp_path: Path) -> None:
+    counts, row = tmp_path / "counts.csv", "arms.grpo.rl.unsolved_in"
+    lines = [
+        f"gsm8k_train/{i},{arm},8,{right}" for i in range(9) for arm, right in (("base", i % 3), ("grpo", 1 - i % 2))
+    ]
+    counts.write_text("\n".join(["problem,arm,n,correct", *lines]))
+    study = prepared(folders, tmp_path, f"{row}={counts}", "arms.grpo.rl.prompts=3", "arms.grpo.rl.minibatches=1")
+    assert [p.id for p in study.setups["grpo"].training] == ["gsm8k_train/0", "gsm8k_train/3", "gsm8k_train/6"]
+    for text, said in (
+        ("problem,arm,n,correct\nother/1,base,8,0", "base never solves 1 problems, none of rl.data"),
+        ("problem,arm,n,correct\ngsm8k_train/0,base,8,1", "no line of arm 'base' with correct = 0"),
+    ):
+        counts.write_text(text)
+        with pytest.raises(UserError, match=said):
+            prepared(folders, tmp_path, f"{row}={counts}")
+
+
 @pytest.mark.parametrize("teacher", ["copied", "nobody"])
 def test_a_teacher_that_cannot_teach_is_named(folders: Path, tmp_path: Path, teacher: str) -> None:
     with pytest.raises(UserError, match=f"config.arms.copied.sft.teacher: '{teacher}' is not one of base"):
