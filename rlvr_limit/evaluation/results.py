@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from rlvr_limit import passk, records, report
 from rlvr_limit.evaluation import entropy_matching
 from rlvr_limit.evaluation.adaptive import samples_wanted, second_stage
+from rlvr_limit.evaluation.others.judging import with_verdicts
 from rlvr_limit.evaluation.review import (
     Judged,
     chains_of,
@@ -106,6 +107,7 @@ def results_of(
         return interim
     names = [entry.name for entry in entries]
     arms, examples = zip(*(shown[entry][1:] for entry in entries), strict=True)
+    arms, judge = with_verdicts(study, arms, problems)
     answer_only = [e.name for e in entries if s.arms[e.arm].prompt == ANSWER_ONLY.name]
     session, command = _last_session(study.root), f"python main.py --config=configs/{s.name}.py"
     every_field = () if study.imported else (EVERY_FIELD,)
@@ -133,6 +135,7 @@ def results_of(
         benchmark=benchmark,
         answer_only=answer_only[0] if answer_only else "",
         exact_chains=study.task.exact_chains,
+        judge=judge,
         algorithms=runs_of_algorithms(entries),
         interim=interim,
     )

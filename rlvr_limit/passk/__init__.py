@@ -34,8 +34,11 @@ from rlvr_limit.passk.entropy import Sharpened, answer_entropy
 from rlvr_limit.passk.extrapolation import BetaBinomial, fit_beta_binomial
 from rlvr_limit.passk.guessing import (
     RARE_PERCENT,
+    JudgeCounts,
+    JudgedCurves,
     RareWins,
     chain_bounds,
+    judged_curves,
     marginal_rates,
     rare_wins,
     rarely_right,

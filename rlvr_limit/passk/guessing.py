@@ -5,19 +5,24 @@ Shapes: M problems, R samples; K the largest k of a curve.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlvr_limit.passk.curve import checked_counts, pass_curve, refuse_where
+from rlvr_limit.passk.curve import checked_counts, pass_curve, pass_curves, refuse_where
 from rlvr_limit.types import UserError
 
 RARE_PERCENT = 5
 """Yue et al. 2025, v5: a problem answered without a chain of thought at a rate in (0, 5 %) is guessable (Fig. 13), and
 the chains of one that is solved at such a rate are read by a person (app. C.2)."""
+
+SHARES, EM_STEPS = 51, 500
+"""Points of [0, 1] on which the distribution of shares of right chains is looked for, and for how many steps."""
 
 
 def rarely_right(n_M: ArrayLike, c_M: ArrayLike) -> np.ndarray:
@@ -82,3 +87,109 @@ def chain_bounds(
         lambda i: f"has {right_M[i]} chains judged right and {wrong_M[i]} wrong, but {c_M[i]} right answers",
     )
     return pass_curve(n_M, right_M), pass_curve(n_M, c_M - wrong_M)
+
+
+class JudgeCounts(NamedTuple):
+    """Chains behind right answers that both a person and a judge model have judged."""
+
+    right_yes: int  # right by the person, and by the judge
+    right_no: int
+    wrong_yes: int
+    wrong_no: int
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether there are chains of both kinds."""
+        return self.right_yes + self.right_no > 0 and self.wrong_yes + self.wrong_no > 0
+
+    @property
+    def ends(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Sensitivity and specificity, each with an exact interval of 97.5 %: both hold with 95 %."""
+        return _rate(self.right_yes, self.right_no), _rate(self.wrong_no, self.wrong_yes)
+
+    def in_words(self) -> str:
+        """One clause."""
+        if not self.is_calibrated:
+            return "not calibrated: it takes a right and a wrong chain that a person has judged too"
+        said = (f"{100 * x:.0f} % ({100 * low:.0f} to {100 * high:.0f})" for x, low, high in self.ends)
+        right, wrong = self.right_yes + self.right_no, self.wrong_yes + self.wrong_no
+        return "by a person's judgments it says yes to {} of {} right chains and no to {} of {} wrong ones".format(
+            *(x for pair in zip(said, (right, wrong), strict=True) for x in pair)
+        )
+
+
+def _rate(hits: int, misses: int) -> tuple[float, float, float]:
+    """A rate with its interval of Clopper and Pearson (1934, Biometrika 26, 404), 1.25 % on either side."""
+
+    def end(a: float, b: float, level: float) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = float(jax.scipy.special.betainc(a, b, middle)) < level
+            low, high = (middle, high) if below else (low, middle)
+        return (low + high) / 2
+
+    with jax.enable_x64(True):
+        low = end(hits, misses + 1.0, 0.0125) if hits else 0.0
+        high = end(hits + 1.0, misses, 0.9875) if misses else 1.0
+    return hits / (hits + misses), low, high
+
+
+class JudgedCurves(NamedTuple):
+    """CoT-Pass@k where a judge model has judged the chains, [K] curves; None where nobody can tell."""
+
+    judged_K: np.ndarray  # the judge is taken at its word
+    corrected_K: np.ndarray | None = None  # for its errors, as a person's judgments show them
+    low_K: np.ndarray | None = None
+    high_K: np.ndarray | None = None
+
+
+def judged_curves(n_M: ArrayLike, c_M: ArrayLike, yes_M: ArrayLike, counts: JudgeCounts) -> JudgedCurves:
+    """CoT-Pass@k of problems whose right answers a judge has all judged, for every k <= min(n) (metrics.md item 32).
+
+    The bounds are the least and the largest correction over the ends of both of the judge's rates. A judge that says
+    yes to wrong chains as often as to right ones tells nothing: no right chain, and all of them.
+    """
+    n_M, c_M = checked_counts(n_M, c_M)
+    yes_M = np.asarray(yes_M, np.int64)
+    refuse_where((yes_M < 0) | (yes_M > c_M), lambda i: f"has {yes_M[i]} right chains, but {c_M[i]} right answers")
+    judged_K = pass_curve(n_M, yes_M)
+    if not counts.is_calibrated:
+        return JudgedCurves(judged_K)
+    sensitivity, specificity = counts.ends
+    (a, *ends_a), (b, *ends_b) = sensitivity, specificity
+    rates = [(a, b), *itertools.product(ends_a, ends_b)]
+    curves = [_corrected(n_M, c_M, yes_M, *pair) for pair in rates]
+    trivial = [] if all(curve is not None for curve in curves) else [np.zeros_like(judged_K), pass_curve(n_M, c_M)]
+    known = np.stack([*(curve for curve in curves if curve is not None), *trivial])
+    return JudgedCurves(judged_K, curves[0], known.min(axis=0), known.max(axis=0))
+
+
+def _corrected(
+    n_M: np.ndarray, c_M: np.ndarray, yes_M: np.ndarray, sensitivity: float, specificity: float
+) -> np.ndarray | None:
+    """The expectation of CoT-Pass@k over which chains are right, given the judge's words and its rates: [K]."""
+    if sensitivity + specificity <= 1:
+        return None
+    share_G = np.linspace(0, 1, SHARES)
+    says_G = sensitivity * share_G + (1 - specificity) * (1 - share_G)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if_yes_G = np.nan_to_num(sensitivity * share_G / says_G)
+        if_no_G = np.nan_to_num((1 - sensitivity) * share_G / (1 - says_G))
+    no_M = c_M - yes_M
+    log_yes_G, log_no_G = (np.log(np.maximum(x_G, 1e-300)) for x_G in (says_G, 1 - says_G))
+    log_MG = yes_M[:, None] * log_yes_G + no_M[:, None] * log_no_G
+    like_MG = np.exp(log_MG - log_MG.max(axis=1, keepdims=True))
+    weight_G = np.full(SHARES, 1 / SHARES)
+    for _ in range(EM_STEPS):
+        given_MG = like_MG * weight_G / (like_MG @ weight_G)[:, None]
+        weight_G = given_MG[c_M > 0].mean(axis=0) if c_M.any() else weight_G
+    total_K, tables = np.zeros(int(n_M.min())), {n: pass_curves(np.full(n + 1, n), np.arange(n + 1)) for n in {*n_M}}
+    for n, c, yes, no, given_G in zip(n_M, c_M, yes_M, no_M, given_MG, strict=True):
+        # Two binomials' sum, through its characteristic function.
+        turn = np.exp(-2j * np.pi * np.arange(c + 1) / (c + 1))[:, None] - 1
+        some_G = given_G > 1e-12
+        turned = (1 + if_yes_G[some_G] * turn) ** yes * (1 + if_no_G[some_G] * turn) ** no
+        right_C = np.fft.ifft(turned @ given_G[some_G]).real
+        total_K += right_C @ tables[n][: c + 1, : len(total_K)]
+    return total_K / len(n_M)

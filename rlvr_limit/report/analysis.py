@@ -103,6 +103,7 @@ class Findings:
     guesses: tuple[GuessBaseline, ...]
     guessable: GuessableProblems | None
     chains: dict[str, ChainReview]
+    judged: dict[str, tuple[int, passk.JudgedCurves]]  # (problems, CoT-Pass@k over them) by a judge model
     rare: dict[str, passk.RareWins]
     comparisons: tuple[Comparison, ...]
     against_base: dict[str, AgainstBase]
@@ -154,6 +155,7 @@ def analyse(results: Results) -> Findings:
         guesses=_guesses(results, curves, rates if known else None),
         guessable=_guessable(results),
         chains={arm.name: review for arm in results.arms if (review := _chain_review(arm))},
+        judged={arm.name: judged for arm in results.arms if (judged := _judged(arm, results.judge))},
         rare={arm.name: _rare_wins(arm) for arm in results.arms},
         comparisons=comparisons,
         against_base=against_base,
@@ -258,6 +260,14 @@ def _chain_review(arm: ArmResults) -> ChainReview | None:
     low_K, high_K = passk.chain_bounds(arm.n_M, arm.c_M, arm.chains_right_M, arm.chains_wrong_M)
     right, wrong = int(arm.chains_right_M.sum()), int(arm.chains_wrong_M.sum())
     return ChainReview(right, wrong, int(arm.c_M.sum()) - right - wrong, low_K, high_K)
+
+
+def _judged(arm: ArmResults, counts: passk.JudgeCounts | None) -> tuple[int, passk.JudgedCurves] | None:
+    """Of the problems of which a judge model was asked about all right answers; None where there are none."""
+    if counts is None or arm.judge_yes_M is None or not (asked_M := arm.judge_yes_M >= 0).any():
+        return None
+    arrays = (x_M[asked_M] for x_M in (arm.n_M, arm.c_M, arm.judge_yes_M))
+    return int(asked_M.sum()), passk.judged_curves(*arrays, counts)
 
 
 def _rare_wins(arm: ArmResults) -> passk.RareWins:

@@ -61,6 +61,11 @@ def write_numbers(
             "arm,k,low,high",
             findings.chains and _chains(findings),
         ),
+        "judged_chains.csv": (
+            "CoT-Pass@k by a judge model, as judged and corrected for its errors, with bounds",
+            "arm,problems,k,judged,corrected,low,high",
+            findings.judged and _judged_chains(findings),
+        ),
         "contamination.csv": (
             "what arms that were asked a question's beginning made of it, with Wilson intervals",
             "benchmark,arm,asked,problems,completed,completed_low,completed_high,right,right_low,right_high",
@@ -153,6 +158,12 @@ def _chains(findings: Findings) -> Iterator[Sequence[Any]]:
             yield arm, k, low, high
 
 
+def _judged_chains(findings: Findings) -> Iterator[Sequence[Any]]:
+    for arm, (problems, curves) in findings.judged.items():
+        for k in range(1, len(curves.judged_K) + 1):
+            yield arm, problems, k, *("" if curve_K is None else float(curve_K[k - 1]) for curve_K in curves)
+
+
 def _contamination(results: Results) -> Iterator[Sequence[Any]]:
     for arm in results.arms:
         completed = ("", "", "") if arm.completed_M is None else share_and_wilson(arm, arm.completed_M)
@@ -197,6 +208,7 @@ def _summary(results: Results, findings: Findings, said: Mapping[str, Any]) -> d
         "guess": None if own_guess is None else {str(k): float(own_guess[k - 1]) for k in findings.ks()},
         "guessable": None if findings.guessable is None else list(findings.guessable.problems),
         "arms": {arm.name: _arm(arm, findings) for arm in results.arms},
+        "judge": results.judge and results.judge._asdict(),
         "differences": [
             {
                 "first": comparison.first,

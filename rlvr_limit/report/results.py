@@ -68,6 +68,7 @@ class ArmResults:
     drawn_M: np.ndarray | None = None  # tokens drawn for one, a mean, where others were thrown away; None: tokens_M
     chains_right_M: np.ndarray | None = None  # right answers whose chain a person judged right
     chains_wrong_M: np.ndarray | None = None  # and wrong
+    judge_yes_M: np.ndarray | None = None  # that a judge model took for right; -1: not asked about all of a problem's
     base_tests_M: np.ndarray | None = None  # right on base tests, of a benchmark that adds its own to another's
     asked_first: float = 0.0  # share of each question that was asked, of an audit; 0: all
     completed_M: np.ndarray | None = None  # answers of an audit that begin with the rest of the question
@@ -168,6 +169,7 @@ class Results:
     study: str = ""  # the config's name, and the benchmark's: what the paper's numbers are found by
     benchmark: str = ""
     answer_only: str = ""  # the arm that was asked for the answer without reasoning: a control for guessing
+    judge: passk.JudgeCounts | None = None  # the judge model on chains that a person has judged; None: there is none
     exact_chains: bool = False  # the task's verifier has judged every step; else a person some chains
     algorithms: dict[str, tuple[str, ...]] = field(default_factory=dict)  # arms that are runs of one, two or more
     interim: Interim | None = None  # None: nothing is lacking

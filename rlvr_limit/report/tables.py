@@ -15,6 +15,7 @@ from rlvr_limit.report.analysis import (
     Findings,
     GuessBaseline,
     condition_fields,
+    powers_of_four,
     share_and_wilson,
     share_of_samples,
 )
@@ -177,6 +178,29 @@ def chains(results: Results, findings: Findings) -> ResultTable:
         f"CoT-Pass@k{bounds}; below it: pass@k. Below an arm: {source}.",
         ["arm", *(f"CoT-Pass@{k}" for k in ks)],
         [list(cells(results.arm(name))) for name in findings.chains],
+    )
+
+
+def judged_chains(results: Results, findings: Findings) -> ResultTable:
+    """CoT-Pass@k by a judge model: corrected with its bounds, and below as the judge said."""
+
+    def cells(name: str) -> Iterable[str]:
+        problems, curves = findings.judged[name]
+        yield f"{results.label(name)}\n{problems:,} problems"
+        for k in ks:
+            judged = f"{percent(curves.judged_K[k - 1])} as judged"
+            if curves.low_K is None:
+                yield f"not calibrated\n{judged}"
+                continue
+            middle = DASH if curves.corrected_K is None else percent(curves.corrected_K[k - 1])
+            yield f"{middle}\n{percent(curves.low_K[k - 1])} to {percent(curves.high_K[k - 1])}; {judged}"
+
+    ks = powers_of_four(min(len(curves.judged_K) for _, curves in findings.judged.values()))
+    return ResultTable(
+        "CoT-Pass@k by a judge model",
+        "Corrected for the judge's errors; below it: bounds, and as the judge said.",
+        ["arm", *(f"CoT-Pass@{k}" for k in ks)],
+        [list(cells(name)) for name in findings.judged],
     )
 
 

@@ -16,6 +16,7 @@ from rlvr_limit.settings.study import (
     Endpoint,
     Grading,
     ImportedSettings,
+    Judge,
     ModelShape,
     ReportSettings,
     Sampling,

@@ -25,6 +25,7 @@ JOBS = {
     "sample": "draw the samples that the run folder still lacks",
     "grade": "give a verdict on every stored sample that has none",
     "score": "log-likelihoods of stored samples under each arm",
+    "judge": "ask config.judge whether the chains of thought behind right answers are right",
     "train": "train the arms that are recipes, not weights",
     "report": "draw the page, figures and tables from the records",
     "counts": "draw the page from a file of counts (problem,arm,n,correct): no samples, no models",
@@ -190,6 +191,19 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """A model that is asked whether the chain of thought behind a right answer is right; weights or an endpoint."""
+
+    weights: str = ""  # a folder, a .gguf file or a hub name
+    revision: str = ""  # of a hub name
+    endpoint: Endpoint | None = None
+    prompt: str = "judge"  # a template of tasks/prompts.py, whose answers end in yes or no
+    max_tokens: Annotated[int, AtLeast(1)] = 2_048  # of its reply
+    problems: tuple[str, ...] = ()  # ids of those whose right answers it is asked about; (): of all
+    longest: Annotated[int, AtLeast(1)] = 32_000  # characters of an answer; of a longer one its chain counts as wrong
+
+
+@dataclass(frozen=True)
 class ReportSettings:
     """What the page shows."""
 
@@ -239,6 +253,7 @@ class Settings:
     images: ImagesConfig = ImagesConfig()
     grading: Grading = Grading()
     score: Score = Score()
+    judge: Judge | None = None  # of chains of thought, asked by job=judge
     report: ReportSettings = ReportSettings()
     training: Training = Training()
     engine: EngineConfig = EngineConfig()

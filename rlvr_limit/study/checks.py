@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from rlvr_limit.grading.reasoning_gym import GRADER, PREFIX
+from rlvr_limit.records.storage import is_url
 from rlvr_limit.settings import Arm, Settings
 from rlvr_limit.study.arms import expand, origin, sampling_of
 from rlvr_limit.study.recipes import answer_len, check_recipe
@@ -28,6 +29,12 @@ def check(s: Settings) -> None:
         _check_arm(s, name, arm)
         _check_order(s, (name,))
     _check_views(s)
+    if s.job == "judge" and not s.judge:
+        raise UserError("config.judge: empty; job=judge needs the model that is asked")
+    if s.judge and bool(s.judge.weights) == bool(s.judge.endpoint):
+        raise UserError("config.judge: give either weights or endpoint, one of the two")
+    if s.judge and is_url(s.run_dir or s.runs):
+        raise UserError("config.judge: needs a run folder on a disk of this machine")
     _check_sampling(s)
     _check_engine(s)
 

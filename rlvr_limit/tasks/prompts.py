@@ -165,6 +165,14 @@ TEMPLATES = (
     ),
     # Not the paper's: nothing but the question, for audits of what a model goes on with (arXiv 2507.10532).
     PromptTemplate("bare", QUESTION),
+    # Not the paper's: a problem and a solution, for a judge of its reasoning.
+    PromptTemplate(
+        "judge",
+        "Below are a problem and a solution whose final answer is right. Judge its reasoning: is every step right, and "
+        "does the answer follow from the steps, without a guess, a gap, or errors that cancel out?\n\n"
+        f"{QUESTION}\n\nSay in short what you find. End with one word: yes if the reasoning is right, no if it is not.",
+        chat=True,
+    ),
     COUNTDOWN_WORDS,
     ANSWER_ONLY,
     # Qwen2.5-VL-7B-Instruct and its EasyR1 descendant on MathVista and MathVision (App. E, Fig. 26): two sentences of
