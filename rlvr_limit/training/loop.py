@@ -153,6 +153,9 @@ def _begin(
 ) -> tuple[Step, State, Learner]:
     """The step of a run, the state it begins from, and what it trains. The start's weights are let go of here."""
     if isinstance(recipe, Reinforced):
+        if recipe.teacher:
+            # Before the start is loaded, beside which another arm's training may have no room.
+            _made(study, recipe.teacher)
         return begin_reinforced(study, arm, recipe, start_weights(study, arm, recipe), stack)
     path = rejection_sampling.demonstrations_file(study.root, arm)
     if recipe.teacher and study.hosts.broadcast_from_first(not path.exists()):
@@ -174,10 +177,15 @@ def start_weights(study: Study, arm: str, recipe: Supervised | Reinforced) -> Pa
 
 def _weights_of(study: Study, name: str) -> Params:
     """The weights of an arm, trained first where they are not there; of a reinforced one those of its last step."""
+    return load_weights(study, _made(study, name))
+
+
+def _made(study: Study, name: str) -> EvaluatedArm:
+    """The arm, or its last step, whose weights are there now, trained where they were not."""
     entry = max((e for e in study.evaluated if e.arm == name), key=lambda e: e.step or 0)
     if not is_given(study, entry) and _is_lacking(study, entry):
         _train(study, name)
-    return load_weights(study, entry)
+    return entry
 
 
 def _learner(

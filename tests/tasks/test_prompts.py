@@ -24,6 +24,17 @@ tags. The final answer MUST BE put in \boxed{{}}.<|im_end|>
 {}<|im_end|>
 <|im_start|>assistant
 """.replace("\\\n", ""),
+    "judge": """<|im_start|>system
+You help.<|im_end|>
+<|im_start|>user
+Below are a problem and a solution whose final answer is right. Judge its reasoning: is every step right, and does the \
+answer follow from the steps, without a guess, a gap, or errors that cancel out?
+
+{}
+
+Say in short what you find. End with one word: yes if the reasoning is right, no if it is not.<|im_end|>
+<|im_start|>assistant
+""",
     "qwen_boxed": r"""<|im_start|>system
 You are a helpful assistant.<|im_end|>
 <|im_start|>user
@@ -200,7 +211,7 @@ def test_hand_written_prompts_start_with_what_the_model_s_tokenizer_puts_first_a
     llama = load_tokenizer(
         write_qwen2(tmp_path, add_bos_token=True, bos_token="<|endoftext|>", chat_template="{{ bos_token }}chat")
     )
-    for name in EXPECTED.keys() - {"chat", "livecodebench_chat"}:
+    for name in EXPECTED.keys() - {"chat", "livecodebench_chat", "judge"}:
         assert render(name, QUESTION, llama) == "<|endoftext|>" + EXPECTED[name].format(QUESTION)
     assert render("chat", QUESTION, llama) == "<|endoftext|>chat"
 
