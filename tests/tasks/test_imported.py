@@ -104,6 +104,10 @@ def test_what_servers_call_their_replies_is_no_name_of_a_problem():
         {"custom_id": "c", "error": None, "response": {"body": {"choices": [{"message": {"content": None}}]}}}
     )
     assert row.responses == ("",)
+    reply = {"body": {"model": "m-2026", "choices": [{"text": "r"}]}}
+    asked = {"custom_id": "c", "body": {"model": "m", "prompt": "q", "temperature": 1}}
+    _, row = read_row({"custom_id": "c", "error": None, "response": reply, "request": asked})
+    assert row.question == "q" and row.recorded == {"temperature": "1.0", "model": "m-2026"}
     _, row = read_row({"task_id": "HumanEval/3", "solution": "def f(): pass"})
     assert row.name == "HumanEval/3" and row.responses == ("def f(): pass",) and row.reference is None
 

@@ -81,7 +81,7 @@ def _choices(fields: Fields) -> ImportedRow:
         raise UserError("the request brought no reply with choices")
     request = fields.get("request") if isinstance(fields.get("request"), Mapping) else {}
     request = request["body"] if isinstance(request.get("body"), Mapping) else request
-    return imported_row({**request, **fields}, drawn, recorded=recorded_conditions(fields, request, reply))
+    return imported_row({**request, **fields}, drawn, recorded=recorded_conditions(fields, reply, request))
 
 
 def _lm_eval(fields: Fields) -> ImportedRow:
