@@ -6,18 +6,14 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import os
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
-
-import jax
 
 from kernels.selfcheck import check
 from rlvr_limit import records
+from rlvr_limit.distributed.compiled import FirstToken
 from rlvr_limit.distributed.mesh import abstract_parameters
 from rlvr_limit.distributed.work_queue import Round, Work, leased_work, rounds
 from rlvr_limit.engine.engine import Engine
@@ -31,7 +27,7 @@ from rlvr_limit.evaluation.grade import verdict_row
 from rlvr_limit.evaluation.others.endpoints import ask_endpoint
 from rlvr_limit.evaluation.score import answers_to_score
 from rlvr_limit.grading.pool.pool import GradingPool
-from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
+from rlvr_limit.models.decoder import ModelConfig, parameter_specs
 from rlvr_limit.records.progress import Outlook, Progress
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Study
@@ -49,49 +45,6 @@ class _Turn(NamedTuple):
     indices: Round
 
 
-class _FirstToken:
-    """Says once how long after the start of the process the first token was there, and what took how long until then.
-
-    Compiling counts what is read from the cache on disk too, and what threads do side by side for each of them.
-    """
-
-    def __init__(self, shown: bool):
-        # Elsewhere a process's age is not to be had from the standard library.
-        self._is_due, self._windows = shown and sys.platform == "linux", 0
-        self._seconds = {"weights": 0.0, "compiling": 0.0}
-        jax.monitoring.register_event_duration_secs_listener(self._hear)
-
-    def load(self, study: Study, entry: EvaluatedArm) -> Params:
-        """load_weights, timed."""
-        began = time.monotonic()
-        params = load_weights(study, entry)
-        self._seconds["weights"] += time.monotonic() - began
-        return params
-
-    def window_begins(self) -> None:
-        """The tokens of a window are here when the next one begins."""
-        self._windows += 1
-        if self._windows > 1:
-            self.is_here()
-
-    def is_here(self) -> None:
-        """The first token is here, if not before."""
-        if self._is_due:
-            self._is_due = False
-            took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self._seconds.items())
-            print(f"first token after {_seconds_since_start():.1f} s ({took})", flush=True)
-
-    def _hear(self, event: str, seconds: float, **_: str) -> None:
-        if self._is_due and event.endswith(("/jaxpr_to_mlir_module_duration", "/backend_compile_duration")):
-            self._seconds["compiling"] += seconds
-
-
-def _seconds_since_start() -> float:
-    """The age of this process, on Linux."""
-    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-
-
 def sample_missing(study: Study, stage: str = "sample") -> None:
     """Samples arm by arm, in rounds; several hosts share the work, and once more what a host that died had leased.
 
@@ -99,7 +52,7 @@ def sample_missing(study: Study, stage: str = "sample") -> None:
     half of the sequences, from what is on record.
     """
     hosts, is_halved = study.hosts, False
-    first_token = _FirstToken(hosts.is_first and stage == "sample")
+    first_token = FirstToken(hosts.is_first and stage == "sample")
     for turn in itertools.count():
         ran_out = False
         with hosts.in_lockstep():
@@ -124,7 +77,7 @@ def sample_missing(study: Study, stage: str = "sample") -> None:
             records.update_manifest(study.root, f"arms.{fact}", digest)
 
 
-def _sample_lacking(study: Study, lease: str, first_token: _FirstToken) -> None:
+def _sample_lacking(study: Study, lease: str, first_token: FirstToken) -> None:
     """One pass over all arms; arms of one shape share an engine, only the weights change between them."""
     engine: Engine | None = None
     shape: tuple[ModelConfig, bool] | None = None
@@ -144,7 +97,7 @@ def _sample_lacking(study: Study, lease: str, first_token: _FirstToken) -> None:
                 pass
             elif (model, is_sharpened) == shape:
                 engine.load(None)
-                engine.load(first_token.load(study, entry))
+                engine.load(first_token.load(load_weights, study, entry))
             else:
                 engine = None
                 # Made before its weights are there: what it compiles goes on beside loading.
@@ -157,7 +110,7 @@ def _sample_lacking(study: Study, lease: str, first_token: _FirstToken) -> None:
                 images = [image for problem, _ in lacking for image in problem.images]
                 lengths = [len(problem.prompt_ids) for problem, _ in lacking]
                 engine.expect(lengths, sum(len(i) for _, i in lacking), images)
-                engine.load(first_token.load(study, entry))
+                engine.load(first_token.load(load_weights, study, entry))
             loaded = entry
             _sample_arm(study, turn, engine, lease, samples, verdicts, outlook, first_token)
             # The next arm's temperature may be matched to what was drawn just now.
@@ -290,7 +243,7 @@ def _sample_arm(
     samples: records.Writer,
     verdicts: records.Writer,
     outlook: Outlook | None,
-    first_token: _FirstToken,
+    first_token: FirstToken,
 ) -> None:
     """Draws what is missing of an arm, as far as this host's replica leases it."""
     entry, seen = turn.entry, deque[EngineStats](maxlen=1)

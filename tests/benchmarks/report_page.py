@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlvr_limit.evaluation.results import EXAMPLES
+from rlvr_limit.evaluation.arm_results import EXAMPLES
 from rlvr_limit.report import ArmResults, Example, Results, write
 from tests.support import browser
 

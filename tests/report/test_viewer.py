@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rlvr_limit.evaluation.results import ANSWERS, EXAMPLES, examples_of_arm, frequent_answers
+from rlvr_limit.evaluation.arm_results import ANSWERS, EXAMPLES, examples_of_arm, frequent_answers
 from rlvr_limit.report import Results
 from rlvr_limit.report.analysis import analyse
 from rlvr_limit.report.page import build
