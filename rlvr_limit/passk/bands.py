@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from numpy.typing import ArrayLike
 
 from rlvr_limit.passk.curve import checked_counts, host_float64, pass_curves, refuse_where
@@ -83,25 +83,9 @@ def bootstrap_weights(seed: int, M: int, B: int) -> np.ndarray:
     return np.bincount(place_BM.ravel(), minlength=B * M).reshape(B, M).astype(np.float64)
 
 
-@jax.jit
-def _student_quantile(level: jax.Array, df: jax.Array) -> jax.Array:
-    """Bisect P(|T| > t) = I_x(df/2, 1/2) in x = df / (df + t^2)."""
-
-    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = bounds
-        middle = (low + high) / 2
-        too_far = jax.scipy.special.betainc(df / 2, 0.5, middle) < 1 - level
-        return jnp.where(too_far, middle, low), jnp.where(too_far, high, middle)
-
-    low, high = jax.lax.fori_loop(0, 60, halve, (jnp.zeros_like(df), jnp.ones_like(df)))
-    x = (low + high) / 2
-    return jnp.sqrt(df * (1 - x) / x)
-
-
-def student_quantile(level: float, df: ArrayLike) -> np.ndarray:
-    """t with P(|T| <= t) = level for Student's T with df degrees of freedom, of the shape of df."""
-    with host_float64():
-        return np.asarray(_student_quantile(np.float64(level), np.asarray(df, np.float64)))
+def student_quantile(level: float, df: int) -> float:
+    """t with P(|T| <= t) = level for Student's T with df degrees of freedom."""
+    return float(scipy.special.stdtrit(df, (1 + level) / 2))
 
 
 def tail_area(level: float, M: int) -> float:
@@ -136,7 +120,7 @@ def wilson(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return (rate + z**2 / (2 * n) - half) / shrink, (rate + z**2 / (2 * n) + half) / shrink
 
 
-def score_interval(mean_K: np.ndarray, variance_K: np.ndarray, M: int, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def score_interval(mean_K: np.ndarray, variance_K: np.ndarray, M: int, t: float) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's interval at the effective number of problems mean (1-mean) / Var(mean), with Student's quantile t."""
     binary_K = mean_K * (1 - mean_K)
     size_K = np.divide(binary_K, variance_K, out=np.full(mean_K.shape, float(M)), where=variance_K > 0)

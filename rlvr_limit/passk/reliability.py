@@ -8,11 +8,11 @@ Shapes: M problems; J runs over j = 0..k; T thresholds.
 
 from __future__ import annotations
 
-import jax
 import numpy as np
+import scipy.special
 from numpy.typing import ArrayLike
 
-from rlvr_limit.passk.curve import checked_counts, checked_prior, host_float64, refuse_k_beyond_n
+from rlvr_limit.passk.curve import checked_counts, checked_prior, refuse_k_beyond_n
 from rlvr_limit.types import UserError
 
 
@@ -78,13 +78,7 @@ def posterior_cover(n_M: ArrayLike, c_M: ArrayLike, tau_T: ArrayLike, a: float =
     n_M, c_M = checked_counts(n_M, c_M)
     checked_prior(a, b)
     tau_T = _checked_thresholds(tau_T)
-    with host_float64():
-        return np.asarray(_upper_beta((n_M - c_M + b)[:, None], (c_M + a)[:, None], 1.0 - tau_T)).mean(axis=0)
-
-
-@jax.jit
-def _upper_beta(b_M1: jax.Array, a_M1: jax.Array, x_T: jax.Array) -> jax.Array:
-    return jax.scipy.special.betainc(b_M1, a_M1, x_T)
+    return scipy.special.betainc((n_M - c_M + b)[:, None], (c_M + a)[:, None], 1.0 - tau_T).mean(axis=0)
 
 
 def _checked_thresholds(tau_T: ArrayLike) -> np.ndarray:
