@@ -1,7 +1,9 @@
 """Qwen2.5-VL-7B-Instruct trained here by GRPO on Geometry3K with EasyR1's reward, and its base.
 
 Run it: python main.py --config=configs/trained/qwen_vl7b_geometry3k.py [--config.data_dir=FOLDER]
-Hardware: what it takes on a machine: --config.job=plan --config.target=NAME
+Hardware: by job=plan's arithmetic one H200 with --config.arms.grpo.rl.optimizer.kind=adafactor or .rl.lora_rank=32. As
+    it is, weights, gradients and Adam alone take 116 GB, more than there are to fill (112), also with a frozen tower;
+    what it takes on another machine: --config.job=plan --config.target=NAME
 Expected: EasyR1 reports .37 -> .48 at k = 1 on Geometry3K's test; no run of this config is on record.
 
 As in EasyR1's example: 512 prompts of 5 answers a step, 4 updates a step at 1e-6, KL 0.01, answers of 2,048 tokens,

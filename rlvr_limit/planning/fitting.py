@@ -278,7 +278,7 @@ def _fit_training(wanted: Wanted, machine: Target, own: MeshConfig) -> _Trained 
     training = dataclasses.replace(by_hand, tokens=by_hand.tokens or -1, remat=by_hand.remat or "none")
     shapes: list[tuple[int, str]] = []
     for arm, recipe, answer_len in wanted.trained:
-        updates = RecipeUpdates(wanted.model, wanted.engine, mesh, training, recipe, answer_len)
+        updates = RecipeUpdates(wanted.model, wanted.engine, mesh, training, recipe, answer_len, wanted.workload)
         held = updates.held_bytes
         fitted = _microbatch(updates, by_hand, machine.platform, budget - held)
         if fitted is None:
@@ -287,7 +287,7 @@ def _fit_training(wanted: Wanted, machine: Target, own: MeshConfig) -> _Trained 
                 f"training arm {arm} (weights, gradients and optimizer {held / 1e9:.1f} GB)",
                 least,
                 f"lora_rank above 0 or optimizer.kind adafactor in the recipe of config.arms.{arm}, or fewer "
-                "sampling.max_tokens take less",
+                f"{'images.max_pixels or ' if wanted.workload.images else ''}sampling.max_tokens take less",
             )
         shapes.append(fitted)
         peak = max(peak, held + _gradient_bytes(updates, *fitted, machine.platform))
@@ -306,11 +306,10 @@ def _microbatch(updates: RecipeUpdates, by_hand: Training, platform: str, room: 
     """(tokens, remat) of a microbatch that has room, the least computed again first; None where there is none."""
     places = updates.row_places
     for remat in [by_hand.remat] if by_hand.remat else ["none", "layers"]:
-        whole = updates.minibatch_places
         if by_hand.tokens:
             choices = [by_hand.tokens]
         else:
-            rows = min(whole, max(places, MOST_TOKENS)) // places
+            rows = min(updates.at_once(-1).tokens, max(places, MOST_TOKENS)) // places
             choices = [-1, *(places * 2**i for i in reversed(range(max(1, rows.bit_length()))))]
         for tokens in choices:
             if _gradient_bytes(updates, tokens, remat, platform) <= room:
@@ -320,8 +319,7 @@ def _microbatch(updates: RecipeUpdates, by_hand: Training, platform: str, room: 
 
 def _gradient_bytes(updates: RecipeUpdates, tokens: int, remat: str, platform: str) -> float:
     footprint = Footprint(updates.model, updates.mesh.shape["tensor"], platform)
-    places = tokens if tokens > 0 else updates.minibatch_places
-    return footprint.gradient(places, remat, Compute().max_live_logits)
+    return footprint.gradient(updates.at_once(tokens), remat, Compute().max_live_logits, updates.trains_vision)
 
 
 def _fit_sampler(

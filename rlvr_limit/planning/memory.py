@@ -7,17 +7,27 @@ tests/planning/test_fitting.py holds them against the compiler. Bytes are of one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from kernels.attention.reference import QUERY_BLOCK
-from rlvr_limit.models.decoder import ModelConfig
+from kernels.attention.reference import LONG_ROW, QUERY_BLOCK
+from rlvr_limit.models.decoder import ModelConfig, parameter_count
 from rlvr_limit.models.log_probs import MAX_LIVE_LOGITS
 
 F32 = 4
-KEPT_SCORES = 512
-"""Scores of a token that are kept for the backward pass: longer rows are attended, and computed again, in blocks."""
+SCORE = 3 * F32
+"""Bytes of a score of attention: itself, its exponential and its weight, which XLA:CPU keeps in float32 in any case."""
+
+
+class BackwardPass(NamedTuple):
+    """What a device goes over at once in an update."""
+
+    tokens: int
+    keys: int  # that the last token of a row sees
+    images: int = 0
+    patches: int = 0  # of each, padded
 
 
 @dataclass(frozen=True)
@@ -30,14 +40,15 @@ class Factors:
     scored: float  # the same in the scorer's pass
     prompt: float  # keys and values of prompts, all layers
     table: float  # the float32 embedding and its gradient
-    activations: float  # what a backward pass keeps of a layer, beside an accelerator's in the same dtype
+    activations: float  # bytes of each of the 7 hidden units and 10 states of a layer that a backward pass keeps, / 2
     can_remat: bool  # XLA:CPU merges what is computed again with the first time
+    keeps_scores: bool  # of short rows, for the backward pass: kernels/attention/cpu.py
 
 
 FACTORS = {
-    "cuda": Factors(3.3, 5.3, 1.35, 1.6, 4.0, 1.3, 1.0, True),
-    "tpu": Factors(9.0, 5.3, 1.35, 1.6, 4.0, 1.3, 1.0, True),
-    "cpu": Factors(1.3, 5.3, 3.5, 4.5, 1.0, 2.8, 2.1, False),
+    "cuda": Factors(3.3, 5.3, 1.35, 1.6, 4.0, 1.3, 1.25, True, False),
+    "tpu": Factors(9.0, 5.3, 1.35, 1.6, 4.0, 1.3, 1.25, True, False),
+    "cpu": Factors(1.3, 5.3, 3.5, 4.5, 1.0, 2.8, 1.65, False, True),
 }
 
 
@@ -73,20 +84,45 @@ class Footprint:
         layers = self._factors.scored * self._hidden + self._factors.prompt * self._token_kv
         return tokens * layers + self._logits(tokens, MAX_LIVE_LOGITS)
 
-    def gradient(self, tokens: int, remat: str, max_live_logits: int) -> float:
-        """A backward pass over so many tokens of a device, beside parameters and gradient sums in float32."""
+    def gradient(self, over: BackwardPass, remat: str, max_live_logits: int, trains_vision: bool = True) -> float:
+        """A backward pass of a device, beside parameters and gradient sums in float32."""
         m, f = self.model, self._factors
+        remat = remat if f.can_remat else "none"
         ffn, heads = m.ffn_width / self.tensor, m.heads / self.tensor
-        kept = {
-            "none": 14 * ffn + 20 * m.width + 8 * heads * KEPT_SCORES,
-            "products": 10 * ffn + 2 * m.width,
-            "layers": 2 * m.width,
-        }[remat if f.can_remat else "none"]
-        # In bfloat16; float32 keeps almost twice as much, and XLA:CPU keeps float32 in any case.
-        kept *= max(f.activations, self._itemsize / 2)
+        layer = self._kept(ffn, m.width, remat) + self._kept_scores(heads, over.keys)
         table = f.table * m.vocab_size * m.width * F32 / self.tensor
         working = 11 * ffn if f.can_remat else 0
-        return table + tokens * (working + m.layers * kept) + self._logits(tokens, max_live_logits)
+        decoder = table + over.tokens * (working + m.layers * layer) + self._logits(over.tokens, max_live_logits)
+        if not over.images:
+            return decoder
+        working = over.images * self.tower(over.patches // m.vision.merge**2)
+        if not trains_vision:
+            return max(decoder, working)
+        # The tower's own pass back comes when the decoder's is over, and ends in a gradient in float32.
+        seeing = parameter_count(m) - parameter_count(replace(m, vision=None))
+        return self._tower_kept(over, remat) + max(decoder, working + seeing * F32 / self.tensor)
+
+    def _tower_kept(self, over: BackwardPass, remat: str) -> float:
+        """What the tower keeps of a pass over images."""
+        v = self.model.vision
+        full, heads, window = len(v.full_layers), v.heads / self.tensor, (v.window_side * v.merge) ** 2
+        layer = self._kept(v.ffn_width / self.tensor, v.width, remat)
+        # So many places of windows are there for each patch, with queries, keys, values and outputs once more.
+        spread = v.window_side if remat == "none" else 0
+        windows = spread * (0.4 * self._kept(0, v.width, remat) + self._kept_scores(heads, window))
+        patch = v.layers * layer + full * self._kept_scores(heads, over.patches) + (v.layers - full) * windows
+        return over.images * over.patches * patch
+
+    def _kept(self, ffn: float, width: float, remat: str) -> float:
+        """What is kept of a layer for each of its tokens, but for scores."""
+        whole = self._factors.activations * (14 * ffn + 20 * width)
+        units = {"none": whole, "products": 10 * ffn + 2 * width, "layers": 2 * width}[remat]
+        # In bfloat16; float32 takes twice as much on accelerators, on a CPU hardly more.
+        return units if self.platform == "cpu" else units * self._itemsize / 2
+
+    def _kept_scores(self, heads: float, keys: int) -> float:
+        """The same of scores: rows that are longer are attended, and computed again, in blocks."""
+        return SCORE * heads * keys if self._factors.keeps_scores and keys <= LONG_ROW else 0
 
     def _logits(self, tokens: int, most: int) -> float:
         """Float32 logits of so many tokens, at most so many at a time, with what their softmax takes."""

@@ -147,7 +147,7 @@ def make_plan(wanted: Wanted, target: Target) -> StudyPlan:
     if wanted.trained:
         devices = compiling.devices_of(target, target.hosts)[: target.devices] if real else []
         everywhere = programs.make_mesh(shapes.mesh, devices, target.hosts, TRAINING_AXIS)
-        trains = wanted.trained, model, engine, everywhere, target.hosts, shapes.training
+        trains = wanted.trained, model, engine, everywhere, target.hosts, shapes.training, wanted.workload
         updates = recipe_programs(*trains)
         trained = [(each, tuple(map(compiled, each.programs))) for each in updates]
     return StudyPlan(

@@ -28,7 +28,7 @@ from rlvr_limit.engine.images import images_a_call
 from rlvr_limit.engine.shapes import EngineShapes
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ImageTokens, ModelConfig, Params, parameter_specs
-from rlvr_limit.models.image_layout import ImageBatch, image_batch
+from rlvr_limit.models.image_layout import ImageBatch, SeenRows, VisionConfig, image_batch
 from rlvr_limit.settings import EngineConfig, MeshConfig
 
 I32, F32 = jnp.int32, jnp.float32
@@ -133,6 +133,15 @@ def prefix_batch(mesh: AnyMesh, batch: int, prompts: int, prompt_len: int, answe
         array(I32, batch, answer_len),
         array(bool, batch, answer_len),
     )
+
+
+def seen_rows(mesh: AnyMesh, vision: VisionConfig, shape: tuple[int, int], images: int, patches: int) -> SeenRows:
+    """What rows [B, T] see: so many images, which a mesh shares where their number divides."""
+    array = row_arrays(mesh, shape[0])
+    batch = jax.eval_shape(lambda: ImageBatch(*map(jnp.asarray, image_batch([], vision, patches, images))))
+    lie = sharding(mesh, (images,), ("rows",))
+    places = array(I32, *shape), array(I32, *shape), array(I32, *shape, 3)
+    return SeenRows(placed(batch, lie), *places, array(I32, shape[0]))
 
 
 def device_bytes(tree: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,9 +15,12 @@ from rlvr_limit import rl
 from rlvr_limit.distributed.mesh import row_devices, shard_count
 from rlvr_limit.engine.shapes import segment_engine_config, shapes_of
 from rlvr_limit.models.decoder import ModelConfig, Params, parameter_specs
+from rlvr_limit.models.image_layout import MIN_PATCHES
 from rlvr_limit.models.log_probs import AnswerRows, PrefixBatch, padded_length
 from rlvr_limit.planning import programs
+from rlvr_limit.planning.memory import BackwardPass
 from rlvr_limit.planning.programs import F32, I32, AnyMesh, DeviceProgram, RecipePrograms, device_bytes
+from rlvr_limit.planning.workload import Workload
 from rlvr_limit.rl.lora import adapter_specs
 from rlvr_limit.settings import EngineConfig, Reinforced, Supervised, Training
 from rlvr_limit.study import recipes
@@ -37,11 +41,12 @@ def recipe_programs(
     mesh: AnyMesh,
     hosts: int,
     training: Training,
+    workload: Workload | None = None,
 ) -> Sequence[RecipePrograms]:
     """What the recipes of arms train on the mesh of so many hosts; those of one kind and batch are one."""
     known: dict[tuple[str, ...], RecipePrograms] = {}
     for arm in trained:
-        updates = RecipeUpdates(model, engine, mesh, training, arm.recipe, arm.answer_len)
+        updates = RecipeUpdates(model, engine, mesh, training, arm.recipe, arm.answer_len, workload)
         made = updates.programs()
         sizes = device_bytes(updates.state.params), device_bytes(updates.state.opt_state), updates.kept
         is_drawn_for = isinstance(arm.recipe, Reinforced)
@@ -60,14 +65,21 @@ class RecipeUpdates:
     training: Training
     recipe: Supervised | Reinforced
     answer_len: int
+    workload: Workload | None = None  # whose images are seen
 
     @cached_property
     def tx(self) -> optax.GradientTransformation:
-        return rl.optimizer(self.recipe.optimizer, self.recipe.steps * getattr(self.recipe, "minibatches", 1))
+        updates = self.recipe.steps * getattr(self.recipe, "minibatches", 1)
+        return rl.optimizer(self.recipe.optimizer, updates, self.training.vision)
 
     @property
     def lora(self) -> rl.Lora | None:
         return recipes.adapters(self.recipe)
+
+    @property
+    def trains_vision(self) -> bool:
+        """Whether the vision tower, where there is one, is trained; adapters leave it alone."""
+        return self.training.vision and not self.lora
 
     @cached_property
     def state(self) -> rl.TrainState:
@@ -115,12 +127,39 @@ class RecipeUpdates:
         """Tokens of the longest prompt and answer together."""
         return self.engine.max_prompt_len + self.answer_len
 
-    @property
-    def minibatch_places(self) -> int:
-        """Tokens of a device's share of a minibatch, one padded sequence a row."""
+    def at_once(self, tokens: int) -> BackwardPass:
+        """What a device goes over at once with training.tokens of so many."""
+        rows, places, prompts = self._shape(tokens)
+        devices = row_devices(self.mesh)
+        images, patches = self._images(tokens)
+        mine = -(-rows // devices) * places + -(-prompts // devices) * (self.engine.max_prompt_len - 1)
+        keys = places + (self.engine.max_prompt_len - 1 if prompts else 0)
+        # Images whose number does not divide lie whole on every device.
+        return BackwardPass(mine, keys, images // devices if images % devices == 0 else images, patches)
+
+    def _shape(self, tokens: int) -> tuple[int, int, int]:
+        """(rows of a batch, their places, prompts that stand in rows of their own) of all devices."""
         recipe = self.recipe
-        rows = recipe.batch if isinstance(recipe, Supervised) else recipe.prompts * recipe.answers // recipe.minibatches
-        return -(-rows // row_devices(self.mesh)) * self.row_places
+        if tokens > 0:
+            lengths = self.engine.max_prompt_len, self.answer_len
+            return *recipes.microbatch(recipe, tokens, row_devices(self.mesh), *lengths), 0
+        if isinstance(recipe, Supervised):
+            return recipe.batch, self.row_places, 0
+        batch = recipe.prompts * recipe.answers // recipe.minibatches
+        shards = shard_count(self.mesh, batch)
+        most = padded_length(min(-(-recipe.prompts // shards) + (shards > 1), batch // shards), 1)
+        return batch, self.answer_len, shards * min(most, batch // shards)
+
+    def _images(self, tokens: int) -> tuple[int, int]:
+        """(images of such a batch, patches of each), as they are padded; (0, 0) where nothing is seen."""
+        if not (self.model.vision and self.workload and self.workload.images):
+            return 0, 0
+        seen, answers = self.workload.images, getattr(self.recipe, "answers", 1)
+        rows, places, prompts = self._shape(tokens)
+        # Packed rows have room for so many prompts, each with all of its answers.
+        group = self.workload.prompt_tokens + answers * min(self.workload.mean_tokens, self.answer_len)
+        shown = math.ceil(rows * places / group) if tokens > 0 else prompts or rows
+        return padded_length(math.ceil(shown * seen.per_problem), 1), padded_length(seen.most, MIN_PATCHES)
 
     def beside_sampler(self, hosts: int) -> int:
         """Bytes of each device that lie there while answers are drawn, besides the sampler's own."""
@@ -130,14 +169,13 @@ class RecipeUpdates:
 
     def programs(self) -> tuple[DeviceProgram, ...]:
         if isinstance(self.recipe, Supervised):
-            batch = rl.SupervisedBatch(*(self._packed() if self.training.tokens > 0 else self._rows(self.recipe.batch)))
-            return self._step("supervised", "", None, batch, 0)
+            return self._step("supervised", "", None, rl.SupervisedBatch(*self._rows()), 0)
         return self._policy() + (self._segments() if self.recipe.segment else ())
 
     def _policy(self) -> tuple[DeviceProgram, ...]:
         """The policy's update, and that of a critic, or a probe's gradient, where there is one."""
         recipe, objective = self.recipe, recipes.objective(self.recipe)
-        rows, number = self._packed() if self.training.tokens > 0 else self._prefix_batch()
+        rows, number = self._rows()
         batch = rl.PolicyBatch(
             rows,
             *(number, number, number),
@@ -169,7 +207,7 @@ class RecipeUpdates:
         self, kind: str, besides: str, objective: rl.Objective | None, batch: Any, kept: int
     ) -> tuple[DeviceProgram, ...]:
         """The programs of rl.train_step: one, or the gradient of a packed batch and the step along a sum of such."""
-        lora, compute = self.lora, rl.Compute(self.training.remat or "none")
+        lora, compute = self.lora, rl.Compute(self.training.remat or "none", trains_vision=self.training.vision)
         state, tx = (self.critic, self.value_tx) if kind == "critic" else (self.state, self.tx)
         base = self.base if lora else None
         besides += f", adapters of rank {lora.rank}" if lora else ""
@@ -191,28 +229,22 @@ class RecipeUpdates:
         )
         return gradient, step
 
-    def _packed(self) -> tuple[AnswerRows, jax.ShapeDtypeStruct]:
-        """_rows of a microbatch, in which a row holds several sequences."""
-        lengths = self.engine.max_prompt_len, self.answer_len
-        shape = recipes.microbatch(self.recipe, self.training.tokens, row_devices(self.mesh), *lengths)
-        return self._rows(*shape, packed=True)
-
-    def _rows(self, batch: int, length: int = 0, packed: bool = False) -> tuple[AnswerRows, jax.ShapeDtypeStruct]:
-        """Rows of prompts with answers, and an array of one number a token that lies as they do."""
-        shape = batch, length or self.engine.max_prompt_len + self.answer_len
-        array = programs.row_arrays(self.mesh, batch)
-        more = (array(I32, *shape),) * 3 if packed else ()
-        return AnswerRows(array(I32, *shape), array(bool, *shape), *more), array(F32, *shape)
-
-    def _prefix_batch(self) -> tuple[PrefixBatch, jax.ShapeDtypeStruct]:
-        """_rows of answers behind prompts, of which each part of the rows has its share and one that was cut."""
-        recipe, mesh = self.recipe, self.mesh
-        batch = recipe.prompts * recipe.answers // recipe.minibatches
-        shards = shard_count(mesh, batch)
-        most = padded_length(min(-(-recipe.prompts // shards) + (shards > 1), batch // shards), 1)
-        prompts = shards * min(most, batch // shards)
-        rows = programs.prefix_batch(mesh, batch, prompts, self.engine.max_prompt_len - 1, self.answer_len)
-        return rows, programs.row_arrays(mesh, batch)(F32, batch, self.answer_len)
+    def _rows(self) -> tuple[AnswerRows | PrefixBatch, jax.ShapeDtypeStruct]:
+        """Rows of prompts with answers, or of answers behind prompts, and an array of a number for each token."""
+        count, length, prompts = self._shape(self.training.tokens)
+        array = programs.row_arrays(self.mesh, count)
+        packed = self.training.tokens > 0
+        if prompts:
+            rows = programs.prefix_batch(self.mesh, count, prompts, self.engine.max_prompt_len - 1, length)
+        else:
+            more = (array(I32, count, length),) * 3 if packed else ()
+            rows = AnswerRows(array(I32, count, length), array(bool, count, length), *more)
+        images, patches = self._images(self.training.tokens)
+        if images:
+            of = (prompts, self.engine.max_prompt_len - 1) if prompts else (count, length)
+            seen = programs.seen_rows(self.mesh, self.model.vision, of, images, patches)
+            rows = rows._replace(seen=seen._replace(delta_B=None) if packed else seen)
+        return rows, array(F32, count, length)
 
     def _segments(self) -> tuple[DeviceProgram, ...]:
         """What draws segments: a prompt may be one with most of its answer, which asks for a larger cache."""
@@ -232,7 +264,8 @@ def _size(batch: Any) -> str:
     count, length = batch.weight_BT.shape
     # The prompts of a prefix batch stand apart; what is computed is as long as if they did not.
     length += rows.prefix_PS.shape[1] + 1 if isinstance(rows, PrefixBatch) else 0
-    return f"{count} x {length:,} tokens"
+    shown = rows.seen.images.patches_INC.shape if rows.seen else None
+    return f"{count} x {length:,} tokens" + (f" with {shown[0]} images of {shown[1]:,} patches" if shown else "")
 
 
 def abstract_state(

@@ -228,7 +228,7 @@ def test_arithmetic_covers_what_the_compiler_says_and_not_twice_that(name: str, 
     updates = RecipeUpdates(model, dataclasses.replace(engine, max_prompt_len=256), mesh, training, recipe, 256)
     pairs = {
         print_.scorer(2 * (256 + 2048)): programs.scorer(model, mesh, 2, 256, 2048),
-        print_.gradient(2048, remat, 2**25): updates.programs()[0],
+        print_.gradient(updates.at_once(2048), remat, 2**25): updates.programs()[0],
     }
     if target.platform != "cpu":
         pairs[print_.decode_window(64, 32)] = programs.decode_window(model, sizes, mesh, 64)
