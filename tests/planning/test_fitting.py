@@ -147,7 +147,8 @@ def test_a_run_chooses_what_the_plan_of_its_machine_says(
     study = prepare.prepare(s)
     ran = schema.from_config(FittedShapes, records.read_manifest(study.root)["sessions"][-1]["shapes"])
     assert ran == planned and (study.engine, study.settings.mesh) == (planned.engine, planned.mesh)
-    assert study.mesh.size == machine.host_devices
+    # What XLA shows as several CPUs is one, and is used as one.
+    assert study.mesh.size == (1 if machine.platform == "cpu" else machine.host_devices)
 
 
 @pytest.mark.slow  # the test above holds the shapes, test_plan.py what is compiled of a plan and how it is told
