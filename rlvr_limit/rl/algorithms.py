@@ -12,7 +12,7 @@
 |             |                                            |              |           |          | overlong shaping   |
 | pass_at_k   | of the group's pass@k                      | each answer  | loss, k3  | e        | rewards 0 or 1     |
 | gspo        | as grpo                                    | each answer  | loss, k3  | 3e-4,4e-4| an answer's ratio  |
-| cispo       | as grpo                                    | tokens       | loss, k3  | -, 4     | the ratio, clipped,|
+| cispo       | as grpo                                    | tokens       | loss, k3  | -, 3     | the ratio, clipped,|
 |             |                                            |              |           |          | is a weight; DAPO's|
 |             |                                            |              |           |          | groups and shaping |
 | distill     | log teacher - log policy of the token      | tokens       | none      | e        | a teacher; rewards |
@@ -22,9 +22,10 @@ All but cispo share PPO's clipped ratio, and most the mean over a batch's tokens
 2025 (sec. 4.3, app. A.1) trained with. The papers of RLOO and ReMax clip nothing and sum over an answer's tokens: with
 one update a rollout the clip does nothing, and the mean over tokens weighs every token alike, as the sum does. GSPO's
 clips are those of Zheng et al. 2025 (arXiv 2507.18071, sec. 5.1). MiniMax-M1 (arXiv 2506.13585) has no lower clip and
-names no upper one; weights of at most 5 are those of Khatri et al. 2025 (arXiv 2510.13786). distill is learning from
-one's own answers with a teacher's log-probs (Lu et al. 2025, Thinking Machines, "On-Policy Distillation"): down the
-reverse KL of Agarwal et al. 2023 (arXiv 2306.13649), of each token by itself, what follows it left out.
+names no upper one; weights of at most 4 are the default of Tinker's cispo (tinker-docs.thinkingmachines.ai). distill
+is learning from one's own answers with a teacher's log-probs (Lu et al. 2025, Thinking Machines, "On-Policy
+Distillation"): down the reverse KL of Agarwal et al. 2023 (arXiv 2306.13649), of each token by itself, what follows it
+left out.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ ALGORITHMS = {
     "pass_at_k": Algorithm("pass_at_k", "answer", "loss"),
     "gspo": Algorithm("group", "answer", "loss", clip_low=3e-4, clip_high=4e-4, ratio="sequence"),
     "cispo": Algorithm(
-        "group", "token", "loss", clip_low=1.0, clip_high=4.0, rounds=10, overlong="shape", ratio="weight"
+        "group", "token", "loss", clip_low=1.0, clip_high=3.0, rounds=10, overlong="shape", ratio="weight"
     ),
     "distill": Algorithm("teacher", "token", "reward"),
 }

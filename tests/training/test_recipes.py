@@ -58,7 +58,7 @@ def test_segments_of_dapo_without_rounds_and_adapters_of_all_kinds_are_fine() ->
         ({"algorithm": "dapo"}, (0.2, 0.28)),
         ({"algorithm": "gspo"}, (3e-4, 4e-4)),
         ({"algorithm": "gspo", "clip": 0.01, "clip_high": 0.02}, (0.01, 0.02)),
-        ({"algorithm": "cispo"}, (1.0, 4.0)),
+        ({"algorithm": "cispo"}, (1.0, 3.0)),
     ],
 )
 def test_a_clip_is_the_rows_unless_the_recipe_says_another(changes: dict[str, Any], clips: tuple[float, float]) -> None:
