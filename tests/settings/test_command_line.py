@@ -131,7 +131,7 @@ def test_config_may_stand_after_its_overrides_and_in_a_folder_that_is_not_typed(
         ("--config.arms.grpo.sft.batch=3", "config.arms.grpo.sft.steps is missing, of type int"),
         (
             "--config.job=smple",
-            "config.job: 'smple' is not one of compare, sample, grade, score, train, report, counts",
+            "config.job: 'smple' is not one of compare, sample, grade, score, judge, train, report, counts",
         ),
         ("--job=sample", "unknown flag --job: did you mean --config.job?"),
         ("--confg=x.py", "unknown flag --confg: did you mean --config?"),
