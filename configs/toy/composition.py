@@ -1,7 +1,8 @@
 """Composed functions, trained to a depth and tested beyond it, every step verified: what is new, and what is luck.
 
 Run it: python main.py --config=configs/toy/composition.py
-Hardware: 2 CPU cores. Expected: not known; no whole run of this config is on record.
+Hardware: 2 CPU cores. Expected (docs/results.md): GRPO is right in 98 to 99 of 100 answers up to depth 2, where its
+base is in 54 to 65; beyond it all arms are right by wrong steps at most, also the one that is trained at depth 3.
 
 Eight functions on strings of four digits, told nowhere: the base learns them from demonstrations of depth 1 and 2, of
 which half have a wrong digit in one step. GRPO is rewarded for right last strings, at depth 1 and 2 in one arm and up
