@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from rlvr_limit.grading.math import equality
-from rlvr_limit.grading.math.expression import UnreadableMath, read
+from rlvr_limit.grading.math.expression import SYMPY_GAVE_UP, UnreadableMath, read
 from rlvr_limit.grading.math.extract import last_box
 from rlvr_limit.grading.math.latex import normalise
 from rlvr_limit.grading.math.string_rules import normal_form
@@ -109,5 +109,5 @@ def _equal_parts(given: str, wanted: str) -> bool:
         return False
     try:
         return equality.equal(read(normalise(given)), read(normalise(wanted)))
-    except (UnreadableMath, RecursionError, NotImplementedError, TypeError, OverflowError):
+    except (UnreadableMath, *SYMPY_GAVE_UP):
         return False

@@ -4,8 +4,11 @@ import random
 
 import pytest
 
+from rlvr_limit.grading import mathruler
+from rlvr_limit.grading.math import authors, equality, equivalence, grade, string_rules
 from rlvr_limit.grading.math.equality import equal, proportional
-from rlvr_limit.grading.math.expression import UnreadableMath, read
+from rlvr_limit.grading.math.expression import SYMPY_GAVE_UP, UnreadableMath, read
+from rlvr_limit.types import Problem, Status
 
 SAME = [
     (r"|x-2|", r"|2-x|"), (r"\sqrt{x^2}", "|x|"), (r"\lfloor -x\rfloor", r"-\lceil x\rceil"),
@@ -91,3 +94,19 @@ def differing_pair(rng: random.Random) -> tuple[str, str]:
 def test_m9_random_pairs_that_differ_on_a_small_region_are_never_equal(seed):
     a, b = differing_pair(random.Random(f"region/{seed}"))
     assert not equal(read(a), read(b)), (a, b)
+
+
+@pytest.mark.parametrize("gave_up", SYMPY_GAVE_UP)
+def test_what_sympy_gives_up_on_is_not_equal_by_any_rules_and_ends_no_grading(monkeypatch, gave_up):
+    def fails(x, y):
+        raise gave_up
+
+    monkeypatch.setattr(equality, "equal", fails)
+    assert not authors.equal_answers("x+x", "2x") and not mathruler.equal("x+x", "2x")
+    monkeypatch.setattr(string_rules, "_form", lambda value: fails(value, value))
+    assert string_rules.vote_form("x+1") == "x+1"
+    monkeypatch.setattr(equivalence, "equivalent", fails)
+    verdict = grade.grade(Problem("p", "Simplify.", "", (), "2x"), r"\boxed{x+x}")
+    assert (verdict.correct, verdict.status, verdict.detail) == (
+        False, Status.ERROR, f"not evaluated: {gave_up.__name__}"
+    )  # fmt: skip

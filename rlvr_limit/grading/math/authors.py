@@ -11,7 +11,7 @@ import math
 import re
 
 from rlvr_limit.grading.math import equality
-from rlvr_limit.grading.math.expression import UnreadableMath, read
+from rlvr_limit.grading.math.expression import SYMPY_GAVE_UP, UnreadableMath, read
 from rlvr_limit.grading.math.latex import normalise
 from rlvr_limit.types import Problem, Status, Verdict
 
@@ -208,5 +208,5 @@ def _equal(a: str, b: str) -> bool:
             return True
         numbers = not (x.free_symbols or y.free_symbols)
         return bool(numbers and math.isclose(float(x.evalf()), float(y.evalf()), rel_tol=RELATIVE))
-    except (UnreadableMath, RecursionError, NotImplementedError, TypeError, OverflowError):
+    except (UnreadableMath, *SYMPY_GAVE_UP):
         return False

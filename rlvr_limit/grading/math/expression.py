@@ -40,6 +40,10 @@ _STARTS_FACTOR = frozenset(
 _BRACKETS = {"(": ")", "[": "]", "{": "}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", "|": "|", r"\lvert": r"\rvert"}
 
 
+SYMPY_GAVE_UP = (RecursionError, NotImplementedError, ArithmeticError, ValueError, TypeError, AttributeError)
+"""What sympy raises on expressions that it cannot evaluate or compare; which of them can depend on its cache."""
+
+
 class UnreadableMath(Exception):
     """An expression outside what is read or safely evaluated; the message says why."""
 

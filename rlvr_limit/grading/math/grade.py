@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 
 from rlvr_limit.grading.math import equivalence, units
-from rlvr_limit.grading.math.expression import UndefinedMath, UnreadableMath
+from rlvr_limit.grading.math.expression import SYMPY_GAVE_UP, UndefinedMath, UnreadableMath
 from rlvr_limit.grading.math.extract import extract, last_box
 from rlvr_limit.grading.math.latex import normalise
 from rlvr_limit.grading.math.parse import parse, with_parameter_of
@@ -87,14 +87,7 @@ def _compared(problem: Problem, answer: str) -> Verdict:
         return Verdict(False, Status.GRADED, answer, f"no value: {error}")
     except UnreadableMath as error:
         return Verdict(False, Status.ERROR, answer, str(error))
-    except (  # sympy gave up
-        RecursionError,
-        NotImplementedError,
-        ArithmeticError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except SYMPY_GAVE_UP as error:
         return Verdict(False, Status.ERROR, answer, f"not evaluated: {type(error).__name__}")
 
 

@@ -6,7 +6,7 @@ Neither does algebra, so that millions of answers can be told apart on one core,
 import re
 from fractions import Fraction
 
-from rlvr_limit.grading.math.expression import UnreadableMath, read
+from rlvr_limit.grading.math.expression import SYMPY_GAVE_UP, UnreadableMath, read
 from rlvr_limit.grading.math.parse import parse
 from rlvr_limit.grading.math.values import AnswerValue, ScalarValue, ValueGroup
 
@@ -48,7 +48,7 @@ def vote_form(text: str) -> str:
         if not plain or len(text) > LONGEST or re.search(r"[=<>]|\\(?:[lg]e|ne)", plain):
             return plain
         return _form(parse(text.rpartition("=")[2]))
-    except (UnreadableMath, RecursionError, NotImplementedError):
+    except (UnreadableMath, *SYMPY_GAVE_UP):
         return plain
 
 
