@@ -6,7 +6,9 @@ import importlib.util
 import logging
 import os
 import re
+import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -86,6 +88,22 @@ def devices_of(target: Target, hosts: int = 1) -> list[Any]:
         )
     by_host = sorted(described.devices, key=lambda device: device.process_index)
     return by_host[: hosts * target.host_devices]
+
+
+def compile_each(
+    groups: Sequence[Sequence[DeviceProgram]], target: Target, real: bool
+) -> list[tuple[CompiledProgram, ...]]:
+    """compile_program of every program, in order; each is said before it begins, as a large one takes minutes."""
+    began, number, count = time.monotonic(), 0, sum(map(len, groups))
+    done = []
+    for group in groups:
+        done.append([])
+        for program in group:
+            number += 1
+            said = f"{'compiling' if real else 'lowering'} for {target.name}, {number} of {count}: {program.name}"
+            print(f"{said} ({time.monotonic() - began:,.0f} s so far)", file=sys.stderr, flush=True)
+            done[-1].append(compile_program(program, target, real))
+    return list(map(tuple, done))
 
 
 def compile_program(program: DeviceProgram, target: Target, real: bool) -> CompiledProgram:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -131,9 +132,6 @@ def make_plan(wanted: Wanted, target: Target) -> StudyPlan:
     case = FitCase(model, engine, wanted.workload, mesh, target.memory)
     sizes = case.sizes
 
-    def compiled(program: programs.DeviceProgram) -> CompiledProgram:
-        return compiling.compile_program(program, target, real)
-
     # Where the cache holds less than every sequence at its limit, samples can be preempted, and their pages moved.
     made = [*programs.moved_pages(model, sizes, mesh)] if engine.cache_tokens else []
     made += [programs.verify_window(model, sizes, mesh, rows) for rows in sizes.verify_buckets]
@@ -143,13 +141,15 @@ def make_plan(wanted: Wanted, target: Target) -> StudyPlan:
         made.append(programs.encode_images(model, sizes, mesh, most))
     rows = max(1, wanted.workload.score_tokens // wanted.workload.max_tokens)
     made.append(programs.scorer(model, mesh, rows, engine.max_prompt_len, wanted.workload.max_tokens))
-    trained = []
+    windows = [programs.decode_window(model, sizes, mesh, rows) for rows in sizes.buckets]
+    updates: Sequence[RecipePrograms] = ()
     if wanted.trained:
         devices = compiling.devices_of(target, target.hosts)[: target.devices] if real else []
         everywhere = programs.make_mesh(shapes.mesh, devices, target.hosts, TRAINING_AXIS)
         trains = wanted.trained, model, engine, everywhere, target.hosts, shapes.training, wanted.workload
         updates = recipe_programs(*trains)
-        trained = [(each, tuple(map(compiled, each.programs))) for each in updates]
+    trains_of = [each.programs for each in updates]
+    others, compiled_windows, *trained = compiling.compile_each([made, windows, *trains_of], target, real)
     return StudyPlan(
         target=target,
         shapes=shapes,
@@ -157,9 +157,9 @@ def make_plan(wanted: Wanted, target: Target) -> StudyPlan:
         hosts_per_replica=hosts,
         extra=None if real else compiling.missing_extra(target),
         real=real,
-        windows=tuple(compiled(programs.decode_window(model, sizes, mesh, rows)) for rows in sizes.buckets),
-        others=tuple(map(compiled, made)),
-        trained=tuple(trained),
+        windows=compiled_windows,
+        others=others,
+        trained=tuple(zip(updates, trained, strict=True)),
     )
 
 
