@@ -1,9 +1,9 @@
 """Countdown, seen: the numbers are drawn into small images, and the base, GRPO and a control must read them.
 
 Table 1's visual domain in small. Run it: python main.py --config=configs/countdown_seen.py
-Hardware: 2 CPU cores; how long it takes on quiet ones was not measured. Expected, from one seed (docs/results.md): the
-base uses every drawn number once in 89 of 100 answers, as the base of configs/countdown.py does in text; GRPO is above
-it at k = 1 and below it from k = 18 on; shown the images of other problems the base solves none.
+Hardware: 2 CPU cores, 6 to 7 minutes when quiet. Expected, from three seeds (docs/results.md): the base uses every
+drawn number once in 89 of 100 answers, as the base of configs/countdown.py does in text; GRPO is above it at k = 1 and
+below it from k = 17 to 20 on; shown the images of other problems the base solves none.
 
 A tower of two blocks, one within each number and one over the whole image, comes before countdown.py's decoder; each
 number is a token, as it is in text. Numbers, targets, demonstrations and verifier are countdown.py's.
