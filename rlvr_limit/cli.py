@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import sys
 from pathlib import Path
 
+from rlvr_limit.distributed.host_memory import bound_heaps
 from rlvr_limit.distributed.preemption import Preempted
 from rlvr_limit.settings import JOBS
 from rlvr_limit.settings.command_line import describe_configs, parse_command_line
@@ -25,7 +25,6 @@ LESS_MEMORY = (
 )
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-M_ARENA_MAX = -8  # malloc.h
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     configs = CONFIGS if CONFIGS.is_dir() else Path("configs")
     # Of a GPU's memory JAX takes three quarters by itself, as if others were there too.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
-    _bound_arenas()
+    bound_heaps()
     try:
         if {"--help", "-h"} & set(argv[1:]):
             jobs = "\n".join(f"  {name:8} {purpose}" for name, purpose in JOBS.items())
@@ -57,10 +56,3 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted: everything drawn so far is kept; run the same command to go on", file=sys.stderr)
         return 130
     return 0
-
-
-def _bound_arenas() -> None:
-    """Two heaps for all threads: glibc gives each its own, where gigabytes that compilers freed are not used again."""
-    libc = ctypes.CDLL(None)
-    if "MALLOC_ARENA_MAX" not in os.environ and hasattr(libc, "mallopt"):
-        libc.mallopt(M_ARENA_MAX, 2)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from kernels.selfcheck import check
 from rlvr_limit import records
 from rlvr_limit.distributed.compiled import FirstToken
+from rlvr_limit.distributed.host_memory import return_freed
 from rlvr_limit.distributed.mesh import abstract_parameters
 from rlvr_limit.distributed.work_queue import Round, Work, leased_work, rounds
 from rlvr_limit.engine.engine import Engine
@@ -97,9 +98,11 @@ def _sample_lacking(study: Study, lease: str, first_token: FirstToken) -> None:
                 pass
             elif (model, is_sharpened) == shape:
                 engine.load(None)
+                return_freed()
                 engine.load(first_token.load(load_weights, study, entry))
             else:
                 engine = None
+                return_freed()
                 # Made before its weights are there: what it compiles goes on beside loading.
                 weights = abstract_parameters(parameter_specs(model), model.dtype, study.mesh)
                 config, longest = study.engine, _longest(study, model)

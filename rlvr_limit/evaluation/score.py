@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlvr_limit import records
+from rlvr_limit.distributed.host_memory import return_freed
 from rlvr_limit.evaluation import score_inputs
 from rlvr_limit.evaluation.score_inputs import ScoreInput
 from rlvr_limit.models import log_probs
@@ -81,6 +82,7 @@ def _score_once(study: Study, turn: int) -> None:
     total = max(left, sum(min(n, study.first(problem)) for problem in study.problems) * len(scorings))
     done, before = total - left, hosts.progress_of_others("scored")
     progress = Progress(study.root, "score", total, "answers", done, hosts.is_first)
+    return_freed()
     with records.Writer(study.root, "scores") as scores, progress:
         for share in hosts.lease_shares(f"score/{turn}", len(scorings)):
             model, arm, todo = scorings[share]

@@ -176,7 +176,9 @@ def encode_images(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, patch
     spec, count = _spec(config, sizes, mesh, sizes.buckets[-1]), images_a_call(patches)
     images = jax.eval_shape(lambda: tuple(map(jnp.asarray, image_batch([], config.vision, patches, count))))
     args = abstract_params(config, mesh), spec, ImageBatch(*images)
-    return DeviceProgram(f"encode_images of {count} x {patches:,} patches", lambda: programs.encode_images.trace(*args))
+    name = f"encode_images of {count} x {patches:,} patches"
+    beside = device_bytes(pool(config, sizes, mesh))
+    return DeviceProgram(name, lambda: programs.encode_images.trace(*args), beside)
 
 
 def decode_window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> DeviceProgram:

@@ -21,6 +21,7 @@ import jax
 import optax
 
 from rlvr_limit import checkpoint, rl
+from rlvr_limit.distributed.host_memory import return_freed
 from rlvr_limit.distributed.mesh import parameter_shardings, row_devices
 from rlvr_limit.distributed.preemption import STOPPED, Preempted
 from rlvr_limit.engine.engine import Engine
@@ -102,6 +103,7 @@ def _train(study: Study, arm: str) -> None:
         hosts.is_first and cache is not None and weight_cache.take(cache, study.root, arm, save)
     ):
         _run_steps(study, arm, recipe, save)
+        return_freed()
         if hosts.is_first and cache is not None:
             weight_cache.give(cache, study.root, arm, save)
 
