@@ -318,7 +318,7 @@ def _microbatch(updates: RecipeUpdates, by_hand: Training, platform: str, room: 
 
 
 def _gradient_bytes(updates: RecipeUpdates, tokens: int, remat: str, platform: str) -> float:
-    footprint = Footprint(updates.model, updates.mesh.shape["tensor"], platform)
+    footprint = Footprint(updates.model, updates.mesh.shape["tensor"], platform, updates.mesh.shape["fsdp"])
     return footprint.gradient(updates.at_once(tokens), remat, Compute().max_live_logits, updates.trains_vision)
 
 
@@ -328,7 +328,7 @@ def _fit_sampler(
     """The engine's shapes beside so many bytes of training, and the most that sampling and scoring take."""
     mesh = programs.make_mesh(own, (), wanted.hosts_per_replica)
     groups, budget, workload = row_devices(mesh), _budget(machine), wanted.workload
-    footprint = Footprint(wanted.model, mesh.shape["tensor"], machine.platform)
+    footprint = Footprint(wanted.model, mesh.shape["tensor"], machine.platform, mesh.shape["fsdp"])
     engine = dataclasses.replace(wanted.engine, reference=False)
     longest = shapes_of(dataclasses.replace(engine, max_num_seqs=groups), mesh, workload.max_tokens).prefill_lengths[-1]
     rows, most = 16, CPU_PREFILL if machine.platform == "cpu" else math.inf

@@ -54,16 +54,19 @@ FACTORS = {
 
 @dataclass(frozen=True)
 class Footprint:
-    """The arithmetic for one model whose matrices are cut `tensor` times, on one platform."""
+    """The arithmetic for one model whose matrices are cut `tensor` times, and `fsdp` times more, on one platform."""
 
     model: ModelConfig
     tensor: int
     platform: str
+    fsdp: int = 1
 
     def decode_window(self, rows: int, steps: int) -> float:
         """A window of so many steps over so many rows of this device."""
         logits = self._factors.logits * rows * self.model.vocab_size * F32
-        return logits + self._factors.recent * rows * steps * self._token_kv
+        # What fsdp has cut XLA puts together before the first step, and keeps to the last.
+        whole = self._layers if self.fsdp > 1 else 0
+        return logits + self._factors.recent * rows * steps * self._token_kv + whole
 
     def prefill(self, prompts: int, length: int) -> float:
         """A batch of prompts padded to so many tokens; before it, perhaps, an image that fills one of them."""
@@ -92,6 +95,9 @@ class Footprint:
         layer = self._kept(ffn, m.width, remat) + self._kept_scores(heads, over.keys)
         table = f.table * m.vocab_size * m.width * F32 / self.tensor
         working = 11 * ffn if f.can_remat else 0
+        if self.fsdp > 1:
+            # Put together for use: the unembedding, the layer in hand and the one after it.
+            table += (m.vocab_size * m.width * self._itemsize / self.tensor) + 2 * self._layers / m.layers
         decoder = table + over.tokens * (working + m.layers * layer) + self._logits(over.tokens, max_live_logits)
         if not over.images:
             return decoder
@@ -135,6 +141,13 @@ class Footprint:
     @property
     def _itemsize(self) -> int:
         return jnp.dtype(self.model.dtype).itemsize
+
+    @property
+    def _layers(self) -> float:
+        """The weights of all layers that this device multiplies with."""
+        m = replace(self.model, vision=None)
+        tables = (1 if m.tied_embedding else 2) * m.vocab_size * m.width
+        return (parameter_count(m) - tables) * self._itemsize / self.tensor
 
     @property
     def _hidden(self) -> float:

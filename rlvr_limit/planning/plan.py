@@ -103,13 +103,24 @@ class StudyPlan:
 
     @property
     def too_large(self) -> list[str]:
-        """A line for each program that the compiler found larger than the memory."""
+        """A line for each program that the compiler found larger than the memory, alone or beside training."""
         memory = self.target.memory - self.target.process
-        return [
+        lines = [
             f"{program.name} needs {f'{program.total / 1e9:.1f} GB' if program.total else 'more than there is'}"
             for program in self.programs
             if program.fits(memory) is False
         ]
+        beside = {update.name: self.beside_sampler(update) for update, _ in self.trained}
+        return lines + [
+            f"sampling beside the training of {name} needs {total / 1e9:.1f} GB"
+            for name, total in beside.items()
+            if total is not None and total > memory
+        ]
+
+    def beside_sampler(self, update: RecipePrograms) -> int | None:
+        """Bytes of a device while answers are drawn for an update; None where none are, or that is not known."""
+        window = self.windows[-1].total
+        return None if update.beside_sampler is None or window is None else update.beside_sampler + window
 
 
 def make_plan(wanted: Wanted, target: Target) -> StudyPlan:
@@ -290,13 +301,12 @@ def _training(plan: StudyPlan) -> list[str]:
         parts = f"parameters {_gb(update.parameters)}, optimizer {_gb(update.optimizer)}{kept}"
         lines += [f"{update.name}: each device holds {parts}"]
         lines += [_program(program, plan.target.memory) for program in made]
-        window = plan.windows[-1].total
-        if update.beside_sampler is not None and window is not None:
-            both = update.beside_sampler + window
-            verdict = "fits" if both <= plan.target.memory else "does not fit"
+        both = plan.beside_sampler(update)
+        if both is not None:
+            verdict = "fits" if both <= plan.target.memory - plan.target.process else "does not fit"
             lines.append(
-                f"while it draws answers: {_gb(update.beside_sampler)} of that and the sampler's {_gb(window)}, "
-                f"together {_gb(both)} of {_gb(plan.target.memory)}: {verdict}"
+                f"while it draws answers: {_gb(update.beside_sampler)} of that and the sampler's "
+                f"{_gb(plan.windows[-1].total)}, together {_gb(both)} of {_gb(plan.target.memory)}: {verdict}"
             )
     return lines
 

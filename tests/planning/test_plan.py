@@ -249,6 +249,15 @@ def test_rendered_plan_names_what_it_assumes(cpu_plan: planning.StudyPlan) -> No
     assert max(map(len, text.splitlines())) < 200
 
 
+def test_a_sampler_that_has_no_room_beside_training_does_not_fit(cpu_plan: planning.StudyPlan) -> None:
+    room = cpu_plan.target.memory - cpu_plan.target.process - cpu_plan.windows[-1].total
+    for beside, fits in ((room, True), (room + 1, False)):
+        update = programs.RecipePrograms("grpo", 1, 1, 0, beside, ())
+        text = planning.render(dataclasses.replace(cpu_plan, trained=((update, ()),)))
+        assert text.split("\n\n")[-1].startswith("fits: ") == fits
+        assert ("does not fit: sampling beside the training of grpo needs" in text) != fits
+
+
 def test_answers_of_a_plan_are_capped_by_the_context() -> None:
     s = settings_of("oat_zero_math")
     study = prepare.assumed(s).workload
