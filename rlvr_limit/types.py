@@ -19,7 +19,9 @@ def first_line(error: Exception) -> str:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out: the host's, or by XLA's word a device's."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+    said = str(error)
+    # XLA:CPU says the second where a program waited for the arguments of another.
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said or "Out of memory allocating" in said
 
 
 def not_allowed(where: str, value: object, allowed: str) -> UserError:

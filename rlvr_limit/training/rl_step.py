@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from rlvr_limit import rl
+from rlvr_limit.distributed.host_memory import return_freed
 from rlvr_limit.distributed.mesh import fetch, mesh_of, row_devices
 from rlvr_limit.models import log_probs
 from rlvr_limit.models.decoder import ModelConfig, Params
@@ -57,6 +58,7 @@ class ReinforcedStep:
         rollout = self.draw(self.source, number)
         # Weights in another dtype, or with adapters merged, are a copy, for which an update may have no room.
         engine.load(None)
+        return_freed()
         if number % SAMPLES_EVERY == 1 and hosts.is_first:
             self._write_samples(number, rollout)
         batch, shown, kept_B, row = self._batch(rollout, learner.policy(policy), value)

@@ -13,6 +13,7 @@ from rlvr_limit import cli, records
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.shapes import halved
 from rlvr_limit.settings import EngineConfig
+from rlvr_limit.types import is_out_of_memory
 from tests.support import smoke
 
 SHORT = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1234 bytes.\nmore lines"
@@ -76,6 +77,18 @@ def test_running_out_twice_is_one_line_and_what_was_drawn_is_kept(
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert line.startswith("error: out of memory: RESOURCE_EXHAUSTED") and "engine.max_num_seqs" in line
     assert records.read(root, "samples", columns=["arm"]).num_rows >= 2
+
+
+@pytest.mark.parametrize(
+    ("said", "is_memory"),
+    [
+        (SHORT, True),
+        ("INTERNAL: Error dispatching computation: Out of memory allocating 3309404432 bytes.", True),  # XLA:CPU's
+        ("INTERNAL: Error dispatching computation: a bug", False),
+    ],
+)
+def test_xla_s_words_for_memory_that_ran_out_are_known(said: str, is_memory: bool) -> None:
+    assert is_out_of_memory(RuntimeError(said)) == is_memory
 
 
 def test_half_of_an_engine_keeps_what_decides_a_sample() -> None:
