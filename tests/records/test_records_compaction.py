@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import threading
 
 import pyarrow.parquet as pq
 
@@ -20,15 +21,21 @@ class Killed(BaseException):
 
 
 class Syscalls:
-    """Counts the calls that change the folder; from number `kill_at` on none of them does anything but raise Killed."""
+    """Counts this thread's calls that change files; from number `kill_at` on none of them does anything but raise Killed.
+
+    Others that earlier tests left running may write files too.
+    """
 
     def __init__(self, patch, kill_at=None, before=lambda: None):
         self.count, self.kill_at, self.busy = 0, kill_at, False
+        self.thread = threading.get_ident()
         for name in ("replace", "fsync", "unlink"):
             patch.setattr(os, name, self.wrap(getattr(os, name), before))
 
     def wrap(self, real, before):
         def call(*args, **kwargs):
+            if threading.get_ident() != self.thread:
+                return real(*args, **kwargs)
             self.count += 1
             if self.kill_at is not None and self.count > self.kill_at:
                 raise Killed
