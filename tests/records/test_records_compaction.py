@@ -21,7 +21,7 @@ class Killed(BaseException):
 
 
 class Syscalls:
-    """Counts this thread's calls that change files; from number `kill_at` on none of them does anything but raise Killed.
+    """Counts this thread's calls that change files; from number `kill_at` on none does anything but raise Killed.
 
     Others that earlier tests left running may write files too.
     """
