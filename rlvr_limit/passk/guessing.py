@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
+import scipy.special
 from numpy.typing import ArrayLike
 
 from rlvr_limit.passk.curve import checked_counts, pass_curve, pass_curves, refuse_where
@@ -120,19 +120,9 @@ class JudgeCounts(NamedTuple):
 
 def _rate(hits: int, misses: int) -> tuple[float, float, float]:
     """A rate with its interval of Clopper and Pearson (1934, Biometrika 26, 404), 1.25 % on either side."""
-
-    def end(a: float, b: float, level: float) -> float:
-        low, high = 0.0, 1.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            below = float(jax.scipy.special.betainc(a, b, middle)) < level
-            low, high = (middle, high) if below else (low, middle)
-        return (low + high) / 2
-
-    with jax.enable_x64(True):
-        low = end(hits, misses + 1.0, 0.0125) if hits else 0.0
-        high = end(hits + 1.0, misses, 0.9875) if misses else 1.0
-    return hits / (hits + misses), low, high
+    low = scipy.special.betaincinv(hits, misses + 1, 0.0125) if hits else 0.0
+    high = scipy.special.betaincinv(hits + 1, misses, 0.9875) if misses else 1.0
+    return hits / (hits + misses), float(low), float(high)
 
 
 class JudgedCurves(NamedTuple):
