@@ -1,11 +1,8 @@
-// Products of bfloat16 activations and weights for XLA:CPU, on processors that multiply pairs of bfloat16 (AVX512_BF16)
-// and no tiles of them (AMX, which XLA's own library reaches). Legend: reference.py.
+// Products of bfloat16 activations and weights [N, K] for XLA:CPU, on processors that multiply pairs of bfloat16
+// (AVX512_BF16) and no tiles of them (AMX, which XLA's own library reaches). Legend: reference.py.
 //
-// A panel of weights (WIDTH columns of N, some pairs of K) is written to the core's cache in the order in which it is
-// read, then multiplied with all rows, ROWS at a time. A number of the result is one sum over K in order, whatever else
-// is computed beside it.
-#include <cstring>
-
+// A weight's column is read as it lies, in COLUMNS at a time, and meets ROWS rows in registers; nothing is rearranged.
+// A number of the result is summed in one order, whatever else is computed beside it.
 #include "kernels/cpu.h"
 
 #if defined(__AVX512BF16__) && defined(__AVX512F__) && !defined(__AMX_BF16__)
@@ -20,163 +17,107 @@ namespace {
 
 #if RLVR_PAIRS
 
-// What the registers hold: ROWS * VECTORS sums, a row of a panel and a pair of factors.
-using L = Lanes<16>;
-constexpr int ROWS = 6, VECTORS = 4, WIDTH = VECTORS * 16;
-// Of [K, N], rows of many panels are read one after the other; of [N, K], whole columns of one.
-constexpr int64_t PAIRS = 64, PANELS = 8, LONG_PAIRS = 512, LINE = 64;
+// Sums in registers: ROWS * COLUMNS vectors, which reduce() adds up at once.
+constexpr int64_t ROWS = 4, COLUMNS = 4, LANES = 32;
+// Of K, so that a tile's columns stay in the nearest cache; of M, so that the rows stay in the next one.
+constexpr int64_t MOST_DEPTH = 1280, MOST_ROWS = 256;
+// Columns are fetched into that cache so many bytes ahead: the memory answers late.
+constexpr int64_t AHEAD = 65536, LINE = 64;
+// Parts for each thread, so that one that is held up leaves some to the others.
+constexpr int64_t PARTS = 4;
 
+// Lane i of the result is the sum of all lanes of s[i].
+inline __attribute__((always_inline)) __m512 reduce(const __m512* s) {
+  __m512 of_two[8], of_four[4];
+  for (int i = 0; i < 8; ++i)
+    of_two[i] = _mm512_add_ps(_mm512_unpacklo_ps(s[2 * i], s[2 * i + 1]), _mm512_unpackhi_ps(s[2 * i], s[2 * i + 1]));
+  for (int i = 0; i < 4; ++i) {
+    const __m512d x = (__m512d)of_two[2 * i], y = (__m512d)of_two[2 * i + 1];
+    of_four[i] = _mm512_add_ps((__m512)_mm512_unpacklo_pd(x, y), (__m512)_mm512_unpackhi_pd(x, y));
+  }
+  // From here on, quarters of a vector: the first and third of x and y, and the second and fourth.
+  auto add = [](__m512 x, __m512 y) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
+  };
+  return add(add(of_four[0], of_four[1]), add(of_four[2], of_four[3]));
+}
+
+// Adds `depth` numbers of K up, of some rows and COLUMNS columns, to what is there or, at first, to nothing.
 template <int rows>
-void multiply(const uint32_t* a, int64_t a_stride, const uint32_t* panel, int64_t pairs, bool first, float* out,
-              int64_t out_stride, int64_t width) {
-  __m512 sums[rows][VECTORS];
-  __mmask16 there[VECTORS];
-  for (int v = 0; v < VECTORS; ++v) there[v] = (1u << std::clamp<int64_t>(width - v * 16, 0, 16)) - 1;
-  for (int r = 0; r < rows; ++r)
-    for (int v = 0; v < VECTORS; ++v)
-      sums[r][v] = first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(there[v], out + r * out_stride + v * 16);
-  for (int64_t s = 0; s < pairs; ++s) {
-    __m512bh b[VECTORS];
-    for (int v = 0; v < VECTORS; ++v) b[v] = (__m512bh)_mm512_loadu_si512(panel + s * WIDTH + v * 16);
+inline __attribute__((always_inline)) void multiply(const uint16_t* x, const uint16_t* w, int64_t k, int64_t depth,
+                                                    bool first, float* out, int64_t n) {
+  __m512 sums[ROWS * COLUMNS];
+  for (auto& sum : sums) sum = _mm512_setzero_ps();
+  for (int64_t at = 0; at < depth; at += LANES) {
+    __m512bh columns[COLUMNS];
+    for (int c = 0; c < COLUMNS; ++c) columns[c] = (__m512bh)_mm512_loadu_si512(w + c * k + at);
+    // GCC would load them anew for each row.
+    asm("" : "+v"(columns[0]), "+v"(columns[1]), "+v"(columns[2]), "+v"(columns[3]));
     for (int r = 0; r < rows; ++r) {
-      const __m512bh factors = (__m512bh)_mm512_set1_epi32(a[r * a_stride + s]);
-      for (int v = 0; v < VECTORS; ++v) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], factors, b[v]);
+      const __m512bh row = (__m512bh)_mm512_loadu_si512(x + r * k + at);
+      for (int c = 0; c < COLUMNS; ++c)
+        sums[r * COLUMNS + c] = _mm512_dpbf16_ps(sums[r * COLUMNS + c], row, columns[c]);
     }
   }
-  for (int r = 0; r < rows; ++r)
-    for (int v = 0; v < VECTORS; ++v) _mm512_mask_storeu_ps(out + r * out_stride + v * 16, there[v], sums[r][v]);
-}
-
-template <int rows = ROWS, typename... Arguments>
-void multiply_rows(int64_t count, Arguments... arguments) {
-  if constexpr (rows > 0) {
-    if (count == rows) return multiply<rows>(arguments...);
-    multiply_rows<rows - 1>(count, arguments...);
-  }
-}
-
-// `count` panels of w [K, N] side by side, `columns` in all; each panel lies `apart` behind the one before.
-void pack(const uint16_t* w, int64_t stride, int64_t pairs, int64_t count, int64_t columns, uint32_t* packed,
-          int64_t apart) {
-  for (int64_t s = 0; s < pairs; ++s, w += 2 * stride, packed += WIDTH) {
-    for (int64_t at = 0; at < count * WIDTH; at += 16) {
-      const __mmask16 there = (1u << std::clamp<int64_t>(columns - at, 0, 16)) - 1;
-      const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, w + at));
-      const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, w + stride + at));
-      _mm512_storeu_si512(packed + at / WIDTH * apart + at % WIDTH, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-    }
-  }
-}
-
-// Rows d apart exchange the columns that are d apart: with d = 8, 4, 2, 1, 16 rows of 16 columns are transposed.
-template <int d = 8>
-void transpose(__m512i* rows) {
-  if constexpr (d > 0) {
-    const __m512i column = (__m512i)L::numbers(), apart = _mm512_set1_epi32(d);
-    const __mmask16 upper = _mm512_test_epi32_mask(column, apart);
-    const __m512i low = _mm512_mask_add_epi32(column, upper, column, _mm512_set1_epi32(16 - d));
-    const __m512i high = _mm512_mask_add_epi32(_mm512_add_epi32(column, apart), upper, column, _mm512_set1_epi32(16));
-    for (int i = 0; i < 16; ++i) {
-      if (i & d) continue;
-      const __m512i first = rows[i];
-      rows[i] = _mm512_permutex2var_epi32(first, low, rows[i + d]);
-      rows[i + d] = _mm512_permutex2var_epi32(first, high, rows[i + d]);
-    }
-    transpose<d / 2>(rows);
-  }
-}
-
-// A panel of w [N, K], of which `columns` are there.
-void pack_transposed(const uint16_t* w, int64_t stride, int64_t pairs, int64_t columns, uint32_t* panel) {
-  for (int64_t n = 0; n < WIDTH; n += 16) {
-    for (int64_t s = 0; s < pairs; s += 16) {
-      const int64_t here = std::min<int64_t>(16, pairs - s);
-      __m512i rows[16];
-      for (int i = 0; i < 16; ++i) {
-        const __mmask16 there = n + i < columns ? (1u << here) - 1 : 0;
-        rows[i] = _mm512_maskz_loadu_epi32(there, w + (n + i) * stride + 2 * s);
-      }
-      transpose(rows);
-      for (int i = 0; i < here; ++i) _mm512_storeu_si512(panel + (s + i) * WIDTH + n, rows[i]);
-    }
-  }
-}
-
-// Weights that are multiplied at a time: some pairs of K of the panels from `from` to `to`.
-struct Block {
-  int64_t begin, pairs, from, to;
-};
-
-// Where a block's bytes lie, to have them fetched while the one before is multiplied: the processor foresees no jump
-// from row to row.
-struct Lines {
-  const uint16_t* at;
-  int64_t rows, of_row, stride;
-
-  void fetch(int64_t from, int64_t to) const {
-    for (int64_t i = from; i < to; ++i)
-      __builtin_prefetch((const char*)(at + i / of_row * stride) + i % of_row * LINE, 0, 2);
-  }
-};
-
-void product(xla::ffi::ThreadPool pool, const uint16_t* x, const uint16_t* w, int64_t m, int64_t k, int64_t n,
-             bool transposed, float* out) {
-  const uint32_t* a = reinterpret_cast<const uint32_t*>(x);
-  const int64_t pairs = k / 2, panels = (n + WIDTH - 1) / WIDTH, tiles = (m + ROWS - 1) / ROWS;
-  const int64_t stride = transposed ? k : n, most = transposed ? LONG_PAIRS : PAIRS;
-  auto columns = [=](Block b) { return std::min(n, b.to * WIDTH) - b.from * WIDTH; };
-  auto start = [=](Block b) {
-    return w + (transposed ? b.from * WIDTH * k + b.begin * 2 : b.begin * 2 * n + b.from * WIDTH);
+  const __m512 found = reduce(sums);
+  auto store = [&](int r, __m128 y) {
+    float* to = out + r * n;
+    _mm_storeu_ps(to, first ? y : _mm_add_ps(y, _mm_loadu_ps(to)));
   };
-  auto lines = [=](Block b) {
-    const int64_t depth = b.pairs * 2, across = transposed ? depth : columns(b);
-    return Lines{start(b), transposed ? columns(b) : depth, (across * 2 + LINE - 1) / LINE, stride};
-  };
-  // As many parts for one thread as for another.
-  const int64_t threads = std::max<int64_t>(1, pool.num_threads()), at_once = threads * PANELS;
-  const int64_t parts = std::min(panels, threads * ((panels + at_once - 1) / at_once));
-  in_parallel(pool, parts, [=](int64_t part) {
-    const int64_t from = part * panels / parts, to = (part + 1) * panels / parts;
-    std::vector<Block> blocks;
-    for (int64_t p = from; p < to; p = transposed ? p + 1 : to)
-      for (int64_t begin = 0; begin < pairs; begin += most)
-        blocks.push_back({begin, std::min(most, pairs - begin), p, transposed ? p + 1 : to});
-    thread_local std::vector<uint32_t> packed;
-    packed.resize((blocks[0].to - blocks[0].from) * most * WIDTH);
-    for (size_t i = 0; i < blocks.size(); ++i) {
-      const Block b = blocks[i];
-      if (transposed)
-        pack_transposed(start(b), stride, b.pairs, columns(b), packed.data());
-      else
-        pack(start(b), stride, b.pairs, b.to - b.from, columns(b), packed.data(), most * WIDTH);
-      const bool more = i + 1 < blocks.size();
-      const Lines next = lines(blocks[i + more]);
-      const int64_t units = tiles * (b.to - b.from), fetched = more ? next.rows * next.of_row : 0;
-      for (int64_t unit = 0; unit < units; ++unit) {
-        next.fetch(unit * fetched / units, (unit + 1) * fetched / units);
-        const int64_t p = b.from + unit / tiles, tile = unit % tiles, row = tile * m / tiles;
-        multiply_rows((tile + 1) * m / tiles - row, a + row * pairs + b.begin, pairs,
-                      packed.data() + (p - b.from) * most * WIDTH, b.pairs, b.begin == 0, out + row * n + p * WIDTH, n,
-                      std::min<int64_t>(WIDTH, n - p * WIDTH));
+  store(0, _mm512_castps512_ps128(found));
+  if constexpr (rows > 1) store(1, _mm512_extractf32x4_ps(found, 1));
+  if constexpr (rows > 2) store(2, _mm512_extractf32x4_ps(found, 2));
+  if constexpr (rows > 3) store(3, _mm512_extractf32x4_ps(found, 3));
+}
+
+// Columns `from` to `to` of m rows.
+void product(const uint16_t* x, const uint16_t* w, int64_t m, int64_t k, int64_t n, int64_t from, int64_t to,
+             float* out) {
+  const int64_t blocks = (k + MOST_DEPTH - 1) / MOST_DEPTH;
+  const int64_t most = (k + blocks * LANES - 1) / (blocks * LANES) * LANES;
+  for (int64_t c = from; c < to; c += COLUMNS) {
+    for (int64_t begin = 0; begin < k; begin += most) {
+      const int64_t depth = std::min(most, k - begin);
+      const uint16_t *rows = x + begin, *columns = w + c * k + begin;
+      float* sums = out + c;
+      // Before each tile a share of what is to be fetched.
+      const char *next = (const char*)(w + c * k + begin * COLUMNS) + AHEAD, *end = next + depth * COLUMNS * 2;
+      const int64_t share = (depth * COLUMNS * 2 / LINE + m / ROWS) / (m / ROWS + 1);
+      int64_t left = m;
+      for (; left >= ROWS; left -= ROWS, rows += ROWS * k, sums += ROWS * n) {
+        for (int64_t i = 0; i < share && next < end; ++i, next += LINE) __builtin_prefetch(next, 0, 2);
+        multiply<ROWS>(rows, columns, k, depth, begin == 0, sums, n);
       }
+      for (; next < end; next += LINE) __builtin_prefetch(next, 0, 2);
+      if (left == 3) multiply<3>(rows, columns, k, depth, begin == 0, sums, n);
+      if (left == 2) multiply<2>(rows, columns, k, depth, begin == 0, sums, n);
+      if (left == 1) multiply<1>(rows, columns, k, depth, begin == 0, sums, n);
     }
-  });
+  }
 }
 
 #endif
 
-xla::ffi::Error matmul(xla::ffi::ThreadPool pool, Any x_MK, Any w, xla::ffi::Result<F32> out_MN, bool transposed) {
+xla::ffi::Error matmul(xla::ffi::ThreadPool pool, Any x_MK, Any w_NK, xla::ffi::Result<F32> out_MN) {
 #if RLVR_PAIRS
-  auto sizes = x_MK.dimensions();
-  product(pool, static_cast<const uint16_t*>(x_MK.untyped_data()), static_cast<const uint16_t*>(w.untyped_data()),
-          sizes[0], sizes[1], out_MN->dimensions()[1], transposed, out_MN->typed_data());
+  const auto* x = static_cast<const uint16_t*>(x_MK.untyped_data());
+  const auto* w = static_cast<const uint16_t*>(w_NK.untyped_data());
+  float* out = out_MN->typed_data();
+  const int64_t m = x_MK.dimensions()[0], k = x_MK.dimensions()[1], n = out_MN->dimensions()[1];
+  const int64_t groups = n / COLUMNS, row_blocks = (m + MOST_ROWS - 1) / MOST_ROWS;
+  const int64_t parts = std::min<int64_t>(groups, PARTS * std::max<int64_t>(1, pool.num_threads()));
+  in_parallel(pool, row_blocks * parts, [=](int64_t i) {
+    const int64_t row = i / parts * MOST_ROWS, part = i % parts;
+    product(x + row * k, w, std::min(MOST_ROWS, m - row), k, n, part * groups / parts * COLUMNS,
+            (part + 1) * groups / parts * COLUMNS, out + row * n);
+  });
   return xla::ffi::Error::Success();
 #else
   return xla::ffi::Error(xla::ffi::ErrorCode::kUnimplemented, "this processor multiplies no pairs of bfloat16");
 #endif
 }
 
-auto binding() { return results<F32, 1>(arguments<Any, 2>(bound())).Attr<bool>("transposed"); }
+auto binding() { return results<F32, 1>(arguments<Any, 2>(bound())); }
 
 }  // namespace
 }  // namespace rlvr

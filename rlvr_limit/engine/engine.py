@@ -23,7 +23,7 @@ from rlvr_limit.engine.requests import EngineStats, Request, check
 from rlvr_limit.engine.scheduler import NULL_PAGE, Scheduler, Sequence, SequenceGroup
 from rlvr_limit.engine.shapes import EngineShapes, by_default, shapes_of
 from rlvr_limit.engine.speculation import NgramProposer, SpeculationPolicy
-from rlvr_limit.models.decoder import ModelConfig, Params
+from rlvr_limit.models.decoder import ModelConfig, Params, for_sampling
 from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import Sample, Stop, UserError
 
@@ -70,9 +70,12 @@ class Engine:
         self.images = ImageEncoder(self.spec, self.ahead)
         self.load(params)
 
-    def load(self, params: Params) -> None:
-        """Swaps the weights; shapes and dtypes must be those of the first ones, so nothing is compiled again."""
-        self.params = params
+    def load(self, params: Params | None, donate: bool = False) -> None:
+        """Swaps the weights; shapes and dtypes must be those of the first ones, so nothing is compiled again.
+
+        donate: the caller needs them no more, and those that have to be copied are deleted one by one.
+        """
+        self.params = None if params is None else for_sampling(params, donate)
         self.images.clear()
 
     def expect(self, prompt_lengths: Iterable[int], samples: int, images: Iterable[Any] = ()) -> None:

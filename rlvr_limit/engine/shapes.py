@@ -22,6 +22,10 @@ SHORTER, CPU_SHORTER = 0.25, 0.75
 DEFAULT_SEQS, DEFAULT_PREFILL = 256, 16
 LOOKAHEAD = 8
 """Requests that are read before they are needed, so that the last ones can be drawn longest first."""
+LEAST_BUCKET = 8
+
+SLOW_WEIGHTS = 2**28
+"""Bytes of weights from which on a CPU's window takes about as long as its compiling: more batch sizes then pay."""
 MIN_PAGE = 16
 """On pages shorter than a vector of a CPU, XLA rounds a row's sums otherwise for other numbers of rows."""
 
@@ -116,6 +120,17 @@ def halved(config: EngineConfig) -> EngineConfig:
         prefill_rows=max(1, config.prefill_rows // 2),
         buckets=tuple(rows for rows in config.buckets if rows <= num_seqs),
     )
+
+
+def batch_sizes(num_seqs: int, groups: int, platform: str, weights: int) -> tuple[int, ...]:
+    """Batch sizes for the end of a run, when few samples are left; a CPU computes each row, others read the weights."""
+    cut = 2 if platform == "cpu" else 4
+    sizes = [num_seqs]
+    while sizes[0] // cut >= LEAST_BUCKET * groups and sizes[0] % (cut * groups) == 0:
+        sizes.insert(0, sizes[0] // cut)
+    if platform == "cpu" and weights >= SLOW_WEIGHTS:
+        sizes += [rows // 4 * 3 for rows in sizes if rows % (4 * groups) == 0 and rows > LEAST_BUCKET * groups]
+    return tuple(sorted(sizes))
 
 
 def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) -> EngineShapes:

@@ -99,7 +99,7 @@ def _sample_lacking(study: Study, lease: str, first_token: FirstToken) -> None:
             elif (model, is_sharpened) == shape:
                 engine.load(None)
                 return_freed()
-                engine.load(first_token.load(load_weights, study, entry))
+                engine.load(first_token.load(load_weights, study, entry), donate=True)
             else:
                 engine = None
                 return_freed()
@@ -113,7 +113,7 @@ def _sample_lacking(study: Study, lease: str, first_token: FirstToken) -> None:
                 images = [image for problem, _ in lacking for image in problem.images]
                 lengths = [len(problem.prompt_ids) for problem, _ in lacking]
                 engine.expect(lengths, sum(len(i) for _, i in lacking), images)
-                engine.load(first_token.load(load_weights, study, entry))
+                engine.load(first_token.load(load_weights, study, entry), donate=True)
             loaded = entry
             _sample_arm(study, turn, engine, lease, samples, verdicts, outlook, first_token)
             # The next arm's temperature may be matched to what was drawn just now.

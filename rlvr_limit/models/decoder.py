@@ -22,7 +22,7 @@ import numpy as np
 
 from kernels.attention import AttentionPart
 from kernels.copies import take
-from kernels.matmul import matmul
+from kernels.matmul import column_major, matmul
 from rlvr_limit.distributed.mesh import constrain
 from rlvr_limit.models.image_layout import VisionConfig
 from rlvr_limit.models.layers import (
@@ -282,11 +282,29 @@ def logits(params: Params, hidden: jax.Array) -> jax.Array:
     with matmul_precision(hidden.dtype):
         rows = hidden.reshape(-1, hidden.shape[-1])
         if "unembedding" in params:
-            out = matmul(rows, params["unembedding"].astype(hidden.dtype))
+            out = matmul(rows, params["unembedding"])
         else:
-            out = matmul(rows, params["embedding"].astype(hidden.dtype), transposed=True)
+            out = matmul(rows, params["embedding"], transposed=True)
         out = out.reshape(*hidden.shape[:-1], -1)
     return constrain(out, "rows", *[None] * (out.ndim - 2), "vocab")
+
+
+def for_sampling(params: Params, donate: bool = False) -> Params:
+    """The weights, or their shapes, with matrices as kernels.matmul reads them fastest on this machine.
+
+    Where that is as they lie, the same arrays. donate: one that had to be copied is deleted. Gradients cannot be taken.
+    """
+    inputs = dict.fromkeys(("q", "k", "v", "gate", "up", "down", "unembedding"), 1) | {"o": 2}
+
+    def turned(name: str, w: Any) -> Any:
+        new = column_major(w, inputs[name]) if name in inputs else w
+        if donate and new is not w:
+            jax.block_until_ready(new)
+            w.delete()
+        return new
+
+    layers = [{name: turned(name, w) for name, w in p.items()} for p in params["layers"]]
+    return {name: turned(name, w) for name, w in params.items()} | {"layers": layers}
 
 
 def forward_causal(

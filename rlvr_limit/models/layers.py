@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.attention import AttentionPart, attention
-from kernels.matmul import matmul
+from kernels.matmul import ColumnMajor, matmul
 from rlvr_limit.distributed.mesh import Part, on_each_device, shard_count
 from rlvr_limit.types import not_allowed
 
@@ -71,7 +71,7 @@ def matmul_precision(dtype: Any) -> AbstractContextManager:
     return jax.default_matmul_precision("highest") if jnp.dtype(dtype) == jnp.float32 else nullcontext()
 
 
-def project(x: jax.Array, w: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+def project(x: jax.Array, w: jax.Array | ColumnMajor, bias: jax.Array | None = None) -> jax.Array:
     """x [B, T, *in] times w [*in, *out] plus bias [*out], summed in float32 and rounded once: [B, T, *out].
 
     w is rounded to the dtype of x. One matrix product over all tokens: left in three dimensions, XLA:CPU computes the
@@ -79,7 +79,7 @@ def project(x: jax.Array, w: jax.Array, bias: jax.Array | None = None) -> jax.Ar
     """
     inputs = x.ndim - 2
     size = math.prod(w.shape[:inputs])
-    y = matmul(x.reshape(-1, size), w.astype(x.dtype).reshape(size, -1))
+    y = matmul(x.reshape(-1, size), w)
     y = y.reshape(*x.shape[:2], *w.shape[inputs:])
     return (y if bias is None else y + bias).astype(x.dtype)
 

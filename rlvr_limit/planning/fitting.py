@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rlvr_limit.distributed.mesh import TRAINING_AXIS, row_devices
-from rlvr_limit.engine.shapes import EngineShapes, own_pages, shapes_of
+from rlvr_limit.engine.shapes import EngineShapes, batch_sizes, own_pages, shapes_of
 from rlvr_limit.models.decoder import ModelConfig
 from rlvr_limit.planning import programs
 from rlvr_limit.planning.memory import Footprint
@@ -33,8 +33,6 @@ SEQ_COUNTS = (256, 192, 128, 96, 64, 48, 32, 24, 16, 8)
 
 ENOUGH_SEQS = 128
 """Sequences of a device group that leave nothing to gain from cutting the weights once more."""
-
-LEAST_BUCKET = 8
 
 SHORT_ANSWER = 2048
 """Answers up to this are expected at their limit; longer ones at a quarter of it, but at least this."""
@@ -358,7 +356,7 @@ def _fit_sampler(
         is_enough = pages >= one and (pages == whole or fitted.held(expected) >= num_seqs or num_seqs == case.step)
         if pages <= room and is_enough and scorer <= budget:
             total = fixed + beside_cache + pages * page
-            buckets = wanted.engine.buckets or _buckets(num_seqs, groups, machine.platform)
+            buckets = wanted.engine.buckets or batch_sizes(num_seqs, groups, machine.platform, weights)
             return dataclasses.replace(fitted.engine, buckets=buckets, reference=wanted.engine.reference), total, scorer
     training = f", training {beside / 1e9:.1f} GB" if beside else ""
     return Shortage(
@@ -382,15 +380,6 @@ def _sequence_counts(wanted: Wanted, machine: Target, groups: int, step: int) ->
 def _most_seqs(wanted: Wanted, machine: Target, groups: int) -> int:
     """Sequences of a replica beyond which there is nothing to gain, or nothing more to draw at once."""
     return min(MOST_SEQS[machine.platform] * groups, wanted.workload.at_once)
-
-
-def _buckets(num_seqs: int, groups: int, platform: str) -> tuple[int, ...]:
-    """Batch sizes for the end of a run, when few samples are left; a CPU computes each row, others read the weights."""
-    cut = 2 if platform == "cpu" else 4
-    sizes = [num_seqs]
-    while sizes[0] // cut >= LEAST_BUCKET * groups and sizes[0] % (cut * groups) == 0:
-        sizes.insert(0, sizes[0] // cut)
-    return tuple(sizes)
 
 
 def _budget(machine: Target) -> float:

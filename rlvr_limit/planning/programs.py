@@ -18,6 +18,7 @@ from rlvr_limit.distributed.mesh import (
     arrange_devices,
     over_hosts,
     parameter_shardings,
+    platform_of,
     row_devices,
     sharding,
 )
@@ -27,7 +28,7 @@ from rlvr_limit.engine.engine import MOVED_PAGES
 from rlvr_limit.engine.images import images_a_call
 from rlvr_limit.engine.shapes import EngineShapes
 from rlvr_limit.models import log_probs
-from rlvr_limit.models.decoder import ImageTokens, ModelConfig, Params, parameter_specs
+from rlvr_limit.models.decoder import ImageTokens, ModelConfig, Params, for_sampling, parameter_specs
 from rlvr_limit.models.image_layout import ImageBatch, SeenRows, VisionConfig, image_batch
 from rlvr_limit.settings import EngineConfig, MeshConfig
 
@@ -106,6 +107,12 @@ def abstract_params(config: ModelConfig, mesh: AnyMesh) -> Params:
     return abstract(parameter_specs(config), config.dtype, mesh)
 
 
+def abstract_sampled(config: ModelConfig, mesh: AnyMesh) -> Params:
+    """The same as the engine holds them."""
+    params = abstract_params(config, mesh)
+    return for_sampling(params) if isinstance(mesh, Mesh) and platform_of(mesh) == "cpu" else params
+
+
 def abstract(specs: Params, dtype: str, mesh: AnyMesh) -> Params:
     """What a tree of ParameterSpec says, where the mesh's rules lay it."""
     return jax.tree.map(
@@ -166,7 +173,7 @@ def prefill(
     if config.vision:
         rows = jax.ShapeDtypeStruct((tokens.size, config.width), config.dtype)
         seen = programs.SeenPrompts(ImageTokens(rows, tokens), jax.ShapeDtypeStruct((*tokens.shape, 3), I32))
-    args = abstract_params(config, mesh), spec, pool(config, sizes, mesh), tokens, _sent(spec, pages), seen
+    args = abstract_sampled(config, mesh), spec, pool(config, sizes, mesh), tokens, _sent(spec, pages), seen
     name = f"prefill of {engine.prefill_rows} x {length:,} tokens"
     return DeviceProgram(name, lambda: programs.prefill.trace(*args))
 
@@ -175,7 +182,7 @@ def encode_images(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, patch
     """The engine's pass over images that are padded to so many patches."""
     spec, count = _spec(config, sizes, mesh, sizes.buckets[-1]), images_a_call(patches)
     images = jax.eval_shape(lambda: tuple(map(jnp.asarray, image_batch([], config.vision, patches, count))))
-    args = abstract_params(config, mesh), spec, ImageBatch(*images)
+    args = abstract_sampled(config, mesh), spec, ImageBatch(*images)
     name = f"encode_images of {count} x {patches:,} patches"
     beside = device_bytes(pool(config, sizes, mesh))
     return DeviceProgram(name, lambda: programs.encode_images.trace(*args), beside)
@@ -196,7 +203,7 @@ def verify_window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows:
 def _window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> tuple:
     spec = _spec(config, sizes, mesh, rows)
     sent = _sent(spec, abstract_inputs(sizes, rows))
-    return abstract_params(config, mesh), spec, pool(config, sizes, mesh), *sent
+    return abstract_sampled(config, mesh), spec, pool(config, sizes, mesh), *sent
 
 
 def moved_pages(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh) -> tuple[DeviceProgram, DeviceProgram]:

@@ -1,7 +1,7 @@
 """Tokens a second on real weights and real prompts, beside what the machine allows at the lengths that were drawn.
 
     python -m tests.benchmarks.real_prompts --model DIR --prompts FILE.json [--samples 3] [--new-tokens 400]
-                                            [--dtype bfloat16] [--buckets 8 16 32] [--cold]
+                                            [--dtype bfloat16] [--buckets 8 12 16 24 32 48] [--cold]
 
 DIR is a Hugging Face folder, FILE.json a list of prompts, each a list of token ids. Answers are drawn at T = 0.6 and
 top-p 0.95 and end where the model ends them. All are drawn twice; the JSON line is of the second time.
@@ -32,7 +32,7 @@ from rlvr_limit.settings import EngineConfig, MeshConfig
 from rlvr_limit.types import SamplingParams
 from tests.benchmarks.sampler import floor_seconds, matmul_rate, multiplied_weights, read_bandwidth
 
-STEPS, PAGE = 16, 32
+STEPS, PAGE = 8, 32
 
 
 def requests(prompts: list[list[int]], samples: int, sampling: SamplingParams, turn: int) -> list[Request]:
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--new-tokens", type=int, default=400)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
-    parser.add_argument("--buckets", type=int, nargs="*", default=[8, 16, 32])
+    parser.add_argument("--buckets", type=int, nargs="*", default=[8, 12, 16, 24, 32, 48])
     parser.add_argument("--cold", action="store_true")
     a = parser.parse_args()
     if not a.cold:

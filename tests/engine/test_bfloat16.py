@@ -60,6 +60,23 @@ def test_a_token_s_log_prob_is_as_near_to_float32_as_the_scorer_s():
     assert times_as_far(MODEL, ENGINE) < 1.25
 
 
+def test_an_untied_model_s_log_probs_are_as_near():
+    assert times_as_far(replace(MODEL, tied_embedding=False), ENGINE) < 1.25
+
+
+def test_donated_weights_are_deleted_where_they_were_copied_and_draw_the_same():
+    params = init_params(MODEL, jax.random.key(3))
+    asked = [Request("0", (1, 2, 3), prompt_key(1, "eval", "0"), range(3), SamplingParams(1.0, 1.0, 9))]
+    engine = Engine(params, MODEL, ENGINE, 50)
+    kept = {s.index: s.tokens for s in engine.generate(asked)}
+    assert not any(x.is_deleted() for x in jax.tree.leaves(params))
+    engine.load(params, donate=True)
+    assert {s.index: s.tokens for s in engine.generate(asked)} == kept
+    copied = [name for name, x in params["layers"][0].items() if x.is_deleted()]
+    assert sorted(copied) == (["down", "gate", "k", "o", "q", "up", "v"] if native.multiplies_pairs() else [])
+    assert not params["embedding"].is_deleted()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("axis", [2, 3])
 def test_keys_or_values_filed_one_place_off_are_seen(axis: int, monkeypatch: pytest.MonkeyPatch):
