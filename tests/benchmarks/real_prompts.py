@@ -2,13 +2,14 @@
 
     python -m tests.benchmarks.real_prompts --model DIR --prompts FILE.json [--samples 3] [--new-tokens 400]
                                             [--dtype bfloat16] [--buckets 8 12 16 24 32 48] [--cold]
+                                            [--keep FILE.json]
 
 DIR is a Hugging Face folder, FILE.json a list of prompts, each a list of token ids. Answers are drawn at T = 0.6 and
 top-p 0.95 and end where the model ends them. All are drawn twice; the JSON line is of the second time.
 first_token_seconds and first_call_seconds go from the start of loading to the first tokens and to the end of the first
 time; --cold compiles all programs, as no run has before. core_seconds are those of all cores together: where others use
 the machine, they say more than the clock. The floor is that of tests/benchmarks/sampler.py: the products and bytes of
-the work at the rates that this machine gave in this run.
+the work at the rates that this machine gave in this run. --keep writes what was drawn, for tests.benchmarks.scorer.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import EngineStats, Request, prompt_key
 from rlvr_limit.models.decoder import parameter_specs
 from rlvr_limit.settings import EngineConfig, MeshConfig
-from rlvr_limit.types import SamplingParams
+from rlvr_limit.types import Sample, SamplingParams
 from tests.benchmarks.sampler import floor_seconds, matmul_rate, multiplied_weights, read_bandwidth
 
 STEPS, PAGE = 8, 32
@@ -44,13 +45,17 @@ def requests(prompts: list[list[int]], samples: int, sampling: SamplingParams, t
 
 
 class Drawn(NamedTuple):
-    """One turn: tokens, seconds, those of all cores, and what was seen before each window, and when."""
+    """One turn: samples, seconds, those of all cores, and what was seen before each window, and when."""
 
-    tokens: int
+    samples: list[Sample]
     seconds: float
     core_seconds: float
     stats: list[EngineStats]
     times: list[float]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(sample.tokens) for sample in self.samples)
 
 
 def draw(engine: Engine, asked: list[Request]) -> Drawn:
@@ -63,8 +68,8 @@ def draw(engine: Engine, asked: list[Request]) -> Drawn:
         times.append(time.perf_counter())
 
     start, cores = time.perf_counter(), time.process_time()
-    tokens = sum(len(sample.tokens) for sample in engine.generate(asked, watch))
-    return Drawn(tokens, time.perf_counter() - start, time.process_time() - cores, stats, times)
+    samples = list(engine.generate(asked, watch))
+    return Drawn(samples, time.perf_counter() - start, time.process_time() - cores, stats, times)
 
 
 def main() -> None:
@@ -77,6 +82,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--buckets", type=int, nargs="*", default=[8, 12, 16, 24, 32, 48])
     parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--keep", type=Path)
     a = parser.parse_args()
     if not a.cold:
         keep_compiled()
@@ -97,6 +103,9 @@ def main() -> None:
     first = draw(engine, requests(prompts, a.samples, sampling, 0))
     first_call = time.perf_counter() - start
     found = draw(engine, requests(prompts, a.samples, sampling, 1))
+    if a.keep:
+        kept = [(prompts[int(sample.problem_id)], list(sample.tokens)) for sample in found.samples]
+        a.keep.write_text(json.dumps(kept))
     rate, bandwidth = matmul_rate(model, rows, params), read_bandwidth()
     floor = floor_seconds(model, STEPS, found.stats, rate, bandwidth, engine.shapes.token_bytes(model))
     # Prompts are computed too, but for the logits.

@@ -23,7 +23,8 @@ import numpy as np
 from rlvr_limit.distributed.compiled import keep_compiled
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import EngineStats, Request, prompt_key
-from rlvr_limit.models.decoder import ModelConfig, Params, init_params, parameter_count
+from rlvr_limit.models.decoder import ModelConfig, Params, for_sampling, init_params, logits, parameter_count
+from rlvr_limit.models.layers import matmul_precision, project
 from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import SamplingParams
 
@@ -129,27 +130,21 @@ def read_bandwidth() -> float:
 def matmul_rate(c: ModelConfig, rows: int, params: Params) -> float:
     """Multiply-adds x 2 a second of the weight products of one step over `rows` rows, one after the other.
 
-    Sums are in float32, without which bfloat16 factors miss the units that a processor has for them.
+    The products are the model's own, with weights as the engine holds them.
     """
-
-    def product(axes: str, x: jax.Array, w: jax.Array) -> jax.Array:
-        return jnp.einsum(axes, *(y.astype(c.dtype) for y in (x, w)), preferred_element_type=jnp.float32)
 
     @jax.jit
     def chain(x: jax.Array, params: Params) -> jax.Array:
-        for p in params["layers"]:
-            mixed = product("bd,dnh->bnh", x, p["q"])
-            for name in "kv":
-                mixed = mixed + jnp.sum(product("bd,dkh->bkh", x, p[name]), axis=(1, 2), keepdims=True)
-            x = x + product("bnh,nhd->bd", mixed, p["o"])
-            x = x + product(
-                "bf,fd->bd", product("bd,df->bf", x, p["gate"]) * product("bd,df->bf", x, p["up"]), p["down"]
-            )
-        if c.tied_embedding:
-            return jnp.sum(product("vd,bd->vb", params["embedding"], x).T, axis=1)
-        return jnp.sum(product("bd,dv->bv", x, params["unembedding"]), axis=1)
+        with matmul_precision(c.dtype):
+            for p in params["layers"]:
+                mixed = project(x, p["q"])
+                for name in "kv":
+                    mixed = mixed + jnp.sum(project(x, p[name]), axis=(2, 3), keepdims=True)
+                x = x + project(mixed, p["o"])
+                x = x + project(project(x, p["gate"]) * project(x, p["up"]), p["down"])
+        return jnp.sum(logits(params, x[:, 0]), axis=1)
 
-    x = jnp.full((rows, c.width), 1e-3, jnp.float32)
+    x, params = jnp.full((rows, 1, c.width), 1e-3, c.dtype), for_sampling(params)
     return 2 * multiplied_weights(c) * rows / seconds(lambda: chain(x, params))
 
 

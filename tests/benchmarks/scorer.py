@@ -1,12 +1,14 @@
 """How fast are answers scored, beside what the machine's matrix products allow? One JSON line a workload.
 
-    python -m tests.benchmarks.scorer [long shared] --shape half [--model DIR] [--repeats 3]
+    python -m tests.benchmarks.scorer [long shared] --shape half [--model DIR] [--pairs FILE.json] [--repeats 3]
 
 long: 8 sequences of 384 tokens, of which all but the first are scored. shared: 64 answers of 128 tokens to 2 prompts of
 256, each prompt once, and beside it in turns each whole sequence by itself. Weights and tokens are random, or weights
 are those of a Hugging Face folder. The floor is the time of the program's own matrix products, one after the other,
 measured after each turn: every layer's for all tokens, and the unembedding's for those that are scored, as many rows at
 a time as the program has. Attention, softmax and norms are not in it. sum_logprob is for comparing with others.
+FILE.json holds real answers, as tests.benchmarks.real_prompts keeps them: they are scored in turns with transformers
+(the extra `parity`), which goes over eight whole sequences of about one length at a time.
 """
 
 from __future__ import annotations
@@ -118,6 +120,55 @@ def run(name: str, label: str, c: ModelConfig, params: Params, repeats: int) -> 
     return line
 
 
+def transformers_scorer(folder: Path, dtype: str) -> Callable[[Sequence[Pair]], list[float]]:
+    """The same by transformers: the sum of each answer's log-probs, longest first."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa").eval()
+
+    @torch.inference_mode()
+    def score(pairs: Sequence[Pair]) -> list[float]:
+        found = []
+        ordered = sorted(pairs, key=lambda pair: -len(pair[0]) - len(pair[1]))
+        for at in range(0, len(ordered), 8):
+            part = ordered[at : at + 8]
+            whole_rows = [torch.tensor([*prompt, *answer]) for prompt, answer in part]
+            ids = torch.nn.utils.rnn.pad_sequence(whole_rows, batch_first=True)
+            logits = model(ids, use_cache=False).logits
+            for row, (prompt, answer) in zip(logits, part, strict=True):
+                mine = row[len(prompt) - 1 : len(prompt) + len(answer) - 1].float().log_softmax(-1)
+                found.append(float(mine.gather(1, torch.tensor(answer)[:, None]).double().sum()))
+        return found
+
+    return score
+
+
+def beside_transformers(folder: Path, c: ModelConfig, params: Params, pairs: list[Pair], repeats: int) -> dict:
+    """Both sides in turns, the first turn left out."""
+    theirs, seconds = transformers_scorer(folder, c.dtype), []
+    for _ in range(repeats + 1):
+        mine, scores = timed(log_probs.score_pairs, params, c, pairs)
+        other, sums = timed(theirs, pairs)
+        seconds.append((mine, other))
+    answers = sum(len(answer) for _, answer in pairs)
+    middle, their_middle = (statistics.median(side) for side in zip(*seconds[1:], strict=True))
+    return {
+        "workload": "real",
+        "model": folder.name,
+        "dtype": c.dtype,
+        "answers": len(pairs),
+        "scored_tokens": answers,
+        "scored_tokens_per_s": round(answers / middle, 1),
+        "transformers_tokens_per_s": round(answers / their_middle, 1),
+        "times_as_fast": round(statistics.median(other / mine for mine, other in seconds[1:]), 2),
+        "seconds": [round(mine, 2) for mine, _ in seconds[1:]],
+        "their_seconds": [round(other, 2) for _, other in seconds[1:]],
+        "sum_logprob": round(sum(sum(logp) for logp, _ in scores), 2),
+        "their_sum_logprob": round(sum(sums), 2),
+    }
+
+
 def main() -> None:
     """Runs the workloads named on the command line, or both."""
     keep_compiled()
@@ -125,6 +176,7 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", choices=["long", "shared", []], default=[])
     parser.add_argument("--shape", choices=SHAPES, default="half")
     parser.add_argument("--model", type=Path, help="a Hugging Face folder instead of random weights")
+    parser.add_argument("--pairs", type=Path, help="[[prompt tokens, answer tokens], ...], with --model")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--repeats", type=int, default=3)
     a = parser.parse_args()
@@ -134,6 +186,10 @@ def main() -> None:
     else:
         c = ModelConfig(**{**vars(SHAPES[a.shape]), "dtype": a.dtype})
         params = init_params(c, jax.random.key(0))
+    if a.pairs:
+        pairs = [(tuple(prompt), tuple(answer)) for prompt, answer in json.loads(a.pairs.read_text())]
+        print(json.dumps(beside_transformers(a.model, c, params, pairs, a.repeats)), flush=True)
+        return
     for name in a.workloads or ("long", "shared"):
         print(json.dumps(run(name, a.model.name if a.model else a.shape, c, params, a.repeats)), flush=True)
 
