@@ -18,11 +18,6 @@ class Ahead:
         self._threads = ThreadPoolExecutor(THREADS, "compile")
         self._begun: dict[Hashable, Future[None]] = {}
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether some program is not ready yet."""
-        return not all(begun.done() for begun in self._begun.values())
-
     def begin(self, name: Hashable, lower: Callable[[], Lowered]) -> None:
         """Begins to compile what lower gives, unless that has begun."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +20,6 @@ from rlvr_limit.engine.inputs import attention_plan, in_row_order, prompt_inputs
 from rlvr_limit.engine.requests import EngineStats, Request, check
 from rlvr_limit.engine.scheduler import NULL_PAGE, Scheduler, Sequence, SequenceGroup
 from rlvr_limit.engine.shapes import EngineShapes, by_default, shapes_of
-from rlvr_limit.engine.speculation import NgramProposer, SpeculationPolicy
 from rlvr_limit.models.decoder import ModelConfig, Params, for_sampling
 from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import Sample, Stop, UserError
@@ -35,17 +32,13 @@ class _Call(NamedTuple):
     """A window that the device is at."""
 
     rows: list[Sequence | None]
-    known: list[int]  # tokens of each row's window that were known
-    guesses: list[list[int]]  # of what follows them
-    verified: bool
     outputs: programs.WindowOutputs
 
 
 class _Result(NamedTuple):
-    """What a window drew in each of its rows, on the host: counts_B new tokens from place first_B on."""
+    """What a window drew in each of its rows, on the host: counts_B tokens."""
 
     rows: list[Sequence | None]
-    first_B: np.ndarray
     counts_B: np.ndarray
     token_BW: np.ndarray
     logp_BW: np.ndarray
@@ -64,9 +57,8 @@ class Engine:
         self.model, self.config, self.max_tokens = model, config, max_tokens
         self.mesh = mesh_of(params)
         self.shapes: EngineShapes = shapes_of(config, self.mesh, max_tokens)
-        self.policy = SpeculationPolicy(config.steps_per_call)
         self.spec = self.program_spec(self.shapes.buckets[-1])
-        self.ahead, self.warmed = Ahead(), set[int]()
+        self.ahead = Ahead()
         self.images = ImageEncoder(self.spec, self.ahead)
         self.load(params)
 
@@ -98,20 +90,15 @@ class Engine:
         run = EngineRun(self, requests)
         results: list[_Result] = []
         while True:
-            began = perf_counter()
-            is_quiet = run.schedule()
+            run.schedule()
             if watch and run.scheduler.num_running:
                 watch(run.stats())
             calls = run.start()
-            for sample in (sample for result in results for sample in run.postprocess(result)):
-                is_quiet = False
-                yield sample
+            for result in results:
+                yield from run.postprocess(result)
             if not calls:
                 return
             results = [run.collect(call) for call in calls]
-            # Windows in which the caller was given samples tell nothing of the device.
-            if is_quiet and len(calls) == 1:
-                self.policy.record_time(len(calls[0].rows), calls[0].verified, perf_counter() - began)
 
     def program_spec(self, rows: int) -> programs.ProgramSpec:
         """What a window of so many rows is compiled for."""
@@ -122,13 +109,11 @@ class Engine:
         """Begins to compile windows of so many rows, unless that has begun."""
         params = self.params
 
-        def lower(program: Callable) -> Lowered:
-            idle = self.call_inputs([None] * rows, [[]] * rows, [[]] * self.shapes.shards)
-            return program.lower(params, self.program_spec(rows), self._abstract_pool(), *idle)
+        def lower() -> Lowered:
+            idle = self.call_inputs([None] * rows, [[]] * self.shapes.shards)
+            return programs.decode_window.lower(params, self.program_spec(rows), self._abstract_pool(), *idle)
 
-        if rows in self.shapes.verify_buckets:
-            self.ahead.begin(("verify", rows), partial(lower, programs.verify_window))
-        self.ahead.begin(("decode", rows), partial(lower, programs.decode_window))
+        self.ahead.begin(("decode", rows), lower)
 
     def begin_prefill(self, length: int, sees: bool) -> None:
         """The same for prompts that are padded to so many tokens, with images or without."""
@@ -146,12 +131,12 @@ class Engine:
         return jax.tree.map(lies, self.shapes.abstract_pool(self.model))
 
     def call_inputs(
-        self, rows: list[Sequence | None], guesses: list[list[int]], shards: list[list[Sequence]]
+        self, rows: list[Sequence | None], shards: list[list[Sequence]]
     ) -> tuple[programs.WindowInputs, DecodePlan]:
         """What a window is sent of its rows."""
         shapes = self.shapes
         plan = attention_plan(shards, shapes.page_size, shapes.plan(len(rows)), shapes.min_shared_prefix)
-        return self.on_mesh((window_inputs(rows, guesses, shapes), plan))
+        return self.on_mesh((window_inputs(rows, shapes), plan))
 
     def on_mesh(self, tree: Any) -> Any:
         """Host arrays where they lie on the mesh. A single device takes them with the call, which costs far less."""
@@ -182,25 +167,21 @@ class EngineRun:
     def __init__(self, engine: Engine, requests: Iterable[Request]):
         self.engine, self.shapes = engine, engine.shapes
         self.scheduler = Scheduler(self.shapes, self._groups(requests))
-        self._prefills = self._preempted = self._proposed = self._accepted = 0
+        self._prefills = self._preempted = 0
         self._pool = programs.new_pool(engine.spec, self.shapes.shards * self.shapes.pages, self.shapes.page_size)
 
     def _groups(self, requests: Iterable[Request]) -> Iterator[SequenceGroup]:
         for number, request in enumerate(requests):
             self.engine.check(request)
-            proposer = NgramProposer(request.prompt_ids) if self.shapes.verify_buckets else None
             # The last prompt token is fed by the first decode step, so that prefill needs no logits.
             prefix_tokens, max_tokens = len(request.prompt_ids) - 1, request.sampling.max_tokens
             layout = request_layout(request, self.engine.spec)
-            yield SequenceGroup(number, prefix_tokens, max_tokens, request.indices, request, proposer, layout)
+            yield SequenceGroup(number, prefix_tokens, max_tokens, request.indices, request, layout)
 
-    def schedule(self) -> bool:
-        """Asks the scheduler who runs next; saves, prefills and writes back pages as it says; compiles what is needed.
-
-        True where there was nothing to do.
-        """
+    def schedule(self) -> None:
+        """Asks the scheduler who runs next; saves, prefills and writes back pages as it says; compiles what is new."""
         todo = self.scheduler.schedule()
-        is_compiling = self._begin_programs(todo.prefills)
+        self._begin_programs(todo.prefills)
         for seq, pages in todo.preempted:
             blocks = self._page_blocks(seq.shard, pages)
             seq.saved = [jax.device_get(programs.read_pages(self.engine.spec, self._pool, at)) for at in blocks]
@@ -212,12 +193,12 @@ class EngineRun:
                 self._pool = programs.write_pages(self.engine.spec, self._pool, at, saved)
             seq.saved = []
         for seq in todo.admitted:
-            seq.pending = [seq.group.request.prompt_ids[-1]]
-        is_compiling |= any([self._warm_up(rows) for rows in {self.shapes.rows_for(n) for n in self._chunks()}])
-        return not (todo.preempted or todo.prefills or todo.resumed or is_compiling)
+            seq.last = seq.group.request.prompt_ids[-1]
+        for rows in {self.shapes.rows_for(n) for n in self._chunks()}:
+            self.engine.ahead.wait(("decode", rows))
 
-    def _begin_programs(self, prefills: list[SequenceGroup]) -> bool:
-        """Begins to compile what is to be called next, all at once; whether anything is being compiled."""
+    def _begin_programs(self, prefills: list[SequenceGroup]) -> None:
+        """Begins to compile what is to be called next, all at once."""
         engine, shapes = self.engine, self.shapes
         for group in prefills:
             if group.prefix_tokens:
@@ -230,23 +211,6 @@ class EngineRun:
             needed.update(smaller[-1:])
         for rows in needed:
             engine.begin_window(rows)
-        return engine.ahead.is_busy
-
-    def _warm_up(self, rows: int) -> bool:
-        """Waits for the programs of so many rows; whether this is the first time."""
-        engine = self.engine
-        if rows in engine.warmed:
-            return False
-        engine.ahead.wait(("decode", rows))
-        if rows in self.shapes.verify_buckets:
-            engine.ahead.wait(("verify", rows))
-            # Called once with nobody in it: a first call takes longer, which would speak against verifying.
-            idle = engine.call_inputs([None] * rows, [[]] * rows, [[]] * self.shapes.shards)
-            for program in (programs.decode_window, programs.verify_window):
-                self._pool, outputs = program(engine.params, engine.program_spec(rows), self._pool, *idle)
-                jax.block_until_ready(outputs)
-        engine.warmed.add(rows)
-        return True
 
     def stats(self) -> EngineStats:
         """What the scheduler holds now."""
@@ -260,8 +224,6 @@ class EngineRun:
             attended=tokens + sum(seq.group.prefix_tokens for seq in running),
             prefills=self._prefills,
             preempted=self._preempted,
-            proposed=self._proposed,
-            accepted=self._accepted,
             encoded=self.engine.images.encoded,
         )
 
@@ -281,61 +243,33 @@ class EngineRun:
         return calls
 
     def _start(self, row_count: int, shards: list[list[Sequence]]) -> _Call:
-        each, steps = row_count // self.shapes.shards, self.shapes.steps_per_call
+        each = row_count // self.shapes.shards
         rows = [seq for part in shards for seq in (*part, *[None] * (each - len(part)))]
-        guesses: list[list[int]] = [[] for _ in rows]
-        verified = False
-        policy, left = self.engine.policy, [steps + 1 - len(seq.pending) for seq in rows if seq]
-        if row_count in self.shapes.verify_buckets and policy.should_propose(row_count, len(left), sum(left)):
-            for group in {seq.group for seq in rows if seq}:
-                group.proposer.index_new()
-            guesses = [seq.group.proposer.propose(seq, steps - len(seq.pending)) if seq else [] for seq in rows]
-            proposed = sum(map(len, guesses))
-            policy.record_proposed(len(left), proposed)
-            verified = policy.should_verify(row_count, len(left), proposed, sum(left))
-        program = programs.verify_window if verified else programs.decode_window
-        inputs = self.engine.call_inputs(rows, guesses if verified else [[]] * row_count, shards)
-        self._pool, outputs = program(self.engine.params, self.engine.program_spec(row_count), self._pool, *inputs)
-        if not verified:
-            self.scheduler.mark_cached(seq for part in shards for seq in part)
-        return _Call(rows, [len(seq.pending) if seq else 1 for seq in rows], guesses, verified, outputs)
+        inputs = self.engine.call_inputs(rows, shards)
+        spec = self.engine.program_spec(row_count)
+        self._pool, outputs = programs.decode_window(self.engine.params, spec, self._pool, *inputs)
+        self.scheduler.mark_cached(seq for part in shards for seq in part)
+        return _Call(rows, outputs)
 
     def collect(self, call: _Call) -> _Result:
         """Waits for a window and releases the samples that ended in it."""
         tokens, logp, logp_model, valid = (np.asarray(x).T for x in call.outputs[:4])
         goes_on = np.asarray(call.outputs.live_B)
-        first, counts = np.array(call.known) - 1, valid.sum(axis=1)
-        proposed = right = 0
+        counts = valid.sum(axis=1)
         for row, seq in enumerate(call.rows):
             if seq is None or seq.is_released:
                 continue
-            new = tokens[row, first[row] : first[row] + counts[row]].tolist()
-            proposed += len(call.guesses[row])
-            right += _common_prefix(call.guesses[row], new)
-            self._extend(seq, new, call.verified)
+            seq.last = int(tokens[row, counts[row] - 1])
             if not goes_on[row]:
                 self._release(seq)
-        self.engine.policy.record_accepted(proposed, right)
-        self._proposed += proposed * call.verified
-        self._accepted += right * call.verified
-        return _Result(call.rows, first, counts, tokens, logp, logp_model)
-
-    def _extend(self, seq: Sequence, new: list[int], verified: bool) -> None:
-        steps = self.shapes.steps_per_call
-        seq.pending += new
-        if len(seq.pending) > steps:
-            seq.pending = seq.pending[steps:]
-            if verified:
-                self.scheduler.mark_cached([seq])
-        if seq.group.proposer:
-            seq.group.proposer.extend(seq, new)
+        return _Result(call.rows, counts, tokens, logp, logp_model)
 
     def postprocess(self, result: _Result) -> Iterator[Sample]:
         """Appends what a window drew to its samples; yields those that are finished."""
         for row, seq in enumerate(result.rows):
             if seq is None or seq.stop is not None:
                 continue
-            new = slice(result.first_B[row], result.first_B[row] + result.counts_B[row])
+            new = slice(result.counts_B[row])
             seq.tokens += result.token_BW[row, new].tolist()
             seq.logp += result.logp_BW[row, new].tolist()
             seq.logp_model += result.logp_model_BW[row, new].tolist()
@@ -350,8 +284,6 @@ class EngineRun:
     def _release(self, seq: Sequence) -> None:
         seq.is_released, seq.saved = True, []
         self.scheduler.release(seq)
-        if seq.group.proposer:
-            seq.group.proposer.end(seq)
 
     def _prefill(self, groups: list[SequenceGroup]) -> None:
         r = self.engine.config.prefill_rows
@@ -386,11 +318,3 @@ def _why_stopped(seq: Sequence) -> Stop | None:
     if seq.tokens[-1] in request.sampling.stop_tokens:
         return Stop.EOS
     return Stop.LENGTH if len(seq.tokens) >= request.limit(seq.index) else None
-
-
-def _common_prefix(guess: list[int], new: list[int]) -> int:
-    """How many tokens of a guess are those that were drawn, up to the first that is not."""
-    length = 0
-    while length < min(len(guess), len(new)) and guess[length] == new[length]:
-        length += 1
-    return length

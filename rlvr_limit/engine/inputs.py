@@ -22,30 +22,26 @@ def in_row_order(sequences: list[Sequence]) -> list[Sequence]:
     return sorted(sequences, key=lambda seq: seq.group.number)
 
 
-IDLE = (False, 1, 0, 0, 0, NULL_PAGE, 0, (0, 0), 0, (-1,) * MAX_STOP_TOKENS, 1.0, 1.0, 0, 0.0)
+IDLE = (False, 0, 0, 0, 0, NULL_PAGE, 0, (0, 0), 0, (-1,) * MAX_STOP_TOKENS, 1.0, 1.0, 0, 0.0)
 """What _known gives, for a row without a sequence."""
 DTYPES = (bool, *[np.int32] * 6, np.uint32, np.int32, np.int32, np.float32, np.float32, np.int32, np.float32)
 
 
-def window_inputs(rows: list[Sequence | None], guesses: list[list[int]], shape: CacheShape) -> WindowInputs:
-    """What is known of each row; guesses, one list a row, are what may follow its known tokens."""
-    token_BW = np.full((len(rows), shape.steps_per_call), -1, np.int32)
-    for row, (seq, guess) in enumerate(zip(rows, guesses, strict=True)):
-        fed = [*(seq.pending if seq else [0]), *guess]
-        token_BW[row, : len(fed)] = fed
+def window_inputs(rows: list[Sequence | None], shape: CacheShape) -> WindowInputs:
+    """What is known of each row."""
     columns = zip(*(_known(seq, shape.page_size) if seq else IDLE for seq in rows), strict=True)
-    live_B, *more = (np.array(column, dtype) for column, dtype in zip(columns, DTYPES, strict=True))
-    return WindowInputs(live_B, token_BW, *more[:9], SamplingTensors(*more[9:]))
+    known = [np.array(column, dtype) for column, dtype in zip(columns, DTYPES, strict=True)]
+    return WindowInputs(*known[:10], SamplingTensors(*known[10:]))
 
 
 def _known(seq: Sequence, page_size: int) -> tuple:
-    """The fields of WindowInputs after the tokens, then those of SamplingTensors."""
+    """The fields of WindowInputs, then those of SamplingTensors."""
     request, cached = seq.group.request, seq.cached_tokens
     at, offset = divmod(cached, page_size)
     s = request.sampling
     return (
         True,
-        len(seq.pending),
+        seq.last,
         # Behind images positions lag behind the number of tokens.
         seq.group.prefix_tokens + cached + (seq.group.layout.delta if seq.group.layout else 0),
         cached,  # the first of a sample's own tokens is its prompt's last one

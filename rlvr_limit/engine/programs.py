@@ -1,9 +1,9 @@
-"""The device programs of the engine: prefill of prompts, a window of decode steps or of guesses to be verified, and
-pages to the host and back.
+"""The device programs of the engine: prefill of prompts, a window of decode steps, and pages to the host and
+back.
 
 A window is the tokens of one call. Rows are filled only between windows, so the j-th own token of a sample is always at
 step j mod window of its window and at the same place of its page: what a sample sees does not depend on when it started
-or on its batch mates. A window of which some tokens are known already is fed them again, and goes on from there.
+or on its batch mates.
 Legend: see decoder.py; P pages of C tokens, W steps of a window, R prompts of one prefill, E stop tokens, S shards.
 """
 
@@ -24,7 +24,6 @@ from kernels.draw import SamplingTensors, draw, truncations_used
 from kernels.platforms import BATCH_INVARIANT
 from rlvr_limit.distributed.mesh import Part, constrain, on_each_device, replicated, sharding
 from rlvr_limit.engine.cache import Pool, empty_pool
-from rlvr_limit.engine.scheduler import NULL_PAGE
 from rlvr_limit.models import decoder, vision
 from rlvr_limit.models.decoder import ImageTokens, ModelConfig, Params
 from rlvr_limit.models.image_layout import ImageBatch
@@ -51,10 +50,9 @@ class WindowInputs(NamedTuple):
     """What the host knows of every row at the start of a window."""
 
     live_B: Any
-    token_BW: Any  # tokens to be fed: those known, at least one, then perhaps guesses of the next ones, then -1
-    known_B: Any  # how many are known
-    position_B: Any  # of the one that is fed first
-    generated_B: Any  # those of them that were drawn
+    token_B: Any  # the last one so far, which is fed first
+    position_B: Any  # of that
+    generated_B: Any  # tokens that have been drawn
     limit_B: Any  # tokens that may be drawn in all
     page_B: Any  # where the window is cached
     offset_B: Any
@@ -70,7 +68,7 @@ class WindowOutputs(NamedTuple):
     token_WB: jax.Array
     logp_WB: jax.Array
     logp_model_WB: jax.Array
-    valid_WB: jax.Array  # whether a token is new, and was drawn while the row was still alive
+    valid_WB: jax.Array  # whether a token was drawn while the row was still alive
     live_B: jax.Array  # whether a row still is
 
 
@@ -140,8 +138,8 @@ def prefill(
 def decode_window(
     params: Params, spec: ProgramSpec, pool: Pool, rows: WindowInputs, plan: DecodePlan
 ) -> tuple[Pool, WindowOutputs]:
-    """Draws the rest of a window in every row, token by token, and caches the keys and values of what it was fed."""
-    b, window = rows.token_BW.shape
+    """Draws a window in every row, token by token, and caches the keys and values of what it was fed."""
+    b, window = len(rows.token_B), spec.window
     u_WB = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window)
     # Token by token: a key is written where it is whole, and transposed to a page's layout once a window.
     none_BKWH = jnp.zeros((b, spec.model.kv_heads, window, spec.model.head_width), spec.model.dtype)
@@ -153,7 +151,7 @@ def decode_window(
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple]:
         token, live, recent = carry
-        t, u, given, rope = inputs
+        t, u, rope = inputs
 
         def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, tuple]:
             pairs = zip(recent[i], (k, v), strict=True)
@@ -165,57 +163,13 @@ def decode_window(
         hidden, recent = decoder.forward(params, spec.model, token[:, None], rope, attend)
         logits = constrain(decoder.logits(params, hidden[:, 0]), "draws", None)
         new, logp, logp_model = (constrain(x, "rows") for x in draw(logits, u, rows.rules, cuts))
-        is_new = t + 1 >= rows.known_B
         stopped = jnp.any(new[:, None] == rows.stops_BE, axis=-1) | (rows.generated_B + t + 1 >= rows.limit_B)
         # An idle row feeds its last token again; its place in the window is its own, so it can disturb nobody.
-        following = jnp.where(live, jnp.where(is_new, new, given), token)
-        return (following, live & ~(stopped & is_new), recent), (new, logp, logp_model, live & is_new)
+        return (jnp.where(live, new, token), live & ~stopped, recent), (new, logp, logp_model, live)
 
-    carry = (rows.token_BW[:, 0], rows.live_B, recent)
-    given_WB = jnp.roll(rows.token_BW, -1, axis=1).T
-    (_, live, recent), drawn = jax.lax.scan(step, carry, (jnp.arange(window), u_WB, given_WB, rope_W))
+    carry = (rows.token_B, rows.live_B, recent)
+    (_, live, recent), drawn = jax.lax.scan(step, carry, (jnp.arange(window), u_WB, rope_W))
     return _cached(spec, pool, recent, rows), WindowOutputs(*_replicated(spec, (*drawn, live)))
-
-
-@partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=BATCH_INVARIANT)
-def verify_window(
-    params: Params, spec: ProgramSpec, pool: Pool, rows: WindowInputs, plan: DecodePlan
-) -> tuple[Pool, WindowOutputs]:
-    """Feeds a whole window at once, guesses after what is known, and draws at every place by the place's own number.
-
-    What is drawn counts up to the first place at which it is not the guess (Stern et al. 2018, sec. 3, with draws in
-    place of the likeliest token): the tokens are those that decode_window draws. Where not all guesses were right, the
-    same window is to be fed again.
-    """
-    b, window = rows.token_BW.shape
-    places = jnp.arange(window)
-
-    def attend(i: int, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, tuple]:
-        # To a page, the places of a window are more queries of the same row and key head.
-        q_BKMH = jnp.moveaxis(q.reshape(b, window, k.shape[2], -1, q.shape[-1]), 1, 2)
-        by_place, q_BKMH = q_BKMH.shape, q_BKMH.reshape(b, k.shape[2], -1, q.shape[-1])
-        fresh = k.swapaxes(1, 2), v.swapaxes(1, 2)
-        out = _attention(spec, q_BKMH, *pool[i], plan, RecentKV(*fresh, jnp.repeat(places + 1, by_place[3])))
-        return jnp.moveaxis(out.reshape(by_place), 2, 1).reshape(q.shape), fresh
-
-    rope = decoder.rope_angles(spec.model, rows.position_B[:, None] + places)
-    hidden, fresh = decoder.forward(params, spec.model, jnp.maximum(rows.token_BW, 0), rope, attend)
-    logits = constrain(decoder.logits(params, hidden.reshape(b * window, -1)), "draws", None)
-    u_BW = uniforms(rows.key_B2, rows.index_B, rows.generated_B, window).T
-    rules = jax.tree.map(lambda x: jnp.repeat(x, window), rows.rules)
-    drawn = draw(logits, u_BW.reshape(-1), rules, truncations_used(rows.rules))
-    new, logp, logp_model = (x.reshape(b, window) for x in drawn)
-    is_new = places + 1 >= rows.known_B[:, None]
-    at_stop = jnp.any(new[..., None] == rows.stops_BE[:, None], axis=-1)
-    stopped = is_new & (at_stop | (rows.generated_B[:, None] + places + 1 >= rows.limit_B[:, None]))
-    goes_on = ~is_new | ((new == jnp.roll(rows.token_BW, -1, axis=1)) & ~stopped)
-    reached = jnp.cumprod(jnp.pad(goes_on[:, :-1], ((0, 0), (1, 0)), constant_values=True), axis=1, dtype=jnp.int32) > 0
-    valid = rows.live_B[:, None] & is_new & reached
-    live = rows.live_B & ~jnp.any(valid & stopped, axis=1)
-    # Made to wait for the draws, the writes come after all reading: XLA would copy the whole pool to be safe.
-    rows = rows._replace(page_B=jnp.where(jnp.all(new >= 0, axis=1), rows.page_B, NULL_PAGE))
-    outputs = (*(x.T for x in (new, logp, logp_model, valid)), live)
-    return _cached(spec, pool, fresh, rows), WindowOutputs(*_replicated(spec, outputs))
 
 
 @partial(jax.jit, static_argnums=0)

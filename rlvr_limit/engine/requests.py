@@ -47,8 +47,6 @@ class EngineStats(NamedTuple):
     # So far:
     prefills: int  # prompts
     preempted: int  # samples
-    proposed: int  # guesses that were verified
-    accepted: int  # those of them that were right
     encoded: int = 0  # images
 
 

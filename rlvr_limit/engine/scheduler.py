@@ -42,7 +42,6 @@ class SequenceGroup:
     max_tokens: int  # own tokens of a sample, at most
     indices: Iterable[int]
     request: Any = None  # the engine's; the scheduler does not look at it
-    proposer: Any = None  # likewise
     layout: Any = None  # likewise
     prompt_pages: list[list[int]] = field(default_factory=list)  # of each shard; [] where the prompt is not cached
     unfinished: int = 0  # samples that have begun and not finished
@@ -66,7 +65,7 @@ class Sequence:
     pages: list[int] = field(default_factory=list)
     cached_tokens: int = 0  # own tokens whose keys and values lie in its pages
     # What follows is the engine's.
-    pending: list[int] = field(default_factory=list)  # the last tokens, at least one, that are not cached
+    last: int = -1  # the last token, which is not cached yet
     tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
     logp_model: list[float] = field(default_factory=list)

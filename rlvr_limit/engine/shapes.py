@@ -56,7 +56,6 @@ class EngineShapes(CacheShape):
     """Sizes of the cache, and what programs are compiled for. Rows are those of all shards together."""
 
     buckets: tuple[int, ...]  # numbers of rows, rising
-    verify_buckets: tuple[int, ...]  # those in which guesses can be verified
     prefill_lengths: tuple[int, ...]  # that prompts are padded to, rising
     min_shared_prefix: int  # tokens of a prompt that is visited by its rows together; others are listed for each row
     tiling: Tiling
@@ -160,7 +159,6 @@ def shapes_of(config: EngineConfig, mesh: Mesh | AbstractMesh, max_tokens: int) 
         steps_per_call=steps,
         lookahead=LOOKAHEAD,
         buckets=tuple(buckets),
-        verify_buckets=tuple(rows for rows in buckets if rows * steps <= config.speculative_tokens),
         prefill_lengths=tuple(prefills),
         min_shared_prefix=config.min_shared_prefix if suited.lists_prompts else 1,
         tiling=suited,

@@ -145,7 +145,6 @@ def make_plan(wanted: Wanted, target: Target) -> StudyPlan:
 
     # Where the cache holds less than every sequence at its limit, samples can be preempted, and their pages moved.
     made = [*programs.moved_pages(model, sizes, mesh)] if engine.cache_tokens else []
-    made += [programs.verify_window(model, sizes, mesh, rows) for rows in sizes.verify_buckets]
     made += [programs.prefill(model, engine, sizes, mesh, length) for length in sizes.prefill_lengths]
     if wanted.workload.images:
         most = padded_length(wanted.workload.images.most, MIN_PATCHES)

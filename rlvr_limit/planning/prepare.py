@@ -132,7 +132,7 @@ def _is_as_wanted(shapes: FittedShapes, wanted: fitting.Wanted) -> bool:
     by_hand = [
         (getattr(mine, field.name), getattr(theirs, field.name))
         for field in dataclasses.fields(mine)
-        if getattr(mine, field.name) or field.name in ("reference", "speculative_tokens")
+        if getattr(mine, field.name) or field.name == "reference"
     ]
     by_hand += [(wanted.mesh, shapes.mesh)] if wanted.mesh else []
     by_hand += [(wanted.training.tokens, shapes.training.tokens)] if wanted.training.tokens else []

@@ -190,20 +190,10 @@ def encode_images(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, patch
 
 def decode_window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> DeviceProgram:
     """The engine's window of decode steps over so many rows of all shards."""
-    args = _window(config, sizes, mesh, rows)
-    return DeviceProgram(f"decode_window of {rows} rows", lambda: programs.decode_window.trace(*args))
-
-
-def verify_window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> DeviceProgram:
-    """The engine's pass over a whole window of guesses in so many rows of all shards."""
-    args = _window(config, sizes, mesh, rows)
-    return DeviceProgram(f"verify_window of {rows} rows", lambda: programs.verify_window.trace(*args))
-
-
-def _window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows: int) -> tuple:
     spec = _spec(config, sizes, mesh, rows)
     sent = _sent(spec, abstract_inputs(sizes, rows))
-    return abstract_sampled(config, mesh), spec, pool(config, sizes, mesh), *sent
+    args = abstract_sampled(config, mesh), spec, pool(config, sizes, mesh), *sent
+    return DeviceProgram(f"decode_window of {rows} rows", lambda: programs.decode_window.trace(*args))
 
 
 def moved_pages(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh) -> tuple[DeviceProgram, DeviceProgram]:
@@ -220,7 +210,7 @@ def moved_pages(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh) -> tupl
 
 def abstract_inputs(sizes: EngineShapes, rows: int) -> tuple[programs.WindowInputs, DecodePlan]:
     """What the engine sends a window: shapes and dtypes, those of one in which nobody sits."""
-    sent = inputs.window_inputs([None] * rows, [[]] * rows, sizes)
+    sent = inputs.window_inputs([None] * rows, sizes)
     plan = inputs.attention_plan([[]] * sizes.shards, sizes.page_size, sizes.plan(rows), sizes.min_shared_prefix)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (sent, plan))
 

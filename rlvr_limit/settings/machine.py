@@ -18,10 +18,6 @@ class EngineConfig:
     cache_tokens: Annotated[int, AtLeast(0)] = 0  # tokens of all pages; 0: auto, at most every longest sample's
     buckets: tuple[Annotated[int, AtLeast(1)], ...] = ()  # batch sizes that programs are made for; (): auto
     min_shared_prefix: Annotated[int, AtLeast(1)] = 64  # prompts this long are read once for all rows; GPU, TPU: all
-    # Batches of up to speculative_tokens / steps_per_call rows guess a whole call from other samples of the problem and
-    # verify it at once; about the tokens the machine computes while it reads the weights. A sample then depends, within
-    # rounding, on what was guessed. 0: off.
-    speculative_tokens: Annotated[int, AtLeast(0)] = 0
     max_prompt_len: Annotated[int, AtLeast(0)] = 16  # tokens of a prompt; 0: as many as the longest prompt needs
     prefill_rows: Annotated[int, AtLeast(0)] = 0  # prompts that are prefilled at once; 0: auto
     prefix_rows: Annotated[int, AtLeast(1)] = 64  # prompts that the cache has room for, where cache_tokens is 0

@@ -169,11 +169,7 @@ def _check_sampling(s: Settings) -> None:
 
 
 def _check_engine(s: Settings) -> None:
-    e, per_replica = s.engine, s.hosts.hosts_per_replica
-    # Whether guesses pay is told by a clock, and hosts' clocks differ.
-    for is_off, why in ((e.reference, "engine.reference"), (per_replica > 1, "hosts.hosts_per_replica above 1")):
-        if e.speculative_tokens and is_off:
-            raise not_allowed("config.engine.speculative_tokens", e.speculative_tokens, f"0, as {why} needs")
+    e = s.engine
     for rows in e.buckets:
         if not e.max_num_seqs:
             raise UserError("config.engine.buckets: give engine.max_num_seqs too, or leave both to be chosen")
@@ -187,7 +183,7 @@ def _check_engine(s: Settings) -> None:
     if e.cache_tokens and not e.max_num_seqs:
         raise UserError("config.engine.cache_tokens: give engine.max_num_seqs too, or leave both to be chosen")
     trained = [name for name, arm in s.arms.items() if arm.recipe and not arm.weights]
-    if trained and per_replica > 1:
+    if trained and s.hosts.hosts_per_replica > 1:
         raise UserError(f"config.arms.{trained[0]}: a recipe; hosts.hosts_per_replica above 1 needs given weights")
 
 

@@ -31,6 +31,9 @@ TRAINING_COUNTS = ("param_dtype",)
 CACHE_DTYPE = "cache_dtype"
 """A field of engine that is gone, and always was "" but in trials: without it everything would have another name."""
 
+GONE = (CACHE_DTYPE, "speculative_tokens")
+"""Fields of engine that shapes of older sessions have."""
+
 SAMPLING_COUNTS = (*TOKEN_SAMPLING, "max_tokens", "allow_beyond_context")
 """Of sampling; n may grow in the same folder."""
 
@@ -124,7 +127,7 @@ def last_shapes(root: Place) -> dict[str, Any] | None:
     sessions = records.read_manifest(root)["sessions"]
     shapes = sessions[-1].get("shapes") if sessions else None
     if shapes:
-        shapes["engine"].pop(CACHE_DTYPE, None)
+        shapes["engine"] = {name: value for name, value in shapes["engine"].items() if name not in GONE}
     return shapes
 
 

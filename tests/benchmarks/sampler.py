@@ -3,8 +3,6 @@
 One JSON line a workload. The floor of a step is its multiplications at the rate of a chain of the same matrix products,
 plus its bytes (weights, live keys and values, a shared prompt once) at the machine's read bandwidth; both rates are
 measured in the same run. Softmax, norms and drawing are not in the floor.
-
-Workloads named siblings are drawn twice, with speculation and without, by turns.
 """
 
 from __future__ import annotations
@@ -34,10 +32,7 @@ HALF = ModelConfig(151_936, 896, 24, 14, 2, 64, 4864, rope_theta=1e6, tied_embed
 
 @dataclass(frozen=True)
 class Workload:
-    """prompts x samples answers of `new` tokens, or of log-normal lengths, after prompts of `long` tokens.
-
-    The random model's logits are multiplied by sharpness.
-    """
+    """prompts x samples answers of `new` tokens, or of log-normal lengths, after prompts of `long` tokens."""
 
     model: ModelConfig
     prompts: int
@@ -51,13 +46,10 @@ class Workload:
     temperature: float = 0.6
     top_p: float = 0.95
     buckets: tuple[int, ...] = ()
-    draft: int = 0
-    sharpness: float = 1.0
 
 
 FIXED = Workload(TINY, 4, 64, 256, 128, 256)
 TAIL = Workload(TINY, 8, 128, 256, 1024, 64, log_normal=True, window=8, buckets=(8, 16, 32))
-SIBLINGS = Workload(TINY, 1, 64, 256, 128, 16, window=16, sharpness=300.0)
 WORKLOADS = {
     "tiny": FIXED,
     "half": Workload(HALF, 2, 32, 256, 64, 64),
@@ -66,8 +58,6 @@ WORKLOADS = {
     **{f"one-prompt-{n}": Workload(TINY, 1, n, 1024, 64, min(n, 256)) for n in (64, 256, 1024)},
     **{f"eight-prompts-{n}": Workload(TINY, 8, n, 1024, 64, min(8 * n, 256)) for n in (8, 32, 128)},
     **{f"prompt-{n}": replace(FIXED, long=n, new=64) for n in (64, 512, 2048)},
-    # So sharp a model says the same again to the same prompt but for a token here and there.
-    **{f"siblings-{n}": replace(SIBLINGS, slots=n, draft=16 * n) for n in (2, 4, 8, 16)},
 }
 
 
@@ -99,9 +89,8 @@ def requests(w: Workload, turn: int) -> list[Request]:
 
 
 def params_of(w: Workload) -> Params:
-    """Random weights of the workload's sharpness."""
-    params = init_params(w.model, jax.random.key(0))
-    return {**params, "final_norm": w.sharpness * params["final_norm"]}
+    """Random weights."""
+    return init_params(w.model, jax.random.key(0))
 
 
 def times(f: Callable, repeats: int) -> list[float]:
@@ -172,7 +161,6 @@ def engine_for(w: Workload, params: Params) -> Engine:
     config = EngineConfig(
         max_num_seqs=w.slots, steps_per_call=w.window, page_size=w.page,
         max_prompt_len=w.long, prefill_rows=min(4, w.prompts), prefix_rows=w.prompts, buckets=w.buckets,
-        speculative_tokens=w.draft,
     )  # fmt: skip
     return Engine(params, w.model, config, w.new)
 
@@ -187,44 +175,10 @@ def one_turn(engine: Engine, w: Workload, turn: int) -> tuple[float, float, list
     return took, cores, stats
 
 
-def with_and_without_guesses(name: str, repeats: int, params: Params) -> dict:
-    """The line of a workload that allows speculation: what it brings in the same run."""
-    w = WORKLOADS[name]
-    engines = {"without": engine_for(replace(w, draft=0), params), "with": engine_for(w, params)}
-    found: dict[str, list[float]] = {kind: [] for kind in engines}
-    busy: dict[str, list[float]] = {kind: [] for kind in engines}
-    seen: dict[str, list[EngineStats]] = {}
-    for turn in range(repeats + 1):
-        for kind, engine in engines.items():
-            took, cores, seen[kind] = one_turn(engine, w, turn)
-            found[kind].append(took)
-            busy[kind].append(cores)
-    middle, cores = ({kind: statistics.median(turns[1:]) for kind, turns in x.items()} for x in (found, busy))
-    tokens, last = int(lengths(w).sum()), seen["with"][-1]
-    return {
-        "workload": name,
-        "tokens": tokens,
-        "sharpness": w.sharpness,
-        "slots": w.slots,
-        "tokens_per_s": round(tokens / middle["with"], 1),
-        "tokens_per_s_without": round(tokens / middle["without"], 1),
-        "times_as_fast": round(middle["without"] / middle["with"], 2),
-        "times_less_of_all_cores": round(cores["without"] / cores["with"], 2),
-        "seconds": {kind: [round(x, 2) for x in turns[1:]] for kind, turns in found.items()},
-        "guessed": last.proposed,
-        "accepted": last.accepted,
-        "acceptance": round(last.accepted / max(1, last.proposed), 3),
-        "windows": {kind: len(stats) for kind, stats in seen.items()},
-        "device": jax.devices()[0].device_kind,
-    }
-
-
 def run(name: str, repeats: int, params: Params | None = None) -> dict:
     """One workload's line."""
     w = WORKLOADS[name]
     params = params_of(w) if params is None else params
-    if w.draft:
-        return with_and_without_guesses(name, repeats, params)
     engine = engine_for(w, params)
     expected, found, stats = int(lengths(w).sum()), [], []
     for turn in range(repeats + 1):

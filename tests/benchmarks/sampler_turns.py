@@ -2,7 +2,7 @@
 
 One JSON line a comparison. `tail`: samples of very different lengths, beside as many of one length and beside a loop
 that decodes each batch until its last sample is done (tests/benchmarks/lock_step.py). `one-prompt` and `eight-prompts`:
-time a sample as there are more of them, prompts prefilled. `guard`: six workloads with speculation allowed and without.
+time a sample as there are more of them, prompts prefilled.
 Seconds of all cores stand beside those of the clock: where others use the machine, they say more.
 """
 
@@ -13,7 +13,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import jax
@@ -21,23 +20,13 @@ import jax
 from rlvr_limit.distributed.compiled import keep_compiled
 from rlvr_limit.engine.requests import EngineStats
 from tests.benchmarks.lock_step import lock_step
-from tests.benchmarks.sampler import HALF, WORKLOADS, Workload, engine_for, lengths, one_turn, params_of, requests
+from tests.benchmarks.sampler import WORKLOADS, Workload, engine_for, lengths, one_turn, params_of, requests
 
 Turn = Callable[[int], tuple[float, float, int]]
 """Number of a turn -> (seconds, seconds of all cores, tokens)."""
 
 EVERY = 4
 """Of so many batches the lock-step loop draws one: all take as long as 1,024 tokens do, or nearly."""
-
-GUARDED = {
-    "tiny": WORKLOADS["tiny"],
-    "tail": replace(WORKLOADS["tail"], samples=32),
-    "one-prompt": WORKLOADS["one-prompt-256"],
-    "eight-prompts": WORKLOADS["eight-prompts-32"],
-    "prompt-512": WORKLOADS["prompt-512"],
-    "half": Workload(HALF, 1, 16, 256, 32, 16, window=16),
-}
-"""Six workloads of the benchmark, where the whole one takes minutes a smaller one."""
 
 
 def ours(w: Workload, params: dict, seen: list[EngineStats]) -> Turn:
@@ -123,32 +112,10 @@ def samples_of(workload: str, counts: tuple[int, ...], repeats: int) -> dict:
     }
 
 
-def guard(repeats: int) -> dict:
-    """What it costs to allow speculation where next to nothing can be guessed."""
-    found, guessed = {}, {}
-    for name, w in GUARDED.items():
-        params, seen = params_of(w), []
-        kinds = {
-            "without": ours(w, params, []),
-            "with": ours(replace(w, draft=w.slots * w.window), params, seen),
-        }
-        found[name] = by_turns(kinds, repeats)
-        guessed[name] = seen[-1].proposed
-    ratios = {name: _ratios(turns["with"], turns["without"]) for name, turns in found.items()}
-    return {
-        "comparison": "guard",
-        "with_over_without": ratios,
-        "least": {name: min(r[name] for r in ratios.values()) for name in ("tokens_per_s", "tokens_per_core_s")},
-        "verified_guesses": guessed,
-        "turns": found,
-    }
-
-
 COMPARISONS = {
     "tail": tail,
     "one-prompt": partial(samples_of, "one-prompt", (64, 256, 1024)),
     "eight-prompts": partial(samples_of, "eight-prompts", (8, 32, 128)),
-    "guard": guard,
 }
 
 

@@ -30,7 +30,7 @@ def test_scores_and_samples_equal_those_of_one_device(shape: tuple[int, int, int
     away = max(np.abs(np.array(a.logp) - np.array(b.logp)).max() for a, b in zip(one, many, strict=True))
     print(f"{shape}: log-probs {away:.1e} nats apart")
     assert away <= 1e-5
-    config = EngineConfig(max_num_seqs=8, steps_per_call=4, max_prompt_len=96, prefill_rows=2, speculative_tokens=0)
+    config = EngineConfig(max_num_seqs=8, steps_per_call=4, max_prompt_len=96, prefill_rows=2)
     engine = Engine(spread, model, config, visual.GENERATED)
     greedy = SamplingParams(0.0, 1.0, max_tokens=visual.GENERATED)
     requests = [

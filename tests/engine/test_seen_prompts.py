@@ -19,7 +19,7 @@ from tests.goldens import visual
 from tests.support.visual_models import ShownImage, seeing_model, shown_prompts, visual_golden
 
 NAME = "qwen25vl-untied"
-CONFIG = EngineConfig(max_num_seqs=8, steps_per_call=4, max_prompt_len=96, prefill_rows=2, speculative_tokens=0)
+CONFIG = EngineConfig(max_num_seqs=8, steps_per_call=4, max_prompt_len=96, prefill_rows=2)
 GREEDY = SamplingParams(0.0, 1.0, max_tokens=visual.GENERATED)
 
 
@@ -34,20 +34,11 @@ def drawn(engine: Engine, requests: Sequence[Request], watch=None) -> dict[tuple
     return {(s.problem_id, s.index): s for s in engine.generate(requests, watch)}
 
 
-@pytest.mark.parametrize(
-    ("name", "speculative_tokens"),
-    [
-        (NAME, 0),
-        pytest.param(NAME, 64, marks=pytest.mark.slow),
-        pytest.param("qwen25vl-tied", 0, marks=pytest.mark.slow),
-    ],
-)
-def test_the_likeliest_tokens_after_images_and_their_log_probs_are_those_of_transformers(
-    name: str, speculative_tokens: int
-) -> None:
+@pytest.mark.parametrize("name", [NAME, pytest.param("qwen25vl-tied", marks=pytest.mark.slow)])
+def test_the_likeliest_tokens_after_images_and_their_log_probs_are_those_of_transformers(name: str) -> None:
     model, params = seeing_model(name)
     stored = visual_golden(name)
-    engine = Engine(params, model, replace(CONFIG, speculative_tokens=speculative_tokens), visual.GENERATED)
+    engine = Engine(params, model, CONFIG, visual.GENERATED)
     found = drawn(engine, asked(GREEDY))
     for i, (tokens, logp) in enumerate(zip(stored["tokens"].tolist(), stored["logp"], strict=True)):
         sample = found[str(i), 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jax
@@ -37,6 +38,16 @@ def test_n_scores_and_report_do_not_move_the_run_folder_but_conditions_do(tmp_pa
     assert prepared(tmp_path, "sampling.n=64", "score.answers=2", "report.k=8", "job=report").root == root
     for other in ("seed=1", "sampling.temperature=0.6", "arms.grpo.rl.clip=0.3", "task.guess_max=0.9"):
         assert prepared(tmp_path, other).root != root
+
+
+def test_a_folder_whose_shapes_have_fields_that_are_gone_goes_on(tmp_path: Path) -> None:
+    study = prepared(tmp_path)
+    path = study.root / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["sessions"][-1]["shapes"]["engine"] |= {"cache_dtype": "", "speculative_tokens": 0}
+    path.write_text(json.dumps(manifest))
+    again = prepared(tmp_path)
+    assert (again.root, again.engine) == (study.root, study.engine)
 
 
 def test_a_report_needs_no_accelerators(tmp_path: Path) -> None:
