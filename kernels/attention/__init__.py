@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from kernels.attention import cpu, reference, tpu
+from kernels.attention import cpu, gpu, reference, tpu
 from kernels.attention.join import Parts, join
 from kernels.attention.reference import AttentionPart
 from kernels.platforms import by_platform
@@ -36,10 +36,12 @@ def _joined() -> Callable[[jax.Array, Parts], jax.Array]:
 def _forward(q_BTNH: jax.Array, part: AttentionPart) -> tuple[jax.Array, jax.Array]:
     plain = reference.forward
     on_tpu = tpu.forward if tpu.takes(q_BTNH, part) else plain
-    return by_platform(q_BTNH, part, default=plain, tpu=on_tpu, cuda=plain)
+    on_gpu = gpu.forward if gpu.takes(q_BTNH, part) else plain
+    return by_platform(q_BTNH, part, default=plain, tpu=on_tpu, cuda=on_gpu)
 
 
 def _backward(q_BTNH: jax.Array, part: AttentionPart, *of_all: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     plain = reference.backward
     on_tpu = tpu.backward if tpu.takes(q_BTNH, part) else plain
-    return by_platform(q_BTNH, part, *of_all, default=plain, tpu=on_tpu, cuda=plain)
+    on_gpu = gpu.backward if gpu.takes(q_BTNH, part) else plain
+    return by_platform(q_BTNH, part, *of_all, default=plain, tpu=on_tpu, cuda=on_gpu)

@@ -40,6 +40,8 @@ class Factors:
     hidden: float  # float32 hidden units of a feed-forward layer, in a pass over whole prompts
     scored: float  # the same in the scorer's pass
     prompt: float  # keys and values of prompts, all layers
+    scored_kv: float  # the same in the scorer's pass
+    softmax: float  # float32 logits of the scorer that live at once, with what their softmax takes
     table: float  # the float32 embedding and its gradient
     activations: float  # bytes of each of the 7 hidden units and 10 states of a layer that a backward pass keeps, / 2
     can_remat: bool  # XLA:CPU merges what is computed again with the first time
@@ -47,9 +49,9 @@ class Factors:
 
 
 FACTORS = {
-    "cuda": Factors(3.3, 5.3, 1.35, 1.6, 4.0, 1.3, 1.25, True, False),
-    "tpu": Factors(9.0, 5.3, 1.35, 1.6, 4.0, 1.3, 1.25, True, False),
-    "cpu": Factors(1.3, 5.3, 3.5, 4.5, 1.0, 2.8, 1.65, False, True),
+    "cuda": Factors(3.3, 5.3, 1.35, 1.6, 4.0, 6.5, 0.8, 1.3, 1.25, True, False),
+    "tpu": Factors(9.0, 5.3, 1.35, 1.6, 4.0, 4.0, 1.6, 1.3, 1.25, True, False),
+    "cpu": Factors(1.3, 5.3, 3.5, 4.5, 1.0, 1.0, 1.6, 2.8, 1.65, False, True),
 }
 
 
@@ -85,8 +87,9 @@ class Footprint:
 
     def scorer(self, tokens: int) -> float:
         """Log-probs of so many tokens of a device, logits computed some at a time."""
-        layers = self._factors.scored * self._hidden + self._factors.prompt * self._token_kv
-        return tokens * layers + self._logits(tokens, MAX_LIVE_LOGITS)
+        f = self._factors
+        layers = f.scored * self._hidden + f.scored_kv * self._token_kv
+        return tokens * layers + f.softmax * F32 * min(MAX_LIVE_LOGITS, tokens * self.model.vocab_size)
 
     def gradient(self, over: BackwardPass, remat: str, max_live_logits: int, trains_vision: bool = True) -> float:
         """A backward pass of a device, beside parameters and gradient sums in float32."""

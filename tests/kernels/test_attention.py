@@ -10,10 +10,40 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.attention import AttentionPart, attention, reference, tpu
+from kernels.attention import AttentionPart, attention, gpu, reference, tpu
 from kernels.attention.join import join
 
 BOTH = reference.forward, reference.backward
+
+
+def as_cudnn(q, k, v, bias, q_length, k_length, *rest, mask_type, scale, layout, **options):
+    """What cuDNN is asked for, by the reference: the primitives' operands and options, read as JAX's lowering does."""
+    assert scale == q.shape[-1] ** -0.5 and layout == gpu.cudnn.AttentionLayout.BTNH.value
+    assert not options["dropout_rate"] and options["variadic_args"] == (False, False) and not bias.size
+    unused, residuals = rest[:4], rest[4:]
+    assert not any(x.size for x in unused)
+    is_padded = mask_type == gpu.cudnn.MaskType.PADDING
+    assert is_padded or (mask_type == gpu.cudnn.MaskType.CAUSAL and not q_length.size + k_length.size)
+    part = AttentionPart(k, v, k_length if is_padded else None)
+    compute = reference.backward if residuals else reference.forward
+    found = compute(q, part, *residuals)
+    # Of a row without a key cuDNN promises nothing.
+    return tuple(jnp.where(jnp.min(k_length) > 0, x, jnp.nan) for x in found) if is_padded else found
+
+
+class Primitive(NamedTuple):
+    """Stands for one of cuDNN's."""
+
+    bind = staticmethod(as_cudnn)
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    """cuDNN's primitives have no lowering for a CPU."""
+    for name in ("_dot_product_attention_fwd_p", "_dot_product_attention_bwd_p"):
+        monkeypatch.setattr(gpu.cudnn, name, Primitive())
+
+
 IMPLEMENTATIONS = {"reference": BOTH, "tpu": [partial(f, interpret=True) for f in (tpu.forward, tpu.backward)]}
 EVERY = pytest.mark.parametrize("name", IMPLEMENTATIONS)
 
@@ -143,6 +173,36 @@ def test_splash_goes_over_several_blocks(sizes, monkeypatch):
     check(make(heads=1, **sizes), join(*IMPLEMENTATIONS["tpu"]), tolerance=5e-6)
 
 
+@pytest.mark.parametrize("case", [make(**sizes) for sizes in list(CASES.values())[:3]], ids=list(CASES)[:3])
+def test_cudnn_is_asked_for_what_the_reference_gives(case):
+    check(case, join(gpu.forward, gpu.backward))
+
+
+def test_a_gpu_that_computes_something_else_attends_in_plain_xla_and_says_why(monkeypatch, caplog):
+    class Device(NamedTuple):
+        platform: str = "gpu"
+        compute_capability: str = "9.0"
+
+    def asked() -> bool:
+        gpu._is_right_here.cache_clear()
+        return gpu._is_right_here()
+
+    assert gpu.deviation(reference.forward, reference.backward) == 0
+    monkeypatch.setattr(gpu.jax, "devices", lambda: [Device()])
+    assert asked() and not caplog.text
+    for name, wrong in (
+        ("backward", dropped_cotangent),
+        ("forward", lambda q, part: [jnp.nan * x for x in reference.forward(q, part)]),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(gpu, name, wrong)
+            assert not asked() and "plain XLA, which is slower: cuDNN's fails: its outputs" in caplog.text
+        caplog.clear()
+    monkeypatch.setattr(gpu.jax, "devices", lambda: [Device(compute_capability="7.5")])
+    assert not asked() and not caplog.text
+    gpu._is_right_here.cache_clear()
+
+
 def test_what_is_private_in_jax_is_called_as_it_wants_to_be():
     asked = inspect.signature(tpu.splash._splash_attention_bwd).parameters
     mask = tpu.masks.MultiHeadMask([tpu.masks.CausalMask((128, 128))])
@@ -151,6 +211,14 @@ def test_what_is_private_in_jax_is_called_as_it_wants_to_be():
     kept = "q k v segment_ids sinks out logsumexp dq_mask_info dkv_mask_info"
     source = inspect.getsource(tpu.splash._splash_attention_fwd)
     assert re.findall(r"return out, \(([\w\s,]+)\)", source)[0].replace(",", "").split() == kept.split()
+    operands = "query key value bias q_seqlen kv_seqlen q_offsets kv_offsets page_table_k page_table_v"
+    options = "scale seed dropout_rate variadic_args mask_type layout sliding_window_length"
+    for function, more in (
+        (gpu.cudnn._dot_product_attention_fwd_impl, ("", "is_training")),
+        (gpu.cudnn._dot_product_attention_bwd_impl, ("activation fwd_output grad_output", "")),
+    ):
+        expected = f"{operands} {more[0]} {options} {more[1]}".split()
+        assert [*inspect.signature(function).parameters] == expected
 
 
 @EVERY_CASE
