@@ -28,6 +28,7 @@ import numpy as np
 
 from rlvr_limit import checkpoint, rl
 from rlvr_limit.distributed.compiled import keep_compiled
+from rlvr_limit.distributed.host_memory import return_freed
 from rlvr_limit.distributed.mesh import make_mesh
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request, prompt_key
@@ -88,6 +89,7 @@ def ours(
         samples = [drawn[str(i), g] for i in range(len(asked)) for g in range(answers)]
         del weights
         engine.load(None)
+        return_freed()
         middle = time.perf_counter()
         pairs = [(asked[int(s.problem_id)], s.tokens) for s in samples]
         laid = log_probs.answer_rows(pairs, longest + new)
