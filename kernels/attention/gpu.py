@@ -42,6 +42,7 @@ def _is_right_here() -> bool:
     if device.platform != "gpu":
         return True
     if float(device.compute_capability) < LEAST_CAPABILITY:
+        _warn(f"compute capability {device.compute_capability} is below {LEAST_CAPABILITY}")
         return False
     try:
         # Asked while a program is being traced.
