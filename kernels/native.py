@@ -65,10 +65,10 @@ def ready() -> bool:
     return library() is not None
 
 
-def multiplies_pairs() -> bool:
+def multiplies() -> bool:
     """Whether the matrix product in C++ is one for this processor."""
     path = library()
-    return path is not None and bool(ctypes.CDLL(str(path)).rlvr_multiplies_pairs())
+    return path is not None and bool(ctypes.CDLL(str(path)).rlvr_multiplies())
 
 
 def compiler() -> str:
@@ -91,11 +91,11 @@ def built(compiler: str, folder: Path) -> Path:
     Raises BuildError with what the compiler said, OSError where folder cannot be written.
     """
     here = Path(__file__).resolve().parent
-    sources = sorted(here.glob("*/cpu.cc"))
+    sources, headers = sorted(here.glob("*/cpu.cc")), sorted(here.rglob("*.h"))
     include = [f"-I{here.parent}", f"-I{jax.ffi.include_dir()}"]
     # Names the compiler's version and all that -march=native found.
     target = _run([compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
-    texts = [version("jaxlib"), " ".join(FLAGS), target, *(p.read_text() for p in [*here.glob("*.h"), *sources])]
+    texts = [version("jaxlib"), " ".join(FLAGS), target, *(p.read_text() for p in [*headers, *sources])]
     library = folder / f"{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""For CPUs, cpu.cc: columns of weights are read as they lie and multiplied as pairs of bfloat16."""
+"""For CPUs, cpu.cc: columns of weights are read as they lie."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LANES, COLUMNS = 32, 4
 
 def takes(x_MK: jax.Array | jax.ShapeDtypeStruct, w_NK: jax.Array | jax.ShapeDtypeStruct) -> bool:
     """Whether the kernel multiplies these: bfloat16, on one device or one device's part, and a processor that the
-    kernel is faster on than XLA's library (AVX512_BF16 without AMX)."""
+    kernel is faster on than XLA's library (AVX512_BF16 without AMX; AVX2 without AVX-512)."""
     n, k = w_NK.shape
     if (x_MK.dtype, w_NK.dtype) != (jnp.bfloat16, jnp.bfloat16) or k % LANES or n % COLUMNS:
         return False
-    return not is_sharded((x_MK, w_NK)) and native.multiplies_pairs()
+    return not is_sharded((x_MK, w_NK)) and native.multiplies()
 
 
 def matmul(x_MK: jax.Array, w_NK: jax.Array) -> jax.Array:

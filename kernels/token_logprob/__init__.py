@@ -7,13 +7,14 @@ from typing import Any
 
 import jax
 
+from kernels.matmul import ColumnMajor
 from kernels.platforms import by_platform
 from kernels.token_logprob import backward, gpu, reference, tpu
 
 
 def token_logprob(
     hidden_RD: jax.Array,
-    unembedding_DV: jax.Array,
+    unembedding_DV: jax.Array | ColumnMajor,
     targets_R: jax.Array,
     chunk: int,
     vocabulary_parts: int = 1,
@@ -23,7 +24,8 @@ def token_logprob(
 
     About chunk x V logits live at a time, in the backward pass too. Where all logits are no more than max_live_logits,
     and V is not cut, they are kept for the backward pass instead of made again. vocabulary_parts: into how many equal
-    parts a mesh cuts V. Raises ValueError where R does not divide by chunk.
+    parts a mesh cuts V. By columns it is a CPU's, and not differentiated. Raises ValueError where R does not divide by
+    chunk.
     """
     if len(hidden_RD) % chunk:
         raise ValueError(f"token_logprob: {len(hidden_RD)} rows do not divide into chunks of {chunk}")
@@ -37,8 +39,10 @@ def token_logprob(
 
 
 def _score(
-    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int, parts: int
+    hidden_RD: jax.Array, unembedding_DV: jax.Array | ColumnMajor, targets_R: jax.Array, chunk: int, parts: int
 ) -> tuple[jax.Array, jax.Array]:
+    if isinstance(unembedding_DV, ColumnMajor):
+        return gpu.token_logprob(hidden_RD, unembedding_DV, targets_R, chunk, gpu.CPU_TILE_LOGITS)
     # A tile of a vocabulary that a mesh cuts would have to be fetched from the device that has it.
     tiles = partial(gpu.token_logprob, chunk=chunk, tile_logits=gpu.CPU_TILE_LOGITS) if parts == 1 else None
     return by_platform(

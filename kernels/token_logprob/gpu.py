@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kernels.matmul import ColumnMajor, matmul
 from kernels.products import product
 
 TILE_LOGITS = 2**22
@@ -15,7 +16,11 @@ LOWEST = -1e30
 
 
 def token_logprob(
-    hidden_RD: jax.Array, unembedding_DV: jax.Array, targets_R: jax.Array, chunk: int, tile_logits: int = 0
+    hidden_RD: jax.Array,
+    unembedding_DV: jax.Array | ColumnMajor,
+    targets_R: jax.Array,
+    chunk: int,
+    tile_logits: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """As the reference, forward only, with tile_logits at a time (0: TILE_LOGITS).
 
@@ -26,6 +31,12 @@ def token_logprob(
     tile = min(vocab, max(128, (tile_logits or TILE_LOGITS) // chunk // 128 * 128))
     inside = jnp.arange(tile)
 
+    def logits_from(x: jax.Array, begin: jax.Array) -> jax.Array:
+        if isinstance(unembedding_DV, ColumnMajor):
+            columns = jax.lax.dynamic_slice_in_dim(unembedding_DV.w_NK, begin, tile, 0)
+            return matmul(x, ColumnMajor(columns, (width, tile)))
+        return product("rd,dv->rv", x, jax.lax.dynamic_slice_in_dim(unembedding_DV, begin, tile, 1))
+
     def score(args: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         x, targets = args
 
@@ -33,8 +44,7 @@ def token_logprob(
             old, s, t, picked = sums
             # The last tile is moved back to lie inside; tokens that the one before it had are left out.
             begin = jnp.minimum(start, vocab - tile)
-            logits = product("rd,dv->rv", x, jax.lax.dynamic_slice_in_dim(unembedding_DV, begin, tile, 1))
-            logits = jnp.where(begin + inside >= start, logits, LOWEST)
+            logits = jnp.where(begin + inside >= start, logits_from(x, begin), LOWEST)
             top = jnp.maximum(old, jnp.max(logits, axis=-1))
             below = logits - top[:, None]
             e, keep = jnp.exp(below), jnp.exp(old - top)

@@ -22,7 +22,7 @@ import numpy as np
 
 from kernels.attention import AttentionPart
 from kernels.copies import take
-from kernels.matmul import column_major, matmul
+from kernels.matmul import ColumnMajor, column_major, matmul
 from rlvr_limit.distributed.mesh import constrain
 from rlvr_limit.models.image_layout import VisionConfig
 from rlvr_limit.models.layers import (
@@ -272,9 +272,13 @@ def _add_to_gradient(x: jax.Array, p: Params, sums: Params) -> tuple[jax.Array, 
     return identity(x, p, sums)
 
 
-def unembedding(params: Params) -> jax.Array:
-    """The matrix [D, V] from hidden states to logits, tied or not."""
-    return params["unembedding"] if "unembedding" in params else params["embedding"].T
+def unembedding(params: Params) -> jax.Array | ColumnMajor:
+    """The matrix [D, V] from hidden states to logits, tied or not; by columns where for_sampling laid others so."""
+    if "unembedding" in params:
+        return params["unembedding"]
+    tied = params["embedding"]
+    by_columns = isinstance(params["layers"][0]["down"], ColumnMajor)
+    return ColumnMajor(tied, tied.shape[::-1]) if by_columns else tied.T
 
 
 def logits(params: Params, hidden: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.attention import AttentionPart
+from kernels.matmul import ColumnMajor
 from kernels.token_logprob import token_logprob
 from rlvr_limit.distributed.mesh import constrain, fetch, mesh_of, row_devices, shard_count
 from rlvr_limit.models import decoder, vision
@@ -224,9 +225,11 @@ def _chunked_log_probs(
     with decoder.matmul_precision(config.dtype):
         # Whole in D before the chunks: XLA would else fetch all of it from the other devices for each of them. Rounded
         # where it lies, so that the rounded numbers are fetched.
-        weights_DV = constrain(decoder.unembedding(params).astype(config.dtype), "embed", "vocab")
-        weights_DV = constrain(weights_DV, None, "vocab")
-        parts = shard_count(weights_DV, weights_DV.shape[1], "vocab")
+        weights_DV, parts = decoder.unembedding(params), 1
+        if not isinstance(weights_DV, ColumnMajor):
+            weights_DV = constrain(weights_DV.astype(config.dtype), "embed", "vocab")
+            weights_DV = constrain(weights_DV, None, "vocab")
+            parts = shard_count(weights_DV, weights_DV.shape[1], "vocab")
         compute = partial(token_logprob, chunk=chunk, vocabulary_parts=parts, max_live_logits=max_live_logits)
         if len(hidden_SPD) == 1:
             scores = (x[None] for x in compute(hidden_SPD[0], weights_DV, targets_SP[0]))
@@ -326,7 +329,7 @@ def _prefix_batch(
 ) -> tuple[dict[int, int], PrefixBatch]:
     """One result of prefix_batches; parts are the members of each shard."""
     prompts = [{_prompt(pairs[i]): pairs[i] for i in part} for part in parts]
-    each = 1 << (max(map(len, prompts)) - 1).bit_length()
+    each = padded_length(max(map(len, prompts)), 1)
     p, b = len(parts) * each, len(parts) * rows
     shapes = {"prefix_PS": (p, s), "length_P": p, "prefix_index_B": b, "tokens_BT": (b, t), "targets_BT": (b, t)}
     zeros = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}

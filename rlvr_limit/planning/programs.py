@@ -108,7 +108,7 @@ def abstract_params(config: ModelConfig, mesh: AnyMesh) -> Params:
 
 
 def abstract_sampled(config: ModelConfig, mesh: AnyMesh) -> Params:
-    """The same as the engine holds them."""
+    """The same as the engine and the scorer hold them."""
     params = abstract_params(config, mesh)
     return for_sampling(params) if isinstance(mesh, Mesh) and platform_of(mesh) == "cpu" else params
 
@@ -232,6 +232,6 @@ def scorer(config: ModelConfig, mesh: AnyMesh, batch: int, prompt_len: int, answ
     """The log-probs of `batch` answers, each to a prompt of its own, on each shard of the rows."""
     batch *= row_devices(mesh)
     rows = prefix_batch(mesh, batch, batch, prompt_len, answer_len)
-    params = abstract_params(config, mesh)
+    params = abstract_sampled(config, mesh)
     name = f"scorer of {batch} x {prompt_len + answer_len:,} tokens"
     return DeviceProgram(name, lambda: log_probs.score_prefix_batch.trace(params, config, rows))

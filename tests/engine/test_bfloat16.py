@@ -14,7 +14,7 @@ from rlvr_limit.engine import programs
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import Request, prompt_key
 from rlvr_limit.models import log_probs
-from rlvr_limit.models.decoder import ModelConfig, init_params
+from rlvr_limit.models.decoder import ModelConfig, for_sampling, init_params
 from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import SamplingParams
 
@@ -64,6 +64,23 @@ def test_an_untied_model_s_log_probs_are_as_near():
     assert times_as_far(replace(MODEL, tied_embedding=False), ENGINE) < 1.25
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_scorer_s_log_probs_and_entropies_by_columns_are_as_near(tied: bool):
+    model = replace(MODEL, tied_embedding=tied, vocab_size=196)
+    params = init_params(replace(model, dtype="float32"), jax.random.key(3))
+    params = jax.tree.map(lambda x: (2 * x).astype(jnp.bfloat16), params)
+    rng = np.random.default_rng(0)
+    pairs = [(rng.integers(196, size=n).tolist(), rng.integers(196, size=40).tolist()) for n in (1, 7, 7, 30)]
+
+    def scores(params, config):
+        return np.array(log_probs.score_pairs(params, config, pairs))
+
+    exact = scores(jax.tree.map(jnp.float32, params), replace(model, dtype="float32"))
+    as_they_lie, by_columns = (scores(p, model) for p in (params, for_sampling(params)))
+    off = [np.std(found - exact, axis=(0, 2)) for found in (as_they_lie, by_columns)]
+    assert (off[1] < 1.25 * off[0]).all() and (off[1] < 0.15 * np.std(exact, axis=(0, 2))).all(), off
+
+
 def test_donated_weights_are_deleted_where_they_were_copied_and_draw_the_same():
     params = init_params(MODEL, jax.random.key(3))
     asked = [Request("0", (1, 2, 3), prompt_key(1, "eval", "0"), range(3), SamplingParams(1.0, 1.0, 9))]
@@ -73,7 +90,7 @@ def test_donated_weights_are_deleted_where_they_were_copied_and_draw_the_same():
     engine.load(params, donate=True)
     assert {s.index: s.tokens for s in engine.generate(asked)} == kept
     copied = [name for name, x in params["layers"][0].items() if x.is_deleted()]
-    assert sorted(copied) == (["down", "gate", "k", "o", "q", "up", "v"] if native.multiplies_pairs() else [])
+    assert sorted(copied) == (["down", "gate", "k", "o", "q", "up", "v"] if native.multiplies() else [])
     assert not params["embedding"].is_deleted()
 
 

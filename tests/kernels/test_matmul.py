@@ -13,7 +13,7 @@ from kernels import native
 from kernels.matmul import ColumnMajor, column_major, matmul
 from kernels.matmul import native as on_cpu
 
-needs_pairs = pytest.mark.skipif(not native.multiplies_pairs(), reason="no AVX512_BF16, or AMX, or no C++ compiler")
+needs_product = pytest.mark.skipif(not native.multiplies(), reason="no product for this processor, or no compiler")
 
 SHAPES = [(1, 32, 4), (7, 64, 100), (6, 130, 64), (13, 1120, 36), (60, 2592, 700), (260, 896, 8), (64, 898, 1)]
 """Rows, sums and columns: fewer and more than a tile, a block of rows and one of sums hold; some are XLA's alone."""
@@ -36,7 +36,7 @@ def test_a_product_is_that_of_float64(shape: tuple[int, int, int], transposed: b
     np.testing.assert_allclose(found, x64 @ (w64.T if transposed else w64), rtol=0, atol=1e-5 * shape[1] ** 0.5)
 
 
-@needs_pairs
+@needs_product
 def test_a_row_s_bits_do_not_depend_on_how_many_are_multiplied() -> None:
     x, w = factors(300, 2592, 700, True)
     product = jax.jit(on_cpu.matmul)
@@ -45,14 +45,14 @@ def test_a_row_s_bits_do_not_depend_on_how_many_are_multiplied() -> None:
         np.testing.assert_array_equal(product(x[300 - rows :], w), whole[300 - rows :])
 
 
-@needs_pairs
+@needs_product
 def test_a_dropped_pair_of_factors_is_seen() -> None:
     x, w = factors(13, 1120, 36, True)
     found, short = (np.asarray(on_cpu.matmul(x, y)) for y in (w, w.at[:, -2:].set(0)))
     assert np.abs(found - short).max() > 1e-5 * 1120**0.5
 
 
-@needs_pairs
+@needs_product
 @pytest.mark.parametrize("inputs", [1, 2])
 def test_a_weight_by_columns_multiplies_as_it_did(inputs: int) -> None:
     x, w = factors(5, 64, 12, False)
