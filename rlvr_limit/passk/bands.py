@@ -251,8 +251,8 @@ def fixed_band(n_M: ArrayLike, c_M: ArrayLike, ks: Sequence[int], *, level: floa
         never_M, always_M = c_M == 0, wrong_M < k
         if n_M.size - np.count_nonzero(never_M | always_M) < FEW_UNLIKE:
             most_wrong = int(wrong_M[always_M].max(initial=0))
-            low_K[place] -= _most_unseen(np.count_nonzero(always_M), most_wrong + 1, n, level) / n_M.size
-            high_K[place] += _most_unseen(np.count_nonzero(never_M), k, n, level) / n_M.size
+            low_K[place] -= _most_unseen(int(always_M.sum()), most_wrong + 1, n, level) / n_M.size
+            high_K[place] += _most_unseen(int(never_M.sum()), k, n, level) / n_M.size
     return Band(mean_K, np.clip(low_K, 0.0, 1.0), np.clip(high_K, 0.0, 1.0), level, "fixed problems")
 
 

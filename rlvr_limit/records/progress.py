@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -130,7 +131,7 @@ class Progress:
             return None
         return (time.monotonic() - (self._pace_began or self._began)) / done
 
-    def _fields(self) -> dict[str, str]:
+    def _fields(self) -> dict[str, Any]:
         return {"left": ", ".join(self._left()), "values": self._shown()}
 
     def _rate(self) -> float:
