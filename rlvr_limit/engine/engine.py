@@ -20,7 +20,7 @@ from rlvr_limit.engine.inputs import attention_plan, in_row_order, prompt_inputs
 from rlvr_limit.engine.requests import EngineStats, Request, check
 from rlvr_limit.engine.scheduler import NULL_PAGE, Scheduler, Sequence, SequenceGroup
 from rlvr_limit.engine.shapes import EngineShapes, by_default, shapes_of
-from rlvr_limit.models.decoder import ModelConfig, Params, for_sampling
+from rlvr_limit.models.decoder import ModelConfig, Params, for_inference
 from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import Sample, Stop, UserError
 
@@ -67,7 +67,7 @@ class Engine:
 
         donate: the caller needs them no more, and those that have to be copied are deleted one by one.
         """
-        self.params = None if params is None else for_sampling(params, donate)
+        self.params = None if params is None else for_inference(params, donate)
         self.images.clear()
 
     def expect(self, prompt_lengths: Iterable[int], samples: int, images: Iterable[Any] = ()) -> None:

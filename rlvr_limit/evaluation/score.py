@@ -14,7 +14,7 @@ from rlvr_limit.distributed.host_memory import return_freed
 from rlvr_limit.evaluation import score_inputs
 from rlvr_limit.evaluation.score_inputs import ScoreInput
 from rlvr_limit.models import log_probs
-from rlvr_limit.models.decoder import Params, for_sampling
+from rlvr_limit.models.decoder import Params, for_inference
 from rlvr_limit.records.progress import Progress
 from rlvr_limit.study.arms import EvaluatedArm
 from rlvr_limit.study.prepared import Study
@@ -117,7 +117,7 @@ def score(
         return
     setup = study.setups[model.arm]
     if params is None:
-        params = for_sampling(load_weights(study, model), donate=True)
+        params = for_inference(load_weights(study, model), donate=True)
 
     def row(text: ScoreInput, scored: log_probs.Scored) -> dict:
         key = {"arm": whose, "problem_id": text.problem_id, "index": text.index, "model": model.name}

@@ -273,7 +273,7 @@ def _add_to_gradient(x: jax.Array, p: Params, sums: Params) -> tuple[jax.Array, 
 
 
 def unembedding(params: Params) -> jax.Array | ColumnMajor:
-    """The matrix [D, V] from hidden states to logits, tied or not; by columns where for_sampling laid others so."""
+    """The matrix [D, V] from hidden states to logits, tied or not; by columns where for_inference laid others so."""
     if "unembedding" in params:
         return params["unembedding"]
     tied = params["embedding"]
@@ -293,7 +293,7 @@ def logits(params: Params, hidden: jax.Array) -> jax.Array:
     return constrain(out, "rows", *[None] * (out.ndim - 2), "vocab")
 
 
-def for_sampling(params: Params, donate: bool = False) -> Params:
+def for_inference(params: Params, donate: bool = False) -> Params:
     """The weights, or their shapes, with matrices as kernels.matmul reads them fastest on this machine.
 
     Where that is as they lie, the same arrays. donate: one that had to be copied is deleted. Gradients cannot be taken.

@@ -28,7 +28,7 @@ from rlvr_limit.engine.engine import MOVED_PAGES
 from rlvr_limit.engine.images import images_a_call
 from rlvr_limit.engine.shapes import EngineShapes
 from rlvr_limit.models import log_probs
-from rlvr_limit.models.decoder import ImageTokens, ModelConfig, Params, for_sampling, parameter_specs
+from rlvr_limit.models.decoder import ImageTokens, ModelConfig, Params, for_inference, parameter_specs
 from rlvr_limit.models.image_layout import ImageBatch, SeenRows, VisionConfig, image_batch
 from rlvr_limit.settings import EngineConfig, MeshConfig
 
@@ -107,10 +107,10 @@ def abstract_params(config: ModelConfig, mesh: AnyMesh) -> Params:
     return abstract(parameter_specs(config), config.dtype, mesh)
 
 
-def abstract_sampled(config: ModelConfig, mesh: AnyMesh) -> Params:
+def abstract_for_inference(config: ModelConfig, mesh: AnyMesh) -> Params:
     """The same as the engine and the scorer hold them."""
     params = abstract_params(config, mesh)
-    return for_sampling(params) if isinstance(mesh, Mesh) and platform_of(mesh) == "cpu" else params
+    return for_inference(params) if isinstance(mesh, Mesh) and platform_of(mesh) == "cpu" else params
 
 
 def abstract(specs: Params, dtype: str, mesh: AnyMesh) -> Params:
@@ -173,7 +173,7 @@ def prefill(
     if config.vision:
         rows = jax.ShapeDtypeStruct((tokens.size, config.width), config.dtype)
         seen = programs.SeenPrompts(ImageTokens(rows, tokens), jax.ShapeDtypeStruct((*tokens.shape, 3), I32))
-    args = abstract_sampled(config, mesh), spec, pool(config, sizes, mesh), tokens, _sent(spec, pages), seen
+    args = abstract_for_inference(config, mesh), spec, pool(config, sizes, mesh), tokens, _sent(spec, pages), seen
     name = f"prefill of {engine.prefill_rows} x {length:,} tokens"
     return DeviceProgram(name, lambda: programs.prefill.trace(*args))
 
@@ -182,7 +182,7 @@ def encode_images(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, patch
     """The engine's pass over images that are padded to so many patches."""
     spec, count = _spec(config, sizes, mesh, sizes.buckets[-1]), images_a_call(patches)
     images = jax.eval_shape(lambda: tuple(map(jnp.asarray, image_batch([], config.vision, patches, count))))
-    args = abstract_sampled(config, mesh), spec, ImageBatch(*images)
+    args = abstract_for_inference(config, mesh), spec, ImageBatch(*images)
     name = f"encode_images of {count} x {patches:,} patches"
     beside = device_bytes(pool(config, sizes, mesh))
     return DeviceProgram(name, lambda: programs.encode_images.trace(*args), beside)
@@ -192,7 +192,7 @@ def decode_window(config: ModelConfig, sizes: EngineShapes, mesh: AnyMesh, rows:
     """The engine's window of decode steps over so many rows of all shards."""
     spec = _spec(config, sizes, mesh, rows)
     sent = _sent(spec, abstract_inputs(sizes, rows))
-    args = abstract_sampled(config, mesh), spec, pool(config, sizes, mesh), *sent
+    args = abstract_for_inference(config, mesh), spec, pool(config, sizes, mesh), *sent
     return DeviceProgram(f"decode_window of {rows} rows", lambda: programs.decode_window.trace(*args))
 
 
@@ -232,6 +232,6 @@ def scorer(config: ModelConfig, mesh: AnyMesh, batch: int, prompt_len: int, answ
     """The log-probs of `batch` answers, each to a prompt of its own, on each shard of the rows."""
     batch *= row_devices(mesh)
     rows = prefix_batch(mesh, batch, batch, prompt_len, answer_len)
-    params = abstract_sampled(config, mesh)
+    params = abstract_for_inference(config, mesh)
     name = f"scorer of {batch} x {prompt_len + answer_len:,} tokens"
     return DeviceProgram(name, lambda: log_probs.score_prefix_batch.trace(params, config, rows))

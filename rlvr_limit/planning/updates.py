@@ -165,7 +165,7 @@ class RecipeUpdates:
         """Bytes of each device that lie there while answers are drawn, besides the sampler's own."""
         # On one host a state in the model's own dtype is what is sampled from, as it lies; another one is copied.
         is_sampled = hosts == 1 and not self.lora and self.training.param_dtype in ("", self.model.dtype)
-        sampled = programs.abstract_sampled(self.model, self.mesh)
+        sampled = programs.abstract_for_inference(self.model, self.mesh)
         is_sampled &= jax.tree.structure(sampled) == jax.tree.structure(self.base)
         return device_bytes(self.state.opt_state) + self.kept + (0 if is_sampled else device_bytes(self.state.params))
 

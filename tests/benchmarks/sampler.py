@@ -21,7 +21,7 @@ import numpy as np
 from rlvr_limit.distributed.compiled import keep_compiled
 from rlvr_limit.engine.engine import Engine
 from rlvr_limit.engine.requests import EngineStats, Request, prompt_key
-from rlvr_limit.models.decoder import ModelConfig, Params, for_sampling, init_params, logits, parameter_count
+from rlvr_limit.models.decoder import ModelConfig, Params, for_inference, init_params, logits, parameter_count
 from rlvr_limit.models.layers import matmul_precision, project
 from rlvr_limit.settings import EngineConfig
 from rlvr_limit.types import SamplingParams
@@ -133,7 +133,7 @@ def matmul_rate(c: ModelConfig, rows: int, params: Params) -> float:
                 x = x + project(project(x, p["gate"]) * project(x, p["up"]), p["down"])
         return jnp.sum(logits(params, x[:, 0]), axis=1)
 
-    x, params = jnp.full((rows, 1, c.width), 1e-3, c.dtype), for_sampling(params)
+    x, params = jnp.full((rows, 1, c.width), 1e-3, c.dtype), for_inference(params)
     return 2 * multiplied_weights(c) * rows / seconds(lambda: chain(x, params))
 
 

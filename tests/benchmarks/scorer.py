@@ -28,7 +28,7 @@ from rlvr_limit import checkpoint
 from rlvr_limit.distributed.compiled import keep_compiled
 from rlvr_limit.distributed.mesh import make_mesh
 from rlvr_limit.models import log_probs
-from rlvr_limit.models.decoder import ModelConfig, Params, for_sampling, init_params, matmul_precision
+from rlvr_limit.models.decoder import ModelConfig, Params, for_inference, init_params, matmul_precision
 from rlvr_limit.models.log_probs import Pair, TokenScores
 from rlvr_limit.settings import MeshConfig
 from tests.benchmarks.sampler import HALF, TINY
@@ -89,7 +89,7 @@ def run(name: str, label: str, c: ModelConfig, params: Params, repeats: int) -> 
     others = whole(pairs) if name == "shared" else None
     found: list[TokenScores] = []
     seconds, floors, beside = [], [], []
-    laid = for_sampling(params)
+    laid = for_inference(params)
     for turn in range(repeats + 1):
         took, found = timed(log_probs.score_pairs, laid, c, pairs)
         floor = timed(layers_chain, rows, params)[0] + timed(head_product, few, params)[0] * scored / HEAD_ROWS
@@ -148,7 +148,7 @@ def transformers_scorer(folder: Path, dtype: str) -> Callable[[Sequence[Pair]], 
 def beside_transformers(folder: Path, c: ModelConfig, params: Params, pairs: list[Pair], repeats: int) -> dict:
     """Both sides in turns, the first turn left out."""
     theirs, seconds = transformers_scorer(folder, c.dtype), []
-    params = for_sampling(params, donate=True)
+    params = for_inference(params, donate=True)
     for _ in range(repeats + 1):
         mine, scores = timed(log_probs.score_pairs, params, c, pairs)
         other, sums = timed(theirs, pairs)
